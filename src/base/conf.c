@@ -1,0 +1,185 @@
+/* conf.c - see conf.h.  inih does the lexing; the file is the operator's own, read once at start. */
+#include "base/conf.h"
+
+#include <errno.h>
+#include <ini.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/str.h"
+
+struct reader {
+        const struct conf_option *opt;
+        size_t n;
+        void *out;
+        conf_labelled_fn *labelled;
+        void *arg;
+        struct err err; /* the first one */
+};
+
+static int parse_bool(const char *v, bool *ret)
+{
+        static const char *const yes[] = { "yes", "true", "on", "1" };
+        static const char *const no[] = { "no", "false", "off", "0" };
+
+        for (size_t i = 0; i < NELEM(yes); i++) {
+                if (str_eq(v, yes[i]) || str_eq(v, no[i])) {
+                        *ret = str_eq(v, yes[i]);
+                        return 0;
+                }
+        }
+        return -EINVAL;
+}
+
+static int parse_factor(const char *v, double *ret)
+{
+        char *end = NULL;
+        double d;
+
+        errno = 0;
+        d = strtod(v, &end);
+        if (errno || end == v || *end || !(d >= 1.0 && d <= 1000.0))
+                return -ERANGE;
+        *ret = d;
+        return 0;
+}
+
+static int set_u64(const struct conf_option *o, int r, uint64_t v, uint64_t *at)
+{
+        if (r < 0)
+                return r;
+        if (v < o->min || (o->max && v > o->max))
+                return -ERANGE;
+        *at = v;
+        return 0;
+}
+
+static int set_option(const struct conf_option *o, const char *v, void *out)
+{
+        void *at = (char *) out + o->off;
+        uint64_t n = 0;
+        char *copy;
+        int r;
+
+        switch (o->kind) {
+        case CONF_STR:
+                copy = strdup(v);
+                if (!copy)
+                        return -ENOMEM;
+                free(*(char **) at);
+                *(char **) at = copy;
+                return 0;
+        case CONF_U32:
+                r = str_u64(v, o->min, o->max ? o->max : UINT32_MAX, &n);
+                if (r >= 0)
+                        *(uint32_t *) at = (uint32_t) n;
+                return r;
+        case CONF_BOOL:
+                return parse_bool(v, at);
+        case CONF_DURATION:
+                r = str_duration_us(v, &n);
+                return set_u64(o, r, n, at);
+        case CONF_BYTES:
+                r = str_bytes(v, &n);
+                return set_u64(o, r, n, at);
+        case CONF_FACTOR:
+                return parse_factor(v, at);
+        }
+        return -EINVAL;
+}
+
+static int explain(struct err *e, int r, const struct conf_option *o, const char *v)
+{
+        static const char *const want[] = {
+                [CONF_STR] = "text",
+                [CONF_U32] = "a whole number",
+                [CONF_BOOL] = "yes or no",
+                [CONF_DURATION] = "a time such as 500ms, 10s, 5m",
+                [CONF_BYTES] = "a size such as 512M or 20G",
+                [CONF_FACTOR] = "a factor from 1 to 1000",
+        };
+
+        return err_set(e, r, "[%s] %s = %s: must be %s%s%s", o->section, o->key, v, want[o->kind],
+                       r == -ERANGE ? " within its limits" : "", o->unit ? "" : "");
+}
+
+/* "registry "127.0.0.1:5000"" -> name and label; NULL when the section carries none. */
+static const char *split_label(char *section)
+{
+        char *quote = strchr(section, '"'), *end;
+
+        if (!quote)
+                return NULL;
+        end = strrchr(quote + 1, '"');
+        if (!end || end == quote)
+                return NULL;
+        *end = '\0';
+        *quote = '\0';
+        for (char *p = quote; p > section && (p[-1] == ' ' || p[-1] == '\t'); p--)
+                p[-1] = '\0';
+        return quote + 1;
+}
+
+/* inih: 1 = good, 0 = error */
+static int on_key(void *user, const char *section, const char *key, const char *value)
+{
+        struct reader *rd = user;
+        AUTO(free) char *name = strdup(section);
+        const char *label = name ? split_label(name) : NULL;
+
+        if (!name || rd->err.code)
+                return 0;
+        if (label && rd->labelled)
+                return rd->labelled(rd->arg, name, label, key, value, &rd->err) >= 0;
+        for (size_t i = 0; i < rd->n; i++) {
+                const struct conf_option *o = &rd->opt[i];
+                int r;
+
+                if (!str_eq(o->section, section) || !str_eq(o->key, key))
+                        continue;
+                r = set_option(o, value, rd->out);
+                if (r < 0)
+                        (void) explain(&rd->err, r, o, value);
+                return r >= 0;
+        }
+        (void) err_set(&rd->err, -EINVAL, "[%s] %s: there is no such option", section, key);
+        return 0;
+}
+
+int conf_load(const char *path, const struct conf_option *opt, size_t n, void *out,
+              conf_labelled_fn *labelled, void *arg, struct err *e)
+{
+        struct reader rd = { .opt = opt, .n = n, .out = out, .labelled = labelled, .arg = arg };
+        int line;
+
+        for (size_t i = 0; i < n; i++) {
+                int r = set_option(&opt[i], opt[i].preset, out);
+
+                if (r < 0)
+                        return explain(e, r, &opt[i], opt[i].preset);
+        }
+        if (!path)
+                return 0;
+        line = ini_parse(path, on_key, &rd);
+        if (line == -1)
+                return err_errno(e, -errno ? -errno : -ENOENT, "configuration file %s", path);
+        if (rd.err.code)
+                return err_copy(e, &rd.err) ? err_wrap(e, rd.err.code, "%s:%d", path, line) : 0;
+        if (line > 0)
+                return err_set(e, -EINVAL, "%s:%d: not 'key = value' and not '[section]'", path,
+                               line);
+        return 0;
+}
+
+void conf_done(const struct conf_option *opt, size_t n, void *out)
+{
+        for (size_t i = 0; i < n; i++) {
+                char **at = (char **) ((char *) out + opt[i].off);
+
+                if (opt[i].kind != CONF_STR)
+                        continue;
+                free(*at);
+                *at = NULL;
+        }
+}

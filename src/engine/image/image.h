@@ -1,0 +1,82 @@
+/* image.h - the host's image store: what is here, pulling what is not, mounting it.
+ *
+ * Layout below DIR/images (root, 0700):
+ *   layers/<n>/        one unpacked layer, ids 0..65535, whiteouts as overlayfs has them
+ *   staging/<op>/      being written; anything here without a live operation is rubbish
+ *   images.db          SQLite: layer(diff id, digest, n, size), image(digest, config, layers),
+ *                      name(reference, account, image); the only truth, layers/ follows it
+ * The engine process itself never parses a manifest, config or tar: vmm-fetch does, in a sandbox,
+ * and answers in a small JSON of ours that is checked field by field.
+ * image_pull and image_import run in operation processes and block; the rest is quick. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "engine/instance.h"
+
+struct image_config {
+        char **entrypoint, **command, **env;
+        char *working_dir, *user, *stop_signal;
+};
+
+struct image {
+        char *reference;        /* canonical */
+        char digest[72];        /* of the manifest */
+        struct image_config config;
+        char **layers;          /* directory names below layers/, topmost first: for overlay */
+        uint64_t size_bytes;    /* unpacked */
+        uint64_t created_us, used_us;
+        char *account;          /* owner of a local image, NULL when it came from a registry */
+        bool is_public;         /* a local image shown to all */
+};
+void image_done(struct image *i);
+
+struct image_store;
+int image_store_open(const struct instance *inst, struct image_store **ret, struct err *e);
+struct image_store *image_store_close(struct image_store *s);
+DEFINE_AUTO(struct image_store *, image_store_close)
+
+/* Find by reference, as @account sees it: its own local image first, then a public local one, then
+ * what came from that registry.  -ENOENT when it must be pulled. */
+int image_find(struct image_store *s, const char *account, const char *reference,
+               struct image *ret, struct err *e);
+
+struct image_progress {
+        const char *phase;      /* "resolving", "downloading", "unpacking", "publishing" */
+        uint64_t done_bytes, total_bytes; /* compressed; total 0 = not known yet */
+};
+typedef void image_progress_fn(void *arg, const struct image_progress *p);
+
+struct image_credentials {      /* NULL strings: anonymous */
+        const char *username, *password;
+};
+
+/* Fetch, verify, publish.  Idempotent; layers known by diff id are not fetched again.  On failure
+ * nothing stays and *e is the sentence for the user ("pull docker.io/library/x:latest: manifest
+ * not found").  @deadline_us monotonic, 0 = none. */
+int image_pull(struct image_store *s, const char *reference, const struct image_credentials *cred,
+               uint64_t deadline_us, image_progress_fn *fn, void *arg, struct err *e);
+
+/* Read an OCI layout or docker-archive as a tar stream from @stream and publish it as @name. */
+int image_import(struct image_store *s, const char *account, bool is_public, const char *name,
+                 int stream, uint64_t deadline_us, image_progress_fn *fn, void *arg,
+                 struct err *e);
+
+/* Take the name away; layers that nothing uses any more are removed.  -EBUSY while a cluster in
+ * @in_use (NULL-terminated digests) runs from it; -ENOENT, -EPERM (someone else's). */
+int image_remove(struct image_store *s, const char *account, bool is_admin, const char *reference,
+                 char *const *in_use, struct err *e);
+
+/* Every image that @account may see; the caller ends each with image_done() and frees the array. */
+int image_list(struct image_store *s, const char *account, bool is_admin, struct image **ret,
+               size_t *ret_n, struct err *e);
+
+/* A detached, read-only mount of layers/, idmapped by @userns; its sub-directories are what
+ * image.layers names.  One mount whatever the number of layers. */
+int image_layers_mount(struct image_store *s, int userns, struct err *e);
+
+/* At engine start: drop staging/ of dead operations and layers that the database does not know. */
+int image_recover(struct image_store *s, struct err *e);

@@ -1,0 +1,67 @@
+/* net.h - cluster networks: a network namespace, a routed point-to-point veth, an address, the
+ * firewall set.  No shared bridge, default deny between clusters and to the host.
+ *
+ * Names follow from the slot: host side "hv<slot>", inside "eth0", address = pool base + slot.
+ * The gateway inside is 169.254.1.1 with a permanent neighbour entry, so nothing answers ARP.
+ * One nftables table per instance, "hvmm_<instance>", with sets; a cluster is set elements.
+ * Blocking calls (netlink); one thread. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "engine/instance.h"
+
+struct claim_host;
+struct net_host; /* netlink socket, nft context, configuration */
+
+/* Open sockets, check the pool against the host's routes, make the nft table (idempotent, one
+ * transaction), the service address on a dummy link "hvs-<id>", and turn forwarding on (a counted
+ * claim that restores the old value with the last one). */
+int net_host_open(const struct instance *inst, struct claim_host *claims, struct net_host **ret,
+                  struct err *e);
+struct net_host *net_host_close(struct net_host *h); /* leaves the kernel as it is */
+DEFINE_AUTO(struct net_host *, net_host_close)
+/* Clean shutdown with no cluster left: remove table, dummy link, forwarding claim. */
+int net_host_remove(struct net_host *h, struct err *e);
+
+/* Ready namespace with its veth pair (host end down, unconfigured but named), lo up, sysctls set:
+ * ip_unprivileged_port_start=0, ping_group_range, no IPv6 autoconfiguration from outside. */
+struct net_ns {
+        uint32_t slot;
+        int netns;    /* namespace descriptor */
+        int sysfs;    /* detached read-only sysfs mount of that namespace */
+};
+void net_ns_done(struct net_ns *n); /* closes; the kernel ends the namespace with its last user */
+
+/* Make one for @slot (removes a left-over veth of that name first).  0.6 ms. */
+int net_prepare(struct net_host *h, uint32_t slot, struct net_ns *ret, struct err *e);
+
+struct net_lease {
+        uint32_t slot;
+        uint32_t ipv4;            /* host byte order */
+        char ipv4_text[16];
+        char service_text[16];    /* where api.internal answers */
+        char *resolv_conf;        /* content for /etc/resolv.conf; heap */
+};
+/* Configure address, routes and firewall elements for a prepared namespace. */
+int net_bind(struct net_host *h, const struct net_ns *n, struct net_lease *ret, struct err *e);
+void net_lease_done(struct net_lease *l);
+
+/* Remove firewall elements, then route and veth of the slot; idempotent.  @slow_later: only take
+ * the elements and the route away now and leave the link to net_reap() (deleting one synchronously
+ * costs 20-35 ms in rcu_barrier). */
+int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *e);
+
+/* Delete links of slots for which @keep says false; call from a low-priority operation. */
+typedef bool net_keep_fn(void *arg, uint32_t slot);
+int net_reap(struct net_host *h, net_keep_fn *keep, void *arg, struct err *e);
+
+/* The service address for the API's inner listener: a listening TCP socket on port 80 of it,
+ * bound so that it is reachable from cluster links only. */
+int net_service_listen(struct net_host *h, struct err *e);
+
+/* Which slot an inner client's source address is; 0 when none. */
+uint32_t net_slot_of(const struct net_host *h, uint32_t ipv4);

@@ -1,0 +1,224 @@
+/* plan.c - the plan's field table and its checks.  Pure; engine and control plane. */
+#include "model/plan.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/jsonx.h"
+#include "base/str.h"
+#include "model/limits.h"
+
+const char *const port_type_names[PORT_TYPE_COUNT] = { "none", "http", "tcp" };
+
+#define F(f) #f, .off = offsetof(struct plan, f)
+static const struct jfield fields[] = {
+        { F(cluster), .kind = J_STR, .max = LIMIT_CLUSTER_ID_LEN, .required = true },
+        { F(generation), .kind = J_U64, .min = 1, .required = true },
+        { F(account), .kind = J_STR, .max = 64, .required = true },
+        { F(name), .kind = J_STR, .max = LIMIT_NAME_LEN },
+        { F(image), .kind = J_STR, .max = LIMIT_IMAGE_REF_LEN, .required = true },
+        { F(entrypoint), .kind = J_STRV, .max = LIMIT_ARGV_ENTRIES },
+        { F(command), .kind = J_STRV, .max = LIMIT_ARGV_ENTRIES },
+        { F(command_set), .kind = J_BOOL },
+        { F(env), .kind = J_STRV, .max = LIMIT_ENV_TOTAL_ENTRIES },
+        { F(cpus), .kind = J_STRV, .max = LIMIT_VCPU },
+        { F(vcpu), .kind = J_U32, .min = 1, .max = LIMIT_VCPU, .required = true },
+        { F(memory_mib), .kind = J_U32, .min = LIMIT_MEMORY_MIN_MIB, .max = LIMIT_MEMORY_MIB,
+          .required = true },
+        { F(shm_mib), .kind = J_U32, .max = LIMIT_MEMORY_MIB },
+        { F(pids), .kind = J_U32, .max = 4194304 },
+        { F(container_disk_gib), .kind = J_U32, .min = 1, .max = LIMIT_DISK_GIB, .required = true },
+        { F(volume_gib), .kind = J_U32, .max = LIMIT_DISK_GIB },
+        { F(volume_path), .kind = J_STR, .max = 1024 },
+        { F(gpu_count), .kind = J_U32, .max = LIMIT_GPUS },
+        { F(gpus), .kind = J_STRV, .max = LIMIT_GPUS },
+        { F(ports), .kind = J_STR, .max = 2048 },
+        { F(new_privs), .kind = J_BOOL },
+        { F(restart_max_s), .kind = J_U32, .max = 86400 },
+};
+#undef F
+
+bool plan_cluster_id_ok(const char *id)
+{
+        size_t n = id ? strlen(id) : 0;
+
+        return n >= 1 && n <= LIMIT_CLUSTER_ID_LEN && id[0] >= 'a' && id[0] <= 'z' &&
+               strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789") == n;
+}
+
+/* One "8888/http". */
+static int parse_port(char *s, struct plan_port *ret, struct err *e)
+{
+        char *slash = strchr(s, '/');
+        const char *type = slash ? slash + 1 : "tcp";
+        uint64_t n;
+
+        if (slash)
+                *slash = '\0';
+        if (str_u64(s, 1, 65535, &n) < 0)
+                return err_set(e, -EINVAL, "ports: '%s' is not a port number from 1 to 65535", s);
+        ret->private_port = (uint32_t) n;
+        for (int t = PORT_HTTP; t < PORT_TYPE_COUNT; t++) {
+                if (str_eq(type, port_type_names[t])) {
+                        ret->type = (enum port_type) t;
+                        return 0;
+                }
+        }
+        return err_set(e, -EINVAL, "ports: '%s/%s' must end in /http or /tcp", s, type);
+}
+
+int plan_ports(const char *s, struct plan_port *ret, size_t max, struct err *e)
+{
+        AUTO(free) char *copy = strdup(s ? s : "");
+        char *save = NULL;
+        size_t n = 0, http = 0;
+
+        if (!copy)
+                return err_set(e, -ENOMEM, "out of memory");
+        for (char *p = strtok_r(copy, ", ", &save); p; p = strtok_r(NULL, ", ", &save)) {
+                struct plan_port port;
+                int r = parse_port(p, &port, e);
+
+                if (r < 0)
+                        return r;
+                for (size_t i = 0; i < n; i++)
+                        if (ret[i].private_port == port.private_port && ret[i].type == port.type)
+                                return err_set(e, -EINVAL, "ports: %u/%s is listed twice",
+                                               port.private_port, port_type_names[port.type]);
+                http += port.type == PORT_HTTP;
+                if (http > LIMIT_HTTP_PORTS)
+                        return err_set(e, -E2BIG, "ports: at most %u http ports are allowed",
+                                       LIMIT_HTTP_PORTS);
+                if (n >= max)
+                        return err_set(e, -E2BIG, "ports: at most %zu ports are allowed", max);
+                ret[n++] = port;
+        }
+        return (int) n;
+}
+
+int plan_mount_path(const char *field, const char *path, struct err *e)
+{
+        static const char *const taken[] = { "/proc", "/sys",  "/dev", "/etc", "/run", "/bin",
+                                             "/sbin", "/lib",  "/lib64", "/usr", "/boot", "/tmp" };
+
+        if (str_empty(path) || path[0] != '/')
+                return err_set(e, -EINVAL, "%s: '%s' must be an absolute path such as /workspace",
+                               field, path ? path : "");
+        if (path[1] == '\0')
+                return err_set(e, -EINVAL, "%s: the root directory itself cannot be a mount point",
+                               field);
+        for (const char *p = path; *p; p += strcspn(p, "/")) {
+                size_t n;
+
+                while (*p == '/')
+                        p++;
+                n = strcspn(p, "/");
+                if (n > 255)
+                        return err_set(e, -EINVAL, "%s: a name in it is over 255 bytes", field);
+                if ((n == 1 && p[0] == '.') || (n == 2 && p[0] == '.' && p[1] == '.') ||
+                    (n == 0 && p[-1] == '/' && p - path > 1 && *p))
+                        return err_set(e, -EINVAL, "%s: '%s' must not hold '.' or '..'", field,
+                                       path);
+        }
+        for (size_t i = 0; i < NELEM(taken); i++) {
+                const char *rest = str_after(path, taken[i]);
+
+                if (!rest || (*rest && *rest != '/'))
+                        continue;
+                /* below /usr, /tmp and /run people do keep data; the rest is the system's */
+                if (*rest && strcmp(rest, "/") != 0 &&
+                    (str_eq(taken[i], "/usr") || str_eq(taken[i], "/tmp") ||
+                     str_eq(taken[i], "/run")))
+                        continue;
+                return err_set(e, -EINVAL, "%s: %s belongs to the system; choose another place such as /workspace",
+                               field, taken[i]);
+        }
+        return 0;
+}
+
+static int check_env(char *const *env, struct err *e)
+{
+        for (; env && *env; env++) {
+                const char *eq = strchr(*env, '=');
+
+                if (!eq || eq == *env)
+                        return err_set(e, -EINVAL, "env: '%.64s' is not KEY=VALUE", *env);
+                if (strlen(*env) >= LIMIT_ENV_BYTES)
+                        return err_set(e, -E2BIG, "env: %.*s is over %u bytes",
+                                       (int) (eq - *env > 64 ? 64 : eq - *env), *env,
+                                       LIMIT_ENV_BYTES);
+        }
+        return 0;
+}
+
+static int check_args(const char *field, char *const *v, struct err *e)
+{
+        for (; v && *v; v++)
+                if (strlen(*v) > LIMIT_ARGS_BYTES)
+                        return err_set(e, -E2BIG, "%s: an argument is over %u bytes", field,
+                                       LIMIT_ARGS_BYTES);
+        return 0;
+}
+
+static int check_cpus(const struct plan *p, struct err *e)
+{
+        uint64_t n;
+
+        for (char **c = p->cpus; c && *c; c++)
+                if (str_u64(*c, 0, 65535, &n) < 0)
+                        return err_set(e, -EINVAL, "cpus: '%s' is not a CPU number", *c);
+        if (p->cpus && *p->cpus && strv_len(p->cpus) != p->vcpu)
+                return err_set(e, -EINVAL, "cpus: %zu are named, vcpu is %u", strv_len(p->cpus),
+                               p->vcpu);
+        return 0;
+}
+
+int plan_check(const struct plan *p, struct err *e)
+{
+        struct plan_port ports[LIMIT_PORTS];
+        int r;
+
+        if (!plan_cluster_id_ok(p->cluster))
+                return err_set(e, -EINVAL, "cluster: an id is 1 to %u of a-z and 0-9, a letter first",
+                               LIMIT_CLUSTER_ID_LEN);
+        r = check_env(p->env, e);
+        if (r >= 0)
+                r = check_args("entrypoint", p->entrypoint, e);
+        if (r >= 0)
+                r = check_args("command", p->command, e);
+        if (r >= 0)
+                r = check_cpus(p, e);
+        if (r >= 0)
+                r = plan_ports(p->ports, ports, NELEM(ports), e);
+        if (r >= 0 && p->volume_gib > 0)
+                r = plan_mount_path("volumeMountPath", p->volume_path, e);
+        if (r >= 0 && strv_len(p->gpus) != p->gpu_count)
+                r = err_set(e, -EINVAL, "gpus: %zu are named, gpuCount is %u", strv_len(p->gpus),
+                            p->gpu_count);
+        return r < 0 ? r : 0;
+}
+
+int plan_decode(const json_t *j, struct plan *ret, struct err *e)
+{
+        AUTO(plan_done) struct plan p = { 0 };
+        int r = jsonx_decode(j, fields, NELEM(fields), &p, e);
+
+        if (r >= 0)
+                r = plan_check(&p, e);
+        if (r < 0)
+                return err_wrap(e, r, "plan");
+        *ret = p;
+        p = (struct plan){ 0 };
+        return 0;
+}
+
+json_t *plan_encode(const struct plan *p)
+{
+        return jsonx_encode(fields, NELEM(fields), p);
+}
+
+void plan_done(struct plan *p)
+{
+        jsonx_done(fields, NELEM(fields), p);
+}

@@ -1,0 +1,68 @@
+/* plan.h - the immutable description of one cluster generation.
+ *
+ * The control plane makes it from a template and a request and sends it with `assign`; the engine
+ * checks every field again, journals it as it came, and builds everything from it.  Pure. */
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+
+enum port_type { PORT_NONE, PORT_HTTP, PORT_TCP, PORT_TYPE_COUNT };
+extern const char *const port_type_names[PORT_TYPE_COUNT];
+
+struct plan_port {
+        uint32_t private_port; /* 1..65535 */
+        enum port_type type;
+};
+
+struct plan {
+        char *cluster;         /* id, [a-z][a-z0-9]*, at most LIMIT_CLUSTER_ID_LEN */
+        uint64_t generation;   /* >= 1; grows with every new plan of the cluster */
+        char *account;         /* owner's id: whose images and volumes it may use */
+        char *name;            /* for people */
+        char *image;           /* reference as the user wrote it */
+        char **entrypoint;     /* replaces the image's when set */
+        char **command;        /* replaces the image's CMD when set */
+        bool command_set;      /* an empty `command` replaces too (a JSON dockerArgs said so) */
+        char **env;            /* user's variables, then ours (ours win); KEY=VALUE */
+        char **cpus;           /* pinned logical CPUs as decimal strings; empty: shared by quota */
+        uint32_t vcpu;         /* logical CPUs, 1.. */
+        uint32_t memory_mib;
+        uint32_t shm_mib;      /* /dev/shm; 0: half of the memory */
+        uint32_t pids;         /* 0: LIMIT_PIDS_DEFAULT */
+        uint32_t container_disk_gib;
+        uint32_t volume_gib;   /* 0: none */
+        char *volume_path;     /* absolute mount point inside */
+        uint32_t gpu_count;
+        char **gpus;           /* UUIDs, filled when gpu_count > 0 */
+        char *ports;           /* "8888/http,22/tcp"; checked by plan_ports() */
+        bool new_privs;        /* lift no_new_privs (sudo inside) */
+        uint32_t restart_max_s; /* longest back-off between restarts, 0: 300 */
+};
+
+/* Check and convert; on success the caller ends *@ret with plan_done().  -EINVAL, -ERANGE, -E2BIG
+ * with the field, the limit and the way out in *@e. */
+int plan_decode(const json_t *j, struct plan *ret, struct err *e);
+json_t *plan_encode(const struct plan *p); /* new reference or NULL (out of memory) */
+int plan_check(const struct plan *p, struct err *e); /* the checks of plan_decode alone */
+void plan_done(struct plan *p);
+
+static inline void plan_done_cleanup(struct plan *p)
+{
+        plan_done(p);
+}
+
+/* Parse "8888/http,22/tcp" (blanks around commas allowed, type defaults to tcp).  At most @max
+ * go to @ret; returns how many, or -EINVAL / -E2BIG with the entry quoted. */
+int plan_ports(const char *s, struct plan_port *ret, size_t max, struct err *e);
+
+/* Mount points that a volume may not cover, and what an absolute clean path is: no "..", no "//",
+ * not "/", not below /proc /sys /dev /etc /run... -EINVAL names @field and the reason. */
+int plan_mount_path(const char *field, const char *path, struct err *e);
+
+/* [a-z][a-z0-9]{0,13} */
+bool plan_cluster_id_ok(const char *id);

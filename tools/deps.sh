@@ -1,0 +1,38 @@
+#!/bin/sh
+# Install what building, testing and measuring need (Debian 12 or Ubuntu 24.04, as root).
+# Does nothing, quickly, when everything is there.   usage: deps.sh build|test|bench
+set -eu
+
+build="gcc make git pkg-config meson ninja-build ca-certificates
+ libsystemd-dev libmicrohttpd-dev libwslay-dev libcurl4-openssl-dev libjansson-dev libsqlite3-dev
+ libssl-dev libarchive-dev libisal-dev zlib1g-dev libzstd-dev libseccomp-dev libcap-ng-dev
+ libmnl-dev libnftables-dev libinih-dev libcmocka-dev
+ e2fsprogs util-linux iproute2 busybox-static python3 debootstrap"
+test_="$build python3-pytest clang clang-format libclang-rt-14-dev
+ skopeo umoci docker-registry nftables strace procps curl jq iputils-ping
+ erofs-utils zsh fish bash-completion mandoc cppcheck universal-ctags tmux"
+bench="$test_ crun runc podman wrk"
+
+case "${1:-build}" in
+build) want=$build ;;
+test) want=$test_ ;;
+bench) want=$bench ;;
+*) echo "usage: $0 build|test|bench" >&2; exit 2 ;;
+esac
+
+missing=
+for p in $want; do
+        case "$(dpkg-query -W -f '${Status}' "$p" 2>/dev/null || true)" in
+        *"install ok installed") ;;
+        *) missing="$missing $p" ;;
+        esac
+done
+[ -z "$missing" ] && exit 0
+if [ "$(id -u)" != 0 ]; then
+        echo "deps: these packages are missing; run 'sudo make deps':$missing" >&2
+        exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086
+apt-get install -y -qq --no-install-recommends $missing

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/mem.h"
 
 struct engine_conf {
         /* [engine] */
@@ -34,9 +35,25 @@ struct instance {
         char id[9];      /* 8 characters, made at first start, kept in DIR/instance */
         char *data_dir;  /* absolute */
         int data_fd;     /* O_PATH on it */
-        int run_fd;      /* /run/hypervisor-vmm/<id>, 0700 */
+        int run_fd;      /* /run/hypervisor-vmm/<id>, 0711 */
+        int lock_fd;     /* flock on DIR/lock: one engine per data directory */
         char *libexec;   /* directory of vmm-monitor, vmm-fetch, tensorone-api */
         struct engine_conf conf;
         struct registry_conf *registries;
         size_t n_registries;
 };
+
+/* Read @config (NULL: defaults), make or open @data_dir (0711, root's own), take its lock (-EBUSY
+ * when another engine runs on it), make the run directory.  Blocks on the local disk. */
+int instance_open(const char *data_dir, const char *config, struct instance **ret, struct err *e);
+struct instance *instance_close(struct instance *i);
+DEFINE_AUTO(struct instance *, instance_close)
+/* Clean shutdown without clusters: the run directory goes too. */
+int instance_remove_run(const struct instance *i);
+
+/* The option table, for the configuration manual and `hypervisor-vmm doctor`. */
+struct conf_option;
+const struct conf_option *instance_options(size_t *ret_n);
+
+/* "<data_dir>/<name>" made 0700 below the data directory; an O_PATH descriptor. */
+int instance_dir(const struct instance *i, const char *name, struct err *e);

@@ -12,20 +12,23 @@ const char *const cluster_state_names[CS_STATE_COUNT] = {
 };
 static const char *const event_names[] = {
         "none", "pull", "bind",  "launch",    "started",  "exit",
-        "fail", "stop", "terminate", "released", "start",
+        "fail", "stop", "terminate", "released", "start",  "retry",
 };
 static_assert(NELEM(event_names) == CE_EVENT_COUNT, "event names");
 
 /* row: where we are, column: what happened, cell: where we go (empty = refused) */
 static const enum cluster_state next_state[CS_STATE_COUNT][CE_EVENT_COUNT] = {
         [CS_ACCEPTED] = { [CE_PULL] = CS_PULLING, [CE_BIND] = CS_BINDING, [CE_FAIL] = CS_STOPPING,
-                          [CE_STOP] = CS_STOPPING, [CE_TERMINATE] = CS_TERMINATING },
+                          [CE_STOP] = CS_STOPPING, [CE_TERMINATE] = CS_TERMINATING,
+                          [CE_RETRY] = CS_BACKOFF },
         [CS_PULLING] = { [CE_BIND] = CS_BINDING, [CE_FAIL] = CS_STOPPING, [CE_STOP] = CS_STOPPING,
-                         [CE_TERMINATE] = CS_TERMINATING },
+                         [CE_TERMINATE] = CS_TERMINATING, [CE_RETRY] = CS_BACKOFF },
         [CS_BINDING] = { [CE_LAUNCH] = CS_STARTING, [CE_FAIL] = CS_STOPPING,
-                         [CE_STOP] = CS_STOPPING, [CE_TERMINATE] = CS_TERMINATING },
+                         [CE_STOP] = CS_STOPPING, [CE_TERMINATE] = CS_TERMINATING,
+                         [CE_RETRY] = CS_BACKOFF },
         [CS_STARTING] = { [CE_STARTED] = CS_RUNNING, [CE_FAIL] = CS_STOPPING,
-                          [CE_STOP] = CS_STOPPING, [CE_TERMINATE] = CS_TERMINATING },
+                          [CE_STOP] = CS_STOPPING, [CE_TERMINATE] = CS_TERMINATING,
+                          [CE_RETRY] = CS_BACKOFF },
         [CS_RUNNING] = { [CE_EXIT] = CS_BACKOFF, [CE_FAIL] = CS_STOPPING, [CE_STOP] = CS_STOPPING,
                          [CE_TERMINATE] = CS_TERMINATING },
         [CS_BACKOFF] = { [CE_START] = CS_ACCEPTED, [CE_FAIL] = CS_STOPPING,

@@ -31,7 +31,8 @@ enum cluster_event {
         CE_STOP,      /* asked to stop */
         CE_TERMINATE, /* asked to go away */
         CE_RELEASED,  /* undo is complete, every resource is free */
-        CE_START,     /* asked to run (again) */
+        CE_START,     /* asked to run (again), or the back-off is over */
+        CE_RETRY,     /* an operation died half-way through no fault of the cluster's: undo, again */
         CE_EVENT_COUNT
 };
 

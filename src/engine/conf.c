@@ -1,0 +1,44 @@
+/* conf.c - the engine's configuration table.  Read once at start by the engine process. */
+#include "base/conf.h"
+
+#include <errno.h>
+
+#include "base/str.h"
+#include "engine/instance.h"
+
+#define C(k) .off = offsetof(struct engine_conf, k)
+
+static const struct conf_option options[] = {
+        { "engine", "cpu_overcommit", CONF_FACTOR, C(cpu_overcommit), "1", 0, 0, NULL,
+          "vCPUs sold per logical CPU; above 1 clusters share CPUs by quota instead of owning them" },
+        { "engine", "memory_overcommit", CONF_FACTOR, C(memory_overcommit), "1", 0, 0, NULL,
+          "memory sold per byte of memory" },
+        { "engine", "disk_overcommit", CONF_FACTOR, C(disk_overcommit), "1", 0, 0, NULL,
+          "disk sold per byte of disk; at 1 volumes are allocated in full when they are made" },
+        { "engine", "gpu_driver", CONF_STR, C(gpu_driver), "auto", 0, 0, NULL,
+          "auto: the NVIDIA driver when there is one; none" },
+        { "engine", "require_apparmor", CONF_BOOL, C(require_apparmor), "no", 0, 0, NULL,
+          "refuse to start where the kernel has no AppArmor" },
+        { "engine", "pool_networks", CONF_U32, C(pool_networks), "4", 0, 256, "namespaces",
+          "ready network namespaces kept ahead of demand" },
+        { "engine", "pool_disks", CONF_U32, C(pool_disks), "2", 0, 64, "disks",
+          "formatted container disks kept ahead, for each size that was used lately" },
+        { "engine", "parallel_ops", CONF_U32, C(parallel_ops), "8", 1, 256, "processes",
+          "boots, stops and pulls that may run at once" },
+        { "engine", "parallel_layers", CONF_U32, C(parallel_layers), "3", 1, 16, "processes",
+          "layers of one image that are fetched at once" },
+        { "engine", "grace", CONF_DURATION, C(grace_us), "10s", 0, 600000000, "time",
+          "how long a stopped cluster's first process may take between TERM and KILL" },
+        { "engine", "log_level", CONF_STR, C(log_level), "info", 0, 0, NULL,
+          "error, warning, info or debug" },
+        { "network", "pool", CONF_STR, C(network_pool), "100.96.0.0/16", 0, 0, "IPv4 prefix",
+          "addresses of clusters; must not overlap a route of the host" },
+        { "network", "dns", CONF_STR, C(dns), "", 0, 0, "addresses",
+          "name servers for clusters, separated by commas; empty: the host's" },
+};
+
+const struct conf_option *instance_options(size_t *ret_n)
+{
+        *ret_n = NELEM(options);
+        return options;
+}

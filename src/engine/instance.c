@@ -1,0 +1,204 @@
+/* instance.c - see instance.h.  Engine process, at start. */
+#include "engine/instance.h"
+
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/conf.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/proc.h"
+#include "base/str.h"
+
+#define RUN_ROOT "/run/hypervisor-vmm"
+
+/* The [registry "HOST"] section's keys; rows are found or made by label. */
+static int on_registry(void *arg, const char *section, const char *label, const char *key,
+                       const char *value, struct err *e)
+{
+        struct instance *i = arg;
+        struct registry_conf *r = NULL;
+        char **text;
+
+        if (!str_eq(section, "registry"))
+                return err_set(e, -EINVAL, "[%s \"%s\"]: there is no such section", section, label);
+        for (size_t k = 0; k < i->n_registries; k++)
+                if (str_eq(i->registries[k].host, label))
+                        r = &i->registries[k];
+        if (!r) {
+                struct registry_conf *grown =
+                        realloc(i->registries, (i->n_registries + 1) * sizeof *grown);
+
+                if (!grown)
+                        return err_set(e, -ENOMEM, "out of memory");
+                i->registries = grown;
+                r = &grown[i->n_registries];
+                *r = (struct registry_conf){ .host = strdup(label) };
+                if (!r->host)
+                        return err_set(e, -ENOMEM, "out of memory");
+                i->n_registries++;
+        }
+        if (str_eq(key, "insecure")) {
+                r->insecure = str_eq(value, "yes") || str_eq(value, "true");
+                if (!r->insecure && !str_eq(value, "no") && !str_eq(value, "false"))
+                        return err_set(e, -EINVAL, "[registry \"%s\"] insecure: must be yes or no",
+                                       label);
+                return 0;
+        }
+        text = str_eq(key, "username") ? &r->username
+               : str_eq(key, "password") ? &r->password
+                                         : NULL;
+        if (!text)
+                return err_set(e, -EINVAL,
+                               "[registry \"%s\"] %s: must be insecure, username or password",
+                               label, key);
+        free(*text);
+        *text = strdup(value);
+        return *text ? 0 : err_set(e, -ENOMEM, "out of memory");
+}
+
+/* A directory of root's that others may pass through but not change. */
+static int own_dir(const char *path, mode_t mode, int *ret_fd, struct err *e)
+{
+        AUTO(fd) int fd = -EBADF;
+        struct stat st;
+
+        if (mkdir(path, mode) < 0 && errno != EEXIST)
+                return err_errno(e, -errno, "make %s", path);
+        fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return err_errno(e, -errno, "open %s", path);
+        if (st.st_uid != geteuid() || (st.st_mode & 022))
+                return err_set(e, -EPERM, "%s must belong to root and be writable by root alone",
+                               path);
+        *ret_fd = fd_take(&fd);
+        return 0;
+}
+
+/* DIR/instance holds the id that names everything host-wide; made at first start. */
+static int load_id(struct instance *i, struct err *e)
+{
+        AUTO(free) char *text = NULL;
+        int r = fd_read_file(i->data_fd, "instance", 64, &text, NULL);
+
+        if (r == -ENOENT) {
+                r = rand_id(i->id, sizeof i->id - 1);
+                if (r >= 0)
+                        r = fd_replace_file(i->data_fd, "instance", i->id, strlen(i->id), 0644,
+                                            true);
+                return r < 0 ? err_errno(e, r, "make %s/instance", i->data_dir) : 0;
+        }
+        if (r < 0)
+                return err_errno(e, r, "read %s/instance", i->data_dir);
+        text[strcspn(text, "\n")] = '\0';
+        if (strlen(text) != sizeof i->id - 1 ||
+            strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789") != sizeof i->id - 1)
+                return err_set(e, -EINVAL, "%s/instance does not hold an instance id", i->data_dir);
+        memcpy(i->id, text, sizeof i->id);
+        return 0;
+}
+
+static int open_dirs(struct instance *i, const char *data_dir, struct err *e)
+{
+        char run[sizeof RUN_ROOT + 16];
+        AUTO(fd) int root = -EBADF;
+        int r = own_dir(data_dir, 0711, &i->data_fd, e);
+
+        if (r < 0)
+                return r;
+        i->data_dir = realpath(data_dir, NULL);
+        if (!i->data_dir)
+                return err_errno(e, -errno, "%s", data_dir);
+        i->lock_fd = openat(i->data_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (i->lock_fd < 0)
+                return err_errno(e, -errno, "open %s/lock", i->data_dir);
+        if (flock(i->lock_fd, LOCK_EX | LOCK_NB) < 0)
+                return err_set(e, -EBUSY, "another hypervisor-vmm is running on %s", i->data_dir);
+        r = load_id(i, e);
+        if (r >= 0)
+                r = own_dir(RUN_ROOT, 0755, &root, e);
+        if (r < 0)
+                return r;
+        (void) snprintf(run, sizeof run, RUN_ROOT "/%s", i->id);
+        return own_dir(run, 0711, &i->run_fd, e);
+}
+
+/* Our other programs lie beside us. */
+static int find_libexec(struct instance *i, struct err *e)
+{
+        char self[PATH_MAX];
+        ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+
+        if (n < 0)
+                return err_errno(e, -errno, "read /proc/self/exe");
+        self[n] = '\0';
+        i->libexec = strdup(dirname(self));
+        return i->libexec ? 0 : err_set(e, -ENOMEM, "out of memory");
+}
+
+int instance_open(const char *data_dir, const char *config, struct instance **ret, struct err *e)
+{
+        AUTO(instance_close) struct instance *i = calloc(1, sizeof *i);
+        size_t n;
+        const struct conf_option *options = instance_options(&n);
+        int r;
+
+        if (!i)
+                return err_set(e, -ENOMEM, "out of memory");
+        i->data_fd = i->run_fd = i->lock_fd = -EBADF;
+        r = conf_load(config, options, n, &i->conf, on_registry, i, e);
+        if (r >= 0 && log_level_parse(i->conf.log_level) < 0)
+                r = err_set(e, -EINVAL, "[engine] log_level: must be error, warning, info or debug");
+        if (r >= 0)
+                r = open_dirs(i, data_dir, e);
+        if (r >= 0)
+                r = find_libexec(i, e);
+        if (r < 0)
+                return r;
+        *ret = TAKE(i);
+        return 0;
+}
+
+struct instance *instance_close(struct instance *i)
+{
+        size_t n;
+        const struct conf_option *options = instance_options(&n);
+
+        if (!i)
+                return NULL;
+        conf_done(options, n, &i->conf);
+        for (size_t k = 0; k < i->n_registries; k++) {
+                free(i->registries[k].host);
+                free(i->registries[k].username);
+                (void) str_wipe_free(i->registries[k].password);
+        }
+        free(i->registries);
+        free(i->data_dir);
+        free(i->libexec);
+        (void) fd_close(i->data_fd);
+        (void) fd_close(i->run_fd);
+        (void) fd_close(i->lock_fd);
+        free(i);
+        return NULL;
+}
+
+int instance_remove_run(const struct instance *i)
+{
+        AUTO(fd) int root = open(RUN_ROOT, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+        if (root < 0)
+                return errno == ENOENT ? 0 : -errno;
+        return fd_rm_rf(root, i->id);
+}
+
+int instance_dir(const struct instance *i, const char *name, struct err *e)
+{
+        int fd = fd_mkdir_beneath(i->data_fd, name, 0700);
+
+        return fd < 0 ? err_errno(e, fd, "make %s/%s", i->data_dir, name) : fd;
+}

@@ -1,0 +1,58 @@
+/* journal.h - what the engine has begun, so that it can be finished or undone after any crash.
+ *
+ * One SQLite file, DIR/journal.db, written by the engine process alone.  One row per cluster: the
+ * plan as it came, what is wanted, the state, and every name that this boot uses on the host.
+ * Intent first: a row is saved before the operation it describes is forked.  Undo works from the
+ * row alone.  Writes take 0.07 ms, or 0.4 ms when durable (survive power loss, not only kill -9). */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "base/proc.h"
+#include "engine/instance.h"
+#include "model/cluster.h"
+
+struct journal;
+
+int journal_open(const struct instance *inst, struct journal **ret, struct err *e);
+struct journal *journal_close(struct journal *j);
+DEFINE_AUTO(struct journal *, journal_close)
+
+/* Grows by one with every journal_open(); goes into the node protocol's `epoch`. */
+uint64_t journal_epoch(const struct journal *j);
+/* The machine was booted since the journal was last open: nothing that it describes runs. */
+bool journal_rebooted(const struct journal *j);
+
+struct journal_row {
+        char cluster[16];
+        uint64_t generation;      /* of `plan`, which is what runs or is being built or undone */
+        char *plan;               /* JSON text, as it came */
+        char *image_digest;       /* set once resolved */
+        enum cluster_state state;
+        char reason[512];
+        /* what the control plane wants; plan only when it differs from the one above */
+        uint64_t want_generation;
+        bool want_running, want_gone;
+        char *want_plan;
+        /* names of the present boot; slot 0: nothing is held */
+        uint64_t attempt;         /* grows with every boot of this cluster, for file names */
+        uint32_t slot;
+        char claim[32];           /* holder's name of the slot claim */
+        struct proc_id monitor, init; /* pid 0: none yet */
+        uint64_t started_us;      /* wall clock */
+        uint32_t restarts;        /* in a row, for the back-off */
+        int32_t exit_code;        /* of the last run */
+        uint64_t oom_kills;       /* of the last run */
+};
+
+void journal_row_done(struct journal_row *r);
+
+/* Insert or replace.  @durable for rows that decide about volumes, leases and exits. */
+int journal_save(struct journal *j, const struct journal_row *r, bool durable, struct err *e);
+int journal_forget(struct journal *j, const char *cluster, struct err *e);
+
+/* Every row, oldest first; the callback owns nothing and may not call the journal. */
+typedef int journal_each_fn(void *arg, const struct journal_row *r, struct err *e);
+int journal_each(struct journal *j, journal_each_fn *fn, void *arg, struct err *e);

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "base/mem.h"
 
 /* Close @fd when it is one; keeps errno; always returns -EBADF. */
 int fd_close(int fd);

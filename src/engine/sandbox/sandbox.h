@@ -39,6 +39,8 @@ struct sandbox_spec {
         int root_mnt;          /* detached overlay mount that becomes / */
         int netns, sysfs_mnt;  /* from net_prepare(); netns -EBADF: a fresh empty one (tests) */
         const struct slice_enter *slice;
+        const struct slice_enter *monitor_slice; /* vmm-monitor's own group, entered by the launcher
+                                                  * before clone3(); NULL: stay where the operation is */
         const struct sandbox_bind *binds;
         size_t n_binds;
         const struct sandbox_file *files;

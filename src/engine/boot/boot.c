@@ -1,0 +1,109 @@
+/* boot.c - the boot flow, read from top to bottom.  Operation process; see boot.h. */
+#include "engine/boot/boot.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/fd.h"
+#include "base/str.h"
+#include "engine/boot/stage.h"
+
+static const struct stage stages[] = {
+        /* name       binds                                             undo */
+        { "plan", stage_plan_run, stage_plan_undo },          /* CPUs claimed; claims released */
+        { "image", stage_image_run, NULL },                   /* lower mount; ends with us */
+        { "disk", stage_disk_run, stage_disk_undo },          /* upper layer, volume */
+        { "gpu", stage_gpu_run, NULL },                       /* leases */
+        { "net", stage_net_run, stage_net_undo },             /* address, firewall */
+        { "slice", stage_slice_run, stage_slice_undo },       /* cgroup with limits */
+        { "session", stage_session_run, stage_session_undo }, /* monitor and first process */
+};
+
+const char *const boot_stage_names[] = { "plan", "image", "disk",    "gpu",
+                                         "net",  "slice", "session", NULL };
+static_assert(NELEM(boot_stage_names) == NELEM(stages) + 1, "stage names");
+
+void boot_init(struct boot *b, const struct host *host)
+{
+        *b = (struct boot){ .host = host };
+        b->net.netns = b->net.sysfs = -EBADF;
+        b->userns = b->disk_mnt = -EBADF;
+        b->lower_mnt = b->upper_mnt = b->volume_mnt = b->root_mnt = -EBADF;
+        b->enter.v2_dir = b->monitor_enter.v2_dir = -EBADF;
+        b->proc.monitor_pidfd = b->proc.init_pidfd = -EBADF;
+}
+
+void boot_done(struct boot *b)
+{
+        plan_done(&b->plan);
+        image_done(&b->image);
+        net_ns_done(&b->net);
+        net_lease_done(&b->lease);
+        b->userns = fd_close(b->userns);
+        b->disk_mnt = fd_close(b->disk_mnt);
+        b->lower_mnt = fd_close(b->lower_mnt);
+        b->upper_mnt = fd_close(b->upper_mnt);
+        b->volume_mnt = fd_close(b->volume_mnt);
+        b->root_mnt = fd_close(b->root_mnt);
+        slice_enter_done(&b->enter);
+        slice_enter_done(&b->monitor_enter);
+        sandbox_proc_done(&b->proc);
+}
+
+int boot_run(struct boot *b, boot_stage_fn *fn, void *arg, struct err *e)
+{
+        for (size_t i = 0; i < NELEM(stages); i++) {
+                int r;
+
+                if (fn)
+                        fn(arg, stages[i].name);
+                r = stages[i].run(b, e);
+                if (r >= 0 && str_eq(b->fail_at, stages[i].name))
+                        r = err_set(e, -EIO, "told to fail");
+                if (r < 0)
+                        return err_wrap(e, r, "%s", stages[i].name);
+        }
+        return 0;
+}
+
+int boot_undo(struct boot *b, bool graceful, bool volume, struct err *e)
+{
+        const struct undo_how how = { .graceful = graceful, .volume = volume };
+        int first = 0;
+
+        for (size_t i = NELEM(stages); i-- > 0;) {
+                struct err mine = { 0 };
+                int r = stages[i].undo ? stages[i].undo(b, &how, &mine) : 0;
+
+                if (r >= 0 || first < 0)
+                        continue;
+                first = r;
+                (void) err_copy(e, &mine);
+                (void) err_wrap(e, r, "undo %s", stages[i].name);
+                /* What follows gives back what this stage still uses (its slot, its address):
+                 * stop here, and the engine tries the whole walk again later. */
+                break;
+        }
+        return first;
+}
+
+void boot_slice_name(const struct boot *b, char ret[static 32])
+{
+        (void) snprintf(ret, 32, "c%u", b->slot);
+}
+
+void boot_monitor_slice_name(const struct boot *b, char ret[static 32])
+{
+        (void) snprintf(ret, 32, "m%u", b->slot);
+}
+
+void boot_disk_name(const char *cluster, uint64_t attempt, char ret[static 64])
+{
+        (void) snprintf(ret, 64, "%s-%llu.img", cluster, (unsigned long long) attempt);
+}
+
+void boot_socket_name(const char *cluster, uint64_t attempt, char ret[static 64])
+{
+        (void) snprintf(ret, 64, "c-%s-%llu.sock", cluster, (unsigned long long) attempt);
+}

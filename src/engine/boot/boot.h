@@ -1,0 +1,65 @@
+/* boot.h - the boot flow as a table of stages, run forwards to boot and backwards to undo.
+ *
+ *   plan -> image -> disk -> gpu -> net -> slice -> session -> route
+ *
+ * Everything here runs in an operation process and blocks.  Going forward, a stage may rely on the
+ * ones before it; going back, every `undo` works from the names alone (cluster id, attempt, slot),
+ * is idempotent, and accepts that its stage never ran: the engine may have died anywhere.
+ * A failed boot is undone by the same backward walk that stops a cluster, in an operation of its
+ * own: there is one way down. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/frame.h"
+#include "engine/host.h"
+#include "engine/image/image.h"
+#include "engine/net/net.h"
+#include "engine/sandbox/sandbox.h"
+#include "engine/slice/slice.h"
+#include "model/plan.h"
+
+struct boot {
+        const struct host *host;
+        struct plan plan;
+        struct image image;       /* resolved by the engine; `layers` and `config` are used */
+        uint64_t attempt;         /* makes file names of this boot unique */
+        uint32_t slot;            /* claimed and journaled before the operation began */
+        char claim[32];
+        /* from the pools, or empty: the stage makes its own */
+        struct net_ns net;
+        int userns;               /* id map of the slot */
+        int disk_mnt;             /* mounted container disk, still under its pool name */
+        char disk_pool_name[64];
+        bool slice_ready;         /* groups of the slot exist */
+        /* made on the way */
+        int lower_mnt, upper_mnt, volume_mnt, root_mnt;
+        struct net_lease lease;
+        struct slice_enter enter, monitor_enter;
+        struct sandbox_proc proc;
+        /* for tests: this stage fails after its work is done */
+        const char *fail_at;
+};
+
+void boot_init(struct boot *b, const struct host *host);
+void boot_done(struct boot *b); /* closes everything; undoes nothing */
+
+/* Called before each stage with its name. */
+typedef void boot_stage_fn(void *arg, const char *stage);
+
+/* Run the table forwards.  On failure *e begins with the stage's name and nothing is undone yet. */
+int boot_run(struct boot *b, boot_stage_fn *fn, void *arg, struct err *e);
+
+/* Run it backwards.  @graceful: TERM first, up to the configured grace.  @volume: remove the
+ * volume and the logs too (terminate).  Goes on after an error and returns the first one. */
+int boot_undo(struct boot *b, bool graceful, bool volume, struct err *e);
+
+/* Names, for the journal's readers and for leak checks. */
+void boot_slice_name(const struct boot *b, char ret[static 32]);         /* "c<slot>" */
+void boot_monitor_slice_name(const struct boot *b, char ret[static 32]); /* "m<slot>" */
+void boot_disk_name(const char *cluster, uint64_t attempt, char ret[static 64]);
+void boot_socket_name(const char *cluster, uint64_t attempt, char ret[static 64]);
+
+/* The stages' names in order; NULL-terminated. */
+extern const char *const boot_stage_names[];

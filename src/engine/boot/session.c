@@ -1,0 +1,113 @@
+/* session.c - see session.h.  Operation process; pure. */
+#include "engine/boot/session.h"
+
+#include <errno.h>
+
+#include "base/str.h"
+
+#define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+static int append(char ***to, char *const *from)
+{
+        for (; from && *from; from++)
+                if (strv_push(to, *from) < 0)
+                        return -ENOMEM;
+        return 0;
+}
+
+int session_argv(const struct plan *p, const struct image_config *c, char ***ret, struct err *e)
+{
+        AUTO(strv_free) char **v = NULL;
+        bool own_entry = strv_len(p->entrypoint) > 0;
+        bool own_command = p->command_set || strv_len(p->command) > 0;
+        int r = append(&v, own_entry ? p->entrypoint : c->entrypoint);
+
+        /* a replaced entry point drops the image's CMD, which was written for the old one */
+        if (r >= 0)
+                r = append(&v, own_command ? p->command : own_entry ? NULL : c->command);
+        if (r < 0)
+                return err_set(e, r, "out of memory");
+        if (strv_len(v) == 0)
+                return err_set(e, -EINVAL,
+                               "dockerArgs: the image names no command to run; give one");
+        *ret = TAKE(v);
+        return 0;
+}
+
+static int merge(char ***to, char *const *from)
+{
+        for (; from && *from; from++) {
+                const char *eq = strchr(*from, '=');
+                AUTO(free) char *key = eq ? strndup(*from, (size_t) (eq - *from)) : NULL;
+
+                if (!eq)
+                        continue; /* an image may hold rubbish; the kernel would take it, we don't */
+                if (!key || strv_env_set(to, key, eq + 1) < 0)
+                        return -ENOMEM;
+        }
+        return 0;
+}
+
+int session_env(const struct plan *p, const struct image_config *c, char ***ret, struct err *e)
+{
+        AUTO(strv_free) char **v = NULL;
+        int r = merge(&v, c->env);
+
+        if (r >= 0)
+                r = merge(&v, p->env);
+        if (r >= 0 && !strv_env_get(v, "PATH"))
+                r = strv_env_set(&v, "PATH", DEFAULT_PATH);
+        if (r >= 0)
+                r = strv_env_set(&v, "HOSTNAME", p->cluster);
+        if (r < 0)
+                return err_set(e, r, "out of memory");
+        *ret = TAKE(v);
+        return 0;
+}
+
+char *session_hosts(const char *hostname, const char *ipv4, const char *service)
+{
+        struct strbuf b = { 0 };
+
+        strbuf_str(&b, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+        if (*ipv4)
+                strbuf_fmt(&b, "%s\t%s\n", ipv4, hostname);
+        if (*service)
+                strbuf_fmt(&b, "%s\tapi.internal\n", service);
+        return strbuf_take(&b);
+}
+
+/* A name that a shell can export. */
+static bool shell_name(const char *s, size_t n)
+{
+        static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_";
+
+        for (size_t i = 0; i < n; i++)
+                if (!strchr(letters, s[i]) && (i == 0 || s[i] < '0' || s[i] > '9'))
+                        return false;
+        return n > 0;
+}
+
+char *session_profile(char *const *env)
+{
+        struct strbuf b = { 0 };
+
+        strbuf_str(&b, "# The cluster's variables, for login shells.  Written at every start.\n");
+        for (; env && *env; env++) {
+                const char *eq = strchr(*env, '=');
+
+                if (!eq || !shell_name(*env, (size_t) (eq - *env)))
+                        continue;
+                strbuf_str(&b, "export ");
+                strbuf_add(&b, *env, (size_t) (eq - *env) + 1);
+                strbuf_char(&b, '\'');
+                for (const char *p = eq + 1; *p; p++) {
+                        if (*p == '\'')
+                                strbuf_str(&b, "'\\''");
+                        else
+                                strbuf_char(&b, *p);
+                }
+                strbuf_str(&b, "'\n");
+        }
+        return strbuf_take(&b);
+}

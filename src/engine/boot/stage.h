@@ -1,0 +1,26 @@
+/* stage.h - one row of the boot table and the functions behind it (this folder only). */
+#pragma once
+#include "engine/boot/boot.h"
+
+struct undo_how {
+        bool graceful, volume;
+};
+
+struct stage {
+        const char *name;
+        int (*run)(struct boot *b, struct err *e);
+        int (*undo)(struct boot *b, const struct undo_how *how, struct err *e);
+};
+
+int stage_plan_run(struct boot *b, struct err *e);
+int stage_plan_undo(struct boot *b, const struct undo_how *how, struct err *e);
+int stage_image_run(struct boot *b, struct err *e);
+int stage_disk_run(struct boot *b, struct err *e);
+int stage_disk_undo(struct boot *b, const struct undo_how *how, struct err *e);
+int stage_gpu_run(struct boot *b, struct err *e);
+int stage_net_run(struct boot *b, struct err *e);
+int stage_net_undo(struct boot *b, const struct undo_how *how, struct err *e);
+int stage_slice_run(struct boot *b, struct err *e);
+int stage_slice_undo(struct boot *b, const struct undo_how *how, struct err *e);
+int stage_session_run(struct boot *b, struct err *e);
+int stage_session_undo(struct boot *b, const struct undo_how *how, struct err *e);

@@ -1,0 +1,265 @@
+/* stage_bind.c - the stages that bind host resources: plan, image, disk, gpu, net, slice.
+ * Operation process; see boot.h for what undo may rely on. */
+#include "engine/boot/stage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "engine/claim/claim.h"
+#include "engine/disk/disk.h"
+#include "engine/idmap.h"
+#include "engine/instance.h"
+#include "model/limits.h"
+
+#define GIB               (1ULL << 30)
+#define MIB               (1ULL << 20)
+#define DISK_WAIT_US      (20 * US_PER_S) /* a predecessor's mount is still going away */
+#define KILL_WAIT_US      (20 * US_PER_S)
+#define MONITOR_MEMORY    (64ULL << 20) /* its exec sessions included */
+#define MONITOR_PIDS      256U
+
+int stage_plan_run(struct boot *b, struct err *e)
+{
+        const struct instance *inst = b->host->inst;
+        uint32_t cpus[LIMIT_VCPU];
+        size_t n = strv_len(b->plan.cpus);
+        int r = plan_check(&b->plan, e);
+
+        if (r < 0)
+                return r;
+        if (inst->conf.cpu_overcommit <= 1 && n == 0)
+                return err_set(e, -EINVAL, "cpus: this host pins vCPUs and the plan names none");
+        for (size_t i = 0; i < n; i++) {
+                uint64_t v = 0;
+
+                (void) str_u64(b->plan.cpus[i], 0, 65535, &v); /* plan_check() saw it */
+                cpus[i] = (uint32_t) v;
+        }
+        return n ? claim_cpus(b->host->claims, b->plan.cluster, b->plan.generation, cpus, n, e) : 0;
+}
+
+int stage_plan_undo(struct boot *b, const struct undo_how *how, struct err *e)
+{
+        int r;
+
+        (void) how;
+        if (b->slot == 0)
+                return 0;
+        r = claim_release(b->host->claims, b->plan.cluster, b->plan.generation, e);
+        if (r >= 0)
+                r = claim_release(b->host->claims, b->claim, UINT64_MAX, e);
+        return r;
+}
+
+/* The slot's id map, unless the pool brought it. */
+static int need_userns(struct boot *b, struct err *e)
+{
+        if (b->userns < 0)
+                b->userns = idmap_userns(claim_id_base(b->slot), e);
+        return b->userns < 0 ? b->userns : 0;
+}
+
+int stage_image_run(struct boot *b, struct err *e)
+{
+        int r = need_userns(b, e);
+
+        if (r < 0)
+                return r;
+        b->lower_mnt = image_layers_mount(b->host->images, b->userns, e);
+        return b->lower_mnt < 0 ? b->lower_mnt : 0;
+}
+
+/* An idmapped clone of a disk's mount; the plain one may then be closed. */
+static int idmapped_clone(struct boot *b, int mnt, const char *what, struct err *e)
+{
+        AUTO(fd) int clone = (int) syscall(SYS_open_tree, mnt, "",
+                                           OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+        int r;
+
+        if (clone < 0)
+                return err_errno(e, -errno, "%s: clone the mount", what);
+        r = idmap_mount(clone, b->userns, 0, e);
+        return r < 0 ? err_wrap(e, r, "%s", what) : fd_take(&clone);
+}
+
+static int container_disk(struct boot *b, struct err *e)
+{
+        char name[64];
+        int r;
+
+        boot_disk_name(b->plan.cluster, b->attempt, name);
+        if (b->disk_mnt >= 0) { /* a rename does not disturb the mount */
+                if (renameat(b->host->disks, b->disk_pool_name, b->host->disks, name) < 0)
+                        return err_errno(e, -errno, "take disk %s from the pool",
+                                         b->disk_pool_name);
+        } else {
+                r = disk_make_fast(b->host->disks, name, b->plan.container_disk_gib * GIB, e);
+                if (r < 0)
+                        return r;
+                b->disk_mnt = disk_mount(b->host->disks, name, 0, e);
+                if (b->disk_mnt < 0)
+                        return b->disk_mnt;
+        }
+        b->upper_mnt = idmapped_clone(b, b->disk_mnt, "container disk", e);
+        return b->upper_mnt < 0 ? b->upper_mnt : 0;
+}
+
+static void volume_name(const struct boot *b, char ret[static 64])
+{
+        (void) snprintf(ret, 64, "%s.img", b->plan.cluster);
+}
+
+/* Created once, kept; a plan that asks for more grows it. */
+static int volume(struct boot *b, struct err *e)
+{
+        uint64_t want = b->plan.volume_gib * GIB, size = 0, used = 0;
+        AUTO(fd) int mnt = -EBADF;
+        char name[64];
+        int r;
+
+        if (want == 0)
+                return 0;
+        volume_name(b, name);
+        r = disk_sizes(b->host->volumes, name, &size, &used);
+        if (r == -ENOENT)
+                r = disk_make(b->host->volumes, name, want,
+                              b->host->inst->conf.disk_overcommit <= 1, true, e);
+        else if (r < 0)
+                r = err_errno(e, r, "volume %s", name);
+        else if (size < want)
+                r = disk_grow(b->host->volumes, name, want, e);
+        if (r < 0)
+                return err_wrap(e, r, "volumeInGb");
+        mnt = disk_mount(b->host->volumes, name, clock_mono_us() + DISK_WAIT_US, e);
+        if (mnt < 0)
+                return err_wrap(e, mnt, "volume");
+        b->volume_mnt = idmapped_clone(b, mnt, "volume", e);
+        return b->volume_mnt < 0 ? b->volume_mnt : 0;
+}
+
+int stage_disk_run(struct boot *b, struct err *e)
+{
+        AUTO(free) const char **layers = NULL;
+        size_t n = strv_len(b->image.layers);
+        int r = container_disk(b, e);
+
+        if (r < 0)
+                return err_wrap(e, r, "containerDiskInGb");
+        r = volume(b, e);
+        if (r < 0)
+                return r;
+        layers = calloc(n + 1, sizeof *layers);
+        if (!layers)
+                return err_set(e, -ENOMEM, "out of memory");
+        for (size_t i = 0; i < n; i++)
+                layers[i] = b->image.layers[i];
+        b->root_mnt = sandbox_overlay(b->lower_mnt, layers, n, b->upper_mnt, e);
+        return b->root_mnt < 0 ? b->root_mnt : 0;
+}
+
+int stage_disk_undo(struct boot *b, const struct undo_how *how, struct err *e)
+{
+        char name[64];
+        int r;
+
+        boot_disk_name(b->plan.cluster, b->attempt, name);
+        r = disk_remove(b->host->disks, name);
+        if (r < 0)
+                return err_errno(e, r, "remove %s", name);
+        if (!how->volume)
+                return 0;
+        volume_name(b, name);
+        r = disk_remove(b->host->volumes, name);
+        return r < 0 ? err_errno(e, r, "remove volume %s", name) : 0;
+}
+
+int stage_gpu_run(struct boot *b, struct err *e)
+{
+        if (b->plan.gpu_count > 0)
+                return err_set(e, -ENODEV, "gpuCount: this host has no NVIDIA GPU to bind");
+        return 0;
+}
+
+int stage_net_run(struct boot *b, struct err *e)
+{
+        int r = 0;
+
+        if (b->net.netns < 0)
+                r = net_prepare(b->host->net, b->slot, &b->net, e);
+        return r < 0 ? r : net_bind(b->host->net, &b->net, &b->lease, e);
+}
+
+int stage_net_undo(struct boot *b, const struct undo_how *how, struct err *e)
+{
+        (void) how;
+        return b->slot ? net_release(b->host->net, b->slot, true, e) : 0;
+}
+
+static int group(struct boot *b, const char *name, const struct slice_limits *l,
+                 struct slice_enter *ret, struct err *e)
+{
+        int r = 0;
+
+        if (b->slice_ready)
+                r = slice_apply(b->host->slices, name, l, e);
+        else
+                r = slice_create(b->host->slices, name, l, e);
+        return r < 0 ? r : slice_enter_open(b->host->slices, name, ret, e);
+}
+
+int stage_slice_run(struct boot *b, struct err *e)
+{
+        const struct engine_conf *conf = &b->host->inst->conf;
+        uint32_t cpus[LIMIT_VCPU];
+        size_t n = strv_len(b->plan.cpus);
+        struct slice_limits l = { .memory_bytes = b->plan.memory_mib * MIB,
+                                  .pids = b->plan.pids ? b->plan.pids : LIMIT_PIDS_DEFAULT,
+                                  .cpus = cpus,
+                                  .n_cpus = n };
+        const struct slice_limits monitor = { .memory_bytes = MONITOR_MEMORY,
+                                              .pids = MONITOR_PIDS };
+        char name[32];
+        int r;
+
+        for (size_t i = 0; i < n; i++) {
+                uint64_t v = 0;
+
+                (void) str_u64(b->plan.cpus[i], 0, 65535, &v);
+                cpus[i] = (uint32_t) v;
+        }
+        if (n == 0 || conf->cpu_overcommit > 1)
+                l.quota_mcpu = b->plan.vcpu * 1000;
+        boot_monitor_slice_name(b, name);
+        r = group(b, name, &monitor, &b->monitor_enter, e);
+        if (r < 0)
+                return r;
+        boot_slice_name(b, name);
+        return group(b, name, &l, &b->enter, e);
+}
+
+int stage_slice_undo(struct boot *b, const struct undo_how *how, struct err *e)
+{
+        uint64_t deadline = clock_mono_us() + KILL_WAIT_US;
+        char name[32];
+        int r;
+
+        (void) how;
+        if (b->slot == 0)
+                return 0;
+        boot_slice_name(b, name);
+        r = slice_kill(b->host->slices, name, deadline, e);
+        if (r >= 0)
+                r = slice_remove(b->host->slices, name, e);
+        boot_monitor_slice_name(b, name);
+        if (r >= 0)
+                r = slice_kill(b->host->slices, name, deadline, e);
+        if (r >= 0)
+                r = slice_remove(b->host->slices, name, e);
+        return r;
+}

@@ -1,0 +1,215 @@
+/* stage_session.c - the session stage: log files, attach socket, monitor and first process; and
+ * the orderly stop of them.  Operation process. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "engine/boot/session.h"
+#include "engine/boot/stage.h"
+#include "engine/claim/claim.h"
+#include "engine/instance.h"
+#include "engine/op/listen.h"
+#include "model/limits.h"
+
+#define MIB             (1ULL << 20)
+#define MONITOR_WAIT_US (3 * US_PER_S) /* the monitor drains pipes and syncs the exit status */
+
+/* Descriptors that the monitor inherits. */
+struct session_files {
+        int dir, log[2], status, listener;
+};
+
+static void files_done(struct session_files *f)
+{
+        (void) fd_close(f->dir);
+        (void) fd_close(f->log[0]);
+        (void) fd_close(f->log[1]);
+        (void) fd_close(f->status);
+        (void) fd_close(f->listener);
+}
+
+static inline void files_done_cleanup(struct session_files *f)
+{
+        files_done(f);
+}
+
+static int open_files(struct boot *b, struct session_files *f, struct err *e)
+{
+        char name[64];
+
+        f->dir = fd_mkdir_beneath(b->host->clusters, b->plan.cluster, 0700);
+        if (f->dir < 0)
+                return err_errno(e, f->dir, "make the log directory");
+        for (int i = 0; i < 2; i++) {
+                (void) snprintf(name, sizeof name, "log.%d", i);
+                f->log[i] = openat(f->dir, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+                if (f->log[i] < 0)
+                        return err_errno(e, -errno, "open %s", name);
+        }
+        (void) snprintf(name, sizeof name, "status-%llu", (unsigned long long) b->attempt);
+        f->status = openat(f->dir, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (f->status < 0)
+                return err_errno(e, -errno, "open %s", name);
+        boot_socket_name(b->plan.cluster, b->attempt, name);
+        f->listener = op_listen(b->host->inst->run_fd, name, e);
+        return f->listener < 0 ? f->listener : 0;
+}
+
+static int start(struct boot *b, const struct session_files *f, char *const *argv, char *const *env,
+                 struct err *e)
+{
+        const struct plan *p = &b->plan;
+        AUTO(free) char *hosts = session_hosts(p->cluster, b->lease.ipv4_text,
+                                               b->lease.service_text);
+        AUTO(free) char *profile = session_profile(p->env);
+        AUTO(free) char *hostname = str_fmt("%s\n", p->cluster);
+        const struct sandbox_file small[] = {
+                { "/etc/hosts", hosts, 0644 },
+                { "/etc/hostname", hostname, 0644 },
+                { "/etc/resolv.conf", b->lease.resolv_conf ? b->lease.resolv_conf : "", 0644 },
+                { "/etc/profile.d/tensorone.sh", profile, 0644 },
+        };
+        const struct sandbox_bind bind = { b->volume_mnt, p->volume_path };
+        const struct sandbox_spec spec = {
+                .cluster = p->cluster,
+                .hostname = p->cluster,
+                .id_base = claim_id_base(b->slot),
+                .monitor_uid = claim_monitor_uid(b->slot),
+                .libexec = b->host->inst->libexec,
+                .root_mnt = b->root_mnt,
+                .netns = b->net.netns,
+                .sysfs_mnt = b->net.sysfs,
+                .slice = &b->enter,
+                .monitor_slice = &b->monitor_enter,
+                .binds = &bind,
+                .n_binds = p->volume_gib > 0 ? 1 : 0,
+                .files = small,
+                .n_files = NELEM(small),
+                .shm_bytes = (p->shm_mib ? p->shm_mib : p->memory_mib / 2) * MIB,
+                .argv = argv,
+                .env = env,
+                .cwd = b->image.config.working_dir,
+                .user = b->image.config.user,
+                .nofile = LIMIT_NOFILE_DEFAULT,
+                .new_privs = p->new_privs,
+                .listen_fd = f->listener,
+                .status_fd = f->status,
+                .log_fd = { f->log[0], f->log[1] },
+        };
+
+        if (!hosts || !profile || !hostname)
+                return err_set(e, -ENOMEM, "out of memory");
+        return sandbox_start(&spec, &b->proc, e);
+}
+
+int stage_session_run(struct boot *b, struct err *e)
+{
+        AUTO(files_done) struct session_files f = { -EBADF, { -EBADF, -EBADF }, -EBADF, -EBADF };
+        AUTO(strv_free) char **argv = NULL, **env = NULL;
+        int r = session_argv(&b->plan, &b->image.config, &argv, e);
+
+        if (r >= 0)
+                r = session_env(&b->plan, &b->image.config, &env, e);
+        if (r >= 0)
+                r = open_files(b, &f, e);
+        return r < 0 ? r : start(b, &f, argv, env, e);
+}
+
+/* 1 when the process has ended, 0 at the deadline. */
+static int wait_pidfd(int pidfd, uint64_t deadline_us)
+{
+        for (;;) {
+                struct pollfd p = { .fd = pidfd, .events = POLLIN };
+                uint64_t now = clock_mono_us();
+                int r;
+
+                if (now >= deadline_us)
+                        return 0;
+                r = poll(&p, 1, (int) ((deadline_us - now) / 1000 + 1));
+                if (r < 0 && errno != EINTR)
+                        return -errno;
+                if (r > 0)
+                        return 1;
+        }
+}
+
+/* Whether the process catches SIGTERM: a first process of a pid namespace never receives a signal
+ * that it does not catch, so waiting for its answer would be waiting for nothing. */
+static bool catches_term(pid_t pid)
+{
+        AUTO(free) char *text = NULL;
+        char path[64];
+        const char *p;
+
+        (void) snprintf(path, sizeof path, "/proc/%d/status", (int) pid);
+        if (fd_read_file(AT_FDCWD, path, 8192, &text, NULL) < 0)
+                return false;
+        p = strstr(text, "\nSigCgt:");
+        return p && (strtoull(p + 8, NULL, 16) & (1ULL << (SIGTERM - 1)));
+}
+
+/* TERM to everybody in the cluster but the first process; returns how many there were. */
+static int term_others(struct boot *b)
+{
+        pid_t pids[1024];
+        char name[32];
+        int n, sent = 0;
+
+        boot_slice_name(b, name);
+        n = slice_pids(b->host->slices, name, pids, NELEM(pids), NULL);
+        for (int i = 0; i < n && i < (int) NELEM(pids); i++) {
+                if (pids[i] == b->proc.init)
+                        continue;
+                /* a pid read a moment ago from our own group; what ended since gives ESRCH, and a
+                 * number is not given out again that fast */
+                if (kill(pids[i], SIGTERM) == 0)
+                        sent++;
+        }
+        return sent;
+}
+
+static void stop_gracefully(struct boot *b)
+{
+        uint64_t deadline = clock_mono_us() + b->host->inst->conf.grace_us;
+        bool wait = catches_term(b->proc.init);
+
+        if (wait)
+                (void) syscall(SYS_pidfd_send_signal, b->proc.init_pidfd, SIGTERM, NULL, 0);
+        else
+                wait = term_others(b) > 0;
+        if (wait && wait_pidfd(b->proc.init_pidfd, deadline) == 1)
+                return;
+        (void) syscall(SYS_pidfd_send_signal, b->proc.init_pidfd, SIGKILL, NULL, 0);
+}
+
+int stage_session_undo(struct boot *b, const struct undo_how *how, struct err *e)
+{
+        char name[64];
+        int r;
+
+        if (b->proc.init_pidfd >= 0) {
+                if (how->graceful)
+                        stop_gracefully(b);
+                else
+                        (void) syscall(SYS_pidfd_send_signal, b->proc.init_pidfd, SIGKILL, NULL, 0);
+        }
+        if (b->proc.monitor_pidfd >= 0)
+                (void) wait_pidfd(b->proc.monitor_pidfd, clock_mono_us() + MONITOR_WAIT_US);
+        boot_socket_name(b->plan.cluster, b->attempt, name);
+        if (unlinkat(b->host->inst->run_fd, name, 0) < 0 && errno != ENOENT)
+                return err_errno(e, -errno, "remove %s", name);
+        if (!how->volume)
+                return 0;
+        r = fd_rm_rf(b->host->clusters, b->plan.cluster);
+        return r < 0 ? err_errno(e, r, "remove the log directory") : 0;
+}

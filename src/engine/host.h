@@ -1,0 +1,21 @@
+/* host.h - the engine's modules in one hand: what boot stages and requests work with.
+ * Opened by main.c before the loop starts; inherited by operations through fork.  Not owned by
+ * those who take a pointer to it. */
+#pragma once
+
+struct instance;
+struct claim_host;
+struct slice_host;
+struct net_host;
+struct image_store;
+
+struct host {
+        const struct instance *inst;
+        struct claim_host *claims;
+        struct slice_host *slices;
+        struct net_host *net;
+        struct image_store *images;
+        int disks;    /* O_PATH: DIR/disks, container disks, wiped at start and stop */
+        int volumes;  /* O_PATH: DIR/volumes */
+        int clusters; /* O_PATH: DIR/clusters/<id>/: logs and exit status */
+};

@@ -5,8 +5,10 @@
  * each side sends is `hello`.
  *
  * Wire: packets of { u8 type, u8 channel, u16 zero, u32 little-endian length } and payload, at most
- * ATTACH_MAX_PAYLOAD bytes.  Unknown types are skipped by length (a newer peer may know more);
- * a wrong version in hello ends the connection with an `error` packet.  Pure definitions. */
+ * ATTACH_MAX_PAYLOAD bytes.  Numbers in payloads are little-endian too.  Unknown types are skipped
+ * by length (a newer peer may know more), and so is what a known payload has beyond its known
+ * part; a wrong version in hello ends the connection with an `error` packet.  Pure definitions;
+ * attach_codec.h packs and unpacks them. */
 #pragma once
 #include <assert.h>
 #include <stdint.h>
@@ -16,9 +18,11 @@
 
 enum attach_type {
         ATTACH_NONE,
-        ATTACH_HELLO,  /* both ways: u32 version, u32 flags (ATTACH_F_*) */
+        ATTACH_HELLO,  /* both ways: u32 version, u32 flags (ATTACH_F_*); the monitor adds u64
+                        * oldest kept log offset, u64 offset behind the last line */
         ATTACH_DATA,   /* both ways: bytes of `channel`; client -> monitor only on stdin */
-        ATTACH_EOF,    /* client -> monitor: stdin is closed; monitor -> client: that channel ended */
+        ATTACH_EOF,    /* client -> monitor: stdin is closed; monitor -> client: that channel ended
+                        * (stdin: the process closed it) */
         ATTACH_RESIZE, /* client -> monitor: u16 rows, u16 columns (ignored without a tty) */
         ATTACH_SIGNAL, /* client -> monitor: u32 signal for the process (exec sessions) */
         ATTACH_FOLLOW, /* client -> monitor: u64 log offset; answered with LOG packets from there */
@@ -35,6 +39,20 @@ enum attach_channel { ATTACH_STDIN, ATTACH_STDOUT, ATTACH_STDERR };
 #define ATTACH_F_TTY   2U /* monitor -> client: a pty, everything is on stdout */
 #define ATTACH_F_INPUT 4U /* client may send stdin; one such client at a time, else ERROR */
 
+/* Flow.  DATA of stdout and stderr is sent against credit: a hello with STDIO opens a window of
+ * ATTACH_WINDOW bytes, CREDIT packets widen it.  Of a cluster, a client that has no credit left
+ * and a full queue is dropped with ERROR: it cannot stop the cluster.  Of an exec session, the one
+ * STDIO client holds the process up instead (nothing is read before it has come), and when it
+ * leaves, the session hangs up as sshd's do: stdin, stdout, stderr or the pty are closed.
+ * LOG needs no credit: the socket and the files are the flow control, and a follower that was
+ * overtaken by the ring goes on at the oldest kept line (the offset tells it how much is gone).
+ * FOLLOW from the middle of a line starts at the next one, from beyond the end at the end.
+ * A signal exit has code 128 + signal.  EXIT is the last packet, after all DATA, EOF and LOG.
+ * SIGNAL: with a tty, INT, QUIT and TSTP reach the foreground job through the pty; anything else
+ * is refused with ERROR (EPERM) unless the launcher left the monitor CAP_KILL, which its filter
+ * then confines to this one child.  Without CAP_KILL the engine sends signals itself. */
+#define ATTACH_WINDOW 32768U
+
 struct attach_header {
         uint8_t type, channel;
         uint16_t zero;
@@ -44,22 +62,30 @@ static_assert(sizeof(struct attach_header) == 8, "wire format");
 
 /* Log lines on disk and in LOG packets are the kubernetes CRI format, one line each:
  *   2026-11-22T14:54:47.123456789Z stdout F text
- * F: the line is whole, P: a part of a longer one (over 16 KiB).  Two files, log.0 and log.1, take
- * turns: when the active one reaches half of LIMIT_LOG_BYTES the other is truncated and becomes
- * active.  Each begins with one header line "#log <absolute offset of the byte behind this line>".
- * An absolute offset counts every byte ever logged, headers not included, so it survives turns. */
+ * F: the line is whole, P: a part of a longer one (over 16 KiB, or unfinished for a second), the
+ * rest follows.  Two files, log.0 and log.1, take turns: when the active one reaches half of
+ * LIMIT_LOG_BYTES the other is truncated and becomes active.  Each begins with one header line
+ * "#log <absolute offset of the byte behind this line>".  An absolute offset counts every byte ever
+ * logged, headers not included, so it survives turns; the active file is the one with the larger. */
 #define ATTACH_LOG_HEADER "#log "
+#define ATTACH_LOG_TEXT   16384U                  /* most bytes of text in one line */
+#define ATTACH_LOG_LINE   (ATTACH_LOG_TEXT + 64U) /* most bytes of a line, newline included */
 
 /* How the launcher execs vmm-monitor.  Numbers are descriptors, inherited on purpose:
- *   vmm-monitor --id ID --pidfd N --pid P --listen N --status N [--pty N | --in N --out N --err N]
- *               [--log0 N --log1 N] [--exec]
+ *   vmm-monitor --id ID --pidfd N --pid P --listen N --status N [--pty N | [--in N] --out N --err N]
+ *               [--log0 N --log1 N] [--peer UID] [--exec]
  * --id       cluster id, or session id with --exec (for its process title and messages)
  * --pidfd    its child: the cluster's first process or the exec'd one; --pid its number
  * --listen   bound, listening unix stream socket
+ * --in       write end of the process's stdin; left out when that is /dev/null
+ * --log0/1   readable and writable, without O_APPEND; both or none
  * --status   writable file; on exit one JSON line goes there, then fsync:
  *            {"pid":P,"code":N,"signal":N,"at_us":WALL,"oom":false}
+ * --peer     a uid that may connect beside root (who connect()ed counts, not who holds the socket)
  * --exec     an exec session: no log; waits until output is drained and the (only) client has read
  *            it or gone; ends 10 s after the process when nobody ever connected
- * It starts as root with these descriptors, takes --uid/--gid U from the launcher's setresuid
- * (already dropped before exec), installs its own seccomp filter, and serves. */
+ * It starts with uid and gid already dropped (it refuses to run as root), as the parent of --pid,
+ * closes every descriptor that is not named, installs its own seccomp filter, and serves.  All
+ * descriptors are 3 or above; 0-2 become /dev/null once it serves, stderr takes start-up errors.
+ * Exit status: 0 status written; 1 could not start; 2 the status file could not be written. */
 #define ATTACH_STATUS_MAX 256U

@@ -24,6 +24,10 @@
 #define LIMIT_SLOTS               4094U  /* clusters on one host: id ranges, addresses, links */
 #define LIMIT_QUERY_BYTES         (4U << 20) /* a GraphQL request body */
 #define LIMIT_QUERY_DEPTH         64U    /* nesting of a GraphQL query */
+#define LIMIT_QUERY_TOKENS        600000U /* words of a GraphQL query: 1 MiB of one-letter fields */
+#define LIMIT_QUERY_FIELDS        65536U /* different fields that one query may select */
+#define LIMIT_QUERY_ERRORS        100U   /* errors reported in one answer */
+#define LIMIT_ANSWER_BYTES        (32U << 20) /* a GraphQL answer */
 #define LIMIT_LOG_BYTES           (64U << 20) /* a cluster's log on disk, two halves */
 #define LIMIT_MANIFEST_BYTES      (4U << 20)  /* image manifest or index */
 #define LIMIT_CONFIG_BYTES        (8U << 20)  /* image configuration */

@@ -252,13 +252,16 @@ int stage_slice_undo(struct boot *b, const struct undo_how *how, struct err *e)
         (void) how;
         if (b->slot == 0)
                 return 0;
-        boot_slice_name(b, name);
+        /* The monitor's group first: a launcher caught in it cannot start anything in the other
+         * one any more, and the first process is in one of the two at every instant. */
+        boot_monitor_slice_name(b, name);
         r = slice_kill(b->host->slices, name, deadline, e);
+        boot_slice_name(b, name);
+        if (r >= 0)
+                r = slice_kill(b->host->slices, name, deadline, e);
         if (r >= 0)
                 r = slice_remove(b->host->slices, name, e);
         boot_monitor_slice_name(b, name);
-        if (r >= 0)
-                r = slice_kill(b->host->slices, name, deadline, e);
         if (r >= 0)
                 r = slice_remove(b->host->slices, name, e);
         return r;

@@ -1,0 +1,92 @@
+/* node.h - the control plane's end of the node protocol (docs/node-protocol.md).
+ *
+ * One object per engine.  It connects, reconnects with back-off, checks everything that comes and
+ * hands it over in decoded form; what should be on the node is the owner's business, which sends
+ * it again on every `synced`.  Loop thread; nothing here blocks. */
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "model/cluster.h"
+
+#define NODE_ID_LEN 64U
+
+/* What the node has.  Owned by whoever decoded it: end with node_inventory_done(). */
+struct node_inventory {
+        char **cpus; /* logical CPU numbers that may be sold */
+        char **gpus;
+        uint64_t memory_mib, disk_gib;
+        double cpu_overcommit, memory_overcommit, disk_overcommit; /* >= 1 */
+        char *gpu_note; /* why there are no GPUs; NULL: nothing to say */
+        char *version;
+};
+
+int node_inventory_decode(const json_t *j, struct node_inventory *ret, struct err *e);
+void node_inventory_done(struct node_inventory *i);
+
+struct node_report {
+        char *cluster;
+        uint64_t epoch, seq, generation;
+        enum cluster_state state;
+        bool released;
+        uint32_t progress_pct;
+        char *reason, *address;
+        uint64_t started_us, exit_code, restarts, oom_kills;
+        uint64_t cpu_us, memory_bytes; /* usage; 0 when not sent */
+        bool has_usage;
+        const json_t *security; /* borrowed for the call; NULL: not sent */
+};
+
+/* All are called on the loop, with @arg. */
+struct node_ops {
+        /* connected; @inventory is the raw object too, for keeping */
+        void (*hello)(void *arg, const char *node, const struct node_inventory *inv,
+                      const json_t *raw);
+        void (*report)(void *arg, const struct node_report *r);
+        void (*synced)(void *arg); /* state what should be */
+        void (*inner)(void *arg, int fd); /* takes @fd: the listener of api.internal */
+        void (*lost)(void *arg);
+};
+
+struct node;
+/* @path: the engine's node.sock.  Tries to connect from the loop's first turn on. */
+int node_new(sd_event *loop, const char *path, const struct node_ops *ops, void *arg,
+             struct node **ret, struct err *e);
+struct node *node_free(struct node *n); /* open requests are answered with -ECANCELED */
+DEFINE_AUTO(struct node *, node_free)
+
+bool node_connected(const struct node *n); /* and in sync */
+
+/* Statements.  Without a connection they do nothing: `synced` comes with the next one. */
+void node_assign(struct node *n, const char *cluster, uint64_t generation, bool run,
+                 const json_t *plan);
+void node_tombstone(struct node *n, const char *cluster, uint64_t generation);
+void node_forget(struct node *n, const char *cluster, uint64_t generation);
+
+/* ---- requests ---- */
+
+struct node_reply {
+        int r;               /* 0, or a negative errno */
+        const char *message; /* why, when r < 0 */
+        const json_t *result; /* borrowed; NULL when r < 0 */
+        int *fds;            /* take what you want with fd_take(); the rest is closed */
+        size_t n_fds;
+};
+/* Exactly one done per request, also when the connection is lost (-ENOTCONN). */
+typedef void node_done_fn(void *arg, struct node_reply *reply);
+typedef void node_progress_fn(void *arg, const char *phase, uint64_t done_bytes,
+                              uint64_t total_bytes);
+
+/* Ask for @op with @args (stolen, also on failure).  @timeout_us 0: as long as it takes.  Returns
+ * the request's number (> 0), or -ENOTCONN with *e, and then @done is not called. */
+int64_t node_request(struct node *n, const char *op, json_t *args, const int *fds, size_t n_fds,
+                     uint64_t timeout_us, node_done_fn *done, node_progress_fn *progress,
+                     void *arg, struct err *e);
+
+/* Nobody waits any more: @done is not called, a late answer's descriptors are closed. */
+void node_cancel(struct node *n, int64_t request);

@@ -1,0 +1,6 @@
+/* node_priv.h - shared by the files of this folder. */
+#pragma once
+#include "control/node/node.h"
+
+int node_report_decode(const json_t *j, struct node_report *ret, struct err *e);
+void node_report_done(struct node_report *r);

@@ -1,0 +1,95 @@
+/* schema.c - tables of the store: their columns for the back ends, and the SQL that makes them.
+ * A change of a table is a new script at the end, never an edit of an old one, and the same change
+ * in the column table.  A unit test compares the two. */
+#include "control/store/schema.h"
+
+#include <assert.h>
+
+#include "control/store/store.h"
+
+#define T(c) { #c, COL_TEXT }
+#define I(c) { #c, COL_INT }
+#define B(c) { #c, COL_BOOL }
+#define J(c) { #c, COL_JSON }
+#define K(c) { #c, COL_TEXT } /* a key column */
+
+static const struct store_column setting_cols[] = { K(name), T(value) };
+static const struct store_column account_cols[] = { K(id), T(name), T(email), T(pub_key),
+                                                    B(admin), I(created_us) };
+static const struct store_column api_key_cols[] = { K(id),   T(account), T(name), T(prefix),
+                                                    T(hash), T(cluster), T(rights), I(created_us) };
+static const struct store_column template_cols[] = {
+        K(id),          T(account),            T(name),         T(image),
+        T(docker_args), J(env),                T(ports),        T(volume_path),
+        I(volume_gib),  I(container_disk_gib), T(readme),       T(category),
+        T(start_script), T(registry_auth),     B(is_serverless), B(is_public),
+        B(start_ssh),   B(start_jupyter),      B(advanced_start), I(created_us),
+};
+static const struct store_column cluster_cols[] = {
+        K(id),           T(account),       T(name),          T(image),
+        T(template_id),  T(docker_args),   J(env),           T(ports),
+        T(volume_path),  I(container_disk_gib), I(volume_gib), I(vcpu),
+        I(memory_mib),   I(gpu_count),     T(gpu_type),      T(registry_auth),
+        J(cpus),         T(pod_type),      B(locked),        T(desired),
+        T(state),        B(released),      I(generation),    T(reason),
+        T(address),      I(created_us),    I(started_us),    T(status_change),
+        I(stop_after_us), I(terminate_after_us), I(exit_code), I(restarts),
+        I(oom_kills),    J(plan),
+};
+static const struct store_column reservation_cols[] = {
+        K(node), K(kind), K(resource), T(cluster), I(generation), I(amount), T(state),
+};
+static const struct store_column event_cols[] = { K(id),   I(at_us),   T(account),
+                                                  T(cluster), T(kind), T(message) };
+#undef T
+#undef I
+#undef B
+#undef J
+#undef K
+
+const struct store_table_desc store_tables[ST_TABLE_COUNT] = {
+        [ST_NONE] = { "", NULL, 0, 0 },
+        [ST_SETTING] = { "setting", setting_cols, NELEM(setting_cols), 1 },
+        [ST_ACCOUNT] = { "account", account_cols, NELEM(account_cols), 1 },
+        [ST_API_KEY] = { "api_key", api_key_cols, NELEM(api_key_cols), 1 },
+        [ST_TEMPLATE] = { "template", template_cols, NELEM(template_cols), 1 },
+        [ST_CLUSTER] = { "cluster", cluster_cols, NELEM(cluster_cols), 1 },
+        [ST_RESERVATION] = { "reservation", reservation_cols, NELEM(reservation_cols), 3 },
+        [ST_EVENT] = { "event", event_cols, NELEM(event_cols), 1 },
+};
+
+static const char version_1[] =
+        "CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
+        "CREATE TABLE account (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, email TEXT,"
+        " pub_key TEXT, admin INTEGER NOT NULL, created_us BIGINT NOT NULL);"
+        "CREATE TABLE api_key (id TEXT PRIMARY KEY, account TEXT NOT NULL, name TEXT,"
+        " prefix TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, cluster TEXT, rights TEXT NOT NULL,"
+        " created_us BIGINT NOT NULL);"
+        "CREATE TABLE template (id TEXT PRIMARY KEY, account TEXT NOT NULL, name TEXT NOT NULL,"
+        " image TEXT NOT NULL, docker_args TEXT, env TEXT, ports TEXT, volume_path TEXT,"
+        " volume_gib BIGINT NOT NULL, container_disk_gib BIGINT NOT NULL, readme TEXT,"
+        " category TEXT, start_script TEXT, registry_auth TEXT, is_serverless INTEGER NOT NULL,"
+        " is_public INTEGER NOT NULL, start_ssh INTEGER NOT NULL, start_jupyter INTEGER NOT NULL,"
+        " advanced_start INTEGER NOT NULL, created_us BIGINT NOT NULL, UNIQUE (account, name));"
+        "CREATE TABLE cluster (id TEXT PRIMARY KEY, account TEXT NOT NULL, name TEXT NOT NULL,"
+        " image TEXT NOT NULL, template_id TEXT, docker_args TEXT, env TEXT, ports TEXT,"
+        " volume_path TEXT, container_disk_gib BIGINT NOT NULL, volume_gib BIGINT NOT NULL,"
+        " vcpu BIGINT NOT NULL, memory_mib BIGINT NOT NULL, gpu_count BIGINT NOT NULL,"
+        " gpu_type TEXT, registry_auth TEXT, cpus TEXT, pod_type TEXT NOT NULL,"
+        " locked INTEGER NOT NULL, desired TEXT NOT NULL, state TEXT NOT NULL,"
+        " released INTEGER NOT NULL, generation BIGINT NOT NULL, reason TEXT, address TEXT,"
+        " created_us BIGINT NOT NULL, started_us BIGINT NOT NULL, status_change TEXT,"
+        " stop_after_us BIGINT NOT NULL, terminate_after_us BIGINT NOT NULL,"
+        " exit_code BIGINT NOT NULL, restarts BIGINT NOT NULL, oom_kills BIGINT NOT NULL,"
+        " plan TEXT);"
+        "CREATE INDEX cluster_by_account ON cluster (account);"
+        /* the primary key is what keeps a resource from being sold twice */
+        "CREATE TABLE reservation (node TEXT NOT NULL, kind TEXT NOT NULL, resource TEXT NOT NULL,"
+        " cluster TEXT NOT NULL, generation BIGINT NOT NULL, amount BIGINT NOT NULL,"
+        " state TEXT NOT NULL, PRIMARY KEY (node, kind, resource));"
+        "CREATE INDEX reservation_by_cluster ON reservation (cluster);"
+        "CREATE TABLE event (id TEXT PRIMARY KEY, at_us BIGINT NOT NULL, account TEXT,"
+        " cluster TEXT, kind TEXT NOT NULL, message TEXT);";
+
+const char *const store_migrations[] = { version_1 };
+const size_t store_n_migrations = NELEM(store_migrations);

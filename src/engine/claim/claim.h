@@ -16,6 +16,10 @@
 #include "base/err.h"
 #include "engine/instance.h"
 
+/* A cluster host's root cgroup is "hvmm-<instance id>" (slice.h makes it, claims look whether
+ * anything still runs in one before they reap). */
+#define CLAIM_GROUP_PREFIX "hvmm-"
+
 /* Ids: slot n's containers are CLAIM_ID_BASE + n * 65536 .. + 65535; monitors and fetchers get one
  * uid each below.  All lie in the part of the uid space that systemd leaves to containers
  * (0x00080000..0x6FFFFFFF), above /etc/subuid's usual start. */

@@ -3,11 +3,12 @@
  *
  * A *slot* is a number 1..LIMIT_SLOTS from which names follow without further bookkeeping: the id
  * range, the monitor's uid, the IPv4 address, the veth name.  Claims are files under
- * /run/hypervisor-vmm/slots/N and cpus/N, made with O_EXCL under one flock, holding
+ * /run/hypervisor-vmm/slots/N and cpus/N, made under one flock, complete when visible, holding
  * "<instance id> <cluster id> <generation>\n".  They outlive the engine (its clusters do) and go
  * with a reboot.  Each engine holds a flock on /run/hypervisor-vmm/instances/<id> while it runs, a
- * file that names its data directory; a claim whose data directory is gone and whose cgroup is
- * empty is reaped.  Everything blocks briefly on a local tmpfs; any process of the engine. */
+ * file that names its data directory; what an instance held is taken back (by the next claim_open()
+ * of any engine) when its lock is free, its data directory is gone and nothing runs in its groups.
+ * Everything blocks briefly on a local tmpfs; any process of the engine. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -40,14 +41,21 @@ static inline uint32_t claim_monitor_uid(uint32_t slot)
 
 struct claim_host; /* directory descriptors and the instance's lock */
 
+/* Needs root; @inst's id and data_dir.  -EBUSY: an engine with this id runs (waits 3 s for the
+ * processes of one that was killed); -EEXIST: the id belongs to another data directory; -EPERM:
+ * /run/hypervisor-vmm is not safely root's.  Operations use the engine's by fork; only the process
+ * that opened it takes the instance file away again, at claim_close() when nothing is held. */
 int claim_open(const struct instance *inst, struct claim_host **ret, struct err *e);
 struct claim_host *claim_close(struct claim_host *c);
 DEFINE_AUTO(struct claim_host *, claim_close)
 
-/* Claim the lowest free slot, or find the one this cluster holds already.  -ENOSPC: all taken. */
+/* Claim the lowest free slot, or find the one this cluster holds already (its claim then carries
+ * the newer generation; -ESTALE when it has a newer one than @generation).  A slot released less
+ * than 10 s ago is taken only when no other is free.  -ENOSPC: all taken.  About 20 us. */
 int claim_slot(struct claim_host *c, const char *cluster, uint64_t generation, uint32_t *ret_slot,
                struct err *e);
-/* Claim these CPUs for the cluster, all or none.  -EBUSY names the CPU and its holder. */
+/* Claim these CPUs for the cluster, all or none.  -EBUSY names the CPU and its holder;
+ * -ESTALE as above. */
 int claim_cpus(struct claim_host *c, const char *cluster, uint64_t generation,
                const uint32_t *cpus, size_t n, struct err *e);
 /* Drop every claim of the cluster up to and including @generation; idempotent. */
@@ -58,9 +66,16 @@ typedef int claim_each_fn(void *arg, const char *kind, uint32_t number, const ch
                           uint64_t generation);
 int claim_each(struct claim_host *c, claim_each_fn *fn, void *arg);
 
-/* A counted host-wide setting, such as "ip_forward": the first holder gets *ret_first true and may
- * store the value to restore (@save, at most 63 bytes); the last one to leave gets it back. */
+/* A counted host-wide setting, such as "ip_forward": @save (one line, at most 63 bytes) is the value
+ * to restore; it is kept only when nobody holds the setting and no earlier value waits to be put
+ * back.  Holding twice is holding once.  *ret_first: this instance is the only holder.  Set the value
+ * after every hold, first or not: an earlier holder may have been killed before it did. */
 int claim_setting_hold(struct claim_host *c, const char *name, const char *save, bool *ret_first,
                        struct err *e);
+/* When *ret_last comes back true, put *ret_saved back in place, then call claim_setting_restored():
+ * until then the saved value stays on record, so that a kill in between loses nothing.
+ * When nobody has held it, *ret_last is false and *ret_saved untouched. */
 int claim_setting_leave(struct claim_host *c, const char *name, char *ret_saved, size_t size,
                         bool *ret_last, struct err *e);
+/* 0: forgotten; 1: another engine has taken hold meanwhile, so set the value for it again. */
+int claim_setting_restored(struct claim_host *c, const char *name, struct err *e);

@@ -4,6 +4,7 @@
  * Names follow from the slot: host side "hv<slot>", inside "eth0", address = pool base + slot.
  * The gateway inside is 169.254.1.1 with a permanent neighbour entry, so nothing answers ARP.
  * One nftables table per instance, "hvmm_<instance>", with sets; a cluster is set elements.
+ * A slot passed in here has been claimed by this instance (claim_slot).
  * Blocking calls (netlink); one thread. */
 #pragma once
 #include <stdbool.h>
@@ -18,17 +19,21 @@ struct claim_host;
 struct net_host; /* netlink socket, nft context, configuration */
 
 /* Open sockets, check the pool against the host's routes, make the nft table (idempotent, one
- * transaction), the service address on a dummy link "hvs-<id>", and turn forwarding on (a counted
- * claim that restores the old value with the last one). */
+ * transaction), the service address on lo (label "lo:hv-<id>"; not every kernel has dummy links),
+ * and turn forwarding on (a counted claim that restores the old value with the last one).
+ * -EADDRINUSE and -EBUSY name `network pool` and who is in the way.  @inst and @claims stay
+ * borrowed.  Operations use the host of the engine that they were forked from: sockets are made
+ * anew in each process at first use. */
 int net_host_open(const struct instance *inst, struct claim_host *claims, struct net_host **ret,
                   struct err *e);
 struct net_host *net_host_close(struct net_host *h); /* leaves the kernel as it is */
 DEFINE_AUTO(struct net_host *, net_host_close)
-/* Clean shutdown with no cluster left: remove table, dummy link, forwarding claim. */
+/* Clean shutdown with no cluster left: remove our links, table, service address, forwarding claim.
+ * 20-40 ms when links are left. */
 int net_host_remove(struct net_host *h, struct err *e);
 
-/* Ready namespace with its veth pair (host end down, unconfigured but named), lo up, sysctls set:
- * ip_unprivileged_port_start=0, ping_group_range, no IPv6 autoconfiguration from outside. */
+/* Ready namespace: its veth pair (host end down), inside configured, lo up, sysctls set:
+ * ip_unprivileged_port_start=0, ping_group_range, no forwarding, no IPv6 except on lo. */
 struct net_ns {
         uint32_t slot;
         int netns;    /* namespace descriptor */
@@ -48,16 +53,27 @@ struct net_lease {
 };
 /* Configure address, routes and firewall elements for a prepared namespace. */
 int net_bind(struct net_host *h, const struct net_ns *n, struct net_lease *ret, struct err *e);
+/* The lease that a slot has by definition (addresses, resolv.conf), without touching the kernel. */
+int net_lease_of(const struct net_host *h, uint32_t slot, struct net_lease *ret);
 void net_lease_done(struct net_lease *l);
 
-/* Remove firewall elements, then route and veth of the slot; idempotent.  @slow_later: only take
- * the elements and the route away now and leave the link to net_reap() (deleting one synchronously
- * costs 20-35 ms in rcu_barrier). */
+/* Take the link down, which ends its routes, then remove the firewall elements; idempotent, also
+ * after a kill in the middle, and a no-op on a link that has become another instance's.
+ * @slow_later: leave deleting the link to the end of its namespace or to net_reap() (deleting one
+ * synchronously costs 20-35 ms in rcu_barrier). */
 int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *e);
 
-/* Delete links of slots for which @keep says false; call from a low-priority operation. */
+/* Delete the links that net_release() left, all at the price of one; with @keep also those of this
+ * instance for whose slots it says false.  From a low-priority operation.  Since a slot may be
+ * prepared while this runs, @keep is for start-up, when nothing else does. */
 typedef bool net_keep_fn(void *arg, uint32_t slot);
 int net_reap(struct net_host *h, net_keep_fn *keep, void *arg, struct err *e);
+
+/* What the kernel holds for this instance: @kind "link" (in use or ready), "dead link" (released,
+ * not yet deleted), "element" (of the firewall sets; @name is the link's).  Stops when @fn returns
+ * < 0 and returns that. */
+typedef int net_each_fn(void *arg, const char *kind, const char *name, uint32_t slot);
+int net_each(struct net_host *h, net_each_fn *fn, void *arg);
 
 /* The service address for the API's inner listener: a listening TCP socket on port 80 of it,
  * bound so that it is reachable from cluster links only. */

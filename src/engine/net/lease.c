@@ -1,0 +1,268 @@
+/* lease.c - see net.h: the networks of clusters, from namespace to firewall element and back.
+ * Operation processes.  Always holds: a link comes up for the outside only after its firewall
+ * elements are in place, and goes down before they are taken away. */
+#include <assert.h>
+#include <errno.h>
+#include <linux/rtnetlink.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/str.h"
+#include "engine/claim/claim.h"
+#include "engine/idmap.h"
+#include "engine/net/net.h"
+#include "engine/net/net_priv.h"
+#include "engine/net/netns.h"
+#include "model/limits.h"
+
+#define INSIDE_NAME  "eth0"
+#define INSIDE_INDEX 2U /* wanted; the kernel's own links may have taken it */
+#define CREATE_TRIES 5
+
+/* Both ends' hardware addresses follow from the slot, so that neighbours need not be asked. */
+static void make_mac(uint32_t slot, bool inside, uint8_t mac[static RTNL_MAC])
+{
+        const uint8_t m[RTNL_MAC] = { 0x02, 'h', 'v', inside, (uint8_t) (slot >> 8), (uint8_t) slot };
+
+        memcpy(mac, m, RTNL_MAC);
+}
+
+static int slot_check(uint32_t slot, struct err *e)
+{
+        return slot >= 1 && slot <= LIMIT_SLOTS
+                       ? 0
+                       : err_set(e, -EINVAL, "slot %u is not in 1..%u", slot, LIMIT_SLOTS);
+}
+
+/* Take a link out of service: down, of the dead group, under a name that nobody wants. */
+static void retire(struct nl_batch *b, const struct net_host *h, uint32_t index, const char *name)
+{
+        rtnl_link_change(b, index,
+                         &(struct rtnl_change){ .down = true,
+                                                .group = h->group | NET_GROUP_DEAD,
+                                                .name = NULL,
+                                                .absent_ok = true });
+        if (name)
+                rtnl_link_change(b, index, &(struct rtnl_change){ .name = name, .absent_ok = true });
+}
+
+/* The pair, its far end in @netns.  A left-over of the name is renamed rather than deleted, since
+ * deleting takes 20-35 ms; net_reap() does that. */
+static int make_pair(struct net_host *h, uint32_t slot, int netns, struct err *e)
+{
+        uint8_t mac[RTNL_MAC], peer_mac[RTNL_MAC];
+        char name[IF_NAMESIZE], dead[IF_NAMESIZE];
+        const struct rtnl_veth v = { .name = name, .peer = INSIDE_NAME, .mac = mac,
+                                     .peer_mac = peer_mac, .group = h->group,
+                                     .peer_netns = netns };
+        const struct rtnl_change no_ipv6 = { .name = name, .no_ipv6_address = true };
+        struct nl_batch b;
+        int r = -EEXIST;
+
+        net_link_name(slot, name);
+        make_mac(slot, false, mac);
+        make_mac(slot, true, peer_mac);
+        for (int i = 0; r == -EEXIST && i < CREATE_TRIES; i++) {
+                uint32_t index;
+
+                nl_batch_init(&b);
+                if (i > 0 && rtnl_index(&h->rtnl, name, &index) >= 0) {
+                        (void) snprintf(dead, sizeof dead, "hvx%u", index);
+                        retire(&b, h, index, dead);
+                }
+                rtnl_veth_add(&b, &v);
+                rtnl_link_change(&b, 0, &no_ipv6);
+                r = nl_commit(&h->rtnl, &b, e);
+        }
+        return r < 0 ? err_wrap(e, r, "link %s", name) : 0;
+}
+
+/* Everything inside; @rtnl is a socket of the new namespace. */
+static int configure_inside(const struct net_host *h, uint32_t slot, struct nl_sock *rtnl,
+                            struct err *e)
+{
+        static const struct rtnl_change up = { .up = true };
+        uint8_t mac[RTNL_MAC];
+        uint32_t lo, eth;
+        struct nl_batch b;
+        int r = rtnl_index(rtnl, "lo", &lo);
+
+        if (r >= 0)
+                r = rtnl_index(rtnl, INSIDE_NAME, &eth);
+        if (r < 0)
+                return err_errno(e, r, "link inside");
+        make_mac(slot, false, mac);
+        nl_batch_init(&b);
+        rtnl_link_change(&b, lo, &up);
+        rtnl_addr_add(&b, eth, ipv4_of_slot(&h->pool, slot), NULL, RT_SCOPE_UNIVERSE);
+        rtnl_link_change(&b, eth, &up);
+        rtnl_neigh_add(&b, eth, IPV4_GATEWAY, mac);
+        rtnl_default_route_add(&b, eth, IPV4_GATEWAY);
+        r = nl_commit(rtnl, &b, e);
+        return r < 0 ? err_wrap(e, r, "inside") : 0;
+}
+
+int net_prepare(struct net_host *h, uint32_t slot, struct net_ns *ret, struct err *e)
+{
+        AUTO(nl_sock_close) struct nl_sock inside = { 0 };
+        struct net_ns n = { .slot = slot, .netns = -EBADF, .sysfs = -EBADF };
+        int r = slot_check(slot, e);
+
+        if (r >= 0)
+                r = net_sockets(h, e);
+        if (r < 0)
+                return r;
+        r = netns_make(h->netns, claim_id_base(slot), claim_id_base(slot) + IDMAP_RANGE - 1,
+                       &n.netns, &n.sysfs, &inside, e);
+        if (r >= 0)
+                r = make_pair(h, slot, n.netns, e);
+        if (r >= 0)
+                r = configure_inside(h, slot, &inside, e);
+        if (r < 0) {
+                net_ns_done(&n); /* takes the pair along */
+                return err_wrap(e, r, "network of slot %u", slot);
+        }
+        *ret = n;
+        return 0;
+}
+
+void net_ns_done(struct net_ns *n)
+{
+        n->netns = fd_close(n->netns);
+        n->sysfs = fd_close(n->sysfs);
+}
+
+int net_lease_of(const struct net_host *h, uint32_t slot, struct net_lease *ret)
+{
+        struct net_lease l = { .slot = slot, .ipv4 = ipv4_of_slot(&h->pool, slot) };
+
+        l.resolv_conf = dns_render(&h->dns);
+        if (!l.resolv_conf)
+                return -ENOMEM;
+        ipv4_format(l.ipv4, l.ipv4_text);
+        ipv4_format(h->service, l.service_text);
+        *ret = l;
+        return 0;
+}
+
+void net_lease_done(struct net_lease *l)
+{
+        free(TAKE(l->resolv_conf));
+}
+
+/* Our end: up, with the one route to it. */
+static int connect_outside(struct net_host *h, uint32_t slot, const char *name, struct err *e)
+{
+        static const struct rtnl_change up = { .up = true };
+        uint32_t addr = ipv4_of_slot(&h->pool, slot), index;
+        uint8_t mac[RTNL_MAC];
+        struct nl_batch b;
+        int r = rtnl_index(&h->rtnl, name, &index);
+
+        if (r < 0)
+                return err_errno(e, r, "link %s", name);
+        make_mac(slot, true, mac);
+        nl_batch_init(&b);
+        rtnl_link_change(&b, index, &up);
+        rtnl_neigh_add(&b, index, addr, mac);
+        rtnl_host_route_add(&b, index, addr, h->service);
+        r = nl_commit(&h->rtnl, &b, e);
+        return r < 0 ? err_wrap(e, r, "link %s", name) : 0;
+}
+
+int net_bind(struct net_host *h, const struct net_ns *n, struct net_lease *ret, struct err *e)
+{
+        struct net_lease l = { 0 };
+        char name[IF_NAMESIZE];
+        int r = slot_check(n->slot, e);
+
+        if (r >= 0)
+                r = net_sockets(h, e);
+        if (r >= 0)
+                r = net_dns_refresh(h, e);
+        if (r < 0)
+                return r;
+        if (net_lease_of(h, n->slot, &l) < 0)
+                return err_set(e, -ENOMEM, "network lease");
+        net_link_name(n->slot, name);
+        r = nft_cluster_add(&h->nft, h->table, name, l.ipv4, &h->dns, e);
+        if (r >= 0)
+                r = connect_outside(h, n->slot, name, e);
+        if (r < 0) {
+                net_lease_done(&l);
+                return r;
+        }
+        *ret = l;
+        return 0;
+}
+
+int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *e)
+{
+        struct rtnl_link link;
+        char name[IF_NAMESIZE];
+        struct nl_batch b;
+        int r = slot_check(slot, e);
+
+        if (r >= 0)
+                r = net_sockets(h, e);
+        if (r < 0)
+                return r;
+        net_link_name(slot, name);
+        nl_batch_init(&b);
+        r = rtnl_link_get(&h->rtnl, name, &link, e);
+        /* a link of another instance is not ours to touch: the slot has moved on */
+        if (r >= 0 && (link.group & ~NET_GROUP_DEAD) == h->group) {
+                retire(&b, h, link.index, NULL); /* its routes and neighbours go along */
+                if (!slow_later)
+                        rtnl_link_del(&b, link.index);
+                r = nl_commit(&h->rtnl, &b, e);
+        }
+        if (r < 0 && r != -ENODEV)
+                return err_wrap(e, r, "link %s", name);
+        return nft_cluster_del(&h->nft, h->table, name, ipv4_of_slot(&h->pool, slot), e);
+}
+
+int net_reap(struct net_host *h, net_keep_fn *keep, void *arg, struct err *e)
+{
+        AUTO(free) struct rtnl_link *links = NULL;
+        struct nl_batch b;
+        size_t n;
+        int r = net_sockets(h, e);
+
+        if (r >= 0)
+                r = rtnl_links(&h->rtnl, &links, &n, e);
+        for (size_t i = 0; r >= 0 && keep && i < n; i++) {
+                uint32_t slot = net_link_slot(links[i].name);
+
+                if (links[i].group == h->group && slot && !keep(arg, slot))
+                        r = net_release(h, slot, true, e);
+        }
+        if (r < 0)
+                return r;
+        nl_batch_init(&b);
+        rtnl_group_del(&b, h->group | NET_GROUP_DEAD); /* one grace period for all of them */
+        return nl_commit(&h->rtnl, &b, e);
+}
+
+int net_each(struct net_host *h, net_each_fn *fn, void *arg)
+{
+        AUTO(free) struct rtnl_link *links = NULL;
+        AUTO(free) struct nft_element *el = NULL;
+        size_t n_links = 0, n_el = 0;
+        int r = net_sockets(h, NULL);
+
+        if (r >= 0)
+                r = rtnl_links(&h->rtnl, &links, &n_links, NULL);
+        if (r >= 0)
+                r = nft_elements(&h->nft, h->table, &el, &n_el, NULL);
+        for (size_t i = 0; r >= 0 && i < n_links; i++)
+                if (links[i].group == h->group)
+                        r = fn(arg, "link", links[i].name, net_link_slot(links[i].name));
+                else if (links[i].group == (h->group | NET_GROUP_DEAD))
+                        r = fn(arg, "dead link", links[i].name, net_link_slot(links[i].name));
+        for (size_t i = 0; r >= 0 && i < n_el; i++)
+                r = fn(arg, "element", el[i].link, net_link_slot(el[i].link));
+        return r;
+}

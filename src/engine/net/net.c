@@ -1,0 +1,453 @@
+/* net.c - see net.h: the host's side of it.  The engine at start and end, operation processes for
+ * their sockets.  Always holds: the firewall table is complete before the host begins to forward,
+ * and nothing of another instance or of the operator is changed. */
+#include "engine/net/net.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "engine/claim/claim.h"
+#include "engine/net/net_priv.h"
+#include "engine/net/netns.h"
+#include "model/limits.h"
+
+#define RESOLV_CONF     "/etc/resolv.conf"
+#define RESOLV_UPSTREAM "/run/systemd/resolve/resolv.conf"
+#define LABEL_PREFIX    "lo:hv-"
+#define SERVICE_TRIES   64U
+#define SERVICE_BACKLOG 128
+
+#define FORWARD_SETTING  "ip_forward"
+#define FORWARD_FILE     "/proc/sys/net/ipv4/ip_forward"
+#define REDIRECTS_FILE   "/proc/sys/net/ipv4/conf/all/accept_redirects"
+/* A route to more than a /8 is a way to everywhere (VPNs split the default route in halves). */
+#define EVERYWHERE_BITS  7U
+
+int net_sockets(struct net_host *h, struct err *e)
+{
+        pid_t me = getpid();
+        int r;
+
+        if (h->pid == me)
+                return 0;
+        nl_sock_close(&h->rtnl);
+        nl_sock_close(&h->nft);
+        r = nl_sock_open(&h->rtnl, NETLINK_ROUTE, e);
+        if (r >= 0)
+                r = nl_sock_open(&h->nft, NETLINK_NETFILTER, e);
+        h->pid = r < 0 ? 0 : me;
+        return r;
+}
+
+/* ---- name servers ---- */
+
+struct own_addrs {
+        const struct rtnl_addr *at;
+        size_t n;
+};
+
+static bool is_own(void *arg, uint32_t addr)
+{
+        const struct own_addrs *own = arg;
+
+        for (size_t i = 0; i < own->n; i++)
+                if (own->at[i].addr == addr)
+                        return true;
+        return false;
+}
+
+/* Servers on an address of this host are out: clusters reach nothing of the host. */
+static int drop_own(struct net_host *h, struct dns_servers *s, struct err *e)
+{
+        AUTO(free) struct rtnl_addr *addrs = NULL;
+        struct own_addrs own = { .n = 0 };
+        int r = rtnl_addrs(&h->rtnl, &addrs, &own.n, e);
+
+        if (r < 0)
+                return r;
+        own.at = addrs;
+        dns_drop(s, is_own, &own);
+        return 0;
+}
+
+int net_dns_refresh(struct net_host *h, struct err *e)
+{
+        struct dns_servers s;
+        struct stat st = { 0 };
+        int r;
+
+        if (!str_empty(h->dns_option))
+                return 0; /* read at start, never changes */
+        (void) stat(RESOLV_CONF, &st); /* absent: all zero, which is a state like another */
+        if (h->dns_seen.st_ino == st.st_ino && h->dns_seen.st_dev == st.st_dev &&
+            h->dns_seen.st_mtim.tv_sec == st.st_mtim.tv_sec &&
+            h->dns_seen.st_mtim.tv_nsec == st.st_mtim.tv_nsec)
+                return 0;
+        r = dns_load(RESOLV_CONF, RESOLV_UPSTREAM, &s, e);
+        if (r >= 0)
+                r = drop_own(h, &s, e);
+        if (r < 0)
+                return err_wrap(e, r, "name servers");
+        if (s.n == 0)
+                log_warn("the host's %s names no server that a cluster can reach; set `dns` in [network]",
+                         RESOLV_CONF);
+        h->dns = s;
+        h->dns_seen = st;
+        return 0;
+}
+
+static int dns_start(struct net_host *h, struct err *e)
+{
+        int r;
+
+        memset(&h->dns_seen, 0xff, sizeof h->dns_seen); /* no file looks like that: read it */
+        if (str_empty(h->dns_option))
+                return net_dns_refresh(h, e);
+        r = dns_parse_option(h->dns_option, &h->dns, e);
+        return r < 0 ? r : drop_own(h, &h->dns, e);
+}
+
+/* ---- is the pool ours to use? ---- */
+
+static bool is_service(const struct rtnl_addr *a)
+{
+        return str_after(a->label, LABEL_PREFIX) != NULL;
+}
+
+static const char *link_name(const struct rtnl_link *links, size_t n, uint32_t index)
+{
+        for (size_t i = 0; i < n; i++)
+                if (links[i].index == index)
+                        return links[i].name;
+        return "";
+}
+
+/* Does this route mean that somebody else uses addresses of the pool? */
+static bool route_conflicts(const struct net_host *h, const struct rtnl_route *rt, const char *link)
+{
+        if (rt->bits <= EVERYWHERE_BITS || !ipv4_pool_overlaps(&h->pool, rt->dst, rt->bits))
+                return false;
+        if (rt->bits <= h->pool.bits && (rt->type == RTN_BLACKHOLE || rt->type == RTN_UNREACHABLE ||
+                                         rt->type == RTN_PROHIBIT))
+                return false; /* a sink below everything more specific, as firewalls like them */
+        return net_link_slot(link) == 0;
+}
+
+static int pool_check(struct net_host *h, const struct rtnl_addr *addrs, size_t n_addrs,
+                      struct err *e)
+{
+        AUTO(free) struct rtnl_route *routes = NULL;
+        AUTO(free) struct rtnl_link *links = NULL;
+        size_t n_routes, n_links;
+        int r = rtnl_routes(&h->rtnl, &routes, &n_routes, e);
+
+        if (r >= 0)
+                r = rtnl_links(&h->rtnl, &links, &n_links, e);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < n_routes; i++) {
+                const struct rtnl_route *rt = &routes[i];
+                const char *link = link_name(links, n_links, rt->index);
+                char pool[IPV4_TEXT], dst[IPV4_TEXT];
+                bool service = false;
+
+                for (size_t k = 0; k < n_addrs && rt->bits == 32; k++)
+                        service = service || (addrs[k].addr == rt->dst && is_service(&addrs[k]));
+                if (service || !route_conflicts(h, rt, link))
+                        continue;
+                return err_set(e, -EADDRINUSE,
+                               "network pool: %s/%u overlaps the host's route to %s/%u%s%s; choose a range that is not in use with `pool` in [network]",
+                               ipv4_format(h->pool.base, pool), h->pool.bits,
+                               ipv4_format(rt->dst, dst), rt->bits, *link ? " on " : "", link);
+        }
+        return 0;
+}
+
+/* Clusters that an earlier engine left running must have the addresses that we would give them. */
+static int elements_check(struct net_host *h, struct err *e)
+{
+        AUTO(free) struct nft_element *el = NULL;
+        size_t n;
+        int r = nft_elements(&h->nft, h->table, &el, &n, e);
+
+        for (size_t i = 0; r >= 0 && i < n; i++) {
+                char addr[IPV4_TEXT];
+
+                if (el[i].addr && ipv4_slot_of(&h->pool, el[i].addr) != net_link_slot(el[i].link))
+                        r = err_set(e, -EBUSY,
+                                    "network pool: a running cluster has %s, from another pool; stop it before the pool changes",
+                                    ipv4_format(el[i].addr, addr));
+        }
+        return r;
+}
+
+/* ---- the service address ---- */
+
+/* Ours from before, or the first that nobody has. */
+static int service_choose(struct net_host *h, const struct rtnl_addr *addrs, size_t n,
+                          struct err *e)
+{
+        h->service = 0;
+        for (size_t i = 0; i < n; i++)
+                if (str_eq(addrs[i].label, h->label) &&
+                    ipv4_within(addrs[i].addr, h->pool.base, h->pool.bits))
+                        h->service = addrs[i].addr;
+        for (uint32_t k = 0; !h->service && k < SERVICE_TRIES; k++) {
+                uint32_t want = ipv4_service(&h->pool, h->id, k);
+                bool taken = false;
+
+                for (size_t i = 0; i < n; i++)
+                        taken = taken || addrs[i].addr == want;
+                if (!taken)
+                        h->service = want;
+        }
+        return h->service ? 0 : err_set(e, -EADDRINUSE, "no free service address");
+}
+
+static int service_del(struct net_host *h, const struct rtnl_addr *addrs, size_t n,
+                       uint32_t except, struct err *e)
+{
+        struct nl_batch b;
+
+        nl_batch_init(&b);
+        for (size_t i = 0; i < n && b.n < NL_BATCH_MSGS; i++)
+                if (str_eq(addrs[i].label, h->label) && addrs[i].addr != except)
+                        rtnl_addr_del(&b, addrs[i].index, addrs[i].addr);
+        return nl_commit(&h->rtnl, &b, e);
+}
+
+static int service_add(struct net_host *h, struct err *e)
+{
+        struct nl_batch b;
+        uint32_t lo;
+        int r = rtnl_index(&h->rtnl, "lo", &lo);
+
+        if (r < 0)
+                return err_errno(e, r, "link lo");
+        nl_batch_init(&b);
+        rtnl_addr_add(&b, lo, h->service, h->label, RT_SCOPE_HOST);
+        return nl_commit(&h->rtnl, &b, e);
+}
+
+/* ---- forwarding ---- */
+
+static int read_flag(const char *path, uint64_t *ret, struct err *e)
+{
+        AUTO(free) char *s = NULL;
+        int r = fd_read_file(AT_FDCWD, path, 64, &s, NULL);
+
+        if (r >= 0) {
+                s[strcspn(s, "\n")] = '\0';
+                r = str_u64(s, 0, UINT32_MAX, ret);
+        }
+        return r < 0 ? err_errno(e, r, "read %s", path) : 0;
+}
+
+static int write_file(const char *path, const char *value, struct err *e)
+{
+        int r = fd_write_value(AT_FDCWD, path, value);
+
+        return r < 0 ? err_errno(e, r, "write %s", path) : 0;
+}
+
+/* The kernel changes accept_redirects along with forwarding, so both are remembered. */
+static int forwarding_on(struct net_host *h, struct err *e)
+{
+        uint64_t forward, redirects;
+        char save[64];
+        bool first;
+        int r = read_flag(FORWARD_FILE, &forward, e);
+
+        if (r >= 0)
+                r = read_flag(REDIRECTS_FILE, &redirects, e);
+        if (r < 0)
+                return r;
+        (void) snprintf(save, sizeof save, "%u %u", (unsigned) forward, (unsigned) redirects);
+        r = claim_setting_hold(h->claims, FORWARD_SETTING, save, &first, e);
+        if (r >= 0) /* again: somebody may have put the old value back just before we held it */
+                r = read_flag(FORWARD_FILE, &forward, e);
+        return r < 0 || forward ? r : write_file(FORWARD_FILE, "1", e);
+}
+
+static int forwarding_leave(struct net_host *h, struct err *e)
+{
+        char saved[64] = "";
+        bool last = false;
+        int r = claim_setting_leave(h->claims, FORWARD_SETTING, saved, sizeof saved, &last, e);
+
+        if (r < 0 || !last)
+                return r;
+        if (saved[0] == '0' && saved[1] == ' ') { /* else it was on before the first of us */
+                r = write_file(FORWARD_FILE, "0", e);
+                if (r >= 0)
+                        r = write_file(REDIRECTS_FILE, saved + 2, e);
+                if (r < 0)
+                        return r;
+        }
+        r = claim_setting_restored(h->claims, FORWARD_SETTING, e);
+        return r > 0 ? write_file(FORWARD_FILE, "1", e) : r;
+}
+
+/* ---- open, close, remove ---- */
+
+static uint32_t group_of(const char *id)
+{
+        uint32_t h = 2166136261U;
+
+        for (; *id; id++)
+                h = (h ^ (uint8_t) *id) * 16777619U;
+        h &= ~NET_GROUP_DEAD;
+        return h < 1024 ? h + 1024 : h; /* small numbers are what people use */
+}
+
+static int unmake(struct net_host *h, struct err *e)
+{
+        AUTO(free) struct rtnl_addr *addrs = NULL;
+        struct nl_batch b;
+        size_t n;
+        int r = forwarding_leave(h, e);
+
+        if (r < 0)
+                return r;
+        nl_batch_init(&b);
+        rtnl_group_del(&b, h->group);
+        rtnl_group_del(&b, h->group | NET_GROUP_DEAD);
+        r = nl_commit(&h->rtnl, &b, e);
+        if (r >= 0)
+                r = nft_table_del(&h->nft, h->table, e);
+        if (r >= 0)
+                r = rtnl_addrs(&h->rtnl, &addrs, &n, e);
+        if (r >= 0)
+                r = service_del(h, addrs, n, 0, e);
+        return r;
+}
+
+/* Checks first, then changes; the firewall before the address that it protects and before
+ * forwarding. */
+static int host_make(struct net_host *h, struct err *e)
+{
+        AUTO(free) struct rtnl_addr *addrs = NULL;
+        bool known = false;
+        size_t n;
+        int r = rtnl_addrs(&h->rtnl, &addrs, &n, e);
+
+        if (r >= 0)
+                r = pool_check(h, addrs, n, e);
+        if (r >= 0)
+                r = elements_check(h, e);
+        if (r >= 0)
+                r = service_choose(h, addrs, n, e);
+        if (r >= 0)
+                r = dns_start(h, e);
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < n; i++)
+                known = known || str_eq(addrs[i].label, h->label);
+        r = nft_rules_apply(h->table, &h->pool, h->service, e);
+        if (r >= 0)
+                r = service_del(h, addrs, n, h->service, e);
+        if (r >= 0)
+                r = service_add(h, e);
+        if (r >= 0)
+                r = forwarding_on(h, e);
+        if (r < 0 && !known)
+                (void) unmake(h, NULL); /* the first start of this instance: leave nothing */
+        return r;
+}
+
+int net_host_open(const struct instance *inst, struct claim_host *claims, struct net_host **ret,
+                  struct err *e)
+{
+        AUTO(net_host_close) struct net_host *h = calloc(1, sizeof *h);
+        int r;
+
+        if (!h)
+                return err_set(e, -ENOMEM, "network");
+        h->netns = -EBADF;
+        h->claims = claims;
+        h->dns_option = inst->conf.dns;
+        (void) snprintf(h->id, sizeof h->id, "%s", inst->id);
+        (void) snprintf(h->table, sizeof h->table, "hvmm_%s", h->id);
+        (void) snprintf(h->label, sizeof h->label, LABEL_PREFIX "%s", h->id);
+        h->group = group_of(h->id);
+        if (strspn(h->id, "abcdefghijklmnopqrstuvwxyz0123456789") != strlen(h->id) || !*h->id)
+                return err_set(e, -EINVAL, "instance id '%s'", h->id);
+
+        r = ipv4_pool_parse(inst->conf.network_pool, &h->pool, e);
+        if (r < 0)
+                return r;
+        h->netns = netns_own(e);
+        if (h->netns < 0)
+                return h->netns;
+        r = net_sockets(h, e);
+        if (r >= 0)
+                r = host_make(h, e);
+        if (r < 0)
+                return r;
+        *ret = TAKE(h);
+        return 0;
+}
+
+struct net_host *net_host_close(struct net_host *h)
+{
+        if (!h)
+                return NULL;
+        nl_sock_close(&h->rtnl);
+        nl_sock_close(&h->nft);
+        (void) fd_close(h->netns);
+        free(h);
+        return NULL;
+}
+
+int net_host_remove(struct net_host *h, struct err *e)
+{
+        int r = net_sockets(h, e);
+
+        return r < 0 ? r : unmake(h, e);
+}
+
+int net_service_listen(struct net_host *h, struct err *e)
+{
+        AUTO(fd) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        struct sockaddr_in a = {
+                .sin_family = AF_INET, .sin_port = htons(80), .sin_addr.s_addr = htonl(h->service)
+        };
+        char text[IPV4_TEXT];
+        int one = 1;
+
+        if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0)
+                return err_errno(e, -errno, "socket");
+        if (bind(fd, (const struct sockaddr *) &a, sizeof a) < 0 ||
+            listen(fd, SERVICE_BACKLOG) < 0)
+                return err_errno(e, -errno, "listen on %s port 80", ipv4_format(h->service, text));
+        return fd_take(&fd);
+}
+
+uint32_t net_slot_of(const struct net_host *h, uint32_t ipv4)
+{
+        return ipv4_slot_of(&h->pool, ipv4);
+}
+
+void net_link_name(uint32_t slot, char buf[static IF_NAMESIZE])
+{
+        (void) snprintf(buf, IF_NAMESIZE, "hv%u", slot);
+}
+
+uint32_t net_link_slot(const char *name)
+{
+        const char *digits = str_after(name, "hv");
+        uint64_t slot;
+
+        return digits && str_u64(digits, 1, LIMIT_SLOTS, &slot) >= 0 ? (uint32_t) slot : 0;
+}

@@ -1,0 +1,41 @@
+/* net_priv.h - what net.c (the host's side) and lease.c (a cluster's side) share. */
+#pragma once
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "engine/net/dns.h"
+#include "engine/net/ipv4.h"
+#include "engine/net/net.h"
+#include "engine/net/nft.h"
+#include "engine/net/nl.h"
+#include "engine/net/rtnl.h"
+
+/* Every link of ours carries a group number made from the instance's id, so that several instances
+ * know their own; a link that was released carries the same number with this bit. */
+#define NET_GROUP_DEAD 0x80000000U
+
+struct net_host {
+        char id[9];
+        char table[NFT_TABLE_BYTES];
+        char label[IF_NAMESIZE];  /* of the service address on lo */
+        const char *dns_option;   /* borrowed from the instance */
+        struct claim_host *claims;
+        struct ipv4_pool pool;
+        uint32_t service, group;
+        int netns;                /* the host's */
+        pid_t pid;                /* whose the sockets are: a socket shared over a fork would mix
+                                   * up the answers of two processes */
+        struct nl_sock rtnl, nft;
+        struct dns_servers dns;
+        struct stat dns_seen;     /* the resolv.conf that `dns` was read from */
+};
+
+/* Sockets of this very process.  Every public function begins with it. */
+int net_sockets(struct net_host *h, struct err *e);
+
+/* Bring h->dns up to date with the host's resolv.conf when the option leaves it to that. */
+int net_dns_refresh(struct net_host *h, struct err *e);
+
+/* "hv<slot>" and back (0: another name). */
+void net_link_name(uint32_t slot, char buf[static IF_NAMESIZE]);
+uint32_t net_link_slot(const char *name);

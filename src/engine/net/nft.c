@@ -1,0 +1,236 @@
+/* nft.c - see nft.h: elements of the table's sets, by netlink.  Operation processes on the boot
+ * path, and the engine.  Always holds: a change is one transaction, all of it or nothing. */
+#include "engine/net/nft.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+#define IFNAME_BYTES 16U /* type ifname: padded with zeros */
+
+static void *add_message(struct nl_batch *b, unsigned type, uint8_t family, unsigned flags,
+                         uint16_t resource, const char *what)
+{
+        struct nfgenmsg *nf = nl_add(b, type, flags, sizeof *nf, what, 0);
+
+        nf->nfgen_family = family;
+        nf->version = NFNETLINK_V0;
+        nf->res_id = htons(resource);
+        return nf;
+}
+
+static void add_table_message(struct nl_batch *b, unsigned type, unsigned flags, const char *what)
+{
+        (void) add_message(b, NFNL_SUBSYS_NFTABLES << 8 | type, NFPROTO_INET, flags, 0, what);
+}
+
+static void begin(struct nl_batch *b)
+{
+        nl_batch_init(b);
+        b->atomic = true;
+        (void) add_message(b, NFNL_MSG_BATCH_BEGIN, AF_UNSPEC, 0, NFNL_SUBSYS_NFTABLES, "nftables");
+}
+
+static int commit(struct nl_sock *s, struct nl_batch *b, struct err *e)
+{
+        (void) add_message(b, NFNL_MSG_BATCH_END, AF_UNSPEC, 0, NFNL_SUBSYS_NFTABLES, "nftables");
+        return nl_commit(s, b, e);
+}
+
+static void add_element(struct nl_batch *b, unsigned type, const char *table, const char *set,
+                        const void *key, size_t len)
+{
+        struct nlattr *list, *one, *k;
+
+        add_table_message(b, type, type == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0,
+                          "firewall set element");
+        mnl_attr_put_strz(b->cur, NFTA_SET_ELEM_LIST_TABLE, table);
+        mnl_attr_put_strz(b->cur, NFTA_SET_ELEM_LIST_SET, set);
+        list = mnl_attr_nest_start(b->cur, NFTA_SET_ELEM_LIST_ELEMENTS);
+        one = mnl_attr_nest_start(b->cur, NFTA_LIST_ELEM);
+        k = mnl_attr_nest_start(b->cur, NFTA_SET_ELEM_KEY);
+        mnl_attr_put(b->cur, NFTA_DATA_VALUE, len, key);
+        mnl_attr_nest_end(b->cur, k);
+        mnl_attr_nest_end(b->cur, one);
+        mnl_attr_nest_end(b->cur, list);
+}
+
+/* The keys of one cluster. */
+struct keys {
+        char link[IFNAME_BYTES];
+        struct {
+                char link[IFNAME_BYTES];
+                uint32_t addr; /* network byte order */
+        } source;
+};
+
+static void make_keys(struct keys *k, const char *link, uint32_t addr)
+{
+        assert(strlen(link) < IFNAME_BYTES);
+        memset(k, 0, sizeof *k);
+        memcpy(k->link, link, strlen(link));
+        memcpy(k->source.link, k->link, sizeof k->link);
+        k->source.addr = htonl(addr);
+}
+
+static void add_cluster(struct nl_batch *b, unsigned type, const char *table, const struct keys *k)
+{
+        add_element(b, type, table, "links", k->link, sizeof k->link);
+        add_element(b, type, table, "sources", &k->source, sizeof k->source);
+}
+
+int nft_cluster_add(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
+                    const struct dns_servers *dns, struct err *e)
+{
+        struct nl_batch b;
+        struct keys k;
+
+        make_keys(&k, link, addr);
+        begin(&b);
+        add_cluster(&b, NFT_MSG_NEWSETELEM, table, &k);
+        for (size_t i = 0; i < dns->n; i++) {
+                uint32_t server = htonl(dns->addr[i]);
+
+                if (ipv4_within(dns->addr[i], IPV4_LINK_LOCAL, IPV4_LINK_LOCAL_BITS))
+                        add_element(&b, NFT_MSG_NEWSETELEM, table, "resolvers", &server,
+                                    sizeof server);
+        }
+        return commit(s, &b, e);
+}
+
+int nft_cluster_del(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
+                    struct err *e)
+{
+        struct nl_batch b;
+        struct keys k;
+        int r;
+
+        make_keys(&k, link, addr);
+        begin(&b);
+        /* deleting what is not there would undo the whole transaction, so it is there first */
+        add_cluster(&b, NFT_MSG_NEWSETELEM, table, &k);
+        add_cluster(&b, NFT_MSG_DELSETELEM, table, &k);
+        r = commit(s, &b, e);
+        return r == -ENOENT ? 0 : r; /* no table, no element */
+}
+
+int nft_table_del(struct nl_sock *s, const char *table, struct err *e)
+{
+        struct nl_batch b;
+        int r;
+
+        begin(&b);
+        add_table_message(&b, NFT_MSG_DELTABLE, 0, "delete firewall table");
+        mnl_attr_put_strz(b.cur, NFTA_TABLE_NAME, table);
+        r = commit(s, &b, e);
+        return r == -ENOENT ? 0 : r;
+}
+
+/* What nft_elements() gathers; @addr_len bytes of address follow the name in a key. */
+struct gather {
+        struct nft_element *at;
+        size_t n, cap, addr_len;
+};
+
+static int keep_key(struct gather *g, const uint8_t *key, size_t len)
+{
+        struct nft_element el = { .addr = 0 };
+        uint32_t addr = 0;
+
+        if (len < IFNAME_BYTES + g->addr_len || key[IFNAME_BYTES - 1] != 0)
+                return 0;
+        memcpy(el.link, key, sizeof el.link);
+        memcpy(&addr, key + IFNAME_BYTES, g->addr_len);
+        el.addr = ntohl(addr);
+        for (size_t i = 0; i < g->n && !g->addr_len; i++)
+                if (strcmp(g->at[i].link, el.link) == 0)
+                        return 0; /* known with its address */
+        if (g->n == g->cap) {
+                size_t cap = g->cap ? g->cap * 2 : 32;
+                struct nft_element *at = reallocarray(g->at, cap, sizeof *at);
+
+                if (!at)
+                        return -ENOMEM;
+                g->at = at;
+                g->cap = cap;
+        }
+        g->at[g->n++] = el;
+        return 0;
+}
+
+/* The nested attribute of that type, or NULL. */
+static const struct nlattr *find(const struct nlattr *in, uint16_t type)
+{
+        struct nl_attrs it = nl_attrs_in(in);
+        const struct nlattr *a;
+
+        while ((a = nl_attr_next(&it)))
+                if (mnl_attr_get_type(a) == type)
+                        return a;
+        return NULL;
+}
+
+static int on_elements(const struct nlmsghdr *h, void *arg)
+{
+        struct nl_attrs top = nl_attrs_of(h, sizeof(struct nfgenmsg)), list;
+        const struct nlattr *a, *el, *v;
+
+        while ((a = nl_attr_next(&top))) {
+                if (mnl_attr_get_type(a) != NFTA_SET_ELEM_LIST_ELEMENTS)
+                        continue;
+                list = nl_attrs_in(a);
+                while ((el = nl_attr_next(&list))) {
+                        v = find(find(el, NFTA_SET_ELEM_KEY), NFTA_DATA_VALUE);
+                        if (v && keep_key(arg, mnl_attr_get_payload(v),
+                                          mnl_attr_get_payload_len(v)) < 0) {
+                                errno = ENOMEM;
+                                return MNL_CB_ERROR;
+                        }
+                }
+        }
+        return MNL_CB_OK;
+}
+
+static int list_set(struct nl_sock *s, const char *table, const char *set, struct gather *g,
+                    struct err *e)
+{
+        struct nl_batch b;
+        int r;
+
+        nl_batch_init(&b);
+        add_table_message(&b, NFT_MSG_GETSETELEM, NLM_F_DUMP, "list firewall set");
+        mnl_attr_put_strz(b.cur, NFTA_SET_ELEM_LIST_TABLE, table);
+        mnl_attr_put_strz(b.cur, NFTA_SET_ELEM_LIST_SET, set);
+        r = nl_query(s, &b, on_elements, g, e);
+        return r == -ENOENT ? 0 : r;
+}
+
+int nft_elements(struct nl_sock *s, const char *table, struct nft_element **ret, size_t *ret_n,
+                 struct err *e)
+{
+        struct gather g = { 0 };
+        int r = -EINTR;
+
+        for (int i = 0; r == -EINTR && i < 20; i++) { /* -EINTR: changed meanwhile */
+                g.n = 0;
+                g.addr_len = sizeof(uint32_t);
+                r = list_set(s, table, "sources", &g, e);
+                g.addr_len = 0;
+                if (r >= 0)
+                        r = list_set(s, table, "links", &g, e);
+        }
+        if (r < 0) {
+                free(g.at);
+                return r;
+        }
+        *ret = g.at;
+        *ret_n = g.n;
+        return 0;
+}

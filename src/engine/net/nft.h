@@ -1,0 +1,45 @@
+/* nft.h - the firewall: one table `inet hvmm_<instance>`.
+ *
+ * Theory of operation.  The rules never change while clusters come and go; a cluster is two set
+ * elements: its link in `links`, and (link, address) in `sources`.  A packet that neither comes
+ * from nor goes to a link of `links` passes every chain untouched (policies are "accept"), so any
+ * number of instances, and whatever else filters on the host, live side by side: each table judges
+ * its own clusters only, and "drop" from any of them is final.
+ *
+ * The rules are written by libnftables in one transaction, once per start, without touching the
+ * elements.  Elements go straight over netlink: that costs 30 us, libnftables' own cache a
+ * multiple of it. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "engine/net/dns.h"
+#include "engine/net/ipv4.h"
+#include "engine/net/nl.h"
+
+#define NFT_TABLE_BYTES 16U /* "hvmm_" and an instance's id */
+
+/* The commands that make, or renew, the table; heap; NULL: out of memory.  Pure. */
+char *nft_rules(const char *table, const struct ipv4_pool *pool, uint32_t service);
+/* Apply them, in the network namespace of the caller. */
+int nft_rules_apply(const char *table, const struct ipv4_pool *pool, uint32_t service,
+                    struct err *e);
+/* Delete the table; 0 also when there is none. */
+int nft_table_del(struct nl_sock *s, const char *table, struct err *e);
+
+/* Elements of one cluster, one transaction.  Add: -ENOENT says that the table is gone; link-local
+ * servers of @dns get their way out too (some clouds resolve there).  Del: idempotent. */
+int nft_cluster_add(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
+                    const struct dns_servers *dns, struct err *e);
+int nft_cluster_del(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
+                    struct err *e);
+
+/* What is in `sources` and in `links`; a link without a source has address 0.  Heap; none and 0
+ * also when there is no table. */
+struct nft_element {
+        char link[16];
+        uint32_t addr;
+};
+int nft_elements(struct nl_sock *s, const char *table, struct nft_element **ret, size_t *ret_n,
+                 struct err *e);

@@ -1,0 +1,116 @@
+/* nft_rules.c - the rules of the table, as text that can be read and compared with `nft list`.
+ * Engine process, at start only.  Everything that is formatted into the text comes from us:
+ * the instance's id ([a-z0-9]) and addresses. */
+#include <errno.h>
+#include <nftables/libnftables.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/str.h"
+#include "engine/net/nft.h"
+
+/* First declarations, which leave what exists alone; then the chains are emptied and refilled.  It
+ * is one transaction, so no packet sees less than all of it, and elements stay.
+ *
+ * "hv*" are the links of clusters of all instances; the pattern stands only behind a test for one
+ * of our own links. */
+static const char declarations[] =
+        "table inet %s {\n"
+        "  set links { type ifname; }\n"
+        "  set sources { type ifname . ipv4_addr; }\n"
+        "  set resolvers { type ipv4_addr; }\n"
+        "  map published { type inet_proto . inet_service : ipv4_addr . inet_service; }\n"
+        "  chain from_cluster { }\n"
+        "  chain leave_cluster { }\n"
+        "  chain enter_cluster { }\n"
+        "  chain early { type filter hook prerouting priority -150; policy accept; }\n"
+        "  chain input { type filter hook input priority 0; policy accept; }\n"
+        "  chain forward { type filter hook forward priority 0; policy accept; }\n"
+        "  chain nat_in { type nat hook prerouting priority -100; policy accept; }\n"
+        "  chain nat_out { type nat hook postrouting priority 100; policy accept; }\n"
+        "}\n";
+
+static const char *const chains[] = { "early",         "from_cluster",  "input",  "forward",
+                                      "leave_cluster", "enter_cluster", "nat_in", "nat_out" };
+
+/* Arguments: table, pool (address, bits), service address three times. */
+static const char rules[] =
+        "table inet %s {\n"
+        "  chain early {\n"
+        "    iifname @links jump from_cluster\n"
+        "  }\n"
+        /* Before any address is translated: what it asks for, not what another table makes of it */
+        "  chain from_cluster {\n"
+        "    meta nfproto != ipv4 drop comment \"no IPv6 yet, so no way around\"\n"
+        "    iifname . ip saddr != @sources drop comment \"spoofed\"\n"
+        "    ct state invalid drop\n"
+        "    ct state established,related accept\n"
+        "    ip daddr %s tcp dport 80 accept comment \"api.internal\"\n"
+        "    ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 accept\n"
+        "    fib daddr type != unicast drop comment \"the host itself, broadcast, multicast\"\n"
+        "    ip daddr { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, %s/%u } drop\n"
+        "  }\n"
+        "  chain input {\n"
+        "    iifname @links ct state established,related accept\n"
+        "    iifname @links ip daddr %s tcp dport 80 accept\n"
+        "    iifname @links drop\n"
+        "    ip daddr %s drop comment \"for clusters only\"\n"
+        "  }\n"
+        "  chain forward {\n"
+        "    iifname @links jump leave_cluster\n"
+        "    oifname @links jump enter_cluster\n"
+        "  }\n"
+        "  chain leave_cluster {\n"
+        "    meta nfproto != ipv4 drop\n"
+        "    oifname \"hv*\" drop comment \"no way from cluster to cluster\"\n"
+        "    tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu\n"
+        "  }\n"
+        "  chain enter_cluster {\n"
+        "    meta nfproto != ipv4 drop\n"
+        "    ct state established,related accept\n"
+        "    ct status dnat accept comment \"published\"\n"
+        "    drop\n"
+        "  }\n"
+        "  chain nat_in {\n"
+        "    fib daddr type local dnat ip to meta l4proto . th dport map @published\n"
+        "  }\n"
+        "  chain nat_out {\n"
+        "    iifname @links oifname != \"hv*\" masquerade\n"
+        "  }\n"
+        "}\n";
+
+char *nft_rules(const char *table, const struct ipv4_pool *pool, uint32_t service)
+{
+        char api[IPV4_TEXT], base[IPV4_TEXT];
+        struct strbuf b = { 0 };
+
+        ipv4_format(service, api);
+        ipv4_format(pool->base, base);
+        strbuf_fmt(&b, declarations, table);
+        for (size_t i = 0; i < NELEM(chains); i++)
+                strbuf_fmt(&b, "flush chain inet %s %s\n", table, chains[i]);
+        strbuf_fmt(&b, rules, table, api, base, pool->bits, api, api);
+        return strbuf_take(&b);
+}
+
+static inline void nft_ctx_free_cleanup(struct nft_ctx **c)
+{
+        if (*c)
+                nft_ctx_free(*c);
+}
+
+int nft_rules_apply(const char *table, const struct ipv4_pool *pool, uint32_t service,
+                    struct err *e)
+{
+        AUTO(free) char *text = nft_rules(table, pool, service);
+        AUTO(nft_ctx_free) struct nft_ctx *ctx = nft_ctx_new(NFT_CTX_DEFAULT);
+        const char *why;
+
+        if (!text || !ctx || nft_ctx_buffer_error(ctx) != 0 || nft_ctx_buffer_output(ctx) != 0)
+                return err_set(e, -ENOMEM, "firewall table %s", table);
+        if (nft_run_cmd_from_buffer(ctx, text) == 0)
+                return 0;
+        why = nft_ctx_get_error_buffer(ctx);
+        return err_set(e, -EIO, "firewall table %s: %.*s", table,
+                       why ? (int) strcspn(why, "\n") : 0, why ? why : "");
+}

@@ -1,0 +1,237 @@
+/* stdio.c - the process's stdin, stdout and stderr, as pipes or as one pty.
+ *
+ * Runs in vmm-monitor.  What always holds: a cluster's output is read as it comes, whoever
+ * listens; an exec session's is read only as fast as its client takes it, so its pipe fills and
+ * the process waits.  With a pty, out[0] is the master and stdin too, and out[1] has ended from
+ * the start. */
+#include "monitor/monitor_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+
+static bool has_tty(const struct monitor *m)
+{
+        return m->opt.pty >= 0;
+}
+
+static enum attach_channel channel_of(const struct monitor *m, const struct output *o)
+{
+        return o == &m->out[0] ? ATTACH_STDOUT : ATTACH_STDERR;
+}
+
+void stdio_start(struct monitor *m)
+{
+        bool tty = has_tty(m);
+
+        m->stdin = (struct watch){ .fd = tty ? -EBADF : m->opt.in, .id = SRC_IN };
+        m->out[0].w = (struct watch){ .fd = tty ? m->opt.pty : m->opt.out, .id = SRC_OUT };
+        m->out[1].w = (struct watch){ .fd = tty ? -EBADF : m->opt.err, .id = SRC_ERR };
+        m->out[1].ended = tty;
+}
+
+/* ---- output -------------------------------------------------------------------------------- */
+
+/* How much may be read now. */
+static size_t budget(const struct monitor *m, const struct output *o)
+{
+        size_t n = sizeof m->chunk;
+
+        if (o->ended)
+                return 0;
+        if (m->opt.exec) {
+                size_t fits = m->owner ? client_budget(m->owner) : 0;
+
+                n = fits < n ? fits : n;
+        }
+        return m->overdue && o->last_bytes < n ? o->last_bytes : n;
+}
+
+static void output_end(struct monitor *m, struct output *o)
+{
+        enum attach_channel ch = channel_of(m, o);
+
+        if (o->ended)
+                return;
+        o->ended = true;
+        watch_close(m, &o->w);
+        if (m->has_log)
+                ring_close(&m->ring, ch, wall_ns());
+        client_channel_ended(m, ch);
+}
+
+/* Everybody inside has closed the tty, or it was hung up on purpose (as getty does).  While the
+ * process lives somebody may open it again, so we open our side again first.
+ * #syscalls ioctl */
+static bool pty_reopen(struct monitor *m)
+{
+        if (m->exited)
+                return false;
+        m->pty_peer = fd_close(m->pty_peer);
+        m->pty_peer = ioctl(m->out[0].w.fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+        return m->pty_peer >= 0;
+}
+
+/* One read.  False: nothing there now.  #syscalls read */
+static bool output_read(struct monitor *m, struct output *o)
+{
+        size_t max = budget(m, o);
+        ssize_t n;
+
+        if (max == 0)
+                return false;
+        n = read(o->w.fd, m->chunk, max);
+        if (n < 0 && (errno == EINTR || errno == EAGAIN))
+                return false;
+        if (n < 0 && errno == EIO && has_tty(m) && pty_reopen(m))
+                return false;
+        if (n <= 0) {
+                output_end(m, o);
+                return false;
+        }
+        if (m->overdue)
+                o->last_bytes -= (size_t) n;
+        if (m->has_log)
+                ring_add(&m->ring, channel_of(m, o), m->chunk, (size_t) n, wall_ns());
+        client_output(m, channel_of(m, o), m->chunk, (size_t) n);
+        return true;
+}
+
+bool stdio_ended(const struct monitor *m)
+{
+        return m->out[0].ended && m->out[1].ended;
+}
+
+/* What was in the pipe when time was up is still handed on, as fast as the client takes it; then
+ * the channel ends, whoever holds its other end.  Bounded by what a pipe can hold. */
+void stdio_last_call(struct monitor *m)
+{
+        if (!m->overdue) {
+                m->overdue = true;
+                m->out[0].last_bytes = m->out[1].last_bytes = MON_DRAIN_BYTES;
+        }
+        for (struct output *o = m->out; o < m->out + 2; o++) {
+                while (budget(m, o) > 0)
+                        if (!output_read(m, o) && !o->ended)
+                                output_end(m, o);
+                if (o->last_bytes == 0)
+                        output_end(m, o);
+        }
+}
+
+void stdio_hangup(struct monitor *m)
+{
+        stdin_close(m);
+        m->pty_peer = fd_close(m->pty_peer);
+        for (struct output *o = m->out; o < m->out + 2; o++)
+                output_end(m, o);
+}
+
+/* ---- input --------------------------------------------------------------------------------- */
+
+static int stdin_fd(const struct monitor *m)
+{
+        return has_tty(m) ? m->out[0].w.fd : m->stdin.fd;
+}
+
+bool stdin_open(const struct monitor *m)
+{
+        return stdin_fd(m) >= 0;
+}
+
+/* A tty's input cannot end while its output goes on: the client's EOF is typed as ^D instead. */
+void stdin_close(struct monitor *m)
+{
+        watch_close(m, &m->stdin);
+}
+
+/* #syscalls write */
+void stdin_flush(struct monitor *m)
+{
+        static const uint8_t eot = 4;
+        struct client *c = m->input;
+
+        while (c && (c->in_len > 0 || c->in_eof)) {
+                ssize_t n;
+
+                if (c->in_len == 0) {
+                        c->in_eof = false;
+                        if (!has_tty(m)) {
+                                stdin_close(m);
+                                return;
+                        }
+                        c->in = &eot;
+                        c->in_len = 1;
+                }
+                if (!stdin_open(m)) { /* nobody will read it */
+                        c->in_len = 0;
+                        return;
+                }
+                n = write(stdin_fd(m), c->in, c->in_len);
+                if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                        return;
+                if (n < 0) { /* the process has closed its end */
+                        c->in_len = 0;
+                        if (!has_tty(m)) {
+                                stdin_close(m);
+                                client_channel_ended(m, ATTACH_STDIN);
+                        }
+                        return;
+                }
+                c->in += n;
+                c->in_len -= (size_t) n;
+        }
+}
+
+/* ---- the loop's side ----------------------------------------------------------------------- */
+
+void stdio_event(struct monitor *m, enum source src)
+{
+        if (src == SRC_IN || (src == SRC_OUT && has_tty(m)))
+                stdin_flush(m);
+        if (src == SRC_OUT || src == SRC_ERR)
+                (void) output_read(m, &m->out[src == SRC_ERR]);
+}
+
+void stdio_settle(struct monitor *m)
+{
+        bool pending = m->input && m->input->in_len > 0;
+
+        for (struct output *o = m->out; o < m->out + 2; o++) {
+                uint32_t events = budget(m, o) > 0 ? EPOLLIN : 0;
+
+                if (has_tty(m) && pending && !o->ended)
+                        events |= EPOLLOUT;
+                if (watch_set(m, &o->w, events) < 0)
+                        output_end(m, o);
+        }
+        if (watch_set(m, &m->stdin, pending ? EPOLLOUT : 0) < 0)
+                stdin_close(m);
+}
+
+/* #syscalls ioctl */
+void stdio_resize(struct monitor *m, uint16_t rows, uint16_t cols)
+{
+        struct winsize ws = { .ws_row = rows, .ws_col = cols };
+
+        if (has_tty(m) && m->out[0].w.fd >= 0)
+                (void) ioctl(m->out[0].w.fd, TIOCSWINSZ, &ws);
+}
+
+/* Through the pty the kernel signals the foreground job for us, whoever it belongs to; otherwise
+ * our own rights decide.  #syscalls ioctl pidfd_send_signal */
+int stdio_signal(struct monitor *m, int sig)
+{
+        if (m->exited)
+                return -ESRCH;
+        if (has_tty(m) && m->out[0].w.fd >= 0 &&
+            (sig == SIGINT || sig == SIGQUIT || sig == SIGTSTP))
+                return ioctl(m->out[0].w.fd, TIOCSIG, sig) < 0 ? -errno : 0;
+        return syscall(SYS_pidfd_send_signal, m->child.fd, sig, NULL, 0) < 0 ? -errno : 0;
+}

@@ -56,7 +56,7 @@ struct pool {
         uint32_t sizes[MAX_SIZES]; /* most recent first */
         struct op *op;
         sd_event_source *kick_src, *retry_src;
-        bool closing;
+        bool started, closing;
 };
 
 static void kick(struct pool *p);
@@ -293,7 +293,7 @@ static int on_kick(sd_event_source *s, void *arg)
         size_t todo;
 
         (void) s;
-        if (p->op || p->closing || p->retry_src)
+        if (p->op || !p->started || p->closing || p->retry_src)
                 return 0;
         todo = plan_slots(p);
         todo += plan_disks(p);
@@ -335,6 +335,12 @@ int pool_new(sd_event *loop, const struct host *host, uint64_t epoch, struct poo
         }
         *ret = p;
         return 0;
+}
+
+void pool_start(struct pool *p)
+{
+        p->started = true;
+        kick(p);
 }
 
 /* Release in this process: only at shutdown, when nothing waits for the loop any more. */

@@ -17,6 +17,8 @@ struct pool;
 
 int pool_new(sd_event *loop, const struct host *host, uint64_t epoch, struct pool **ret,
              struct err *e);
+/* Begin to fill; before this, left-overs of an earlier engine are still being swept. */
+void pool_start(struct pool *p);
 /* Stops filling; unlinks spare disks, releases the slots of spare networks. */
 struct pool *pool_free(struct pool *p);
 DEFINE_AUTO(struct pool *, pool_free)

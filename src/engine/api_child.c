@@ -1,0 +1,226 @@
+/* api_child.c - see api_child.h.  Engine process, loop thread.
+ *
+ * The API's directory DIR/control belongs to its uid.  It is shown to it below the run directory,
+ * in the engine's private mount namespace, so that no directory above DIR has to be open to it. */
+#include "engine/api_child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "engine/claim/claim.h"
+
+#define PROGRAM     "tensorone-api"
+#define RESTART_US  US_PER_S
+#define STOP_MS     5000
+
+struct api_child {
+        struct api_child_spec spec;
+        pid_t pid;
+        int pidfd, ready_fd;
+        sd_event_source *exit_src, *ready_src, *timer_src;
+};
+
+/* DIR/control for the API's uid, and the place where it sees it. */
+static int prepare_dir(const struct instance *inst, struct err *e)
+{
+        AUTO(fd) int dir = instance_dir(inst, "control", e);
+        AUTO(fd) int at = -EBADF;
+        AUTO(fd) int tree = -EBADF;
+
+        if (dir < 0)
+                return dir;
+        if (fchownat(dir, "", CLAIM_API_UID, CLAIM_API_UID, AT_EMPTY_PATH) < 0)
+                return err_errno(e, -errno, "give %s/control to the API", inst->data_dir);
+        at = fd_mkdir_beneath(inst->run_fd, "control", 0711);
+        if (at < 0)
+                return err_errno(e, at, "make the run directory's control");
+        tree = (int) syscall(SYS_open_tree, dir, "",
+                             AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+        if (tree < 0 || syscall(SYS_move_mount, tree, "", at, "",
+                                MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+                return err_errno(e, -errno, "mount %s/control for the API", inst->data_dir);
+        return 0;
+}
+
+/* The key file is made by us, so that it is root's; the API writes into it once. */
+static int open_admin_key(const struct instance *inst, struct err *e)
+{
+        int fd = openat(inst->data_fd, "admin.key", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+                        0600);
+
+        return fd < 0 ? err_errno(e, -errno, "open %s/admin.key", inst->data_dir) : fd;
+}
+
+/* The child: drop to the API's uid, keep the four descriptors, run. */
+__attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_t engine, int prog,
+                                            int key, int ready)
+{
+        static char listen_arg[16], key_arg[16], ready_arg[16], data[64], node[64];
+        char *argv[] = { (char *) (uintptr_t) PROGRAM,
+                         (char *) (uintptr_t) "--listen-fd",    listen_arg,
+                         (char *) (uintptr_t) "--node",         node,
+                         (char *) (uintptr_t) "--data-dir",     data,
+                         (char *) (uintptr_t) "--admin-key-fd", key_arg,
+                         (char *) (uintptr_t) "--ready-fd",     ready_arg,
+                         (char *) (uintptr_t) "--log-level",    s->inst->conf.log_level,
+                         NULL };
+        char *env[] = { (char *) (uintptr_t) "PATH=/usr/bin:/bin",
+                        (char *) (uintptr_t) "LANG=C.UTF-8", NULL };
+        sigset_t none;
+
+        (void) sigemptyset(&none);
+        (void) sigprocmask(SIG_SETMASK, &none, NULL);
+        (void) snprintf(listen_arg, sizeof listen_arg, "%d", s->listen_fd);
+        (void) snprintf(key_arg, sizeof key_arg, "%d", key);
+        (void) snprintf(ready_arg, sizeof ready_arg, "%d", ready);
+        (void) snprintf(data, sizeof data, "/run/hypervisor-vmm/%s/control", s->inst->id);
+        (void) snprintf(node, sizeof node, "/run/hypervisor-vmm/%s/node.sock", s->inst->id);
+        if (syscall(SYS_setgroups, 0, NULL) < 0 ||
+            syscall(SYS_setresgid, CLAIM_API_UID, CLAIM_API_UID, CLAIM_API_UID) < 0 ||
+            syscall(SYS_setresuid, CLAIM_API_UID, CLAIM_API_UID, CLAIM_API_UID) < 0)
+                _exit(126);
+        /* after the uid change, which clears it; the engine may have died in between */
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != engine)
+                _exit(126);
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || chdir("/") < 0)
+                _exit(126);
+        (void) fd_set_cloexec(s->listen_fd, false);
+        (void) fd_set_cloexec(key, false);
+        (void) fd_set_cloexec(ready, false);
+        (void) syscall(SYS_execveat, prog, "", argv, env, AT_EMPTY_PATH);
+        _exit(127);
+}
+
+static int spawn(struct api_child *c, struct err *e);
+
+static int on_restart(sd_event_source *s, uint64_t usec, void *arg)
+{
+        struct api_child *c = arg;
+        struct err e = { 0 };
+
+        (void) s;
+        (void) usec;
+        c->timer_src = sd_event_source_disable_unref(c->timer_src);
+        if (spawn(c, &e) < 0)
+                log_error("%s", e.msg);
+        return 0;
+}
+
+static int on_exit_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
+{
+        struct api_child *c = arg;
+        siginfo_t si = { 0 };
+
+        (void) s;
+        (void) fd;
+        (void) revents;
+        if (waitid(P_PIDFD, (id_t) c->pidfd, &si, WEXITED | WNOHANG) == 0 && si.si_pid == 0)
+                return 0;
+        log_error(PROGRAM " %s %d; starting it again",
+                  si.si_code == CLD_EXITED ? "ended with status" : "was killed by signal",
+                  si.si_status);
+        c->exit_src = sd_event_source_disable_unref(c->exit_src);
+        c->ready_src = sd_event_source_disable_unref(c->ready_src);
+        c->pidfd = fd_close(c->pidfd);
+        c->ready_fd = fd_close(c->ready_fd);
+        return sd_event_add_time_relative(c->spec.loop, &c->timer_src, CLOCK_MONOTONIC, RESTART_US,
+                                          US_PER_MS, on_restart, c);
+}
+
+static int on_ready_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
+{
+        struct api_child *c = arg;
+        char byte;
+
+        (void) s;
+        (void) revents;
+        if (read(fd, &byte, 1) == 1 && c->spec.on_ready)
+                c->spec.on_ready(c->spec.arg);
+        c->ready_src = sd_event_source_disable_unref(c->ready_src);
+        c->ready_fd = fd_close(c->ready_fd);
+        return 0;
+}
+
+static int spawn(struct api_child *c, struct err *e)
+{
+        AUTO(free) char *path = str_fmt("%s/" PROGRAM, c->spec.inst->libexec);
+        AUTO(fd) int prog = path ? open(path, O_PATH | O_CLOEXEC) : -1;
+        AUTO(fd) int key = open_admin_key(c->spec.inst, e);
+        AUTO(fd) int ready = -EBADF;
+        pid_t engine = getpid();
+        int p[2], r;
+
+        if (key < 0)
+                return key;
+        if (prog < 0)
+                return err_errno(e, -errno, "%s", path ? path : PROGRAM);
+        if (pipe2(p, O_CLOEXEC) < 0)
+                return err_errno(e, -errno, "pipe");
+        c->ready_fd = p[0];
+        ready = p[1];
+        c->pid = fork();
+        if (c->pid < 0)
+                return err_errno(e, -errno, "fork " PROGRAM);
+        if (c->pid == 0)
+                child(&c->spec, engine, prog, key, ready);
+        c->pidfd = (int) syscall(SYS_pidfd_open, c->pid, 0);
+        if (c->pidfd < 0)
+                return err_errno(e, -errno, "pidfd of " PROGRAM);
+        r = sd_event_add_io(c->spec.loop, &c->exit_src, c->pidfd, EPOLLIN, on_exit_event, c);
+        if (r >= 0)
+                r = sd_event_add_io(c->spec.loop, &c->ready_src, c->ready_fd, EPOLLIN,
+                                    on_ready_event, c);
+        return r < 0 ? err_errno(e, r, "watch " PROGRAM) : 0;
+}
+
+int api_child_start(const struct api_child_spec *spec, struct api_child **ret, struct err *e)
+{
+        AUTO(api_child_stop) struct api_child *c = calloc(1, sizeof *c);
+        int r;
+
+        if (!c)
+                return err_set(e, -ENOMEM, "out of memory");
+        c->spec = *spec;
+        c->pidfd = c->ready_fd = -EBADF;
+        r = prepare_dir(spec->inst, e);
+        if (r >= 0)
+                r = spawn(c, e);
+        if (r < 0)
+                return r;
+        *ret = TAKE(c);
+        return 0;
+}
+
+struct api_child *api_child_stop(struct api_child *c)
+{
+        if (!c)
+                return NULL;
+        if (c->pidfd >= 0) {
+                struct pollfd p = { .fd = c->pidfd, .events = POLLIN };
+
+                (void) syscall(SYS_pidfd_send_signal, c->pidfd, SIGTERM, NULL, 0);
+                if (poll(&p, 1, STOP_MS) <= 0)
+                        (void) syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0);
+                (void) waitid(P_PIDFD, (id_t) c->pidfd, &(siginfo_t){ 0 }, WEXITED);
+        }
+        sd_event_source_disable_unref(c->exit_src);
+        sd_event_source_disable_unref(c->ready_src);
+        sd_event_source_disable_unref(c->timer_src);
+        (void) fd_close(c->pidfd);
+        (void) fd_close(c->ready_fd);
+        free(c);
+        return NULL;
+}

@@ -1,0 +1,25 @@
+/* channel_priv.h - shared by the files of this folder. */
+#pragma once
+#include <stdbool.h>
+
+#include "base/frame.h"
+#include "engine/channel/channel.h"
+
+struct request;
+
+struct channel {
+        struct channel_spec spec;
+        struct fleet *fleet;
+        int listener;
+        struct frame_conn *conn; /* the one control plane, or NULL */
+        sd_event_source *listen_src, *conn_src;
+        bool welcome;            /* it has answered hello */
+        uint64_t seq;
+        struct request *requests;
+};
+
+void channel_send(struct channel *c, const json_t *msg, const int *fds, size_t n_fds);
+
+/* request.c */
+int request_handle(struct channel *c, const struct frame_msg *m, struct err *e);
+void request_drop_all(struct channel *c); /* answers of lost requests go nowhere */

@@ -1,0 +1,242 @@
+/* doctor.c - see doctor.h.  One row per question; a probe leaves nothing behind. */
+#include "engine/doctor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/loop.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+#define MIN_MAJOR 6
+#define MIN_MINOR 1
+
+enum grade { GOOD, LESS, MISSING }; /* fine; works with a consequence; clusters cannot run */
+
+struct finding {
+        enum grade grade;
+        char what[96];
+};
+
+static struct finding found(enum grade g, const char *fmt, ...)
+        __attribute__((format(printf, 2, 3)));
+
+static struct finding found(enum grade g, const char *fmt, ...)
+{
+        struct finding f = { .grade = g };
+        va_list ap;
+
+        va_start(ap, fmt);
+        (void) vsnprintf(f.what, sizeof f.what, fmt, ap);
+        va_end(ap);
+        return f;
+}
+
+static bool exists(const char *path)
+{
+        return access(path, F_OK) == 0;
+}
+
+static struct finding probe_kernel(void)
+{
+        struct utsname u;
+        int major = 0, minor = 0;
+
+        if (uname(&u) < 0 || sscanf(u.release, "%d.%d", &major, &minor) != 2)
+                return found(MISSING, "unknown");
+        return found(major > MIN_MAJOR || (major == MIN_MAJOR && minor >= MIN_MINOR) ? GOOD
+                                                                                     : MISSING,
+                     "Linux %s", u.release);
+}
+
+static struct finding probe_root(void)
+{
+        return geteuid() == 0 ? found(GOOD, "root") : found(MISSING, "uid %u", geteuid());
+}
+
+static struct finding probe_cgroup(void)
+{
+        if (exists("/sys/fs/cgroup/cgroup.controllers"))
+                return found(GOOD, "version 2");
+        if (exists("/sys/fs/cgroup/memory") && exists("/sys/fs/cgroup/devices"))
+                return found(LESS, "version 1%s",
+                             exists("/sys/fs/cgroup/unified") ? " (hybrid)" : "");
+        return found(MISSING, "none mounted at /sys/fs/cgroup");
+}
+
+/* In a child, so that nothing of it stays with us. */
+static bool child_can(int flags)
+{
+        pid_t pid = fork();
+        int status = 1;
+
+        if (pid == 0)
+                _exit(unshare(flags) == 0 ? 0 : 1);
+        return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+static struct finding probe_namespaces(void)
+{
+        if (!child_can(CLONE_NEWUSER))
+                return found(MISSING, "user namespaces are switched off");
+        if (!child_can(CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
+                       CLONE_NEWCGROUP))
+                return found(MISSING, "some kinds are missing");
+        return found(GOOD, "all");
+}
+
+static struct finding probe_apparmor(void)
+{
+        AUTO(free) char *on = NULL;
+
+        if (fd_read_file(AT_FDCWD, "/sys/module/apparmor/parameters/enabled", 8, &on, NULL) < 0)
+                return found(LESS, "not in this kernel");
+        return *on == 'Y' ? found(GOOD, "enabled") : found(LESS, "switched off");
+}
+
+static bool file_system(const char *name)
+{
+        AUTO(free) char *list = NULL;
+        AUTO(free) char *want = str_fmt("\t%s\n", name);
+
+        return want && fd_read_file(AT_FDCWD, "/proc/filesystems", 65536, &list, NULL) >= 0 &&
+               strstr(list, want);
+}
+
+static struct finding probe_overlay(void)
+{
+        return file_system("overlay") ? found(GOOD, "yes")
+                                      : found(MISSING, "not there (modprobe overlay)");
+}
+
+static struct finding probe_erofs(void)
+{
+        struct utsname u;
+        int major = 0, minor = 0;
+
+        if (!file_system("erofs"))
+                return found(LESS, "not there (modprobe erofs)");
+        if (uname(&u) == 0 && sscanf(u.release, "%d.%d", &major, &minor) == 2 &&
+            (major > 6 || (major == 6 && minor >= 12)))
+                return found(GOOD, "file-backed mounts");
+        return found(LESS, "only through loop devices");
+}
+
+static struct finding probe_loop(void)
+{
+        AUTO(fd) int fd = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+
+        if (fd < 0)
+                return found(MISSING, "/dev/loop-control: %s", strerror(errno));
+        return ioctl(fd, LOOP_CTL_GET_FREE) >= 0 ? found(GOOD, "yes")
+                                                 : found(MISSING, "none free: %s", strerror(errno));
+}
+
+static struct finding probe_idmap(void)
+{
+        /* the call exists when it fails for its arguments and not for its number */
+        struct mount_attr a = { 0 };
+
+        if (syscall(SYS_mount_setattr, -1, "", AT_EMPTY_PATH, &a, sizeof a) < 0 && errno == ENOSYS)
+                return found(MISSING, "not in this kernel");
+        return found(GOOD, "yes");
+}
+
+static struct finding probe_nft(void)
+{
+        AUTO(free) char *list = NULL;
+
+        if (fd_read_file(AT_FDCWD, "/proc/net/netfilter/nf_log", 4096, &list, NULL) >= 0)
+                return found(GOOD, "nf_tables");
+        return exists("/proc/net/nf_conntrack") || exists("/sys/module/nf_tables")
+                       ? found(GOOD, "nf_tables")
+                       : found(LESS, "not loaded yet");
+}
+
+static struct finding probe_prjquota(void)
+{
+        AUTO(free) char *mounts = NULL;
+
+        if (fd_read_file(AT_FDCWD, "/proc/mounts", 1 << 20, &mounts, NULL) >= 0 &&
+            strstr(mounts, "prjquota"))
+                return found(GOOD, "a mount has them");
+        return found(LESS, "no mount has them");
+}
+
+static struct finding probe_kvm(void)
+{
+        AUTO(fd) int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+        return fd >= 0 ? found(GOOD, "/dev/kvm opens") : found(LESS, "%s", strerror(errno));
+}
+
+static struct finding probe_iommu(void)
+{
+        return exists("/sys/kernel/iommu_groups/0") ? found(GOOD, "groups are there")
+                                                    : found(LESS, "off or absent");
+}
+
+static struct finding probe_nvidia(void)
+{
+        AUTO(free) char *v = NULL;
+
+        if (fd_read_file(AT_FDCWD, "/proc/driver/nvidia/version", 4096, &v, NULL) < 0)
+                return found(LESS, "no driver loaded");
+        v[strcspn(v, "\n")] = '\0';
+        return found(GOOD, "%.90s", v);
+}
+
+static const struct {
+        const char *name;
+        struct finding (*probe)(void);
+        const char *without; /* what follows when it is missing or less */
+} checks[] = {
+        { "kernel", probe_kernel, "Linux 6.1 or newer is needed" },
+        { "rights", probe_root, "the engine must run as root" },
+        { "cgroups", probe_cgroup,
+          "version 1 works; memory pressure figures and I/O weight per cluster are coarser" },
+        { "namespaces", probe_namespaces, "clusters cannot be isolated" },
+        { "AppArmor", probe_apparmor,
+          "clusters are confined by user namespace, seccomp and capabilities only; require_apparmor = yes refuses to start" },
+        { "overlayfs", probe_overlay, "images cannot be mounted" },
+        { "EROFS", probe_erofs, "images are mounted from unpacked layers or through loop devices" },
+        { "loop devices", probe_loop, "container disks and volumes cannot be mounted" },
+        { "idmapped mounts", probe_idmap, "images and disks cannot be given to a cluster" },
+        { "nftables", probe_nft, "is loaded by the first rule; without it clusters get no network" },
+        { "project quotas", probe_prjquota,
+          "none needed: disks are files of exactly their size with an ext4 inside" },
+        { "KVM", probe_kvm, "isolation: vm is not available" },
+        { "IOMMU", probe_iommu, "GPUs cannot be handed to microVMs" },
+        { "NVIDIA driver", probe_nvidia, "clusters run with gpuCount 0 only" },
+};
+
+int doctor_run(FILE *out)
+{
+        static const char *const mark[] = { "ok", "note", "MISSING" };
+        int bad = 0;
+
+        for (size_t i = 0; i < NELEM(checks); i++) {
+                struct finding f = checks[i].probe();
+
+                (void) fprintf(out, "%-8s %-16s %s\n", mark[f.grade], checks[i].name, f.what);
+                if (f.grade != GOOD)
+                        (void) fprintf(out, "%-8s %-16s -> %s\n", "", "", checks[i].without);
+                bad |= f.grade == MISSING;
+        }
+        (void) fprintf(out, "\n%s\n",
+                       bad ? "This host cannot run clusters until what is MISSING is mended."
+                           : "This host can run clusters.");
+        return bad;
+}

@@ -1,0 +1,261 @@
+/* access.c - reading a cluster's logs and running further processes in it.
+ * exec_body runs in an operation process, everything else on the loop. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/jsonx.h"
+#include "base/str.h"
+#include "engine/boot/session.h"
+#include "engine/fleet/unit.h"
+#include "engine/op/listen.h"
+#include "model/limits.h"
+
+#define EXEC_TIMEOUT_US (30 * US_PER_S)
+
+struct exec_session {
+        struct exec_session *next;
+        struct fleet *fleet;
+        char id[32];
+        char cluster[16];
+        char **argv, **env;
+        char *cwd, *user;
+        bool tty;
+        uint32_t slot;
+        int init_pidfd;
+        struct plan *plan;       /* borrowed; valid in the forked child */
+        struct op *op;
+        int fd;                  /* connection to the session's monitor */
+        fleet_exec_fn *done;
+        void *arg;
+};
+
+static struct exec_session *session_free(struct exec_session *x)
+{
+        if (!x)
+                return NULL;
+        (void) strv_free(x->argv);
+        (void) strv_free(x->env);
+        free(x->cwd);
+        free(x->user);
+        (void) fd_close(x->init_pidfd);
+        (void) fd_close(x->fd);
+        free(x);
+        return NULL;
+}
+
+DEFINE_AUTO(struct exec_session *, session_free)
+
+int fleet_logs(struct fleet *f, const char *cluster, int ret_fds[static 3], struct err *e)
+{
+        struct unit *u = unit_find(f, cluster);
+        AUTO(fd) int a = -EBADF;
+        AUTO(fd) int b = -EBADF;
+        char path[64];
+        int conn;
+
+        if (!u)
+                return err_set(e, -ENOENT, "cluster %s is not on this host", cluster);
+        (void) snprintf(path, sizeof path, "%s/log.0", cluster);
+        a = fd_open_beneath(f->spec.host->clusters, path, O_RDONLY, 0);
+        (void) snprintf(path, sizeof path, "%s/log.1", cluster);
+        b = fd_open_beneath(f->spec.host->clusters, path, O_RDONLY, 0);
+        if (a < 0 || b < 0) { /* it has never run: an empty log, not an error */
+                (void) fd_close(a);
+                (void) fd_close(b);
+                a = memfd_create("log", MFD_CLOEXEC);
+                b = memfd_create("log", MFD_CLOEXEC);
+                if (a < 0 || b < 0)
+                        return err_errno(e, -errno, "open the log");
+        }
+        ret_fds[0] = fd_take(&a);
+        ret_fds[1] = fd_take(&b);
+        if (u->row.state != CS_RUNNING)
+                return 2;
+        boot_socket_name(cluster, u->row.attempt, path);
+        conn = op_connect(f->spec.host->inst->run_fd, path, NULL);
+        if (conn < 0)
+                return 2; /* it is ending just now; what it wrote is in the files */
+        ret_fds[2] = conn;
+        return 3;
+}
+
+static int exec_start(struct exec_session *x, int listener, int status, struct sandbox_proc *ret,
+                      struct err *e)
+{
+        const struct host *host = x->fleet->spec.host;
+        struct slice_enter enter = { .v2_dir = -EBADF }, monitor = { .v2_dir = -EBADF };
+        struct sandbox_spec spec = {
+                .cluster = x->cluster,
+                .id_base = claim_id_base(x->slot),
+                .monitor_uid = claim_monitor_uid(x->slot),
+                .libexec = host->inst->libexec,
+                .slice = &enter,
+                .monitor_slice = &monitor,
+                .argv = x->argv,
+                .env = x->env,
+                .cwd = x->cwd,
+                .user = x->user,
+                .nofile = LIMIT_NOFILE_DEFAULT,
+                .new_privs = x->plan->new_privs,
+                .tty = x->tty,
+                .listen_fd = listener,
+                .status_fd = status,
+                .log_fd = { -EBADF, -EBADF },
+        };
+        char name[32];
+        int r;
+
+        (void) snprintf(name, sizeof name, "m%u", x->slot);
+        r = slice_enter_open(host->slices, name, &monitor, e);
+        (void) snprintf(name, sizeof name, "c%u", x->slot);
+        if (r >= 0)
+                r = slice_enter_open(host->slices, name, &enter, e);
+        if (r >= 0)
+                r = sandbox_exec(&spec, x->init_pidfd, ret, e);
+        slice_enter_done(&enter);
+        slice_enter_done(&monitor);
+        return r;
+}
+
+static int exec_body(struct frame_conn *out, void *arg, struct err *e)
+{
+        struct exec_session *x = arg;
+        struct sandbox_proc proc = { .monitor_pidfd = -EBADF, .init_pidfd = -EBADF };
+        int run = x->fleet->spec.host->inst->run_fd, r;
+        AUTO(json_put) json_t *j = json_pack("{s:s}", "exec", "started");
+        AUTO(fd) int status = memfd_create("status", MFD_CLOEXEC);
+        AUTO(fd) int listener = -EBADF;
+        AUTO(fd) int conn = -EBADF;
+        char name[64];
+
+        if (status < 0 || !j)
+                return err_set(e, -ENOMEM, "out of memory");
+        (void) snprintf(name, sizeof name, "x-%s.sock", x->id);
+        listener = op_listen(run, name, e);
+        if (listener < 0)
+                return listener;
+        conn = op_connect(run, name, e); /* waits in the backlog until the monitor accepts */
+        (void) unlinkat(run, name, 0);   /* from here on the name is not needed */
+        if (conn < 0)
+                return conn;
+        r = exec_start(x, listener, status, &proc, e);
+        if (r >= 0)
+                r = op_report(out, j, &conn, 1);
+        sandbox_proc_done(&proc);
+        return r;
+}
+
+static void on_exec_report(void *arg, const struct frame_msg *m)
+{
+        struct exec_session *x = arg;
+
+        if (m->n_fds == 1 && x->fd < 0)
+                x->fd = fcntl(m->fds[0], F_DUPFD_CLOEXEC, 3);
+}
+
+static void unlink_session(struct exec_session *x)
+{
+        for (struct exec_session **at = &x->fleet->execs; *at; at = &(*at)->next) {
+                if (*at != x)
+                        continue;
+                *at = x->next;
+                return;
+        }
+}
+
+static void on_exec_done(void *arg, int r, const struct err *err)
+{
+        struct exec_session *x = arg;
+        struct fleet *f = x->fleet;
+
+        x->op = NULL;
+        f->running_ops--;
+        unlink_session(x);
+        if (x->done)
+                x->done(x->arg, r, x->id, r >= 0 ? fd_take(&x->fd) : -EBADF, err);
+        (void) session_free(x);
+        if (!f->closing)
+                unit_settle_waiting(f);
+}
+
+/* The cluster's own environment and image defaults, then what the caller adds. */
+static int exec_env(struct unit *u, const struct fleet_exec *x, char ***ret, struct err *e)
+{
+        struct image image = { 0 };
+        int r = image_find(u->fleet->spec.host->images, u->plan.account, u->plan.image, &image, e);
+
+        if (r == -ENOENT) /* its name was taken away while it runs: our variables alone */
+                r = 0;
+        if (r >= 0)
+                r = session_env(&u->plan, &image.config, ret, e);
+        for (char **v = x->env; r >= 0 && v && *v; v++) {
+                char *eq = strchr(*v, '=');
+                AUTO(free) char *key = eq ? strndup(*v, (size_t) (eq - *v)) : NULL;
+
+                if (!eq || eq == *v)
+                        r = err_set(e, -EINVAL, "env: '%.64s' is not KEY=VALUE", *v);
+                else if (!key || strv_env_set(ret, key, eq + 1) < 0)
+                        r = err_set(e, -ENOMEM, "out of memory");
+        }
+        image_done(&image);
+        return r;
+}
+
+int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x, fleet_exec_fn *done,
+               void *arg, struct err *e)
+{
+        struct unit *u = unit_find(f, cluster);
+        AUTO(session_free) struct exec_session *s = calloc(1, sizeof *s);
+        struct op_spec spec = { .name = "exec",
+                                .body = exec_body,
+                                .timeout_us = EXEC_TIMEOUT_US,
+                                .report = on_exec_report,
+                                .done = on_exec_done };
+        int r;
+
+        if (!s)
+                return err_set(e, -ENOMEM, "out of memory");
+        s->fd = s->init_pidfd = -EBADF;
+        if (!u || u->row.state != CS_RUNNING)
+                return err_set(e, -EAGAIN, "cluster %s is not running (%s)", cluster,
+                               u ? cluster_state_name(u->row.state) : "unknown");
+        if (strv_len(x->argv) == 0)
+                return err_set(e, -EINVAL, "cmd: name a command to run");
+        s->fleet = f;
+        s->plan = &u->plan;
+        s->slot = u->row.slot;
+        s->tty = x->tty;
+        s->done = done;
+        s->arg = arg;
+        (void) snprintf(s->cluster, sizeof s->cluster, "%s", cluster);
+        (void) snprintf(s->id, sizeof s->id, "%s-%llu", cluster, (unsigned long long) ++f->counter);
+        s->argv = strv_dup(x->argv);
+        s->cwd = str_dup(x->cwd);
+        s->user = str_dup(x->user);
+        s->init_pidfd = fcntl(u->init_pidfd, F_DUPFD_CLOEXEC, 3);
+        if (!s->argv || s->init_pidfd < 0)
+                return err_set(e, -ENOMEM, "out of memory");
+        r = exec_env(u, x, &s->env, e);
+        spec.body_arg = spec.arg = s;
+        if (r >= 0)
+                r = op_start(f->spec.loop, &spec, &s->op, e);
+        if (r < 0)
+                return r;
+        f->running_ops++;
+        s->next = f->execs;
+        f->execs = s;
+        s = NULL;
+        return 0;
+}
+
+void exec_free_all(struct fleet *f)
+{
+        for (struct exec_session *x = f->execs; x; x = x->next) {
+                x->done = NULL;
+                op_cancel(x->op);
+        }
+}

@@ -1,0 +1,189 @@
+/* adopt.c - at start: the journal against the kernel.
+ *
+ *   journal says            kernel says               then
+ *   running                 that monitor lives        adopt it: watch, nothing else changes
+ *   running                 it has ended              as if it had ended just now
+ *   accepted..starting      (whatever)                undo by name, then boot again
+ *   backoff, stopping, ...  (whatever)                settle goes on where it was
+ *   anything                the machine was rebooted  nothing is held; what should run, boots
+ * What is on the host under our names and in no row is swept: disks of no cluster, spare slots. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "engine/disk/disk.h"
+#include "engine/fleet/unit.h"
+
+static int on_row(void *arg, const struct journal_row *row, struct err *e)
+{
+        struct fleet *f = arg;
+        struct unit *u = NULL;
+
+        return unit_new(f, row, &u, e);
+}
+
+static void after_reboot(struct unit *u)
+{
+        u->row.slot = 0;
+        u->row.claim[0] = '\0';
+        u->row.monitor = u->row.init = (struct proc_id){ 0 };
+}
+
+/* The monitor recorded in the row, if that very process still lives. */
+static bool find_monitor(struct unit *u)
+{
+        u->monitor_pidfd = proc_open(&u->row.monitor);
+        if (u->monitor_pidfd < 0)
+                return false;
+        u->init_pidfd = proc_open(&u->row.init);
+        return true;
+}
+
+static void address_of(struct unit *u)
+{
+        struct net_lease lease = { 0 };
+
+        if (net_lease_of(u->fleet->spec.host->net, u->row.slot, &lease) >= 0)
+                (void) snprintf(u->address, sizeof u->address, "%s", lease.ipv4_text);
+        net_lease_done(&lease);
+}
+
+static void adopt(struct unit *u)
+{
+        struct err e = { 0 };
+
+        switch (u->row.state) {
+        case CS_RUNNING:
+                if (find_monitor(u) && unit_watch(u, &e) >= 0) {
+                        address_of(u);
+                        u->progress_pct = 100;
+                        log_info("cluster %s: adopted, pid %d", u->row.cluster,
+                                 (int) u->row.init.pid);
+                } else {
+                        unit_ended(u);
+                        u->due_us = 0;
+                }
+                break;
+        case CS_ACCEPTED:
+        case CS_PULLING:
+        case CS_BINDING:
+        case CS_STARTING:
+                unit_event(u, CE_RETRY, "%s", "");
+                u->due_us = 0;
+                break;
+        case CS_STOPPING:
+        case CS_TERMINATING:
+                (void) find_monitor(u); /* a stop that was cut short still gives its grace */
+                break;
+        case CS_NONE:
+        case CS_BACKOFF:
+        case CS_EXITED:
+        case CS_TERMINATED:
+        case CS_STATE_COUNT:
+                break;
+        }
+}
+
+/* Whether a disk file belongs to the boot that a row describes. */
+static bool disk_wanted(const struct fleet *f, const char *file)
+{
+        char name[64];
+
+        for (const struct unit *u = f->units; u; u = u->next) {
+                boot_disk_name(u->row.cluster, u->row.attempt, name);
+                if (u->row.slot != 0 && str_eq(name, file))
+                        return true;
+        }
+        return str_eq(file, "masters"); /* formatted templates, see disk.h */
+}
+
+static int sweep_disks(struct fleet *f, struct err *e)
+{
+        int fd = openat(f->spec.host->disks, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+        struct dirent *de;
+
+        if (!dir)
+                return err_errno(e, -errno, "list container disks");
+        while ((de = readdir(dir)) != NULL)
+                if (de->d_name[0] != '.' && !disk_wanted(f, de->d_name))
+                        (void) disk_remove(f->spec.host->disks, de->d_name);
+        (void) closedir(dir);
+        return 0;
+}
+
+struct sweep {
+        struct fleet *f;
+        struct strbuf names; /* "<slot> <claim>\n" of what nobody owns */
+};
+
+static int on_claim(void *arg, const char *kind, uint32_t number, const char *cluster,
+                    uint64_t generation)
+{
+        struct sweep *s = arg;
+
+        (void) generation;
+        for (const struct unit *u = s->f->units; u; u = u->next) {
+                if (str_eq(kind, "slot") && u->row.slot == number)
+                        return 0;
+                if (str_eq(kind, "cpu") && str_eq(u->row.cluster, cluster) && u->row.slot != 0)
+                        return 0;
+        }
+        strbuf_fmt(&s->names, "%u %s\n", str_eq(kind, "slot") ? number : 0, cluster);
+        return 0;
+}
+
+/* Slots that a pool or a half-begun boot left: undo by name, as everything else. */
+static void sweep_claims(struct fleet *f)
+{
+        struct sweep s = { .f = f };
+        AUTO(free) char *list = NULL;
+        char *save = NULL;
+
+        (void) claim_each(f->spec.host->claims, on_claim, &s);
+        list = strbuf_take(&s.names);
+        for (char *line = list ? strtok_r(list, "\n", &save) : NULL; line;
+             line = strtok_r(NULL, "\n", &save)) {
+                char *space = strchr(line, ' ');
+                struct err e = { 0 };
+                struct boot b;
+                uint64_t slot = 0;
+
+                if (!space)
+                        continue;
+                *space = '\0';
+                (void) str_u64(line, 0, UINT32_MAX, &slot);
+                boot_init(&b, f->spec.host);
+                b.slot = (uint32_t) slot;
+                (void) snprintf(b.claim, sizeof b.claim, "%s", space + 1);
+                b.plan.cluster = b.claim;
+                if (slot == 0)
+                        (void) claim_release(f->spec.host->claims, b.claim, UINT64_MAX, &e);
+                else if (boot_undo(&b, false, false, &e) < 0)
+                        log_warn("left-over slot %u: %s", b.slot, e.msg);
+        }
+}
+
+int fleet_adopt(struct fleet *f, struct err *e)
+{
+        int r = journal_each(f->spec.journal, on_row, f, e);
+
+        if (r < 0)
+                return r;
+        if (journal_rebooted(f->spec.journal))
+                for (struct unit *u = f->units; u; u = u->next)
+                        after_reboot(u);
+        sweep_claims(f);
+        r = sweep_disks(f, e);
+        if (r < 0)
+                return r;
+        for (struct unit *u = f->units; u; u = u->next)
+                adopt(u);
+        return 0;
+}

@@ -1,0 +1,242 @@
+/* fleet.c - the fleet as the node channel sees it.  Engine process, loop thread. */
+#include "engine/fleet/fleet.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/fd.h"
+#include "base/jsonx.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "engine/fleet/unit.h"
+
+#define USAGE_EVERY_US (5 * US_PER_S)
+
+static int on_usage(sd_event_source *s, uint64_t usec, void *arg)
+{
+        struct fleet *f = arg;
+
+        (void) usec;
+        for (struct unit *u = f->units; u; u = u->next) {
+                char name[32];
+
+                if (u->row.state != CS_RUNNING)
+                        continue;
+                (void) snprintf(name, sizeof name, "c%u", u->row.slot);
+                if (slice_usage(f->spec.host->slices, name, &u->usage, NULL) < 0)
+                        continue;
+                u->row.oom_kills = u->usage.oom_kills;
+                unit_report(u);
+        }
+        if (sd_event_source_set_time_relative(s, USAGE_EVERY_US) < 0)
+                return -EIO;
+        return sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+}
+
+int fleet_new(const struct fleet_spec *spec, struct fleet **ret, struct err *e)
+{
+        AUTO(fleet_free) struct fleet *f = calloc(1, sizeof *f);
+        int r;
+
+        if (!f)
+                return err_set(e, -ENOMEM, "out of memory");
+        f->spec = *spec;
+        r = fleet_adopt(f, e);
+        if (r < 0)
+                return r;
+        r = sd_event_add_time_relative(spec->loop, &f->usage_src, CLOCK_MONOTONIC, USAGE_EVERY_US,
+                                       100 * US_PER_MS, on_usage, f);
+        if (r < 0)
+                return err_errno(e, r, "fleet");
+        for (struct unit *u = f->units; u; u = u->next)
+                unit_settle(u);
+        *ret = TAKE(f);
+        return 0;
+}
+
+struct fleet *fleet_free(struct fleet *f)
+{
+        if (!f)
+                return NULL;
+        f->closing = true;
+        for (struct unit *u = f->units; u; u = u->next)
+                op_cancel(u->op);
+        pull_free_all(f);
+        exec_free_all(f);
+        while (f->running_ops > 0 && sd_event_run(f->spec.loop, 100 * US_PER_MS) >= 0)
+                ;
+        sd_event_source_disable_unref(f->usage_src);
+        while (f->units)
+                unit_remove(f->units);
+        free(f);
+        return NULL;
+}
+
+static void set_credentials(struct unit *u, const struct image_credentials *cred)
+{
+        free((char *) (uintptr_t) u->cred.username);
+        (void) str_wipe_free((char *) (uintptr_t) u->cred.password);
+        u->cred.username = cred ? str_dup(cred->username) : NULL;
+        u->cred.password = cred ? str_dup(cred->password) : NULL;
+}
+
+/* A cluster that this engine has never heard of. */
+static int create(struct fleet *f, const char *cluster, uint64_t generation, bool running,
+                  const char *plan, struct unit **ret, struct err *e)
+{
+        struct journal_row row = { .generation = generation,
+                                   .plan = (char *) (uintptr_t) plan,
+                                   .state = running ? CS_ACCEPTED : CS_EXITED,
+                                   .want_generation = generation,
+                                   .want_running = running };
+        int r;
+
+        (void) snprintf(row.cluster, sizeof row.cluster, "%s", cluster);
+        r = unit_new(f, &row, ret, e);
+        if (r < 0)
+                return r;
+        return unit_save(*ret, false);
+}
+
+/* Newer order for a cluster that is here. */
+static int update(struct unit *u, uint64_t generation, bool running, const char *plan,
+                  struct err *e)
+{
+        struct plan check = { 0 };
+        AUTO(json_put) json_t *j = jsonx_parse(plan, strlen(plan), e);
+        int r = j ? plan_decode(j, &check, e) : -EINVAL;
+
+        plan_done(&check);
+        if (r < 0)
+                return r;
+        if (generation > u->row.want_generation) {
+                free(u->row.want_plan);
+                u->row.want_plan = strdup(plan);
+                if (!u->row.want_plan)
+                        return err_set(e, -ENOMEM, "out of memory");
+                u->row.want_generation = generation;
+        }
+        u->row.want_running = running;
+        return unit_save(u, false);
+}
+
+int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool running,
+                 const json_t *plan, const struct image_credentials *cred, struct err *e)
+{
+        AUTO(free) char *text = jsonx_dump(plan);
+        struct unit *u = unit_find(f, cluster);
+        int r;
+
+        if (!text)
+                return err_set(e, -ENOMEM, "out of memory");
+        if (!plan_cluster_id_ok(cluster))
+                return err_set(e, -EINVAL, "cluster: '%.32s' is not a cluster id", cluster);
+        if (u && generation < u->row.want_generation)
+                return 0; /* an old order that came late */
+        if (!u)
+                r = create(f, cluster, generation, running, text, &u, e);
+        else if (generation == u->row.want_generation && running == u->row.want_running)
+                r = 0; /* the same order again */
+        else
+                r = update(u, generation, running, text, e);
+        if (r < 0)
+                return r;
+        set_credentials(u, cred);
+        unit_settle(u);
+        return 0;
+}
+
+int fleet_tombstone(struct fleet *f, const char *cluster, uint64_t generation, struct err *e)
+{
+        struct unit *u = unit_find(f, cluster);
+        AUTO(json_put) json_t *gone = NULL;
+
+        (void) e;
+        if (!u) { /* never came here, or was forgotten: say that nothing is left */
+                gone = json_pack("{s:s, s:s, s:I, s:s, s:b}", "type", "report", "cluster", cluster,
+                                 "generation", (json_int_t) generation, "state", "terminated",
+                                 "released", 1);
+                if (gone && f->spec.report)
+                        f->spec.report(f->spec.arg, gone);
+                return 0;
+        }
+        if (generation < u->row.want_generation)
+                return 0;
+        if (!u->row.want_gone) {
+                u->row.want_gone = true;
+                u->row.want_running = false;
+                (void) unit_save(u, true);
+        }
+        unit_settle(u);
+        if (u->row.state == CS_TERMINATED)
+                unit_report(u);
+        return 0;
+}
+
+int fleet_forget(struct fleet *f, const char *cluster, struct err *e)
+{
+        struct unit *u = unit_find(f, cluster);
+        int r;
+
+        if (!u || u->row.state != CS_TERMINATED)
+                return 0;
+        r = journal_forget(f->spec.journal, cluster, e);
+        if (r >= 0)
+                unit_remove(u);
+        return r;
+}
+
+void fleet_report_all(struct fleet *f)
+{
+        for (struct unit *u = f->units; u; u = u->next)
+                unit_report(u);
+}
+
+size_t fleet_count(const struct fleet *f)
+{
+        size_t n = 0;
+
+        for (const struct unit *u = f->units; u; u = u->next)
+                n++;
+        return n;
+}
+
+size_t fleet_count_held(const struct fleet *f)
+{
+        size_t n = 0;
+
+        for (const struct unit *u = f->units; u; u = u->next)
+                n += unit_holds(u);
+        return n;
+}
+
+int fleet_stats(struct fleet *f, const char *cluster, json_t **ret, struct err *e)
+{
+        struct unit *u = unit_find(f, cluster);
+        struct slice_usage usage;
+        char name[32];
+        int r;
+
+        if (!u || u->row.state != CS_RUNNING)
+                return err_set(e, -ENOENT, "cluster %s is not running", cluster);
+        (void) snprintf(name, sizeof name, "c%u", u->row.slot);
+        r = slice_usage(f->spec.host->slices, name, &usage, e);
+        if (r < 0)
+                return r;
+        *ret = json_pack("{s:I, s:I, s:I, s:I, s:I}", "cpu_us", (json_int_t) usage.cpu_us,
+                         "memory_bytes", (json_int_t) usage.memory_bytes, "memory_peak_bytes",
+                         (json_int_t) usage.memory_peak_bytes, "oom_kills",
+                         (json_int_t) usage.oom_kills, "pids", (json_int_t) usage.pids);
+        return *ret ? 0 : err_set(e, -ENOMEM, "out of memory");
+}
+
+char **fleet_images_in_use(struct fleet *f)
+{
+        char **v = calloc(fleet_count(f) + 1, sizeof *v);
+        size_t n = 0;
+
+        for (struct unit *u = f->units; v && u; u = u->next)
+                if (u->row.image_digest && (unit_holds(u) || u->op))
+                        v[n++] = u->row.image_digest;
+        return v;
+}

@@ -1,0 +1,83 @@
+/* fleet.h - every cluster of this host and what is being done about it.
+ *
+ * The control plane says what should be (assign, tombstone), operations and monitors say what
+ * happened, and one function per cluster, unit_settle(), starts whatever brings the two together.
+ * It is safe to call at any time and any number of times: all it knows is in the journal row.
+ * Loop thread only; nothing blocks but journal commits and short file reads. */
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "engine/host.h"
+#include "engine/image/image.h"
+
+struct fleet;
+struct journal;
+struct pool;
+
+/* A report for the control plane (docs/node-protocol.md); borrowed. */
+typedef void fleet_report_fn(void *arg, const json_t *report);
+
+struct fleet_spec {
+        sd_event *loop;
+        const struct host *host;
+        struct journal *journal;
+        struct pool *pool;
+        fleet_report_fn *report;
+        void *arg;
+};
+
+/* Reads the journal and compares it with the kernel: adopts what runs, finishes or undoes what was
+ * half-way, sweeps what nobody owns. */
+int fleet_new(const struct fleet_spec *spec, struct fleet **ret, struct err *e);
+/* Ends operations (their clusters are resumed at the next start); running clusters go on. */
+struct fleet *fleet_free(struct fleet *f);
+DEFINE_AUTO(struct fleet *, fleet_free)
+
+/* What should be.  @plan: JSON of model/plan.h.  An older generation is ignored. */
+int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool running,
+                 const json_t *plan, const struct image_credentials *cred, struct err *e);
+int fleet_tombstone(struct fleet *f, const char *cluster, uint64_t generation, struct err *e);
+int fleet_forget(struct fleet *f, const char *cluster, struct err *e);
+
+/* Report every cluster now (a control plane has connected). */
+void fleet_report_all(struct fleet *f);
+size_t fleet_count(const struct fleet *f);    /* clusters with a record */
+size_t fleet_count_held(const struct fleet *f); /* that hold host resources */
+
+/* Descriptors for reading a cluster's logs: log.0, log.1 and, when it runs, a connection to its
+ * monitor.  Returns how many (2 or 3); the caller closes them. */
+int fleet_logs(struct fleet *f, const char *cluster, int ret_fds[static 3], struct err *e);
+
+struct fleet_exec {
+        char **argv, **env; /* borrowed; env is added to the cluster's */
+        const char *cwd, *user;
+        bool tty;
+};
+/* @done: r >= 0 and a connection to the session's monitor (the callee closes it) and its id. */
+typedef void fleet_exec_fn(void *arg, int r, const char *session, int fd, const struct err *e);
+int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x, fleet_exec_fn *done,
+               void *arg, struct err *e);
+
+int fleet_stats(struct fleet *f, const char *cluster, json_t **ret, struct err *e);
+
+/* Image operations, shared between clusters that wait for the same image and direct requests. */
+typedef void fleet_pull_fn(void *arg, int r, const struct image *image, const struct err *e);
+typedef void fleet_progress_fn(void *arg, const struct image_progress *p);
+struct pull;
+int fleet_pull(struct fleet *f, const char *account, const char *reference,
+               const struct image_credentials *cred, bool force, fleet_progress_fn *progress,
+               fleet_pull_fn *done, void *arg, struct err *e);
+int fleet_import(struct fleet *f, const char *account, bool is_public, const char *name, int stream,
+                 fleet_progress_fn *progress, fleet_pull_fn *done, void *arg, struct err *e);
+int fleet_image_remove(struct fleet *f, const char *account, bool is_admin, const char *reference,
+                       fleet_pull_fn *done, void *arg, struct err *e);
+/* Digests that clusters use now: NULL-terminated, borrowed strings in a heap array. */
+char **fleet_images_in_use(struct fleet *f);
+/* Forget callbacks of a requester that went away (its operations go on). */
+void fleet_drop_requests(struct fleet *f, const void *arg);

@@ -1,0 +1,330 @@
+/* unit.c - one cluster: what is, what should be, and the next step between the two.
+ * Engine process, loop thread. */
+#include "engine/fleet/unit.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/fd.h"
+#include "base/jsonx.h"
+#include "base/log.h"
+#include "base/str.h"
+
+#define RETRY_US (2 * US_PER_S)
+
+struct unit *unit_find(const struct fleet *f, const char *cluster)
+{
+        for (struct unit *u = f->units; u; u = u->next)
+                if (str_eq(u->row.cluster, cluster))
+                        return u;
+        return NULL;
+}
+
+static int copy_row(const struct journal_row *from, struct journal_row *to)
+{
+        *to = *from;
+        to->plan = str_dup(from->plan);
+        to->image_digest = str_dup(from->image_digest);
+        to->want_plan = str_dup(from->want_plan);
+        return to->plan && (!from->want_plan || to->want_plan) ? 0 : -ENOMEM;
+}
+
+static int decode_plan(const char *text, struct plan *ret, struct err *e)
+{
+        AUTO(json_put) json_t *j = jsonx_parse(text, strlen(text), e);
+
+        return j ? plan_decode(j, ret, e) : -EINVAL;
+}
+
+int unit_new(struct fleet *f, const struct journal_row *row, struct unit **ret, struct err *e)
+{
+        struct unit *u = calloc(1, sizeof *u);
+        struct unit **tail = &f->units;
+        int r;
+
+        if (!u)
+                return err_set(e, -ENOMEM, "out of memory");
+        u->fleet = f;
+        u->monitor_pidfd = u->init_pidfd = -EBADF;
+        r = copy_row(row, &u->row);
+        if (r >= 0)
+                r = decode_plan(u->row.plan, &u->plan, e);
+        if (r < 0) {
+                (void) unit_free(u);
+                return r;
+        }
+        while (*tail)
+                tail = &(*tail)->next;
+        *tail = u;
+        *ret = u;
+        return 0;
+}
+
+struct unit *unit_free(struct unit *u)
+{
+        if (!u)
+                return NULL;
+        unit_unwatch(u);
+        sd_event_source_disable_unref(u->timer_src);
+        journal_row_done(&u->row);
+        plan_done(&u->plan);
+        free((char *) (uintptr_t) u->cred.username);
+        (void) str_wipe_free((char *) (uintptr_t) u->cred.password);
+        free(u);
+        return NULL;
+}
+
+void unit_remove(struct unit *u)
+{
+        for (struct unit **p = &u->fleet->units; *p; p = &(*p)->next) {
+                if (*p != u)
+                        continue;
+                *p = u->next;
+                break;
+        }
+        (void) unit_free(u);
+}
+
+int unit_save(struct unit *u, bool durable)
+{
+        struct err e = { 0 };
+        int r = journal_save(u->fleet->spec.journal, &u->row, durable, &e);
+
+        if (r < 0)
+                log_error("cluster %s: %s", u->row.cluster, e.msg);
+        return r;
+}
+
+bool unit_wanted(const struct unit *u)
+{
+        return u->row.want_running && !u->row.want_gone &&
+               u->row.want_generation == u->row.generation;
+}
+
+void unit_report(struct unit *u)
+{
+        const struct journal_row *row = &u->row;
+        AUTO(json_put) json_t *j = json_pack(
+                "{s:s, s:s, s:I, s:s, s:i, s:s, s:b, s:s, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
+                "type", "report", "cluster", row->cluster, "generation",
+                (json_int_t) row->generation, "state", cluster_state_name(row->state),
+                "progress_pct", (int) u->progress_pct, "reason", row->reason, "released",
+                row->slot == 0 && !cluster_holds_resources(row->state), "address", u->address,
+                "started_us", (json_int_t) row->started_us, "exit_code", (int) row->exit_code,
+                "restarts", (json_int_t) row->restarts, "oom_kills", (json_int_t) row->oom_kills,
+                "security", "seccomp", "enforced", "apparmor", "unavailable", "usage", "cpu_us",
+                (json_int_t) u->usage.cpu_us, "memory_bytes", (json_int_t) u->usage.memory_bytes,
+                "pids", (json_int_t) u->usage.pids);
+
+        if (!j)
+                log_error("cluster %s: cannot make a report", row->cluster);
+        else if (u->fleet->spec.report)
+                u->fleet->spec.report(u->fleet->spec.arg, j);
+}
+
+/* States whose loss would have to be guessed after a power cut. */
+static bool is_durable(enum cluster_state s)
+{
+        return s == CS_EXITED || s == CS_TERMINATING || s == CS_TERMINATED || s == CS_BACKOFF;
+}
+
+/* States that the boot operation passes within milliseconds and recovery treats alike. */
+static bool is_transient(enum cluster_state s)
+{
+        return s == CS_BINDING || s == CS_STARTING;
+}
+
+void unit_event(struct unit *u, enum cluster_event ev, const char *reason_fmt, ...)
+{
+        struct err e = { 0 };
+        va_list ap;
+
+        if (cluster_step(&u->row.state, ev, &e) < 0) {
+                log_error("cluster %s: %s", u->row.cluster, e.msg);
+                return;
+        }
+        if (reason_fmt) {
+                va_start(ap, reason_fmt);
+                (void) vsnprintf(u->row.reason, sizeof u->row.reason, reason_fmt, ap);
+                va_end(ap);
+        }
+        log_debug("cluster %s: %s -> %s%s%s", u->row.cluster, cluster_event_name(ev),
+                  cluster_state_name(u->row.state), *u->row.reason ? ": " : "", u->row.reason);
+        if (!is_transient(u->row.state))
+                (void) unit_save(u, is_durable(u->row.state));
+        unit_report(u);
+}
+
+int unit_adopt_want(struct unit *u, struct err *e)
+{
+        struct plan plan = { 0 };
+        int r;
+
+        if (u->row.want_plan) {
+                r = decode_plan(u->row.want_plan, &plan, e);
+                if (r < 0)
+                        return r;
+                plan_done(&u->plan);
+                u->plan = plan;
+                free(u->row.plan);
+                u->row.plan = u->row.want_plan;
+                u->row.want_plan = NULL;
+        }
+        u->row.generation = u->row.want_generation;
+        free(u->row.image_digest);
+        u->row.image_digest = NULL;
+        u->row.restarts = 0;
+        u->row.reason[0] = '\0';
+        return 0;
+}
+
+/* Boot with the image that is here, or fetch it first. */
+static void begin(struct unit *u)
+{
+        struct err e = { 0 };
+        struct image image = { 0 };
+        int r;
+
+        if (u->fleet->cluster_ops >= u->fleet->spec.host->inst->conf.parallel_ops) {
+                u->queued = true;
+                return;
+        }
+        r = image_find(u->fleet->spec.host->images, u->plan.account, u->plan.image, &image, &e);
+        if (r == -ENOENT) {
+                unit_event(u, CE_PULL, NULL);
+                r = pull_for_unit(u, &e);
+        } else if (r >= 0) {
+                r = unit_boot(u, &image, &e);
+        }
+        image_done(&image);
+        if (r < 0) {
+                unit_event(u, CE_FAIL, "%s", e.msg);
+                unit_settle(u);
+        }
+}
+
+/* Everything of the present boot has to go; returns true when nothing is left. */
+static bool emptied(struct unit *u, bool graceful, bool volume)
+{
+        struct err e = { 0 };
+
+        if (!unit_holds(u) && !volume)
+                return true;
+        if (u->fleet->cluster_ops >= u->fleet->spec.host->inst->conf.parallel_ops) {
+                u->queued = true;
+                return false;
+        }
+        if (unit_undo(u, graceful, volume, &e) < 0) {
+                log_error("cluster %s: %s", u->row.cluster, e.msg);
+                unit_timer(u, RETRY_US);
+        }
+        return false;
+}
+
+static void leave(struct unit *u)
+{
+        unit_event(u, u->row.want_gone ? CE_TERMINATE : CE_STOP, NULL);
+        unit_settle(u);
+}
+
+/* In CS_EXITED: is there a newer order? */
+static void resume(struct unit *u)
+{
+        struct err e = { 0 };
+        bool start = u->row.want_running;
+
+        if (u->row.want_generation <= u->row.generation)
+                return;
+        if (unit_adopt_want(u, &e) < 0) {
+                log_error("cluster %s: %s", u->row.cluster, e.msg);
+                return;
+        }
+        if (!start) {
+                (void) unit_save(u, false);
+                unit_report(u);
+                return;
+        }
+        unit_event(u, CE_START, NULL);
+        unit_settle(u);
+}
+
+static void back_off(struct unit *u)
+{
+        uint64_t now = clock_mono_us();
+
+        if (!emptied(u, false, false))
+                return;
+        if (!unit_wanted(u)) {
+                leave(u);
+        } else if (now < u->due_us) {
+                unit_timer(u, u->due_us - now);
+        } else {
+                unit_event(u, CE_START, NULL);
+                unit_settle(u);
+        }
+}
+
+void unit_settle(struct unit *u)
+{
+        u->queued = false;
+        if (u->fleet->closing)
+                return;
+        if (u->op) {
+                if (u->op_kind == UNIT_OP_BOOT && !unit_wanted(u))
+                        op_cancel(u->op); /* its callback settles again */
+                return;
+        }
+        switch (u->row.state) {
+        case CS_ACCEPTED:
+                if (unit_wanted(u))
+                        begin(u);
+                else
+                        leave(u);
+                break;
+        case CS_PULLING:
+                if (!unit_wanted(u)) {
+                        pull_leave(u);
+                        leave(u);
+                }
+                break;
+        case CS_RUNNING:
+                if (!unit_wanted(u))
+                        leave(u);
+                break;
+        case CS_BACKOFF:
+                back_off(u);
+                break;
+        case CS_STOPPING:
+                if (u->row.want_gone) {
+                        leave(u);
+                } else if (emptied(u, true, false)) {
+                        unit_event(u, CE_RELEASED, NULL);
+                        unit_settle(u);
+                }
+                break;
+        case CS_EXITED:
+                if (u->row.want_gone)
+                        leave(u);
+                else
+                        resume(u);
+                break;
+        case CS_TERMINATING:
+                (void) emptied(u, true, true);
+                break;
+        case CS_NONE:
+        case CS_BINDING:  /* only with an operation */
+        case CS_STARTING:
+        case CS_TERMINATED: /* waits to be forgotten */
+        case CS_STATE_COUNT:
+                break;
+        }
+}
+
+void unit_settle_waiting(struct fleet *f)
+{
+        for (struct unit *u = f->units; u; u = u->next)
+                if (u->queued && f->cluster_ops < f->spec.host->inst->conf.parallel_ops)
+                        unit_settle(u);
+}

@@ -1,0 +1,82 @@
+/* unit.h - one cluster inside the fleet (this folder only). */
+#pragma once
+#include "base/clock.h"
+#include "engine/boot/boot.h"
+#include "engine/claim/claim.h"
+#include "engine/fleet/fleet.h"
+#include "engine/instance.h"
+#include "engine/journal/journal.h"
+#include "engine/op/op.h"
+#include "engine/pool/pool.h"
+
+enum unit_op { UNIT_OP_NONE, UNIT_OP_BOOT, UNIT_OP_UNDO };
+
+struct unit {
+        struct unit *next;
+        struct fleet *fleet;
+        struct journal_row row;   /* all that survives */
+        struct plan plan;         /* decoded row.plan */
+        struct op *op;            /* at most one at a time */
+        enum unit_op op_kind;
+        struct boot *boot;        /* what the running operation was given */
+        struct pull *pull;        /* waits for it in CS_PULLING */
+        struct image_credentials cred; /* heap strings; of the wanted plan, never journaled */
+        int monitor_pidfd, init_pidfd;
+        sd_event_source *monitor_src, *timer_src;
+        char address[16];
+        uint32_t progress_pct;
+        uint64_t due_us;          /* back-off ends, monotonic */
+        bool queued;              /* waits for a free operation place */
+        struct slice_usage usage;
+};
+
+struct fleet {
+        struct fleet_spec spec;
+        struct unit *units;
+        size_t running_ops;       /* every operation, for an orderly end */
+        size_t cluster_ops;       /* boots and undos among them: limited by parallel_ops */
+        struct pull *pulls;
+        struct exec_session *execs;
+        sd_event_source *usage_src;
+        uint64_t counter;         /* session ids */
+        bool closing;
+};
+
+/* unit.c */
+struct unit *unit_find(const struct fleet *f, const char *cluster);
+int unit_new(struct fleet *f, const struct journal_row *row, struct unit **ret, struct err *e);
+struct unit *unit_free(struct unit *u);
+void unit_remove(struct unit *u); /* from the list, and free */
+int unit_save(struct unit *u, bool durable);
+void unit_report(struct unit *u);
+/* Change state through the table, remember why, journal, report. */
+void unit_event(struct unit *u, enum cluster_event ev, const char *reason_fmt, ...)
+        __attribute__((format(printf, 3, 4)));
+/* Bring what is nearer to what should be. */
+void unit_settle(struct unit *u);
+void unit_settle_waiting(struct fleet *f); /* a place for an operation became free */
+bool unit_wanted(const struct unit *u);    /* this generation should be running */
+int unit_adopt_want(struct unit *u, struct err *e); /* want_plan becomes plan */
+
+/* unit_ops.c */
+int unit_boot(struct unit *u, const struct image *image, struct err *e);
+int unit_undo(struct unit *u, bool graceful, bool volume, struct err *e);
+bool unit_holds(const struct unit *u); /* anything on the host besides volume and logs */
+
+/* unit_watch.c: monitors, exits, back-off */
+int unit_watch(struct unit *u, struct err *e);
+void unit_unwatch(struct unit *u);
+void unit_read_exit(struct unit *u, char *ret_reason, size_t size);
+void unit_ended(struct unit *u); /* the monitor has ended or was found dead */
+void unit_timer(struct unit *u, uint64_t delay_us);
+
+/* adopt.c */
+int fleet_adopt(struct fleet *f, struct err *e);
+
+/* pull.c */
+int pull_for_unit(struct unit *u, struct err *e);
+void pull_leave(struct unit *u);
+void pull_free_all(struct fleet *f);
+
+/* access.c */
+void exec_free_all(struct fleet *f);

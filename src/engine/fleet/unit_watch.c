@@ -1,0 +1,149 @@
+/* unit_watch.c - monitors: noticing that one has ended, reading why, and the back-off before the
+ * next start.  Engine process, loop thread.
+ *
+ * Monitors are not children of the engine (they outlive it), so a pidfd tells that one has ended
+ * and its status file tells how.  A monitor that ended without a status was killed. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/jsonx.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "engine/fleet/unit.h"
+#include "model/attach.h"
+
+#define BACKOFF_FIRST_US   (1 * US_PER_S)
+#define BACKOFF_MAX_S      300U
+#define STABLE_US          (60 * US_PER_S) /* a run this long forgets earlier failures */
+
+void unit_unwatch(struct unit *u)
+{
+        u->monitor_src = sd_event_source_disable_unref(u->monitor_src);
+        u->monitor_pidfd = fd_close(u->monitor_pidfd);
+        u->init_pidfd = fd_close(u->init_pidfd);
+}
+
+static int on_monitor_exit(sd_event_source *s, int fd, uint32_t revents, void *arg)
+{
+        struct unit *u = arg;
+
+        (void) s;
+        (void) fd;
+        (void) revents;
+        u->monitor_src = sd_event_source_disable_unref(u->monitor_src);
+        if (u->row.state == CS_RUNNING) {
+                unit_ended(u);
+                unit_settle(u);
+        }
+        return 0;
+}
+
+int unit_watch(struct unit *u, struct err *e)
+{
+        int r = sd_event_add_io(u->fleet->spec.loop, &u->monitor_src, u->monitor_pidfd, EPOLLIN,
+                                on_monitor_exit, u);
+
+        return r < 0 ? err_errno(e, r, "watch the monitor") : 0;
+}
+
+static int on_timer(sd_event_source *s, uint64_t usec, void *arg)
+{
+        struct unit *u = arg;
+
+        (void) s;
+        (void) usec;
+        u->timer_src = sd_event_source_disable_unref(u->timer_src);
+        unit_settle(u);
+        return 0;
+}
+
+void unit_timer(struct unit *u, uint64_t delay_us)
+{
+        int r;
+
+        u->timer_src = sd_event_source_disable_unref(u->timer_src);
+        r = sd_event_add_time_relative(u->fleet->spec.loop, &u->timer_src, CLOCK_MONOTONIC,
+                                       delay_us, 10 * US_PER_MS, on_timer, u);
+        if (r < 0)
+                log_error("cluster %s: timer: %s", u->row.cluster, strerror(-r));
+}
+
+/* The status file's one line -> exit code and a sentence.  Without one the monitor was killed. */
+void unit_read_exit(struct unit *u, char *ret_reason, size_t size)
+{
+        AUTO(free) char *text = NULL;
+        AUTO(json_put) json_t *j = NULL;
+        char path[96];
+        size_t len = 0;
+        int code, sig;
+
+        (void) snprintf(path, sizeof path, "%s/status-%llu", u->row.cluster,
+                        (unsigned long long) u->row.attempt);
+        if (fd_read_file(u->fleet->spec.host->clusters, path, ATTACH_STATUS_MAX, &text, &len) >= 0 &&
+            len > 0)
+                j = jsonx_parse(text, len, NULL);
+        (void) unlinkat(u->fleet->spec.host->clusters, path, 0);
+        if (!j) {
+                if (ret_reason)
+                        (void) snprintf(ret_reason, size, "its monitor was killed");
+                return;
+        }
+        code = (int) json_integer_value(json_object_get(j, "code"));
+        sig = (int) json_integer_value(json_object_get(j, "signal"));
+        u->row.exit_code = sig ? 128 + sig : code;
+        if (!ret_reason)
+                return;
+        if (sig)
+                (void) snprintf(ret_reason, size, "the main process was killed by signal %d (%s)",
+                                sig, sigdescr_np(sig) ? sigdescr_np(sig) : "?");
+        else
+                (void) snprintf(ret_reason, size, "the main process ended with exit code %d", code);
+}
+
+static uint64_t backoff_us(const struct unit *u)
+{
+        uint64_t max_s = u->plan.restart_max_s ? u->plan.restart_max_s : BACKOFF_MAX_S;
+        uint64_t delay = BACKOFF_FIRST_US;
+
+        for (uint32_t i = 1; i < u->row.restarts && delay < max_s * US_PER_S; i++)
+                delay *= 2;
+        return delay < max_s * US_PER_S ? delay : max_s * US_PER_S;
+}
+
+/* An out-of-memory kill explains an exit better than its signal does. */
+static bool was_oom(struct unit *u)
+{
+        struct slice_usage usage;
+        char name[32];
+
+        (void) snprintf(name, sizeof name, "c%u", u->row.slot);
+        if (slice_usage(u->fleet->spec.host->slices, name, &usage, NULL) < 0)
+                return false;
+        u->row.oom_kills = usage.oom_kills;
+        return usage.oom_kills > 0;
+}
+
+void unit_ended(struct unit *u)
+{
+        char why[160];
+        uint64_t delay, now = clock_wall_us();
+        bool oom = was_oom(u);
+
+        unit_read_exit(u, why, sizeof why);
+        if (now > u->row.started_us + STABLE_US)
+                u->row.restarts = 0;
+        u->row.restarts++;
+        delay = backoff_us(u);
+        u->due_us = clock_mono_us() + delay;
+        if (oom)
+                unit_event(u, CE_EXIT,
+                           "out of memory: the cluster reached its %u MiB and %s; restarting in %llu s",
+                           u->plan.memory_mib, why, (unsigned long long) (delay / US_PER_S));
+        else
+                unit_event(u, CE_EXIT, "%s; restarting in %llu s", why,
+                           (unsigned long long) (delay / US_PER_S));
+}

@@ -1,0 +1,283 @@
+/* standalone.c - opens the modules in order, runs the loop, closes them in reverse.
+ *
+ * What outlives this process on purpose: running clusters (processes, groups, links, the firewall
+ * table, claims under /run).  When none is left at the end, all of that is removed too. */
+#include "engine/standalone.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-event.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/jsonx.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "engine/api_child.h"
+#include "engine/channel/channel.h"
+#include "engine/claim/claim.h"
+#include "engine/fleet/fleet.h"
+#include "engine/host.h"
+#include "engine/image/image.h"
+#include "engine/instance.h"
+#include "engine/inventory.h"
+#include "engine/journal/journal.h"
+#include "engine/net/net.h"
+#include "engine/pool/pool.h"
+#include "engine/sandbox/sandbox.h"
+#include "engine/slice/slice.h"
+
+struct standalone {
+        struct instance *inst;
+        struct host host;
+        struct journal *journal;
+        sd_event *loop;
+        struct pool *pool;
+        struct channel *channel;
+        struct fleet *fleet;
+        struct api_child *api;
+        json_t *inventory;
+        int listen_fd, inner_fd;
+        bool api_ready, synced, said_ready;
+};
+
+static void standalone_init(struct standalone *s)
+{
+        *s = (struct standalone){ .listen_fd = -EBADF, .inner_fd = -EBADF };
+        s->host.disks = s->host.volumes = s->host.clusters = -EBADF;
+}
+
+/* Remove what only makes sense with clusters. */
+static void remove_host(struct standalone *s)
+{
+        struct err e = { 0 };
+
+        if (net_host_remove(s->host.net, &e) < 0)
+                log_warn("%s", e.msg);
+        if (slice_host_remove(s->host.slices, &e) < 0)
+                log_warn("%s", e.msg);
+        if (instance_remove_run(s->inst) < 0)
+                log_warn("the run directory could not be removed");
+}
+
+static void standalone_done(struct standalone *s)
+{
+        bool empty = s->fleet && fleet_count_held(s->fleet) == 0;
+
+        s->api = api_child_stop(s->api);
+        s->fleet = fleet_free(s->fleet); /* its last reports still go out */
+        s->channel = channel_free(s->channel);
+        s->pool = pool_free(s->pool);
+        s->inner_fd = fd_close(s->inner_fd);
+        if (empty)
+                remove_host(s);
+        s->journal = journal_close(s->journal);
+        s->host.images = image_store_close(s->host.images);
+        s->host.net = net_host_close(s->host.net);
+        s->host.slices = slice_host_close(s->host.slices);
+        s->host.claims = claim_close(s->host.claims);
+        s->inventory = json_put(s->inventory);
+        (void) fd_close(s->host.disks);
+        (void) fd_close(s->host.volumes);
+        (void) fd_close(s->host.clusters);
+        (void) fd_close(s->listen_fd);
+        s->loop = sd_event_unref(s->loop);
+        s->inst = instance_close(s->inst);
+}
+
+static inline void standalone_done_cleanup(struct standalone *s)
+{
+        standalone_done(s);
+}
+
+/* "127.0.0.1:8080", "[::1]:8080" */
+static int open_listener(const char *listen_at, struct err *e)
+{
+        const struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
+                                        .ai_socktype = SOCK_STREAM };
+        AUTO(free) char *copy = strdup(listen_at);
+        AUTO(fd) int fd = -EBADF;
+        struct addrinfo *ai = NULL;
+        char *colon = copy ? strrchr(copy, ':') : NULL, *host = copy;
+        int one = 1, r = 0;
+
+        if (!colon)
+                return err_set(e, -EINVAL, "--listen: '%s' is not ADDRESS:PORT", listen_at);
+        *colon = '\0';
+        if (*host == '[' && colon[-1] == ']') {
+                host++;
+                colon[-1] = '\0';
+        }
+        if (getaddrinfo(host, colon + 1, &hints, &ai) != 0)
+                return err_set(e, -EINVAL, "--listen: '%s' is not ADDRESS:PORT", listen_at);
+        fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
+            bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, 1024) < 0)
+                r = err_errno(e, -errno, "--listen %s", listen_at);
+        freeaddrinfo(ai);
+        return r < 0 ? r : fd_take(&fd);
+}
+
+/* Mounts of ours are nobody else's, and end with us; the host's changes still reach us. */
+static int private_mounts(struct err *e)
+{
+        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+                return err_errno(e, -errno, "make a private mount namespace");
+        return 0;
+}
+
+static int open_host(struct standalone *s, struct err *e)
+{
+        struct host *h = &s->host;
+        int r = claim_open(s->inst, &h->claims, e);
+
+        h->inst = s->inst;
+        if (r >= 0)
+                r = slice_host_open(s->inst->id, 0, &h->slices, e);
+        if (r >= 0)
+                r = net_host_open(s->inst, h->claims, &h->net, e);
+        if (r >= 0)
+                r = image_store_open(s->inst, &h->images, e);
+        if (r >= 0)
+                r = image_recover(h->images, e);
+        if (r >= 0)
+                r = h->disks = instance_dir(s->inst, "disks", e);
+        if (r >= 0)
+                r = h->volumes = instance_dir(s->inst, "volumes", e);
+        if (r >= 0)
+                r = h->clusters = instance_dir(s->inst, "clusters", e);
+        if (r >= 0)
+                r = sandbox_prepare(e);
+        return r;
+}
+
+static void say_ready(struct standalone *s)
+{
+        if (!s->api_ready || !s->synced || s->said_ready)
+                return;
+        s->said_ready = true;
+        (void) puts("ready");
+        (void) fflush(stdout);
+        (void) sd_notify(0, "READY=1");
+}
+
+static void on_api_ready(void *arg)
+{
+        struct standalone *s = arg;
+
+        s->api_ready = true;
+        say_ready(s);
+}
+
+static void on_synced(void *arg)
+{
+        struct standalone *s = arg;
+
+        s->synced = true;
+        say_ready(s);
+}
+
+static int open_service(struct standalone *s, struct err *e)
+{
+        const struct channel_spec ch = { .loop = s->loop,
+                                         .host = &s->host,
+                                         .epoch = journal_epoch(s->journal),
+                                         .peer_uid = CLAIM_API_UID,
+                                         .inventory = s->inventory,
+                                         .inner_fd = s->inner_fd,
+                                         .on_synced = on_synced,
+                                         .arg = s };
+        struct fleet_spec fl = { .loop = s->loop,
+                                 .host = &s->host,
+                                 .journal = s->journal,
+                                 .report = channel_report };
+        int r = pool_new(s->loop, &s->host, journal_epoch(s->journal), &s->pool, e);
+
+        if (r >= 0)
+                r = channel_new(&ch, &s->channel, e);
+        if (r < 0)
+                return r;
+        fl.pool = s->pool;
+        fl.arg = s->channel;
+        r = fleet_new(&fl, &s->fleet, e);
+        if (r < 0)
+                return r;
+        channel_set_fleet(s->channel, s->fleet);
+        pool_start(s->pool);
+        return 0;
+}
+
+static int on_stop(sd_event_source *src, const struct signalfd_siginfo *si, void *arg)
+{
+        (void) arg;
+        log_info("stopping (signal %u)", si->ssi_signo);
+        (void) sd_notify(0, "STOPPING=1");
+        return sd_event_exit(sd_event_source_get_event(src), 0);
+}
+
+static int open_loop(struct standalone *s, struct err *e)
+{
+        static const int stop_signals[] = { SIGTERM, SIGINT };
+        sigset_t set;
+        int r = sd_event_new(&s->loop);
+
+        (void) sigemptyset(&set);
+        for (size_t i = 0; i < NELEM(stop_signals); i++)
+                (void) sigaddset(&set, stop_signals[i]);
+        (void) sigprocmask(SIG_BLOCK, &set, NULL);
+        (void) signal(SIGPIPE, SIG_IGN);
+        for (size_t i = 0; r >= 0 && i < NELEM(stop_signals); i++)
+                r = sd_event_add_signal(s->loop, NULL, stop_signals[i], on_stop, s);
+        return r < 0 ? err_errno(e, r, "event loop") : 0;
+}
+
+static int open_all(struct standalone *s, const struct standalone_args *a, struct err *e)
+{
+        struct api_child_spec api = { .on_ready = on_api_ready, .arg = s };
+        int r = instance_open(a->data_dir, a->config, &s->inst, e);
+
+        if (r < 0)
+                return r;
+        log_init("hypervisor-vmm", (enum log_level) log_level_parse(s->inst->conf.log_level));
+        s->listen_fd = open_listener(a->listen, e);
+        if (s->listen_fd < 0)
+                return s->listen_fd;
+        r = private_mounts(e);
+        if (r >= 0)
+                r = open_loop(s, e);
+        if (r >= 0)
+                r = open_host(s, e);
+        if (r >= 0)
+                r = journal_open(s->inst, &s->journal, e);
+        if (r >= 0)
+                r = inventory_read(s->inst, &s->inventory, e);
+        if (r >= 0)
+                r = s->inner_fd = net_service_listen(s->host.net, e);
+        if (r >= 0)
+                r = open_service(s, e);
+        if (r < 0)
+                return r;
+        api.loop = s->loop;
+        api.inst = s->inst;
+        api.listen_fd = s->listen_fd;
+        return api_child_start(&api, &s->api, e);
+}
+
+int standalone_run(const struct standalone_args *a, struct err *e)
+{
+        AUTO(standalone_done) struct standalone s;
+        int r;
+
+        standalone_init(&s);
+        r = open_all(&s, a, e);
+        if (r < 0)
+                return r;
+        r = sd_event_loop(s.loop);
+        return r < 0 ? err_errno(e, r, "event loop") : 0;
+}

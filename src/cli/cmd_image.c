@@ -1,0 +1,198 @@
+/* cmd_image.c - `image import|pull|ls|rm`.  Runs in tensoronecli. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/jsonx.h"
+#include "base/str.h"
+#include "cli/api.h"
+#include "cli/cli.h"
+#include "cli/ndjson.h"
+#include "cli/out.h"
+#include "cli/tarsource.h"
+
+struct upload {
+        struct ndjson answer; /* first: also the argument of the answer's chunks */
+        struct tar_source *tar;
+        struct progress *progress;
+};
+
+static int on_answer(void *arg, const char *data, size_t len, struct err *e)
+{
+        struct upload *u = arg;
+
+        return ndjson_chunk(&u->answer, data, len, e);
+}
+
+static ssize_t on_read(void *arg, char *buf, size_t len, struct err *e)
+{
+        struct upload *u = arg;
+        ssize_t n = tar_source_read(u->tar, buf, len, e);
+
+        if (n > 0)
+                progress_show(u->progress, "uploading", tar_source_done(u->tar),
+                              tar_source_total(u->tar), true);
+        return n;
+}
+
+/* `image "R" pulled (sha256:..., 77.3 MB)` */
+static int report(const struct cli *c, const json_t *result, const char *verb, struct err *e)
+{
+        json_int_t bytes = json_integer_value(json_object_get(result, "sizeBytes"));
+        const char *ref = jsonx_str(result, "reference"), *digest = jsonx_str(result, "digest");
+        char size[16];
+
+        if (cli_json(c))
+                return out_json(result, e);
+        if (!ref)
+                return err_set(e, -EPROTO, "the API's answer names no image");
+        return out_printf(e, "image \"%s\" %s (%s, %s)\n", ref, verb, digest ? digest : "?",
+                          size_text(bytes > 0 ? (uint64_t) bytes : 0, size));
+}
+
+int cmd_image_import(struct cli *c, struct err *e)
+{
+        AUTO(tar_source_free) struct tar_source *tar = NULL;
+        AUTO(strbuf_done) struct strbuf path = { 0 };
+        AUTO(json_put) json_t *result = NULL;
+        struct progress p;
+        struct upload u = { .progress = &p };
+        struct api_request q = { .method = "POST", .read = on_read, .chunk = on_answer,
+                                 .type = "application/x-tar", .arg = &u };
+        int r = tar_source_open(c->operands[1], &tar, e);
+
+        if (r < 0)
+                return r;
+        strbuf_str(&path, "/v1/images/import");
+        api_path_add(&path, "name", c->operands[0]);
+        if (c->opt[OPT_PUBLIC].b)
+                api_path_add(&path, "public", "1");
+        if (path.failed)
+                return err_set(e, -ENOMEM, "out of memory");
+        q.path = path.s;
+        u.tar = tar;
+        u.answer.progress = &p;
+        progress_init(&p);
+        r = api_request(c->api, &q, e);
+        if (r >= 0)
+                r = ndjson_finish(&u.answer, &result, e);
+        progress_clear(&p);
+        ndjson_done(&u.answer);
+        return r < 0 ? r : report(c, result, "imported", e);
+}
+
+int cmd_image_pull(struct cli *c, struct err *e)
+{
+        AUTO(json_put) json_t *body = json_pack("{s:s,s:b}", "reference", c->operands[0], "force",
+                                                c->opt[OPT_FORCE].b);
+        AUTO(json_put) json_t *result = NULL;
+        struct progress p;
+        AUTO(ndjson_done) struct ndjson answer = { .progress = &p };
+        struct api_request q = { .method = "POST", .path = "/v1/images/pull", .body = body,
+                                 .chunk = ndjson_chunk, .arg = &answer };
+        int r;
+
+        if (!body)
+                return err_set(e, -EINVAL, "the image's name is not UTF-8 text");
+        progress_init(&p);
+        r = api_request(c->api, &q, e);
+        if (r >= 0)
+                r = ndjson_finish(&answer, &result, e);
+        progress_clear(&p);
+        return r < 0 ? r : report(c, result, "pulled", e);
+}
+
+static const char *short_digest(const char *digest, char buf[static 20])
+{
+        const char *hex = str_after(digest, "sha256:");
+
+        (void) snprintf(buf, 20, "%.12s", hex ? hex : digest ? digest : "");
+        return buf;
+}
+
+static int add_image(struct table *t, const json_t *image)
+{
+        json_int_t bytes = json_integer_value(json_object_get(image, "sizeBytes"));
+        char digest[20], size[16];
+        const char *cells[] = {
+                jsonx_str(image, "reference"),
+                short_digest(jsonx_str(image, "digest"), digest),
+                size_text(bytes > 0 ? (uint64_t) bytes : 0, size),
+                jsonx_str(image, "createdAt"),
+                jsonx_str(image, "lastUsedAt"),
+                json_is_true(json_object_get(image, "public")) ? "yes" : "no",
+                json_is_true(json_object_get(image, "inUse")) ? "yes" : "no",
+        };
+
+        for (size_t i = 0; i < NELEM(cells); i++)
+                if (table_cell(t, cells[i]) < 0)
+                        return -ENOMEM;
+        return 0;
+}
+
+int cmd_image_ls(struct cli *c, struct err *e)
+{
+        static const char *const headers[] = { "REFERENCE", "DIGEST", "SIZE", "CREATED",
+                                               "LAST USED", "PUBLIC", "IN USE" };
+        AUTO(table_free) struct table *t = NULL;
+        AUTO(json_put) json_t *list = NULL;
+        struct api_request q = { .method = "GET", .path = "/v1/images", .ret_json = &list };
+        const json_t *image;
+        size_t i;
+        int r = api_request(c->api, &q, e);
+
+        if (r < 0)
+                return r;
+        if (!json_is_array(list))
+                return err_set(e, -EPROTO, "the API's answer has no list of images");
+        if (cli_json(c))
+                return out_json(list, e);
+        if (table_new(headers, NELEM(headers), &t) < 0)
+                return err_set(e, -ENOMEM, "out of memory");
+        json_array_foreach(list, i, image)
+        {
+                if (add_image(t, image) < 0)
+                        return err_set(e, -ENOMEM, "out of memory");
+        }
+        return table_print(t, e);
+}
+
+static int remove_one(struct cli *c, const char *reference, json_t *done, struct err *e)
+{
+        AUTO(strbuf_done) struct strbuf path = { 0 };
+        struct api_request q = { .method = "DELETE" };
+        int r;
+
+        strbuf_str(&path, "/v1/images");
+        api_path_add(&path, "reference", reference);
+        if (path.failed)
+                return err_set(e, -ENOMEM, "out of memory");
+        q.path = path.s;
+        r = api_request(c->api, &q, e);
+        if (r < 0)
+                return r;
+        if (!cli_json(c))
+                return out_printf(e, "image \"%s\" removed\n", reference);
+        return json_array_append_new(done, json_pack("{s:s,s:b}", "reference", reference,
+                                                     "removed", 1)) < 0 ?
+                       err_set(e, -ENOMEM, "out of memory") : 0;
+}
+
+int cmd_image_rm(struct cli *c, struct err *e)
+{
+        AUTO(json_put) json_t *done = json_array();
+        int status = 0, r;
+
+        for (size_t i = 0; i < c->n_operands; i++) {
+                struct err why = { 0 };
+
+                if (remove_one(c, c->operands[i], done, &why) >= 0)
+                        continue;
+                if (c->n_operands == 1)
+                        return err_copy(e, &why);
+                print_error(why.msg);
+                status = 1;
+        }
+        r = cli_json(c) ? out_json(c->n_operands == 1 ? json_array_get(done, 0) : done, e) : 0;
+        return r < 0 ? r : status;
+}

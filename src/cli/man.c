@@ -1,0 +1,175 @@
+/* man.c - the manual page, in mdoc(7), from the tables.  Runs in tensoronecli; text only. */
+#include "base/str.h"
+#include "cli/help.h"
+
+/* Text with roff's own characters made plain; a line never begins with a control character. */
+static void roff(const char *text, struct strbuf *b)
+{
+        bool start = true;
+
+        for (; *text; text++) {
+                if (start && (*text == '.' || *text == '\''))
+                        strbuf_str(b, "\\&");
+                start = *text == '\n';
+                switch (*text) {
+                case '\\':
+                        strbuf_str(b, "\\e");
+                        break;
+                case '-':
+                        strbuf_str(b, "\\-");
+                        break;
+                case '"':
+                        strbuf_str(b, "\\(dq");
+                        break;
+                case '~':
+                        strbuf_str(b, "\\(ti");
+                        break;
+                default:
+                        strbuf_char(b, *text);
+                }
+        }
+}
+
+/* Running text: lines broken between words below 79 columns, none of which begins with one of
+ * roff's control characters. */
+static void filled(const char *text, struct strbuf *b)
+{
+        AUTO(strbuf_done) struct strbuf line = { 0 };
+
+        while (*text) {
+                AUTO(strbuf_done) struct strbuf word = { 0 };
+                size_t n = strcspn(text, " ");
+                AUTO(free) char *plain = strndup(text, n);
+
+                roff(plain ? plain : "", &word);
+                if (line.len > 0 && line.len + 1 + word.len > 78) {
+                        strbuf_fmt(b, "%s\n", line.s);
+                        strbuf_drop_front(&line, line.len);
+                }
+                if (word.s)
+                        strbuf_fmt(&line, "%s%s", line.len > 0 ? " " : "", word.s);
+                text += n;
+                text += strspn(text, " ");
+        }
+        if (line.len > 0)
+                strbuf_fmt(b, "%s\n", line.s);
+}
+
+/* Sentences each begin a line of their own, as mdoc wants them; the first letter a capital. */
+static void sentences(const char *text, struct strbuf *b)
+{
+        AUTO(free) char *copy = strdup(text);
+        char *from = copy, *p;
+
+        if (!copy) {
+                b->failed = true;
+                return;
+        }
+        if (*from >= 'a' && *from <= 'z')
+                *from = (char) (*from - 'a' + 'A');
+        while ((p = strstr(from, ". ")) != NULL) {
+                p[1] = '\0';
+                filled(from, b);
+                from = p + 2;
+        }
+        filled(from, b);
+}
+
+/* @text as one quoted macro argument each, so that no word of it is read as a macro. */
+static void macro_words(const char *text, struct strbuf *b)
+{
+        strbuf_str(b, " \"");
+        roff(text, b);
+        strbuf_char(b, '"');
+}
+
+static void man_option(const struct option *o, struct strbuf *b)
+{
+        AUTO(strbuf_done) struct strbuf text = { 0 };
+
+        strbuf_str(b, ".It");
+        if (o->letter)
+                strbuf_fmt(b, " Fl %c ,", o->letter);
+        strbuf_fmt(b, " Fl Fl %s", o->name);
+        if (o->arg) {
+                strbuf_str(b, " Ar");
+                macro_words(o->arg, b);
+        }
+        strbuf_char(b, '\n');
+        strbuf_str(&text, o->help);
+        if (o->words)
+                strbuf_fmt(&text, "; one of: %s", o->words);
+        strbuf_char(&text, '.');
+        if (o->preset)
+                strbuf_fmt(&text, " The default is %s.", o->preset);
+        sentences(text.s ? text.s : "", b);
+}
+
+static void man_verb(const struct verb *v, struct strbuf *b)
+{
+        AUTO(strbuf_done) struct strbuf summary = { 0 };
+        char title[64];
+
+        strbuf_fmt(b, ".Ss %s\n.Nm\n.Cm %s\n", verb_title(v, title, sizeof title), title);
+        if (v->opts[0] != OPT_NONE)
+                strbuf_str(b, ".Op Ar option ...\n");
+        if (*v->operands) {
+                strbuf_str(b, ".Ar");
+                macro_words(v->operands, b);
+                strbuf_char(b, '\n');
+        }
+        strbuf_fmt(&summary, "%s.", v->summary);
+        strbuf_str(b, ".Pp\n");
+        sentences(summary.s ? summary.s : "", b);
+        if (v->detail)
+                sentences(v->detail, b);
+        if (v->opts[0] == OPT_NONE)
+                return;
+        strbuf_str(b, ".Bl -tag -width Ds\n");
+        for (const enum opt_id *o = v->opts; *o != OPT_NONE; o++)
+                man_option(&options[*o], b);
+        strbuf_str(b, ".El\n");
+}
+
+static void man_examples(struct strbuf *b)
+{
+        strbuf_str(b, ".Sh EXAMPLES\n.Bd -literal\n");
+        for (size_t i = 0; i < n_verbs; i++) {
+                if (verbs[i].hidden || !verbs[i].examples)
+                        continue;
+                roff(verbs[i].examples, b);
+                strbuf_char(b, '\n');
+        }
+        strbuf_str(b, ".Ed\n");
+}
+
+void man_page(struct strbuf *b)
+{
+        strbuf_str(b, ".\\\" Generated by " CLI_PROGRAM " man; do not edit.\n"
+                      ".Dd January 1, 2026\n.Dt TENSORONECLI 1\n.Os\n.Sh NAME\n.Nm " CLI_PROGRAM
+                      "\n.Nd rent and run GPU clusters through a TensorOne API\n"
+                      ".Sh SYNOPSIS\n.Nm\n.Ar command\n.Op Ar option ...\n.Op Ar operand ...\n"
+                      ".Sh DESCRIPTION\n"
+                      "Every command is a verb, most with a noun behind it.\n"
+                      "Where a cluster is asked for, its id will do, or a name that no other\n"
+                      "cluster has.\n"
+                      "These options work with every command:\n.Bl -tag -width Ds\n");
+        man_option(&options[OPT_OUTPUT], b);
+        man_option(&options[OPT_HELP], b);
+        strbuf_str(b, ".El\n.Sh COMMANDS\n");
+        for (size_t i = 0; i < n_verbs; i++)
+                if (!verbs[i].hidden)
+                        man_verb(&verbs[i], b);
+        strbuf_str(b, ".Sh ENVIRONMENT\n.Bl -tag -width Ds\n"
+                      ".It Ev TENSORONE_API_URL , Ev RUNPOD_API_URL\n"
+                      "The API's address, with or without\n.Pa /graphql .\n"
+                      "The first one that is set wins over the other and over the file.\n"
+                      ".It Ev TENSORONE_API_KEY , Ev RUNPOD_API_KEY\nThe key, likewise.\n"
+                      ".El\n.Sh FILES\n.Bl -tag -width Ds\n"
+                      ".It Pa \\(ti/.tensorone/config.toml\n"
+                      "Address and key as\n.Cm config\nsaved them.\n.El\n"
+                      ".Sh EXIT STATUS\n"
+                      "0 on success and 1 on any failure, with one line on standard error.\n"
+                      ".Cm exec\npasses on the exit status of the command.\n");
+        man_examples(b);
+}

@@ -1,0 +1,142 @@
+/* values.c - see values.h.  Runs in tensoronecli. */
+#include "cli/values.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/jsonx.h"
+#include "base/str.h"
+
+static json_t *value_of(const struct option *o, const struct opt_value *v)
+{
+        switch (o->kind) {
+        case OPT_KIND_BOOL:
+                return json_boolean(v->b);
+        case OPT_KIND_STR:
+                return json_string(v->s);
+        case OPT_KIND_INT:
+                return json_integer((json_int_t) v->n);
+        case OPT_KIND_FLOAT:
+                return json_real(v->f);
+        case OPT_KIND_NONE:
+        case OPT_KIND_LIST:
+        case OPT_KIND_COUNT:
+                break;
+        }
+        return NULL;
+}
+
+int values_json(const struct cli *c, const struct field_row *row, size_t n, bool given_only,
+                json_t *input, struct err *e)
+{
+        for (size_t i = 0; i < n; i++) {
+                const struct option *o = &options[row[i].opt];
+                const struct opt_value *v = &c->opt[row[i].opt];
+                json_t *j;
+
+                if (!v->given && (given_only || !o->preset))
+                        continue;
+                j = value_of(o, v);
+                if (!j && o->kind == OPT_KIND_STR)
+                        return err_set(e, -EINVAL, "--%s: not UTF-8 text", o->name);
+                if (json_object_set_new(input, row[i].field, j) < 0)
+                        return err_set(e, -ENOMEM, "out of memory");
+        }
+        return 0;
+}
+
+/* Length of the NAME when @s begins with "NAME=", else 0. */
+static size_t env_name(const char *s)
+{
+        static const char first[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_";
+        size_t n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789");
+
+        return n > 0 && strchr(first, *s) && s[n] == '=' ? n : 0;
+}
+
+bool values_is_env(const char *s)
+{
+        return env_name(s) > 0;
+}
+
+/* One use of the option, one or more variables. */
+static int add_env(const char *s, json_t *list, struct err *e)
+{
+        while (s) {
+                size_t name = env_name(s), len;
+                const char *value = s + name + 1, *comma = NULL;
+                json_t *pair;
+
+                if (name == 0)
+                        return err_set(e, -EINVAL, "wrong env value: \"%s\" is not KEY=VALUE", s);
+                for (comma = strchr(value, ','); comma && env_name(comma + 1) == 0;)
+                        comma = strchr(comma + 1, ',');
+                len = comma ? (size_t) (comma - value) : strlen(value);
+                pair = json_pack("{s:s%,s:s%}", "key", s, name, "value", value, len);
+                if (!pair)
+                        return err_set(e, -EINVAL, "wrong env value: %.*s: not UTF-8 text",
+                                       (int) name, s);
+                if (json_array_append_new(list, pair) < 0)
+                        return err_set(e, -ENOMEM, "out of memory");
+                s = comma ? comma + 1 : NULL;
+        }
+        return 0;
+}
+
+int values_env(const struct cli *c, enum opt_id id, json_t *input, struct err *e)
+{
+        AUTO(json_put) json_t *list = json_array();
+
+        if (!c->opt[id].given)
+                return 0;
+        for (char **p = c->opt[id].list; p && *p; p++) {
+                int r = add_env(*p, list, e);
+
+                if (r < 0)
+                        return r;
+        }
+        return json_object_set(input, "env", list) < 0 ? err_set(e, -ENOMEM, "out of memory") : 0;
+}
+
+int values_split(const char *list, char ***ret, struct err *e)
+{
+        AUTO(strv_free) char **v = calloc(1, sizeof *v);
+
+        if (!v)
+                return err_set(e, -ENOMEM, "out of memory");
+        for (const char *p = list; p && *p;) {
+                size_t n = strcspn(p, ","), skip = strspn(p, " \t"), len;
+                AUTO(free) char *word = NULL;
+
+                skip = skip > n ? n : skip;
+                len = n - skip;
+                while (len > 0 && (p[skip + len - 1] == ' ' || p[skip + len - 1] == '\t'))
+                        len--;
+                word = strndup(p + skip, len);
+                if (!word || (*word && strv_push(&v, word) < 0))
+                        return err_set(e, -ENOMEM, "out of memory");
+                p += n + (p[n] == ',');
+        }
+        *ret = TAKE(v);
+        return 0;
+}
+
+int values_ports(const struct cli *c, enum opt_id id, json_t *input, struct err *e)
+{
+        AUTO(strbuf_done) struct strbuf b = { 0 };
+
+        if (!c->opt[id].given)
+                return 0;
+        for (char **p = c->opt[id].list; p && *p; p++) {
+                AUTO(strv_free) char **words = NULL;
+                int r = values_split(*p, &words, e);
+
+                if (r < 0)
+                        return r;
+                for (char **w = words; *w; w++)
+                        strbuf_fmt(&b, "%s%s", b.len ? "," : "", *w);
+        }
+        if (b.failed || json_object_set_new(input, "ports", json_string(b.s ? b.s : "")) < 0)
+                return err_set(e, -EINVAL, "--ports: not UTF-8 text");
+        return 0;
+}

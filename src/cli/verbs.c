@@ -1,0 +1,178 @@
+/* verbs.c - every verb of tensoronecli, one row each.  Data, and the look-ups over it. */
+#include "cli/cli.h"
+
+#include <stdio.h>
+
+#include "base/str.h"
+
+#define OPTS(...) ((const enum opt_id[]){ __VA_ARGS__, OPT_NONE })
+#define NO_OPTS   ((const enum opt_id[]){ OPT_NONE })
+#define MANY      SIZE_MAX
+
+#define CREATE_OPTS                                                                                \
+        OPT_GPU_TYPE, OPT_IMAGE_NAME, OPT_NAME, OPT_CONTAINER_DISK, OPT_VOLUME_SIZE,               \
+                OPT_VOLUME_PATH, OPT_MEM, OPT_VCPU, OPT_GPU_COUNT, OPT_ARGS, OPT_ENV, OPT_PORTS,   \
+                OPT_COST, OPT_SECURE_CLOUD, OPT_COMMUNITY_CLOUD, OPT_TEMPLATE_ID,                  \
+                OPT_NETWORK_VOLUME, OPT_DATA_CENTER, OPT_START_SSH, OPT_COMPUTE_TYPE,              \
+                OPT_STOP_AFTER, OPT_TERMINATE_AFTER, OPT_WAIT
+
+#define CREATE_DETAIL                                                                              \
+        "With --templateId, what is not given on the command line comes from the template. Without " \
+        "--wait the command returns as soon as the resources are reserved; the image is then still " \
+        "being fetched."
+
+#define CREATE_EXAMPLE(form)                                                                       \
+        "tensoronecli create " form " --gpuType \"NVIDIA A100\" --imageName "                      \
+        "\"tensorone/llm-starter\" --containerDiskSize 20 --volumeSize 40 --mem 32 --args "        \
+        "\"python run.py\""
+
+const struct verb verbs[] = {
+        { .word = "config", .operands = "", .run = cmd_config,
+          .opts = OPTS(OPT_API_KEY, OPT_API_URL),
+          .summary = "save the API's address and the key",
+          .detail = "They are kept in ~/.tensorone/config.toml, readable by you alone. The "
+                    "environment variables TENSORONE_API_URL and TENSORONE_API_KEY, then "
+                    "RUNPOD_API_URL and RUNPOD_API_KEY, take precedence over the file. Without an "
+                    "option the command prints what is in use; the key itself is never printed.",
+          .examples = "tensoronecli config --apiUrl http://127.0.0.1:8080 --apiKey - < admin.key\n"
+                      "tensoronecli config" },
+        { .word = "create", .noun = "cluster", .operands = "", .needs_api = true,
+          .run = cmd_create, .opts = OPTS(CREATE_OPTS),
+          .summary = "create one cluster", .detail = CREATE_DETAIL,
+          .examples = CREATE_EXAMPLE("cluster") },
+        { .word = "create", .noun = "clusters", .operands = "", .needs_api = true,
+          .run = cmd_create, .opts = OPTS(CREATE_OPTS, OPT_CLUSTER_COUNT),
+          .summary = "create several clusters", .detail = CREATE_DETAIL,
+          .examples = CREATE_EXAMPLE("clusters") "\n"
+                      "tensoronecli create clusters --clusterCount 2 --gpuCount 0 --imageName "
+                      "docker.io/library/debian --args \"sleep infinity\" --wait" },
+        { .word = "get", .noun = "cluster", .alias = "clusters", .operands = "[CLUSTER]",
+          .max = 1, .complete = OPERAND_CLUSTER, .needs_api = true, .run = cmd_get,
+          .opts = OPTS(OPT_ALL_FIELDS), .summary = "list clusters, or show one",
+          .examples = "tensoronecli get clusters\ntensoronecli get cluster k3x9 -a\n"
+                      "tensoronecli get clusters -o json" },
+        { .word = "get", .noun = "cloud", .operands = "[GPUCOUNT]", .max = 1, .needs_api = true,
+          .run = cmd_get_cloud,
+          .opts = OPTS(OPT_CLOUD_COMMUNITY, OPT_CLOUD_SECURE, OPT_CLOUD_DISK, OPT_CLOUD_MEM,
+                       OPT_CLOUD_VCPU),
+          .summary = "list GPU types with free instances and their prices",
+          .examples = "tensoronecli get cloud\ntensoronecli get cloud 8 --mem 256" },
+        { .word = "start", .noun = "cluster", .alias = "clusters", .operands = "CLUSTER...",
+          .min = 1, .max = MANY, .complete = OPERAND_CLUSTER, .needs_api = true, .run = cmd_start,
+          .opts = OPTS(OPT_BID, OPT_RESUME_GPU_COUNT, OPT_WAIT),
+          .summary = "start stopped clusters",
+          .examples = "tensoronecli start cluster trainer --wait" },
+        { .word = "stop", .noun = "cluster", .alias = "clusters", .operands = "CLUSTER...",
+          .min = 1, .max = MANY, .complete = OPERAND_CLUSTER, .needs_api = true, .run = cmd_stop,
+          .opts = OPTS(OPT_WAIT), .summary = "stop clusters; volumes are kept",
+          .detail = "The main process gets SIGTERM and, ten seconds later, SIGKILL. The container "
+                    "disk is wiped.",
+          .examples = "tensoronecli stop cluster trainer" },
+        { .word = "restart", .noun = "cluster", .alias = "clusters", .operands = "CLUSTER...",
+          .min = 1, .max = MANY, .complete = OPERAND_CLUSTER, .needs_api = true,
+          .run = cmd_restart, .opts = OPTS(OPT_WAIT),
+          .summary = "stop clusters and start them again on the same host",
+          .examples = "tensoronecli restart cluster trainer" },
+        { .word = "remove", .noun = "cluster", .operands = "CLUSTER...", .min = 1, .max = MANY,
+          .complete = OPERAND_CLUSTER, .needs_api = true, .run = cmd_remove, .opts = NO_OPTS,
+          .summary = "remove clusters and their volumes for good",
+          .examples = "tensoronecli remove cluster trainer" },
+        { .word = "remove", .noun = "clusters", .operands = "NAME", .min = 1, .max = 1,
+          .complete = OPERAND_CLUSTER, .needs_api = true, .run = cmd_remove_named,
+          .opts = OPTS(OPT_CLUSTER_COUNT),
+          .summary = "remove clusters that have this name, as many as --clusterCount says",
+          .examples = "tensoronecli remove clusters worker --clusterCount 4" },
+        { .word = "logs", .operands = "CLUSTER", .min = 1, .max = 1, .complete = OPERAND_CLUSTER,
+          .needs_api = true, .run = cmd_logs,
+          .opts = OPTS(OPT_FOLLOW, OPT_TAIL, OPT_SINCE, OPT_TIMESTAMPS, OPT_STREAM),
+          .summary = "print what a cluster's main process wrote",
+          .examples = "tensoronecli logs -f --tail 100 trainer\n"
+                      "tensoronecli logs --since 10m --timestamps trainer" },
+        { .word = "exec", .operands = "CLUSTER -- COMMAND [ARGUMENT...]", .min = 1, .max = 1,
+          .complete = OPERAND_CLUSTER, .needs_api = true, .command = true, .run = cmd_exec,
+          .opts = OPTS(OPT_STDIN, OPT_TTY, OPT_EXEC_ENV, OPT_USER, OPT_CWD),
+          .summary = "run a command in a cluster",
+          .detail = "The exit status is the command's own; 128 plus the signal's number when a "
+                    "signal ended it. Without a terminal, SIGINT, SIGTERM and SIGHUP are passed "
+                    "on to the command.",
+          .examples = "tensoronecli exec trainer -- nvidia-smi\n"
+                      "tensoronecli exec -it trainer -- bash\n"
+                      "tar c data | tensoronecli exec -i trainer -- tar x -C /workspace" },
+        { .word = "image", .noun = "import", .operands = "NAME PATH", .min = 2, .max = 2,
+          .complete = OPERAND_FILE, .needs_api = true, .run = cmd_image_import,
+          .opts = OPTS(OPT_PUBLIC), .summary = "upload an image under a name of your own",
+          .detail = "PATH is an OCI layout or what docker save wrote, as a directory or as a tar "
+                    "archive; - reads a tar archive from standard input.",
+          .examples = "tensoronecli image import my/model:1 ./layout\n"
+                      "docker save my/model:1 | tensoronecli image import my/model:1 -" },
+        { .word = "image", .noun = "pull", .operands = "IMAGE", .min = 1, .max = 1,
+          .needs_api = true, .run = cmd_image_pull, .opts = OPTS(OPT_FORCE),
+          .summary = "fetch an image from its registry ahead of time",
+          .examples = "tensoronecli image pull docker.io/library/debian:12" },
+        { .word = "image", .noun = "ls", .alias = "list", .operands = "", .needs_api = true,
+          .run = cmd_image_ls, .opts = NO_OPTS, .summary = "list the images that are present",
+          .examples = "tensoronecli image ls" },
+        { .word = "image", .noun = "rm", .alias = "remove", .operands = "IMAGE...", .min = 1,
+          .max = MANY, .complete = OPERAND_IMAGE, .needs_api = true, .run = cmd_image_rm,
+          .opts = NO_OPTS, .summary = "remove images",
+          .examples = "tensoronecli image rm my/model:1" },
+        { .word = "template", .noun = "create", .operands = "NAME", .min = 1, .max = 1,
+          .needs_api = true, .run = cmd_template_create,
+          .opts = OPTS(OPT_IMAGE_NAME, OPT_CONTAINER_DISK, OPT_VOLUME_SIZE, OPT_VOLUME_PATH,
+                       OPT_ARGS, OPT_ENV, OPT_PORTS, OPT_START_SSH, OPT_PUBLIC),
+          .summary = "save a template for later clusters",
+          .examples = "tensoronecli template create chat --imageName tensorone/llm-starter "
+                      "--args \"python run.py\" --ports 8000/http" },
+        { .word = "template", .noun = "ls", .alias = "list", .operands = "", .needs_api = true,
+          .run = cmd_template_ls, .opts = NO_OPTS, .summary = "list templates",
+          .examples = "tensoronecli template ls" },
+        { .word = "template", .noun = "get", .operands = "TEMPLATE", .min = 1, .max = 1,
+          .needs_api = true, .run = cmd_template_get, .opts = NO_OPTS,
+          .summary = "show a template, by id or name",
+          .examples = "tensoronecli template get chat" },
+        { .word = "template", .noun = "rm", .alias = "remove", .operands = "TEMPLATE...",
+          .min = 1, .max = MANY, .needs_api = true, .run = cmd_template_rm, .opts = NO_OPTS,
+          .summary = "remove templates, by id or name",
+          .examples = "tensoronecli template rm chat" },
+        { .word = "version", .operands = "", .run = cmd_version, .opts = NO_OPTS,
+          .summary = "print the version" },
+        { .word = "completion", .operands = "bash|zsh|fish", .min = 1, .max = 1,
+          .complete = OPERAND_SHELL, .run = cmd_completion, .opts = NO_OPTS,
+          .summary = "print the completion script of a shell",
+          .examples = "tensoronecli completion bash > /etc/bash_completion.d/tensoronecli" },
+        { .word = "man", .operands = "", .hidden = true, .run = cmd_man, .opts = NO_OPTS,
+          .summary = "print the manual page" },
+        { .word = "__complete", .operands = "clusters|images", .min = 1, .max = 1, .hidden = true,
+          .run = cmd_complete, .opts = NO_OPTS,
+          .summary = "print words for the shell's completion" },
+};
+const size_t n_verbs = NELEM(verbs);
+
+const struct verb *verb_find(const char *word, const char *noun)
+{
+        for (size_t i = 0; i < n_verbs; i++) {
+                const struct verb *v = &verbs[i];
+
+                if (!str_eq(v->word, word))
+                        continue;
+                if (!v->noun || (noun && (str_eq(v->noun, noun) || str_eq(v->alias, noun))))
+                        return v;
+        }
+        return NULL;
+}
+
+const char *verb_title(const struct verb *v, char *buf, size_t len)
+{
+        (void) snprintf(buf, len, "%s%s%s", v->word, v->noun ? " " : "", v->noun ? v->noun : "");
+        return buf;
+}
+
+bool verb_takes(const struct verb *v, enum opt_id id)
+{
+        if (id == OPT_HELP || id == OPT_OUTPUT)
+                return true;
+        for (const enum opt_id *o = v->opts; *o != OPT_NONE; o++)
+                if (*o == id)
+                        return true;
+        return false;
+}

@@ -97,43 +97,55 @@ int plan_ports(const char *s, struct plan_port *ret, size_t max, struct err *e)
         return (int) n;
 }
 
+/* First components that belong to the system; below some of them people do keep data. */
+static const struct {
+        const char *name;
+        bool below_ok;
+} taken[] = {
+        { "proc", false }, { "sys", false },   { "dev", false },  { "etc", false },
+        { "bin", false },  { "sbin", false },  { "lib", false },  { "lib64", false },
+        { "boot", false }, { "run", true },    { "usr", true },   { "tmp", true },
+};
+
+static int mount_component(const char *field, const char *path, const char *p, size_t n,
+                           struct err *e)
+{
+        if (n == 0)
+                return err_set(e, -EINVAL, "%s: '%s' holds an empty name", field, path);
+        if (n > 255)
+                return err_set(e, -EINVAL, "%s: a name in it is over 255 bytes", field);
+        if ((n == 1 && p[0] == '.') || (n == 2 && p[0] == '.' && p[1] == '.'))
+                return err_set(e, -EINVAL, "%s: '%s' must not hold '.' or '..'", field, path);
+        return 0;
+}
+
 int plan_mount_path(const char *field, const char *path, struct err *e)
 {
-        static const char *const taken[] = { "/proc", "/sys",  "/dev", "/etc", "/run", "/bin",
-                                             "/sbin", "/lib",  "/lib64", "/usr", "/boot", "/tmp" };
+        const char *p = path;
+        size_t depth = 0, sys = NELEM(taken);
 
         if (str_empty(path) || path[0] != '/')
                 return err_set(e, -EINVAL, "%s: '%s' must be an absolute path such as /workspace",
                                field, path ? path : "");
-        if (path[1] == '\0')
+        while (*p && !(p[0] == '/' && p[1] == '\0')) { /* one slash at the end is fine */
+                size_t n = strcspn(++p, "/");
+                int r = mount_component(field, path, p, n, e);
+
+                if (r < 0)
+                        return r;
+                for (size_t i = 0; depth == 0 && i < NELEM(taken); i++)
+                        if (strlen(taken[i].name) == n && strncmp(p, taken[i].name, n) == 0)
+                                sys = i;
+                p += n;
+                depth++;
+        }
+        if (depth == 0)
                 return err_set(e, -EINVAL, "%s: the root directory itself cannot be a mount point",
                                field);
-        for (const char *p = path; *p; p += strcspn(p, "/")) {
-                size_t n;
-
-                while (*p == '/')
-                        p++;
-                n = strcspn(p, "/");
-                if (n > 255)
-                        return err_set(e, -EINVAL, "%s: a name in it is over 255 bytes", field);
-                if ((n == 1 && p[0] == '.') || (n == 2 && p[0] == '.' && p[1] == '.') ||
-                    (n == 0 && p[-1] == '/' && p - path > 1 && *p))
-                        return err_set(e, -EINVAL, "%s: '%s' must not hold '.' or '..'", field,
-                                       path);
-        }
-        for (size_t i = 0; i < NELEM(taken); i++) {
-                const char *rest = str_after(path, taken[i]);
-
-                if (!rest || (*rest && *rest != '/'))
-                        continue;
-                /* below /usr, /tmp and /run people do keep data; the rest is the system's */
-                if (*rest && strcmp(rest, "/") != 0 &&
-                    (str_eq(taken[i], "/usr") || str_eq(taken[i], "/tmp") ||
-                     str_eq(taken[i], "/run")))
-                        continue;
-                return err_set(e, -EINVAL, "%s: %s belongs to the system; choose another place such as /workspace",
-                               field, taken[i]);
-        }
+        if (sys < NELEM(taken) && (depth == 1 || !taken[sys].below_ok))
+                return err_set(e, -EINVAL,
+                               "%s: /%s belongs to the system; choose another place such as /workspace",
+                               field, taken[sys].name);
         return 0;
 }
 

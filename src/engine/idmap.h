@@ -14,3 +14,6 @@ int idmap_userns(uint32_t id_base, struct err *e);
 /* Give a detached mount (@mnt_fd, from open_tree or fsmount) that map.  Must come before the mount
  * is attached anywhere.  @attr_set: further MOUNT_ATTR_* such as MOUNT_ATTR_RDONLY. */
 int idmap_mount(int mnt_fd, int userns_fd, uint64_t attr_set, struct err *e);
+
+/* Write both maps of a process that waits in a fresh user namespace; @proc_dir is its /proc/PID. */
+int idmap_write(int proc_dir, uint32_t id_base);

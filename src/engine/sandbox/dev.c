@@ -1,0 +1,111 @@
+/* dev.c - a cluster's /dev.  Operation process, root on the host, before anything of the cluster
+ * runs.
+ *
+ * The tmpfs and its nodes are made here, with the host's rights, and handed on as a detached mount:
+ * nodes in a file system that belongs to the cluster's own user namespace would not open.  Fresh
+ * inodes per cluster, rather than the host's nodes bind-mounted, also mean that locks, watches and
+ * times on /dev/null are nothing that two clusters share.  What may be opened is up to the
+ * cluster's device rules; the caller has checked the inodes that further devices are copied from. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "engine/sandbox/sandbox_priv.h"
+
+static const struct dev_node {
+        const char *name;
+        unsigned major, minor;
+} base_nodes[] = {
+        { "null", 1, 3 },   { "zero", 1, 5 },    { "full", 1, 7 },
+        { "random", 1, 8 }, { "urandom", 1, 9 }, { "tty", 5, 0 },
+};
+
+static const char *const links[][2] = {
+        { "fd", "/proc/self/fd" },       { "stdin", "/proc/self/fd/0" },
+        { "stdout", "/proc/self/fd/1" }, { "stderr", "/proc/self/fd/2" },
+        { "ptmx", "pts/ptmx" },
+};
+
+static const struct dev_dir {
+        const char *name;
+        mode_t mode;
+} dirs[] = { { "pts", 0755 }, { "shm", 01777 }, { "mqueue", 01777 } };
+
+static int own(int dir, const char *name, uint32_t id)
+{
+        return fchownat(dir, name, id, id, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+static int node(int dir, const char *name, mode_t type, dev_t rdev, uint32_t id)
+{
+        if (mknodat(dir, name, type | 0666, rdev) < 0)
+                return -errno;
+        return own(dir, name, id);
+}
+
+static int base_content(int dir, uint32_t id, struct err *e)
+{
+        int r = 0;
+
+        for (size_t i = 0; i < NELEM(base_nodes) && r >= 0; i++)
+                r = node(dir, base_nodes[i].name, S_IFCHR,
+                         makedev(base_nodes[i].major, base_nodes[i].minor), id);
+        for (size_t i = 0; i < NELEM(links) && r >= 0; i++)
+                r = symlinkat(links[i][1], dir, links[i][0]) < 0 ? -errno
+                                                                 : own(dir, links[i][0], id);
+        for (size_t i = 0; i < NELEM(dirs) && r >= 0; i++)
+                r = mkdirat(dir, dirs[i].name, dirs[i].mode) < 0 ? -errno
+                                                                 : own(dir, dirs[i].name, id);
+        return r < 0 ? err_errno(e, r, "fill /dev") : 0;
+}
+
+/* "nvidia0" or one directory deep, "nvidia-caps/nvidia-cap1". */
+static int further(int dir, const struct sandbox_device *d, uint32_t id, struct err *e)
+{
+        const char *slash = strchr(d->name, '/');
+        char parent[64];
+        struct stat st;
+        int r;
+
+        if (fstat(d->fd, &st) < 0)
+                return err_errno(e, -errno, "device %s", d->name);
+        if (!S_ISCHR(st.st_mode) && !S_ISBLK(st.st_mode))
+                return err_set(e, -EINVAL, "device %s: not a device node", d->name);
+        if (d->name[0] == '.' || d->name[0] == '/' || strstr(d->name, "/."))
+                return err_set(e, -EINVAL, "device %s: not a name below /dev", d->name);
+        if (slash) {
+                r = snprintf(parent, sizeof parent, "%.*s", (int) (slash - d->name), d->name);
+                if (r >= (int) sizeof parent || strchr(slash + 1, '/'))
+                        return err_set(e, -EINVAL, "device %s: name too deep", d->name);
+                if (mkdirat(dir, parent, 0755) < 0 && errno != EEXIST)
+                        return err_errno(e, -errno, "device %s", d->name);
+        }
+        r = node(dir, d->name, st.st_mode & S_IFMT, st.st_rdev, id);
+        return r < 0 ? err_errno(e, r, "device %s", d->name) : 0;
+}
+
+int dev_make(const struct sandbox_spec *s, struct err *e)
+{
+        char id[16];
+        const char *const options[][2] = { { "mode", "0755" }, { "size", "1m" },
+                                           { "nr_inodes", "4096" }, { "uid", id },
+                                           { "gid", id }, { NULL, NULL } };
+        AUTO(fd) int dir = -EBADF;
+        mode_t mask;
+        int r;
+
+        (void) snprintf(id, sizeof id, "%u", s->id_base);
+        dir = mount_make("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, e);
+        if (dir < 0)
+                return dir;
+        mask = umask(0);
+        r = base_content(dir, s->id_base, e);
+        for (size_t i = 0; i < s->n_devices && r >= 0; i++)
+                r = further(dir, &s->devices[i], s->id_base, e);
+        (void) umask(mask);
+        return r < 0 ? r : fd_take(&dir);
+}

@@ -1,0 +1,207 @@
+/* first.c - the process that becomes the cluster's program: its first one, or one of an exec
+ * session.  A fork of the launcher; it has left the host's namespaces and, from its first line on,
+ * has no right outside its own.
+ *
+ * It is not dumpable, so that for an exec session nothing in the cluster can look into it while it
+ * still holds a copy of the engine's memory and descriptors; every descriptor above 2 closes on
+ * execve.  Any failure is told to the launcher as one sentence, and the process ends. */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/magic.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <linux/close_range.h>
+
+#include "base/fd.h"
+#include "base/str.h"
+#include "engine/sandbox/sandbox_priv.h"
+
+#define TTY_GID 5U
+
+/* Become id 0 of the cluster: until now we were the host's root without rights. */
+static int become_root(struct err *e)
+{
+        if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0 || setgroups(0, NULL) < 0)
+                return err_errno(e, -errno, "become root of the cluster");
+        if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+                return err_errno(e, -errno, "forbid core dumps");
+        return 0;
+}
+
+static int enter_group(const struct launch *l, struct err *e)
+{
+        int r;
+
+        if (!l->s->slice || l->s->slice->v2_dir >= 0)
+                return 0; /* clone3() put us there */
+        r = slice_enter_self(l->s->slice);
+        return r < 0 ? err_errno(e, r, "enter the cluster's group") : 0;
+}
+
+/* Start: namespaces are ours already, but for the view on the group, which follows the group. */
+static int setup_new(const struct launch *l, int *root, struct err *e)
+{
+        const struct sandbox_spec *s = l->s;
+        struct note n = { .type = NOTE_NONE };
+        int fd = -EBADF, r = enter_group(l, e);
+
+        if (r < 0)
+                return r;
+        if (unshare(CLONE_NEWCGROUP) < 0)
+                return err_errno(e, -errno, "cgroup namespace");
+        r = note_recv(l->report, &n, &fd);
+        if (r <= 0 || n.type != NOTE_GO)
+                return err_set(e, -EPIPE, "the launcher has ended");
+        r = become_root(e);
+        if (r < 0)
+                return r;
+        r = *root = mounts_setup(l, e);
+        if (r < 0)
+                return r;
+        if (sethostname(s->hostname, strlen(s->hostname)) < 0)
+                return err_errno(e, -errno, "set the host name");
+        return 0;
+}
+
+/* Exec session: we are in the cluster's pid namespace; join all its others. */
+static int setup_join(const struct launch *l, int *root, struct err *e)
+{
+        int r = enter_group(l, e);
+
+        if (r < 0)
+                return r;
+        if (setns(l->join, CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC |
+                                   CLONE_NEWUTS | CLONE_NEWCGROUP) < 0)
+                return err_errno(e, -errno, "join the cluster");
+        r = become_root(e);
+        if (r < 0)
+                return r;
+        r = *root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        return r < 0 ? err_errno(e, -errno, "open /") : 0;
+}
+
+/* A terminal of the cluster's own devpts; the master goes to the launcher.  In an exec session the
+ * tenant may have bent everything but mounts, so each step is checked. */
+static int open_tty(const struct launch *l, int root, const struct user *u, struct err *e)
+{
+        AUTO(fd) int pts = fd_open_beneath(root, "dev/pts", O_PATH | O_DIRECTORY, 0);
+        AUTO(fd) int master = -EBADF, slave = -EBADF;
+        struct note n = { .type = NOTE_PTY };
+        struct statfs fs;
+        struct stat st;
+        int unlock = 0;
+
+        if (pts < 0)
+                return err_errno(e, pts, "open /dev/pts");
+        if (fstatfs(pts, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC)
+                return err_set(e, -ENODEV, "/dev/pts is not what it should be");
+        master = openat(pts, "ptmx", O_RDWR | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC);
+        if (master < 0 || fstat(master, &st) < 0)
+                return err_errno(e, -errno, "open a terminal");
+        if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(5, 2))
+                return err_set(e, -ENODEV, "/dev/pts/ptmx is not what it should be");
+        if (ioctl(master, TIOCSPTLCK, &unlock) < 0)
+                return err_errno(e, -errno, "unlock the terminal");
+        slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+        if (slave < 0)
+                return err_errno(e, -errno, "open the terminal's other end");
+        if (fchown(slave, u->uid, TTY_GID) < 0 || ioctl(slave, TIOCSCTTY, 0) < 0)
+                return err_errno(e, -errno, "take the terminal");
+        for (int i = 0; i < 3; i++)
+                if (dup2(slave, i) < 0)
+                        return err_errno(e, -errno, "terminal as descriptor %d", i);
+        return note_send(l->report, &n, master) < 0
+                       ? err_set(e, -EPIPE, "the launcher has ended")
+                       : 0;
+}
+
+/* Pipes belong to the program's user, so that it can open /dev/stdout again. */
+static int open_pipes(const struct launch *l, const struct user *u, struct err *e)
+{
+        for (int i = 0; i < 3; i++) {
+                if (fchown(l->io[i], u->uid, u->gid) < 0)
+                        return err_errno(e, -errno, "hand over the pipes");
+                if (dup2(l->io[i], i) < 0)
+                        return err_errno(e, -errno, "pipe as descriptor %d", i);
+        }
+        return 0;
+}
+
+/* By descriptor, so that it is what was checked, and inside, so that getcwd() can name it. */
+static int enter_cwd(int root, const char *path, struct err *e)
+{
+        const char *cwd = str_empty(path) ? "/" : path;
+        char buf[PATH_MAX];
+        AUTO(fd) int fd = root_mkdirs(root, cwd, 0755);
+
+        if (fd < 0)
+                return err_errno(e, fd, "working directory %s", cwd);
+        if (fchdir(fd) < 0)
+                return err_errno(e, -errno, "working directory %s", cwd);
+        if (syscall(SYS_getcwd, buf, sizeof buf) < 0 || buf[0] != '/')
+                return err_set(e, -EXDEV, "working directory %s lies outside", cwd);
+        return 0;
+}
+
+static int add_home(char ***env, char *const *from, const struct user *u, struct err *e)
+{
+        *env = strv_dup(from);
+        if (!*env || (!strv_env_get(*env, "HOME") && strv_env_set(env, "HOME", u->home) < 0))
+                return err_set(e, -ENOMEM, "environment: out of memory");
+        return 0;
+}
+
+static int run(struct launch *l, struct err *e)
+{
+        const struct sandbox_spec *s = l->s;
+        AUTO(fd) int root = -EBADF;
+        AUTO(strv_free) char **env = NULL;
+        struct note n = { .type = NOTE_EXEC };
+        struct user u;
+        int r;
+
+        if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || setsid() < 0)
+                return err_errno(e, -errno, "new session");
+        (void) umask(022);
+        r = l->join < 0 ? setup_new(l, &root, e) : setup_join(l, &root, e);
+        if (r >= 0)
+                r = user_resolve(root, s->user, &u, e);
+        if (r >= 0)
+                r = enter_cwd(root, s->cwd, e);
+        if (r >= 0)
+                r = add_home(&env, s->env, &u, e);
+        if (r >= 0)
+                r = s->tty ? open_tty(l, root, &u, e) : open_pipes(l, &u, e);
+        if (r >= 0)
+                r = confine_limits(s, e);
+        if (r >= 0 && syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
+                r = err_errno(e, -errno, "close_range");
+        if (r >= 0)
+                r = confine_rights(l, &u, e);
+        if (r >= 0 && note_send(l->report, &n, -EBADF) < 0)
+                r = err_set(e, -EPIPE, "the launcher has ended");
+        return r < 0 ? r : confine_exec(s->argv, env, e);
+}
+
+_Noreturn void first_run(struct launch *l)
+{
+        struct note n = { .type = NOTE_ERROR };
+        int r = run(l, &n.err);
+
+        n.err.code = r;
+        (void) note_send(l->report, &n, -EBADF);
+        _exit(127);
+}

@@ -1,0 +1,108 @@
+/* masks.c - what of /proc and /sys is hidden or read-only.  First process, before any program of
+ * the cluster runs, so nothing can move underneath.
+ *
+ * Both trees are mounts that we made a moment ago and whose type has been checked; rows are opened
+ * beneath them without following links, and what covers a row is a node checked to be /dev/null or
+ * a tmpfs made here.  Nothing from the image takes part. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "engine/sandbox/sandbox_priv.h"
+
+enum mask_kind { MASK_NONE, MASK_HIDE, MASK_RDONLY, MASK_KIND_COUNT };
+
+struct mask {
+        enum mask_kind kind;
+        const char *path;
+};
+
+static const struct mask proc_masks[] = {
+        { MASK_HIDE, "acpi" },
+        { MASK_HIDE, "asound" },
+        { MASK_HIDE, "interrupts" }, /* key strokes and other tenants' traffic can be timed by it */
+        { MASK_HIDE, "kcore" },
+        { MASK_HIDE, "keys" },
+        { MASK_HIDE, "latency_stats" },
+        { MASK_HIDE, "sched_debug" },
+        { MASK_HIDE, "scsi" },
+        { MASK_HIDE, "timer_list" },
+        { MASK_HIDE, "timer_stats" },
+        { MASK_HIDE, "sysrq-trigger" },
+        { MASK_RDONLY, "bus" },
+        { MASK_RDONLY, "fs" },
+        { MASK_RDONLY, "irq" },
+        { MASK_RDONLY, "sys" },
+};
+
+static const struct mask sys_masks[] = {
+        { MASK_HIDE, "firmware" },
+        { MASK_HIDE, "devices/virtual/powercap" }, /* power readings leak what others compute */
+};
+
+/* A detached mount that covers @at: the tree itself made read-only, or something empty. */
+static int cover(enum mask_kind kind, int at, bool is_dir, int null, int *empty, struct err *e)
+{
+        const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH;
+        static const char *const options[][2] = { { "mode", "0555" }, { "nr_inodes", "2" },
+                                                  { NULL, NULL } };
+        AUTO(fd) int fd = -EBADF;
+        int r;
+
+        if (kind == MASK_RDONLY) {
+                fd = open_tree(at, "", flags);
+        } else if (!is_dir) {
+                fd = open_tree(null, "", flags);
+        } else if (*empty < 0) {
+                fd = mount_make("tmpfs", options,
+                                MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
+                                        MOUNT_ATTR_NOEXEC,
+                                e);
+                if (fd < 0)
+                        return fd;
+                *empty = dup(fd); /* further directories get clones of it, once it is attached */
+        } else {
+                fd = open_tree(*empty, "", flags);
+        }
+        if (fd < 0)
+                return err_errno(e, -errno, "clone a mount");
+        r = kind == MASK_RDONLY ? mount_restrict(fd, MOUNT_ATTR_RDONLY, e) : 0;
+        return r < 0 ? r : fd_take(&fd);
+}
+
+static int apply(const struct mask *m, int tree, int null, int *empty, struct err *e)
+{
+        AUTO(fd) int at = fd_open_beneath(tree, m->path, O_PATH, 0);
+        AUTO(fd) int mnt = -EBADF;
+        struct stat st;
+
+        if (at == -ENOENT)
+                return 0; /* not in this kernel */
+        if (at < 0)
+                return err_errno(e, at, "open");
+        if (fstat(at, &st) < 0)
+                return err_errno(e, -errno, "stat");
+        mnt = cover(m->kind, at, S_ISDIR(st.st_mode), null, empty, e);
+        return mnt < 0 ? mnt : mount_attach(mnt, at, "", e);
+}
+
+int masks_apply(int proc, int sys, int null, struct err *e)
+{
+        AUTO(fd) int empty = -EBADF;
+        int r = 0;
+
+        for (size_t i = 0; i < NELEM(proc_masks) && r >= 0; i++) {
+                r = apply(&proc_masks[i], proc, null, &empty, e);
+                if (r < 0)
+                        return err_wrap(e, r, "mask /proc/%s", proc_masks[i].path);
+        }
+        for (size_t i = 0; i < NELEM(sys_masks) && r >= 0; i++) {
+                r = apply(&sys_masks[i], sys, null, &empty, e);
+                if (r < 0)
+                        return err_wrap(e, r, "mask /sys/%s", sys_masks[i].path);
+        }
+        return 0;
+}

@@ -1,0 +1,206 @@
+/* mounts.c - what the cluster's program sees below /.  First process, root of its own user
+ * namespace and nobody outside it.
+ *
+ * Order matters: procfs (and a sysfs of ours) can only be made while the host's are still in the
+ * mount namespace, because the kernel shows no more than what was visible before.  Then the root is
+ * switched and the host's tree let go; only from there on are names looked up that an image can
+ * hold.  Everything is attached by descriptor; /proc, /sys and /dev must be real directories. */
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "engine/sandbox/sandbox_priv.h"
+
+#define ATTR_PSEUDO (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+
+int mount_make(const char *type, const char *const (*options)[2], unsigned attrs, struct err *e)
+{
+        AUTO(fd) int fs = fsopen(type, FSOPEN_CLOEXEC);
+        int r = fs < 0 ? -1 : 0, mnt;
+
+        for (; r >= 0 && options && (*options)[0]; options++)
+                r = fsconfig(fs, (*options)[1] ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG,
+                             (*options)[0], (*options)[1], 0);
+        if (r >= 0)
+                r = fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+        mnt = r < 0 ? -1 : fsmount(fs, FSMOUNT_CLOEXEC, attrs);
+        return mnt < 0 ? err_errno(e, -errno, "make a %s", type) : mnt;
+}
+
+int mount_restrict(int mnt, uint64_t attrs, struct err *e)
+{
+        struct mount_attr attr = { .attr_set = attrs };
+
+        if (mount_setattr(mnt, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0)
+                return err_errno(e, -errno, "restrict a mount");
+        return 0;
+}
+
+int mount_attach(int mnt, int dir, const char *path, struct err *e)
+{
+        unsigned flags = MOVE_MOUNT_F_EMPTY_PATH | (*path ? 0 : MOVE_MOUNT_T_EMPTY_PATH);
+
+        if (move_mount(mnt, "", dir, path, flags) < 0)
+                return err_errno(e, -errno, "attach a mount%s%s", *path ? " at " : "", path);
+        return 0;
+}
+
+/* A directory of the image's that we mount on: real, no link, made when missing. */
+static int mountpoint(int root, const char *name, struct err *e)
+{
+        int fd = fd_open_beneath(root, name, O_PATH | O_DIRECTORY, 0);
+
+        if (fd == -ENOENT && mkdirat(root, name, 0755) == 0)
+                fd = fd_open_beneath(root, name, O_PATH | O_DIRECTORY, 0);
+        if (fd == -ELOOP || fd == -ENOTDIR)
+                return err_set(e, fd, "image: /%s is not a directory of its own", name);
+        return fd < 0 ? err_errno(e, fd, "image: /%s", name) : fd;
+}
+
+static int attach_at(int mnt, int root, const char *name, struct err *e)
+{
+        AUTO(fd) int at = mountpoint(root, name, e);
+
+        return at < 0 ? at : mount_attach(mnt, at, "", e);
+}
+
+/* @mnt becomes / and the host's tree goes away, so that no descriptor-less way leads back. */
+static int switch_root(int mnt, struct err *e)
+{
+        int r = mount_restrict(mnt, MOUNT_ATTR_NODEV, e);
+
+        if (r >= 0)
+                r = mount_attach(mnt, AT_FDCWD, "/", e);
+        if (r < 0)
+                return err_wrap(e, r, "root");
+        if (fchdir(mnt) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
+                return err_errno(e, -errno, "switch the root");
+        if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+                return err_errno(e, -errno, "let the host's root go");
+        return 0;
+}
+
+static int dev_mounts(const struct launch *l, int root, struct err *e)
+{
+        char size[32];
+        static const char *const pts_options[][2] = { { "newinstance", NULL },
+                                                      { "ptmxmode", "0666" },
+                                                      { "mode", "0620" },
+                                                      { "gid", "5" },
+                                                      { NULL, NULL } };
+        const char *const shm_options[][2] = { { "mode", "1777" }, { "size", size },
+                                               { NULL, NULL } };
+        const struct {
+                const char *type, *name;
+                const char *const (*options)[2];
+                unsigned attrs;
+        } rows[] = {
+                { "devpts", "pts", pts_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC },
+                { "tmpfs", "shm", shm_options, ATTR_PSEUDO },
+                { "mqueue", "mqueue", NULL, ATTR_PSEUDO },
+        };
+        int r = attach_at(l->dev, root, "dev", e);
+
+        (void) snprintf(size, sizeof size, "%llu", (unsigned long long) l->s->shm_bytes);
+        for (size_t i = 0; i < NELEM(rows) && r >= 0; i++) {
+                AUTO(fd) int mnt = mount_make(rows[i].type, rows[i].options, rows[i].attrs, e);
+
+                r = mnt < 0 ? mnt : mount_attach(mnt, l->dev, rows[i].name, e);
+        }
+        return r < 0 ? err_wrap(e, r, "/dev") : 0;
+}
+
+/* The cluster's own view of its group.  Only on v2: the v1 hierarchies would cost a mount each, and
+ * programs that read limits there have the same numbers from nproc and sysinfo's cgroup files. */
+static int cgroup_mount(const struct launch *l, int sys, struct err *e)
+{
+        static const char *const options[][2] = { { "nsdelegate", NULL }, { NULL, NULL } };
+        AUTO(fd) int mnt = -EBADF;
+
+        if (!l->s->slice || l->s->slice->v2_dir < 0)
+                return 0;
+        mnt = mount_make("cgroup2", options + 1, ATTR_PSEUDO | MOUNT_ATTR_RDONLY, e);
+        return mnt < 0 ? mnt : mount_attach(mnt, sys, "fs/cgroup", e);
+}
+
+/* A node that really is /dev/null: what masks are made of. */
+static int open_null(int dev, struct err *e)
+{
+        AUTO(fd) int fd = fd_open_beneath(dev, "null", O_PATH, 0);
+        struct stat st;
+
+        if (fd < 0)
+                return err_errno(e, fd, "/dev/null");
+        if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+                return err_set(e, -ENODEV, "/dev/null is not the null device");
+        return fd_take(&fd);
+}
+
+static int check_magic(int fd, long magic, const char *what, struct err *e)
+{
+        struct statfs fs;
+
+        if (fstatfs(fd, &fs) < 0)
+                return err_errno(e, -errno, "%s", what);
+        if (fs.f_type != magic)
+                return err_set(e, -EINVAL, "%s is not what it should be", what);
+        return 0;
+}
+
+static int kernel_mounts(const struct launch *l, int root, int proc, int sys, struct err *e)
+{
+        AUTO(fd) int null = -EBADF;
+        int r = check_magic(proc, PROC_SUPER_MAGIC, "/proc", e);
+
+        if (r >= 0)
+                r = check_magic(sys, SYSFS_MAGIC, "/sys", e);
+        if (r >= 0)
+                r = mount_restrict(sys, ATTR_PSEUDO | MOUNT_ATTR_RDONLY, e);
+        if (r >= 0)
+                r = attach_at(sys, root, "sys", e);
+        if (r >= 0)
+                r = cgroup_mount(l, sys, e);
+        if (r >= 0)
+                r = attach_at(proc, root, "proc", e);
+        if (r < 0)
+                return r;
+        null = open_null(l->dev, e);
+        return null < 0 ? null : masks_apply(proc, sys, null, e);
+}
+
+int mounts_setup(const struct launch *l, struct err *e)
+{
+        const struct sandbox_spec *s = l->s;
+        AUTO(fd) int proc = mount_make("proc", NULL, ATTR_PSEUDO, e);
+        AUTO(fd) int own_sys = -EBADF;
+        AUTO(fd) int root = -EBADF;
+        int sys = s->sysfs_mnt, r;
+
+        if (proc < 0)
+                return proc;
+        if (sys < 0) /* a namespace of our own; otherwise only its owner can show its devices */
+                sys = own_sys = mount_make("sysfs", NULL, ATTR_PSEUDO | MOUNT_ATTR_RDONLY, e);
+        if (sys < 0)
+                return sys;
+        r = switch_root(s->root_mnt, e);
+        if (r < 0)
+                return r;
+        root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (root < 0)
+                return err_errno(e, -errno, "open /");
+        r = dev_mounts(l, root, e);
+        if (r >= 0)
+                r = kernel_mounts(l, root, proc, sys, e);
+        for (size_t i = 0; i < s->n_binds && r >= 0; i++)
+                r = root_bind(root, &s->binds[i], e);
+        for (size_t i = 0; i < s->n_files && r >= 0; i++)
+                r = root_write_file(root, &s->files[i], e);
+        return r < 0 ? r : fd_take(&root);
+}

@@ -1,0 +1,91 @@
+/* sandbox_priv.h - what the files of this folder share.
+ *
+ * Three processes take part, each a fork of the one before:
+ *   operation   sandbox_start() / sandbox_exec(), root on the host        launch.c
+ *   launcher    becomes vmm-monitor; in the monitor's group               launch.c
+ *   first       becomes the cluster's program; in its namespaces          first.c and all others
+ * They talk in notes over two socket pairs: first <-> launcher <-> operation. */
+#pragma once
+#include <limits.h>
+
+#include "engine/sandbox/filter.h"
+#include "engine/sandbox/sandbox.h"
+
+#define SANDBOX_IDS 65536U
+
+struct launch {
+        const struct sandbox_spec *s;
+        int join;          /* pidfd of a running first process: an exec session; else -EBADF */
+        int program;       /* O_PATH on vmm-monitor */
+        int up;            /* launcher's way to the operation */
+        int report;        /* first's way to the launcher */
+        int dev;           /* detached /dev; not with join */
+        int io[3];         /* the program's stdin, stdout, stderr; without a tty */
+        int monitor_io[3]; /* their other ends; [0] alone is the pty's master with a tty */
+        const struct filter *filter;
+};
+
+/* ---- notes (launch.c) */
+enum note_type {
+        NOTE_NONE,
+        NOTE_CHILD, /* launcher -> operation: pid, pidfd */
+        NOTE_GO,    /* launcher -> first: your id map is in place */
+        NOTE_PTY,   /* first -> launcher: master of its terminal */
+        NOTE_EXEC,  /* first -> launcher: execve comes next; an end of file then is its success */
+        NOTE_ERROR  /* outwards: err says why nothing was started */
+};
+struct note {
+        enum note_type type;
+        pid_t pid;
+        struct err err;
+};
+int note_send(int sock, const struct note *n, int fd); /* @fd -EBADF: none */
+/* 1, 0 at the end, or a negative errno; *@fd receives a descriptor or -EBADF. */
+int note_recv(int sock, struct note *n, int *fd);
+
+/* ---- first.c: never returns */
+_Noreturn void first_run(struct launch *l);
+
+/* ---- dev.c: operation process, host root */
+int dev_make(const struct sandbox_spec *s, struct err *e); /* detached tmpfs with nodes */
+
+/* ---- mounts.c: first process, root of its user namespace */
+/* Everything below / in place and nothing of the host in sight; returns an O_PATH descriptor on /. */
+int mounts_setup(const struct launch *l, struct err *e);
+/* fsopen, options ("key", "value" or NULL for a flag; ended by NULL), fsmount: a detached mount. */
+int mount_make(const char *type, const char *const (*options)[2], unsigned attrs, struct err *e);
+int mount_restrict(int mnt, uint64_t attrs, struct err *e);
+int mount_attach(int mnt, int dir, const char *path, struct err *e); /* @path "" is @dir itself */
+
+/* ---- masks.c: @proc and @sys are our own fresh mounts, @null a node of our own /dev */
+int masks_apply(int proc, int sys, int null, struct err *e);
+
+/* ---- rootfs.c: paths inside the new root, resolved as the program would */
+/* Directory @path (absolute), made with its parents when missing; O_PATH descriptor. */
+int root_mkdirs(int root, const char *path, mode_t mode);
+int root_write_file(int root, const struct sandbox_file *f, struct err *e);
+int root_bind(int root, const struct sandbox_bind *b, struct err *e);
+
+/* ---- user.c */
+#define USER_GROUPS_MAX 256U
+struct user {
+        uid_t uid;
+        gid_t gid;
+        size_t n_groups;
+        gid_t groups[USER_GROUPS_MAX];
+        char home[256];
+};
+/* @passwd and @group are the files' contents, NULL when missing.  @spec NULL or "": root. */
+int user_parse(const char *passwd, const char *group, const char *spec, struct user *ret,
+               struct err *e);
+int user_resolve(int root, const char *spec, struct user *ret, struct err *e);
+
+/* ---- confine.c: the ladder down, in this order */
+int confine_limits(const struct sandbox_spec *s, struct err *e);
+int confine_rights(const struct launch *l, const struct user *u, struct err *e);
+/* execve with a PATH look-up as execvp() does it; comes back only with an error. */
+int confine_exec(char *const *argv, char *const *env, struct err *e);
+/* Default actions and an empty mask. */
+void confine_signals(void);
+/* A process without any capability, now and by execve; for the monitor. */
+int confine_monitor(uint32_t uid, struct err *e);

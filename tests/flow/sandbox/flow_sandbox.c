@@ -1,0 +1,214 @@
+/* flow_sandbox.c - start one sandbox as a JSON order on stdin says, run further programs in it, and
+ * print what became of them as JSON.  Driven by tests/flow/test_sandbox.py; root.
+ *
+ * Order: { "tree": DIR with layers, "layers": [names], "libexec": DIR, "upper": DIR or null (tmpfs),
+ *          "id_base": N, "shared_net": bool, "slice": NAME or null,
+ *          "run": PROGRAM, "exec": [PROGRAM...] }
+ * PROGRAM: { "argv": [], "env": [], "user", "cwd", "tty", "new_privs", "nofile" } and, for run,
+ *          "hostname", "files": {target: content}, "binds": {target: host directory or file},
+ *          "devices": {name: host node}.
+ * Answer: { "run": {"r", "err", "output", "init", "monitor"}, "exec": [ ... ] } */
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/str.h"
+#include "engine/idmap.h"
+#include "engine/sandbox/sandbox.h"
+
+#define MAX 16
+#define DIE(...)                                                                                   \
+        do {                                                                                       \
+                (void) fprintf(stderr, __VA_ARGS__);                                               \
+                (void) fputc('\n', stderr);                                                        \
+                exit(2);                                                                           \
+        } while (0)
+
+static const char *text(const json_t *o, const char *key)
+{
+        return json_string_value(json_object_get(o, key));
+}
+
+static char **strings(const json_t *a)
+{
+        char **v = calloc(json_array_size(a) + 1, sizeof *v);
+        size_t i;
+        json_t *s;
+
+        json_array_foreach(a, i, s)
+                v[i] = str_dup(json_string_value(s));
+        return v;
+}
+
+static int idmapped(const char *path, int userns)
+{
+        struct err e;
+        int fd = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+        if (fd < 0)
+                DIE("open_tree %s: %s", path, strerror(errno));
+        if (idmap_mount(fd, userns, 0, &e) < 0)
+                DIE("%s: %s", path, e.msg);
+        return fd;
+}
+
+static int tmpfs(int userns)
+{
+        struct err e;
+        int fs = fsopen("tmpfs", FSOPEN_CLOEXEC), fd;
+
+        if (fs < 0 || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+                DIE("tmpfs: %s", strerror(errno));
+        fd = fsmount(fs, FSMOUNT_CLOEXEC, 0);
+        if (fd < 0 || idmap_mount(fd, userns, 0, &e) < 0)
+                DIE("tmpfs: %s", fd < 0 ? strerror(errno) : e.msg);
+        return fd;
+}
+
+static void program(struct sandbox_spec *s, const json_t *p)
+{
+        s->argv = strings(json_object_get(p, "argv"));
+        s->env = strings(json_object_get(p, "env"));
+        s->user = text(p, "user");
+        s->cwd = text(p, "cwd");
+        s->tty = json_is_true(json_object_get(p, "tty"));
+        s->new_privs = json_is_true(json_object_get(p, "new_privs"));
+        s->nofile = (uint64_t) json_integer_value(json_object_get(p, "nofile"));
+        s->status_fd = memfd_create("status", MFD_CLOEXEC);
+}
+
+static void first_only(struct sandbox_spec *s, const json_t *p, int userns)
+{
+        static struct sandbox_file files[MAX];
+        static struct sandbox_bind binds[MAX];
+        static struct sandbox_device devices[MAX];
+        const char *key;
+        json_t *v;
+
+        json_object_foreach(json_object_get(p, "files"), key, v)
+                files[s->n_files++] = (struct sandbox_file){ key, json_string_value(v), 0644 };
+        json_object_foreach(json_object_get(p, "binds"), key, v)
+                binds[s->n_binds++] = (struct sandbox_bind){ idmapped(json_string_value(v), userns),
+                                                             key };
+        json_object_foreach(json_object_get(p, "devices"), key, v)
+                devices[s->n_devices++] = (struct sandbox_device){
+                        key, open(json_string_value(v), O_PATH | O_CLOEXEC)
+                };
+        s->files = files;
+        s->binds = binds;
+        s->devices = devices;
+        s->hostname = text(p, "hostname") ? text(p, "hostname") : "box";
+        s->shm_bytes = 8 << 20;
+}
+
+/* Wait for the monitor, at most @ms; then everything is killed. */
+static json_t *collect(struct sandbox_proc *p, int status, int ms)
+{
+        struct pollfd w = { .fd = p->monitor_pidfd, .events = POLLIN };
+        char buf[65536];
+        ssize_t n;
+
+        if (poll(&w, 1, ms) <= 0) {
+                (void) syscall(SYS_pidfd_send_signal, p->init_pidfd, SIGKILL, NULL, 0);
+                if (poll(&w, 1, 2000) <= 0)
+                        (void) syscall(SYS_pidfd_send_signal, p->monitor_pidfd, SIGKILL, NULL, 0);
+        }
+        (void) waitid(P_PIDFD, (id_t) p->monitor_pidfd, &(siginfo_t){ 0 }, WEXITED);
+        n = pread(status, buf, sizeof buf - 1, 0);
+        return json_stringn_nocheck(buf, n > 0 ? (size_t) n : 0);
+}
+
+static json_t *answer(int r, const struct err *e, const struct sandbox_proc *p)
+{
+        return json_pack("{s:i, s:s, s:i, s:i}", "r", r, "err", r < 0 ? e->msg : "", "init",
+                         r < 0 ? 0 : (int) p->init, "monitor", r < 0 ? 0 : (int) p->monitor);
+}
+
+int main(void)
+{
+        json_error_t je;
+        json_t *o = json_loadf(stdin, 0, &je), *out = json_object(), *list = json_array(), *x, *a;
+        struct sandbox_spec s = { .cluster = "testbox", .netns = -EBADF, .sysfs_mnt = -EBADF };
+        struct slice_enter none = { .v2_dir = -EBADF };
+        struct slice_host *host = NULL;
+        struct slice_enter enter = none;
+        struct sandbox_proc p = { 0 };
+        struct err e = { 0 };
+        int userns, upper, lower, r;
+        const char *group;
+        char **layers;
+        size_t i;
+
+        if (!o)
+                DIE("order: %s", je.text);
+        s.id_base = (uint32_t) json_integer_value(json_object_get(o, "id_base"));
+        s.monitor_uid = s.id_base - 1;
+        s.libexec = text(o, "libexec");
+        s.listen_fd = s.log_fd[0] = s.log_fd[1] = -EBADF;
+        s.slice = s.monitor_slice = &none;
+        userns = idmap_userns(s.id_base, &e);
+        if (userns < 0)
+                DIE("%s", e.msg);
+        group = text(o, "slice");
+        if (group) {
+                struct slice_limits l = { .memory_bytes = 256 << 20, .pids = 64 };
+
+                if (slice_host_open(group, 0, &host, &e) < 0 ||
+                    slice_create(host, "box", &l, &e) < 0 ||
+                    slice_enter_open(host, "box", &enter, &e) < 0)
+                        DIE("%s", e.msg);
+                s.slice = &enter;
+        }
+        lower = idmapped(text(o, "tree"), userns);
+        upper = text(o, "upper") ? idmapped(text(o, "upper"), userns) : tmpfs(userns);
+        layers = strings(json_object_get(o, "layers"));
+        s.root_mnt = sandbox_overlay(lower, (const char *const *) layers, strv_len(layers), upper, &e);
+        if (s.root_mnt < 0)
+                DIE("overlay: %s", e.msg);
+        if (json_is_true(json_object_get(o, "keep_fds"))) /* must not be seen inside */
+                (void) open("/etc", O_RDONLY | O_DIRECTORY);
+        program(&s, json_object_get(o, "run"));
+        first_only(&s, json_object_get(o, "run"), userns);
+        r = sandbox_start(&s, &p, &e);
+        a = answer(r, &e, &p);
+        (void) json_object_set_new(out, "run", a);
+        (void) json_object_set_new(out, "exec", list);
+        json_array_foreach(json_object_get(o, "exec"), i, x) {
+                struct sandbox_spec t = s;
+                struct sandbox_proc q = { 0 };
+                int rx;
+
+                if (r < 0)
+                        break;
+                program(&t, x);
+                rx = sandbox_exec(&t, p.init_pidfd, &q, &e);
+                a = answer(rx, &e, &q);
+                if (rx >= 0)
+                        (void) json_object_set_new(a, "output", collect(&q, t.status_fd, 10000));
+                (void) json_array_append_new(list, a);
+                sandbox_proc_done(&q);
+        }
+        if (r >= 0) {
+                if (json_array_size(list) > 0) /* it only waits for us */
+                        (void) syscall(SYS_pidfd_send_signal, p.init_pidfd, SIGKILL, NULL, 0);
+                (void) json_object_set_new(json_object_get(out, "run"), "output",
+                                           collect(&p, s.status_fd, 10000));
+                sandbox_proc_done(&p);
+        }
+        if (host && (slice_kill(host, "box", UINT64_MAX, &e) < 0 || slice_remove(host, "box", &e) < 0 ||
+                     slice_host_remove(host, &e) < 0))
+                DIE("%s", e.msg);
+        (void) json_dumpf(out, stdout, JSON_COMPACT);
+        json_decref(out);
+        return 0;
+}

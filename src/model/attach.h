@@ -47,7 +47,8 @@ enum attach_channel { ATTACH_STDIN, ATTACH_STDOUT, ATTACH_STDERR };
  * LOG needs no credit: the socket and the files are the flow control, and a follower that was
  * overtaken by the ring goes on at the oldest kept line (the offset tells it how much is gone).
  * FOLLOW from the middle of a line starts at the next one, from beyond the end at the end.
- * A signal exit has code 128 + signal.  EXIT is the last packet, after all DATA, EOF and LOG.
+ * A signal exit has code 128 + signal.  EXIT is the last packet, after all DATA, EOF and LOG; a
+ * write may fail with EPIPE from then on while packets are still to be read.
  * SIGNAL: with a tty, INT, QUIT and TSTP reach the foreground job through the pty; anything else
  * is refused with ERROR (EPERM) unless the launcher left the monitor CAP_KILL, which its filter
  * then confines to this one child.  Without CAP_KILL the engine sends signals itself. */

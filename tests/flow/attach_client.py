@@ -1,6 +1,5 @@
 """A client of vmm-monitor's attach protocol, written from src/model/attach.h alone, and a small
 launcher that does what the sandbox does: it becomes the monitor, and the process is its child."""
-import array
 import fcntl
 import json
 import os
@@ -49,7 +48,10 @@ class Client:
         self.raw(struct.pack("<BBHI", kind, channel, 0, len(payload)) + payload)
 
     def credit(self, n):
-        self.send(CREDIT, struct.pack("<I", n))
+        try:
+            self.send(CREDIT, struct.pack("<I", n))
+        except BrokenPipeError:
+            pass  # the monitor has ended; what it sent is still to be read
 
     def packet(self, timeout=10.0):
         """(type, channel, payload), or None when the monitor has closed."""
@@ -122,9 +124,9 @@ class Client:
             off = struct.unpack_from("<Q", p[2])[0]
             text = p[2][8:]
             assert text.endswith(b"\n")
-            for line in text.splitlines(keepends=True):
-                got.append((off, line))
-                off += len(line)
+            for line in text.split(b"\n")[:-1]:
+                got.append((off, line + b"\n"))
+                off += len(line) + 1
             if until is not None and any(until in line for _, line in got[-2000:]):
                 return got
 
@@ -261,7 +263,9 @@ class Monitor:
                 assert head.startswith(b"#log "), head
                 files.append((int(head[5:]), rest))
         files.sort()
-        return b"".join(rest for _, rest in files).splitlines()
+        data = b"".join(rest for _, rest in files)
+        assert data == b"" or data.endswith(b"\n")
+        return data.split(b"\n")[:-1]
 
     def private_kb(self):
         """(private, of that dirty) from smaps_rollup."""

@@ -26,8 +26,13 @@
 #define LIMIT_QUERY_DEPTH         64U    /* nesting of a GraphQL query */
 #define LIMIT_QUERY_TOKENS        600000U /* words of a GraphQL query: 1 MiB of one-letter fields */
 #define LIMIT_QUERY_FIELDS        65536U /* different fields that one query may select */
+#define LIMIT_QUERY_VARIABLES     256U   /* variables that one query may declare */
 #define LIMIT_QUERY_ERRORS        100U   /* errors reported in one answer */
 #define LIMIT_ANSWER_BYTES        (32U << 20) /* a GraphQL answer */
 #define LIMIT_LOG_BYTES           (64U << 20) /* a cluster's log on disk, two halves */
 #define LIMIT_MANIFEST_BYTES      (4U << 20)  /* image manifest or index */
 #define LIMIT_CONFIG_BYTES        (8U << 20)  /* image configuration */
+#define LIMIT_LAYER_ENTRIES       10000000U   /* files, directories, links of one layer */
+#define LIMIT_LAYER_DEPTH         256U        /* components of a path in a layer */
+#define LIMIT_IMAGE_GIB           256U        /* an image unpacked, when [engine] says nothing */
+#define LIMIT_REDIRECTS           5U          /* of one request to a registry */

@@ -1,0 +1,156 @@
+/* cache.c - see cache.h.  API program, loop thread.
+ *
+ * Queries with a string literal are not kept: clients that inline their values never send the same
+ * text twice, and the text may hold a password.  The hash is keyed at start, so nobody can aim
+ * at one bucket; the bound on entries bounds a chain in any case. */
+#include "control/graphql/cache.h"
+
+#include "base/proc.h"
+
+#define CACHE_ENTRIES     512U
+#define CACHE_BUCKETS     1024U
+#define CACHE_BYTES       (8U << 20)
+#define CACHE_TEXT_BYTES  16384U /* longer ones are not asked often */
+#define CACHE_NAME_BYTES  64U
+
+struct entry {
+        struct entry *chain;        /* same bucket */
+        struct entry *newer, *older; /* by last use */
+        uint64_t hash;
+        struct cquery *q;
+        char op_name[CACHE_NAME_BYTES];
+};
+
+struct cache {
+        struct entry *bucket[CACHE_BUCKETS];
+        struct entry *newest, *oldest;
+        uint64_t key[2];
+        struct gql_stats stats;
+};
+
+struct cache *cache_new(void)
+{
+        struct cache *c = calloc(1, sizeof *c);
+
+        if (c && rand_bytes(c->key, sizeof c->key) < 0) {
+                free(c);
+                return NULL;
+        }
+        return c;
+}
+
+static void unlink_age(struct cache *c, struct entry *e)
+{
+        *(e->newer ? &e->newer->older : &c->newest) = e->older;
+        *(e->older ? &e->older->newer : &c->oldest) = e->newer;
+        e->newer = e->older = NULL;
+}
+
+static void link_newest(struct cache *c, struct entry *e)
+{
+        e->older = c->newest;
+        *(c->newest ? &c->newest->newer : &c->oldest) = e;
+        c->newest = e;
+}
+
+static void drop(struct cache *c, struct entry *e)
+{
+        struct entry **p = &c->bucket[e->hash % CACHE_BUCKETS];
+
+        while (*p != e)
+                p = &(*p)->chain;
+        *p = e->chain;
+        unlink_age(c, e);
+        c->stats.cached--;
+        c->stats.cached_bytes -= e->q->arena.total_bytes;
+        cquery_unref(e->q);
+        free(e);
+}
+
+struct cache *cache_free(struct cache *c)
+{
+        while (c && c->oldest)
+                drop(c, c->oldest);
+        free(c);
+        return NULL;
+}
+
+__extension__ typedef unsigned __int128 wide;
+
+static uint64_t mix(uint64_t a, uint64_t b)
+{
+        wide m = (wide) a * b;
+
+        return (uint64_t) m ^ (uint64_t) (m >> 64);
+}
+
+static uint64_t hash_text(const struct cache *c, const char *s, size_t len)
+{
+        uint64_t h = c->key[0] ^ len, w;
+
+        for (; len >= 8; s += 8, len -= 8) {
+                memcpy(&w, s, 8);
+                h = mix(h ^ w, c->key[1] | 1);
+        }
+        w = 0;
+        if (len > 0)
+                memcpy(&w, s, len);
+        h = mix(h ^ w, c->key[1] | 1);
+        return mix(h ^ c->key[0], 0x9e3779b97f4a7c15ULL);
+}
+
+struct cquery *cache_get(struct cache *c, const char *text, size_t len, const char *op_name,
+                         uint64_t *ret_hash)
+{
+        struct entry *e;
+
+        *ret_hash = 0;
+        if (len > CACHE_TEXT_BYTES)
+                return NULL;
+        *ret_hash = hash_text(c, text, len);
+        for (e = c->bucket[*ret_hash % CACHE_BUCKETS]; e; e = e->chain)
+                if (e->hash == *ret_hash && e->q->doc.len == len &&
+                    memcmp(e->q->doc.src, text, len) == 0 &&
+                    strcmp(e->op_name, op_name ? op_name : "") == 0)
+                        break;
+        if (!e)
+                return NULL;
+        c->stats.cache_hits++;
+        if (c->newest != e) {
+                unlink_age(c, e);
+                link_newest(c, e);
+        }
+        return cquery_ref(e->q);
+}
+
+void cache_put(struct cache *c, struct cquery *q, const char *op_name, uint64_t hash)
+{
+        struct entry *e;
+
+        if (q->doc.len > CACHE_TEXT_BYTES || q->doc.has_string ||
+            (op_name && strlen(op_name) >= CACHE_NAME_BYTES))
+                return;
+        while (c->oldest && (c->stats.cached >= CACHE_ENTRIES ||
+                             c->stats.cached_bytes + q->arena.total_bytes > CACHE_BYTES))
+                drop(c, c->oldest);
+        e = calloc(1, sizeof *e);
+        if (!e || q->arena.total_bytes > CACHE_BYTES) {
+                free(e); /* not kept: the next one compiles again */
+                return;
+        }
+        e->hash = hash;
+        e->q = cquery_ref(q);
+        memcpy(e->op_name, op_name ? op_name : "", op_name ? strlen(op_name) : 0);
+        e->chain = c->bucket[hash % CACHE_BUCKETS];
+        c->bucket[hash % CACHE_BUCKETS] = e;
+        link_newest(c, e);
+        c->stats.cached++;
+        c->stats.cached_bytes += q->arena.total_bytes;
+}
+
+void cache_stats(const struct cache *c, struct gql_stats *ret)
+{
+        ret->cache_hits = c->stats.cache_hits;
+        ret->cached = c->stats.cached;
+        ret->cached_bytes = c->stats.cached_bytes;
+}

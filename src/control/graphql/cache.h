@@ -1,0 +1,18 @@
+/* cache.h - compiled queries by their text: the most recently used ones, within bounds of number and
+ * bytes.  One per schema, loop thread. */
+#pragma once
+#include "control/graphql/compile.h"
+
+struct cache;
+
+struct cache *cache_new(void); /* NULL: out of memory */
+struct cache *cache_free(struct cache *c);
+
+/* A new reference, or NULL.  *ret_hash is for cache_put(). */
+struct cquery *cache_get(struct cache *c, const char *text, size_t len, const char *op_name,
+                         uint64_t *ret_hash);
+
+/* Keep @q for the next one who asks the same; what should not be kept is not. */
+void cache_put(struct cache *c, struct cquery *q, const char *op_name, uint64_t hash);
+
+void cache_stats(const struct cache *c, struct gql_stats *ret);

@@ -1,0 +1,291 @@
+/* deploy.c - a new cluster: template and request become a record, a reservation and a plan.
+ * tensorone-api, loop thread.  Nothing is changed unless everything fits. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/jsonx.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "control/plane/args.h"
+#include "control/plane/plane_priv.h"
+#include "model/limits.h"
+#include "model/plan.h"
+
+#define NO_INSTANCES                                                                               \
+        "There are no longer any instances available with the requested specifications. Please "  \
+        "refresh and try again."
+#define NO_DISK "There are no longer any instances available with enough disk space."
+
+#define DEFAULT_CONTAINER_DISK_GIB 20U
+#define DEFAULT_VOLUME_PATH        "/workspace"
+#define CLUSTER_ID_CHARS           13U
+
+void deploy_done(struct deploy *d)
+{
+        free(d->name);
+        free(d->image);
+        free(d->template_id);
+        free(d->docker_args);
+        free(d->ports);
+        free(d->volume_path);
+        d->env = strv_free(d->env);
+        free(d->gpu_type);
+        free(d->registry_auth);
+        free(d->network_volume);
+        free(d->volume_key);
+        free(d->data_center);
+        free(d->country);
+        free(d->stop_after);
+        free(d->terminate_after);
+        free(d->instance_id);
+        d->gpu_types = strv_free(d->gpu_types);
+        d->instance_ids = strv_free(d->instance_ids);
+        *d = (struct deploy){ 0 };
+}
+
+/* Set *@at from @from unless it is set. */
+static int fill(char **at, const char *from)
+{
+        return str_empty(*at) ? text_set(at, from) : 0;
+}
+
+/* The template's value for everything that the request leaves open. */
+static int apply_template(struct plane *p, const struct caller *who, struct deploy *d,
+                          struct err *e)
+{
+        const struct template *t;
+        char **env = NULL;
+        int r = 0;
+
+        if (str_empty(d->template_id))
+                return 0;
+        t = plane_template(p, who, d->template_id);
+        if (!t)
+                return err_set(e, -ENOENT, "templateId: template %.64s not found", d->template_id);
+        r = fill(&d->image, t->image);
+        if (r >= 0)
+                r = fill(&d->docker_args, t->docker_args);
+        if (r >= 0)
+                r = fill(&d->ports, t->ports);
+        if (r >= 0)
+                r = fill(&d->volume_path, t->volume_path);
+        if (r >= 0)
+                r = fill(&d->registry_auth, t->registry_auth);
+        if (r >= 0)
+                r = env_merge(t->env, d->env, &env);
+        if (r < 0)
+                return err_set(e, r, "out of memory");
+        (void) strv_free(d->env);
+        d->env = env;
+        if (!d->container_disk_gib)
+                d->container_disk_gib = t->container_disk_gib;
+        if (!d->volume_gib)
+                d->volume_gib = t->volume_gib;
+        return 0;
+}
+
+/* "<flavor>-<vcpu>-<memory in GB>", the way CPU instances are named. */
+static int apply_instance(struct deploy *d, struct err *e)
+{
+        const char *id = d->instance_id ? d->instance_id : strv_len(d->instance_ids) ? d->instance_ids[0] : NULL;
+        AUTO(free) char *copy = str_dup(id);
+        char *mem = copy ? strrchr(copy, '-') : NULL, *cpu;
+        uint64_t n_cpu, n_mem;
+
+        if (str_empty(id))
+                return 0;
+        if (mem)
+                *mem++ = '\0';
+        cpu = mem ? strrchr(copy, '-') : NULL;
+        if (!cpu || str_u64(cpu + 1, 1, LIMIT_VCPU, &n_cpu) < 0 ||
+            str_u64(mem, 1, LIMIT_MEMORY_MIB / 1024, &n_mem) < 0)
+                return err_set(e, -EINVAL,
+                               "instanceId: '%.64s' must be <flavor>-<vcpu>-<memory in GB>, such as cpu3c-2-4",
+                               id);
+        d->min_vcpu = (uint32_t) n_cpu;
+        d->min_memory_gib = (uint32_t) n_mem;
+        d->no_gpu = true;
+        return 0;
+}
+
+/* What this engine does not have is refused by name rather than dropped. */
+static int check_unsupported(const struct deploy *d, struct err *e)
+{
+        if (!str_empty(d->network_volume))
+                return err_set(e, -EOPNOTSUPP,
+                               "networkVolumeId: network volumes are not available; use volumeInGb");
+        if (!str_empty(d->volume_key))
+                return err_set(e, -EOPNOTSUPP, "volumeKey: encrypted volumes are not available");
+        if (!str_empty(d->registry_auth))
+                return err_set(e, -ENOENT,
+                               "containerRegistryAuthId: registry credentials %.64s not found",
+                               d->registry_auth);
+        if (!str_empty(d->data_center) && !str_eq(d->data_center, PLANE_DATA_CENTER))
+                return err_set(e, -ENOSPC, "%s dataCenterId: %.32s wanted, this host is %s",
+                               NO_INSTANCES, d->data_center, PLANE_DATA_CENTER);
+        return 0;
+}
+
+static int parse_time(const char *field, const char *text, uint64_t now, uint64_t *ret,
+                      struct err *e)
+{
+        if (str_empty(text))
+                return 0;
+        if (clock_parse(text, ret) < 0)
+                return err_set(e, -EINVAL,
+                               "%s: '%.40s' must be a date and time such as 2030-01-31T12:00:00Z",
+                               field, text);
+        if (*ret <= now)
+                return err_set(e, -EINVAL, "%s: %.40s lies in the past", field, text);
+        return 0;
+}
+
+/* The name without its tag or digest, as the older command line sends it. */
+static char *name_of_image(const char *image)
+{
+        const char *slash = strrchr(image, '/'), *tail = slash ? slash : image;
+
+        return strndup(image, (size_t) (tail - image) + strcspn(tail, ":@"));
+}
+
+/* Fill the record from the completed request. */
+static int fill_record(struct cluster *c, struct deploy *d, const struct caller *who,
+                       uint64_t now, struct err *e)
+{
+        char id[CLUSTER_ID_CHARS + 1];
+        const char *gpu = !str_empty(d->gpu_type) ? d->gpu_type
+                          : strv_len(d->gpu_types) ? d->gpu_types[0] : NULL;
+        int r = rand_id(id, CLUSTER_ID_CHARS);
+
+        if (r < 0)
+                return err_errno(e, r, "random id");
+        c->id = strdup(id);
+        c->account = strdup(who->account);
+        c->name = str_empty(d->name) ? name_of_image(d->image) : TAKE(d->name);
+        c->image = TAKE(d->image);
+        c->template_id = TAKE(d->template_id);
+        c->docker_args = str_empty(d->docker_args) ? NULL : TAKE(d->docker_args);
+        c->env = d->env ? TAKE(d->env) : calloc(1, sizeof(char *));
+        c->ports = TAKE(d->ports);
+        c->volume_path = str_empty(d->volume_path) ? strdup(DEFAULT_VOLUME_PATH)
+                                                   : TAKE(d->volume_path);
+        c->gpu_count = d->no_gpu ? 0 : d->gpu_count;
+        c->gpu_type = c->gpu_count ? str_dup(gpu) : NULL;
+        c->pod_type = strdup(d->interruptible ? "INTERRUPTABLE" : "RESERVED");
+        if (!c->id || !c->account || !c->name || !c->env || !c->volume_path || !c->pod_type)
+                return err_set(e, -ENOMEM, "out of memory");
+        c->container_disk_gib =
+                d->container_disk_gib ? d->container_disk_gib : DEFAULT_CONTAINER_DISK_GIB;
+        c->volume_gib = d->volume_gib;
+        c->vcpu = d->min_vcpu ? d->min_vcpu : 1;
+        c->memory_mib = 1024ULL * (d->min_memory_gib ? d->min_memory_gib : 1);
+        c->generation = 1;
+        c->created_us = now;
+        c->desired = DESIRED_RUNNING;
+        c->state = CS_ACCEPTED;
+        return 0;
+}
+
+static int check_record(const struct cluster *c, struct err *e)
+{
+        struct plan_port ports[LIMIT_PORTS];
+        int r;
+
+        if (strlen(c->name) > LIMIT_NAME_LEN)
+                return err_set(e, -E2BIG, "name: %zu bytes, at most %u are allowed",
+                               strlen(c->name), LIMIT_NAME_LEN);
+        if (strlen(c->image) > LIMIT_IMAGE_REF_LEN)
+                return err_set(e, -E2BIG, "imageName: %zu bytes, at most %u are allowed",
+                               strlen(c->image), LIMIT_IMAGE_REF_LEN);
+        r = plan_mount_path("volumeMountPath", c->volume_path, e);
+        return r < 0 ? r : plan_ports(c->ports, ports, NELEM(ports), e);
+}
+
+/* Our sentence that clients look for, then which constraint failed. */
+static int no_room(enum place_limit limit, struct err *e)
+{
+        struct err why = e ? *e : (struct err){ 0 };
+
+        return err_set(e, -ENOSPC, "%s %s", limit == PLACE_DISK ? NO_DISK : NO_INSTANCES, why.msg);
+}
+
+/* Rows, key and plan for the finished record. */
+static int book(struct plane *p, struct cluster *c, struct store_txn *t, struct err *e)
+{
+        struct ledger_want w = { p->node_id, c->id, c->generation, c->vcpu, c->memory_mib,
+                                 c->container_disk_gib, c->volume_gib, c->gpu_count, c->gpu_type };
+        AUTO(strv_free) char **gpus = NULL;
+        enum place_limit limit;
+        int r;
+
+        if (!p->have_inv)
+                return err_set(e, -ENOSPC, "%s No host is connected yet.", NO_INSTANCES);
+        if (map_len(p->clusters) >= LIMIT_SLOTS)
+                return err_set(e, -ENOSPC, "%s %zu clusters exist, a host has room for %u.",
+                               NO_INSTANCES, map_len(p->clusters), LIMIT_SLOTS);
+        limit = ledger_take(p->ledger, &p->inv, &w, t, &c->cpus, &gpus, e);
+        if (limit != PLACE_OK && e && e->code == -ENOMEM) {
+                ledger_release(p->ledger, c->id, true, t); /* what was made of it */
+                return -ENOMEM;
+        }
+        if (limit != PLACE_OK)
+                return no_room(limit, e);
+        r = plan_make(p, c, gpus, &c->plan, e);
+        if (r >= 0)
+                r = accounts_add_cluster_key(p->accounts, t, c->account, c->id, c->created_us, e);
+        if (r < 0) { /* nothing of it has been submitted: take the rows back */
+                ledger_release(p->ledger, c->id, true, t);
+                accounts_del_cluster_key(p->accounts, t, c->id);
+        }
+        return r;
+}
+
+int plane_deploy(struct plane *p, const struct caller *who, struct deploy *d,
+                 const struct cluster **ret, struct err *e)
+{
+        AUTO(cluster_free) struct cluster *c = calloc(1, sizeof *c);
+        AUTO(store_txn_free) struct store_txn *t = store_txn_new();
+        uint64_t now = clock_wall_us();
+        struct cluster *made;
+        int r = plane_writable(p, e);
+
+        if (r < 0)
+                return r;
+        if (!c || !t)
+                return err_set(e, -ENOMEM, "out of memory");
+        r = env_check(d->env, e);
+        if (r >= 0)
+                r = apply_template(p, who, d, e);
+        if (r >= 0)
+                r = apply_instance(d, e);
+        if (r >= 0)
+                r = check_unsupported(d, e);
+        if (r >= 0 && str_empty(d->image))
+                r = err_set(e, -EINVAL, "imageName: is missing; give an image or a templateId");
+        if (r >= 0)
+                r = parse_time("stopAfter", d->stop_after, now, &c->stop_after_us, e);
+        if (r >= 0)
+                r = parse_time("terminateAfter", d->terminate_after, now, &c->terminate_after_us, e);
+        if (r >= 0)
+                r = fill_record(c, d, who, now, e);
+        if (r >= 0)
+                r = check_record(c, e);
+        if (r >= 0 && status_change_set(c, "Rented", "User", now) < 0)
+                r = err_set(e, -ENOMEM, "out of memory");
+        if (r >= 0)
+                r = book(p, c, t, e);
+        if (r < 0)
+                return r;
+        made = c;
+        if (map_set(p->clusters, c->id, c) < 0) {
+                ledger_release(p->ledger, c->id, true, t);
+                accounts_del_cluster_key(p->accounts, t, c->id);
+                return err_set(e, -ENOMEM, "out of memory");
+        }
+        c = NULL;
+        plane_commit(p, TAKE(t), made);
+        plane_set_alarm(p);
+        *ret = made;
+        return 0;
+}

@@ -1,0 +1,594 @@
+/* plane.c - see plane.h: loading, committing, telling the node, and looking things up.  Runs in
+ * tensorone-api on the loop thread.
+ *
+ * What always holds: a cluster with `open` transactions is not told to the node; it is told by the
+ * answer of the last one.  So the node never learns what a crash could take back. */
+#include "control/plane/plane.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/jsonx.h"
+#include "base/log.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "control/plane/plane_priv.h"
+
+/* ---- loading ---- */
+
+/* Clusters while they are read: the table comes in order of ids, people want the oldest first. */
+struct pile {
+        struct cluster **c;
+        size_t n, cap;
+};
+
+static int keep_cluster(void *arg, const json_t *row, struct err *e)
+{
+        struct pile *pile = arg;
+
+        if (pile->n == pile->cap) {
+                size_t cap = pile->cap ? pile->cap * 2 : 64;
+                struct cluster **more = reallocarray(pile->c, cap, sizeof *more);
+
+                if (!more)
+                        return err_set(e, -ENOMEM, "out of memory");
+                pile->c = more;
+                pile->cap = cap;
+        }
+        pile->c[pile->n] = NULL;
+        if (cluster_from_row(row, &pile->c[pile->n], e) < 0)
+                return -EINVAL;
+        pile->n++;
+        return 0;
+}
+
+static int by_age(const void *a, const void *b)
+{
+        const struct cluster *x = *(struct cluster *const *) a, *y = *(struct cluster *const *) b;
+
+        return x->created_us < y->created_us ? -1 : x->created_us > y->created_us;
+}
+
+static int load_clusters(struct plane *p, struct err *e)
+{
+        struct pile pile = { 0 };
+        int r = store_load(p->store, ST_CLUSTER, keep_cluster, &pile, e);
+
+        if (pile.n > 0)
+                qsort(pile.c, pile.n, sizeof *pile.c, by_age);
+        for (size_t i = 0; i < pile.n; i++) {
+                if (r >= 0 && map_set(p->clusters, pile.c[i]->id, pile.c[i]) < 0)
+                        r = err_set(e, -ENOMEM, "out of memory");
+                if (r < 0)
+                        (void) cluster_free(pile.c[i]);
+        }
+        free(pile.c);
+        return r;
+}
+
+static int keep_template(void *arg, const json_t *row, struct err *e)
+{
+        struct plane *p = arg;
+        AUTO(template_free) struct template *t = NULL;
+        int r = template_from_row(row, &t, e);
+
+        if (r >= 0)
+                r = map_set(p->templates, t->id, t);
+        if (r >= 0)
+                t = NULL;
+        return r;
+}
+
+static int keep_reservation(void *arg, const json_t *row, struct err *e)
+{
+        return ledger_add_row(((struct plane *) arg)->ledger, row, e);
+}
+
+static int keep_setting(void *arg, const json_t *row, struct err *e)
+{
+        struct plane *p = arg;
+        const char *name = jsonx_str(row, "name"), *value = jsonx_str(row, "value");
+
+        if (str_eq(name, "node.id") && value)
+                (void) snprintf(p->node_id, sizeof p->node_id, "%s", value);
+        if (str_eq(name, "node.inventory") && value && !p->have_inv) {
+                AUTO(json_put) json_t *j = jsonx_parse(value, strlen(value), e);
+                int r = j ? node_inventory_decode(j, &p->inv, e) : -EINVAL;
+
+                if (r < 0)
+                        return r;
+                p->have_inv = true;
+        }
+        return 0;
+}
+
+static bool is_known(void *arg, const char *cluster)
+{
+        return map_get(((struct plane *) arg)->clusters, cluster) != NULL;
+}
+
+static void unload(struct plane *p)
+{
+        for (struct map_entry *i = p->clusters ? map_first(p->clusters) : NULL; i; i = map_next(i))
+                (void) cluster_free(map_value(i));
+        for (struct map_entry *i = p->templates ? map_first(p->templates) : NULL; i;
+             i = map_next(i))
+                (void) template_free(map_value(i));
+        p->clusters = map_free(p->clusters);
+        p->templates = map_free(p->templates);
+        p->ledger = ledger_free(p->ledger);
+}
+
+static int load(struct plane *p, struct err *e)
+{
+        int r;
+
+        unload(p);
+        p->clusters = map_new();
+        p->templates = map_new();
+        p->ledger = ledger_new();
+        if (!p->clusters || !p->templates || !p->ledger)
+                return err_set(e, -ENOMEM, "out of memory");
+        r = store_load(p->store, ST_SETTING, keep_setting, p, e);
+        if (r >= 0)
+                r = load_clusters(p, e);
+        if (r >= 0)
+                r = store_load(p->store, ST_TEMPLATE, keep_template, p, e);
+        if (r >= 0)
+                r = store_load(p->store, ST_RESERVATION, keep_reservation, p, e);
+        if (r >= 0)
+                r = templates_add_builtin(p);
+        return r;
+}
+
+static void drop_orphans(struct plane *p)
+{
+        struct store_txn *t = store_txn_new();
+        size_t n = t ? ledger_drop_orphans(p->ledger, is_known, p, t) : 0;
+
+        if (n)
+                log_warn("store: %zu reservations belong to no cluster; freed", n);
+        if (n)
+                store_submit(p->store, t, NULL, NULL);
+        else
+                (void) store_txn_free(t);
+}
+
+/* The store took something back: memory becomes what the disk says. */
+static void on_store_failure(void *arg, const char *why)
+{
+        struct plane *p = arg;
+        struct err e = { 0 };
+        int r;
+
+        log_error("%s; loading everything again", why);
+        r = load(p, &e);
+        if (r >= 0)
+                r = accounts_reload(p->accounts, &e);
+        p->broken = r < 0;
+        if (r < 0) {
+                p->why = e;
+                log_error("the store cannot be read: %s; nothing is changed until a restart",
+                          e.msg);
+        }
+        plane_set_alarm(p);
+        for (struct plane_watch *w = p->watches, *next; w; w = next) {
+                next = w->next;
+                w->fn(w->arg, map_get(p->clusters, w->id));
+        }
+}
+
+int plane_writable(const struct plane *p, struct err *e)
+{
+        return p->broken ? err_set(e, -EIO, "the store cannot be read: %s", p->why.msg) : 0;
+}
+
+/* ---- committing ---- */
+
+struct commit {
+        struct plane *plane;
+        char cluster[16];
+        uint64_t forget; /* generation to forget; 0: none */
+        bool client;     /* somebody waits for it */
+};
+
+static void on_commit(int r, void *arg)
+{
+        struct commit *k = arg;
+        struct plane *p = k->plane;
+        struct cluster *c = map_get(p->clusters, k->cluster);
+
+        if (k->client)
+                p->open--;
+        if (c && c->open > 0)
+                c->open--;
+        if (r >= 0 && k->forget)
+                node_forget(p->node, k->cluster, k->forget);
+        if (r >= 0 && c && c->open == 0 && !k->forget)
+                plane_push(p, c);
+        free(k);
+}
+
+static void submit(struct plane *p, struct store_txn *t, const char *cluster, uint64_t forget)
+{
+        struct commit *k = calloc(1, sizeof *k);
+
+        p->open++;
+        if (!k) { /* memory is short: the change is made, the node hears of it when it syncs */
+                p->open--;
+                store_submit(p->store, t, NULL, NULL);
+                return;
+        }
+        *k = (struct commit){ .plane = p, .forget = forget, .client = true };
+        (void) snprintf(k->cluster, sizeof k->cluster, "%s", cluster);
+        store_submit(p->store, t, on_commit, k);
+}
+
+void plane_commit(struct plane *p, struct store_txn *t, struct cluster *c)
+{
+        store_put(t, ST_CLUSTER, cluster_to_row(c));
+        c->open++;
+        submit(p, t, c->id, 0);
+}
+
+struct store_txn *plane_txn(struct plane *p)
+{
+        (void) p;
+        return store_txn_new();
+}
+
+void plane_submit(struct plane *p, struct store_txn *t)
+{
+        submit(p, t, "", 0);
+}
+
+void plane_abandon(struct plane *p, struct store_txn *t)
+{
+        (void) store_txn_free(t);
+        on_store_failure(p, "out of memory in the middle of a change");
+}
+
+void plane_remove(struct plane *p, struct cluster *c)
+{
+        struct store_txn *t = store_txn_new();
+        char id[16];
+        uint64_t generation = c->generation;
+
+        if (!t)
+                return; /* the engine repeats its report */
+        (void) snprintf(id, sizeof id, "%s", c->id);
+        ledger_release(p->ledger, id, true, t);
+        accounts_del_cluster_key(p->accounts, t, id);
+        store_del(t, ST_CLUSTER, json_pack("{s:s}", "id", id));
+        (void) cluster_free(map_del(p->clusters, id));
+        submit(p, t, id, generation);
+        plane_tell(p, id, NULL);
+}
+
+void plane_fence(struct plane *p, store_done_fn *done, void *arg)
+{
+        if (p->open == 0)
+                done(0, arg);
+        else
+                store_fence(p->store, done, arg);
+}
+
+/* ---- the node ---- */
+
+void plane_push(struct plane *p, const struct cluster *c)
+{
+        AUTO(json_put) json_t *plan = NULL;
+
+        if (!node_connected(p->node) || p->foreign)
+                return;
+        if (c->desired == DESIRED_TERMINATED) {
+                node_tombstone(p->node, c->id, c->generation);
+                return;
+        }
+        plan = c->plan ? plan_with_key(p, c) : NULL;
+        if (plan)
+                node_assign(p->node, c->id, c->generation, c->desired == DESIRED_RUNNING, plan);
+        else
+                log_error("cluster %s: no plan to send", c->id);
+}
+
+/* Another host behind the same socket would make every reservation wrong: refuse to mix them. */
+static bool same_node(struct plane *p, const char *node)
+{
+        if (str_empty(p->node_id) || str_eq(p->node_id, node) || map_len(p->clusters) == 0)
+                return true;
+        log_error("the engine calls itself %s, the clusters of this store are on %s; nothing is assigned",
+                  node, p->node_id);
+        return false;
+}
+
+static void on_hello(void *arg, const char *node, const struct node_inventory *inv,
+                     const json_t *raw)
+{
+        struct plane *p = arg;
+        struct store_txn *t = store_txn_new();
+        AUTO(free) char *text = jsonx_dump(raw);
+        struct node_inventory copy = { 0 };
+
+        (void) inv;
+        p->foreign = !same_node(p, node);
+        if (!t || !text || p->foreign || node_inventory_decode(raw, &copy, NULL) < 0) {
+                (void) store_txn_free(t);
+                return;
+        }
+        node_inventory_done(&p->inv);
+        p->inv = copy;
+        p->have_inv = true;
+        (void) snprintf(p->node_id, sizeof p->node_id, "%s", node);
+        store_put(t, ST_SETTING, json_pack("{s:s, s:s}", "name", "node.id", "value", node));
+        store_put(t, ST_SETTING, json_pack("{s:s, s:s}", "name", "node.inventory", "value", text));
+        store_submit(p->store, t, NULL, NULL);
+}
+
+static void on_synced(void *arg)
+{
+        struct plane *p = arg;
+
+        for (struct map_entry *i = map_first(p->clusters); i; i = map_next(i)) {
+                const struct cluster *c = map_value(i);
+
+                if (c->open == 0)
+                        plane_push(p, c);
+        }
+}
+
+static void on_report(void *arg, const struct node_report *r)
+{
+        if (!((struct plane *) arg)->foreign)
+                report_apply(arg, r);
+}
+
+static void on_inner(void *arg, int fd)
+{
+        struct plane *p = arg;
+
+        p->inner(p->inner_arg, fd);
+}
+
+static void on_lost(void *arg)
+{
+        (void) arg; /* what we know stays true until the engine says otherwise */
+}
+
+static const struct node_ops node_ops = { on_hello, on_report, on_synced, on_inner, on_lost };
+
+/* ---- alarms ---- */
+
+static int on_alarm(sd_event_source *s, uint64_t usec, void *arg)
+{
+        struct plane *p = arg;
+        uint64_t now = clock_wall_us();
+
+        (void) s;
+        (void) usec;
+        for (struct map_entry *i = map_first(p->clusters); i && !p->broken; i = map_next(i)) {
+                struct cluster *c = map_value(i);
+
+                if (c->desired == DESIRED_TERMINATED)
+                        continue;
+                if (c->terminate_after_us && c->terminate_after_us <= now)
+                        cluster_do_terminate(p, c);
+                else if (c->stop_after_us && c->stop_after_us <= now)
+                        cluster_do_stop(p, c, "Exited", "stopAfter");
+        }
+        plane_set_alarm(p);
+        return 0;
+}
+
+void plane_set_alarm(struct plane *p)
+{
+        uint64_t next = 0;
+
+        for (struct map_entry *i = map_first(p->clusters); i; i = map_next(i)) {
+                const struct cluster *c = map_value(i);
+                const uint64_t at[] = { c->stop_after_us, c->terminate_after_us };
+
+                for (size_t k = 0; k < NELEM(at) && c->desired != DESIRED_TERMINATED; k++)
+                        if (at[k] && (!next || at[k] < next))
+                                next = at[k];
+        }
+        (void) sd_event_source_set_time(p->alarm, next);
+        (void) sd_event_source_set_enabled(p->alarm, next ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
+}
+
+/* ---- making and ending ---- */
+
+int plane_new(const struct plane_conf *conf, struct plane **ret, struct err *e)
+{
+        AUTO(plane_free) struct plane *p = calloc(1, sizeof *p);
+        int r;
+
+        if (!p)
+                return err_set(e, -ENOMEM, "out of memory");
+        p->loop = conf->loop;
+        p->inner = conf->inner;
+        p->inner_arg = conf->inner_arg;
+        r = store_sqlite_open(conf->data_dir, conf->loop, &p->store, e);
+        if (r >= 0)
+                r = accounts_open(p->store, conf->data_dir, &p->accounts, e);
+        if (r >= 0)
+                r = load(p, e);
+        if (r < 0)
+                return r;
+        r = sd_event_add_time(conf->loop, &p->alarm, CLOCK_REALTIME, 0, US_PER_MS, on_alarm, p);
+        if (r < 0)
+                return err_errno(e, r, "timer");
+        store_on_failure(p->store, on_store_failure, p);
+        drop_orphans(p);
+        plane_set_alarm(p);
+        r = node_new(conf->loop, conf->node_path, &node_ops, p, &p->node, e);
+        if (r < 0)
+                return r;
+        *ret = TAKE(p);
+        return 0;
+}
+
+struct plane *plane_free(struct plane *p)
+{
+        if (!p)
+                return NULL;
+        p->store = store_close(p->store); /* its last answers look at memory and at the node */
+        p->node = node_free(p->node);
+        unload(p);
+        while (p->watches)
+                (void) plane_watch_free(p->watches);
+        p->alarm = sd_event_source_disable_unref(p->alarm);
+        p->accounts = accounts_free(p->accounts);
+        node_inventory_done(&p->inv);
+        free(p);
+        return NULL;
+}
+
+struct accounts *plane_accounts(const struct plane *p)
+{
+        return p->accounts;
+}
+
+struct node *plane_node(const struct plane *p)
+{
+        return p->node;
+}
+
+sd_event *plane_loop(const struct plane *p)
+{
+        return p->loop;
+}
+
+bool plane_healthy(const struct plane *p, const char **ret_why)
+{
+        *ret_why = p->broken ? "the store cannot be read"
+                             : node_connected(p->node) ? NULL : "the engine is not connected";
+        return !*ret_why;
+}
+
+void plane_host(const struct plane *p, struct plane_host *ret)
+{
+        AUTO(free) bool *taken = NULL;
+        struct place_node n;
+
+        *ret = (struct plane_host){ .known = p->have_inv, .id = p->node_id };
+        taken = p->have_inv ? calloc(strv_len(p->inv.cpus) + 1, sizeof *taken) : NULL;
+        if (!taken) {
+                ret->known = false;
+                return;
+        }
+        ledger_taken(p->ledger, &p->inv, NULL, taken, &n);
+        ret->inv = &p->inv;
+        ret->vcpu_total = (uint64_t) ((double) n.n_cpus * p->inv.cpu_overcommit);
+        ret->vcpu_taken = n.vcpu_taken;
+        ret->memory_mib = (uint64_t) ((double) n.memory_mib * p->inv.memory_overcommit);
+        ret->memory_taken_mib = n.memory_taken_mib;
+        ret->disk_gib = (uint64_t) ((double) n.disk_gib * p->inv.disk_overcommit);
+        ret->disk_taken_gib = n.disk_taken_gib;
+        ret->gpus = n.n_gpus;
+        ret->gpus_taken = n.gpus_taken;
+}
+
+/* ---- looking up ---- */
+
+static bool may_see(const struct caller *who, const struct cluster *c)
+{
+        if (c->desired == DESIRED_TERMINATED || who->right == KEY_NONE)
+                return false;
+        if (!str_eq(c->account, who->account))
+                return false;
+        return who->right != KEY_CLUSTER || str_eq(c->id, who->cluster);
+}
+
+struct cluster *plane_find(const struct plane *p, const struct caller *who, const char *id)
+{
+        struct cluster *c = map_get(p->clusters, id);
+
+        return c && may_see(who, c) ? c : NULL;
+}
+
+const struct cluster *plane_cluster(const struct plane *p, const struct caller *who,
+                                    const char *id)
+{
+        return plane_find(p, who, id);
+}
+
+int plane_clusters(const struct plane *p, const struct caller *who,
+                   int (*fn)(void *arg, const struct cluster *c), void *arg)
+{
+        for (struct map_entry *i = map_first(p->clusters); i; i = map_next(i)) {
+                const struct cluster *c = map_value(i);
+                int r = may_see(who, c) ? fn(arg, c) : 0;
+
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+const char *cluster_status(const struct cluster *c)
+{
+        return c->desired == DESIRED_RUNNING   ? "RUNNING"
+               : c->desired == DESIRED_STOPPED ? "EXITED"
+                                               : "TERMINATED";
+}
+
+const char *cluster_phase(const struct cluster *c)
+{
+        return cluster_state_name(c->state);
+}
+
+bool cluster_runs(const struct cluster *c)
+{
+        return c->desired == DESIRED_RUNNING && cluster_has_runtime(c->state);
+}
+
+/* ---- watching ---- */
+
+int plane_watch_new(struct plane *p, const char *id,
+                    void (*fn)(void *arg, const struct cluster *c), void *arg,
+                    struct plane_watch **ret)
+{
+        struct plane_watch *w = calloc(1, sizeof *w);
+
+        if (w)
+                w->id = strdup(id);
+        if (!w || !w->id) {
+                free(w);
+                return -ENOMEM;
+        }
+        w->plane = p;
+        w->fn = fn;
+        w->arg = arg;
+        w->next = p->watches;
+        if (w->next)
+                w->next->prev = w;
+        p->watches = w;
+        *ret = w;
+        return 0;
+}
+
+struct plane_watch *plane_watch_free(struct plane_watch *w)
+{
+        if (!w)
+                return NULL;
+        if (w->prev)
+                w->prev->next = w->next;
+        else
+                w->plane->watches = w->next;
+        if (w->next)
+                w->next->prev = w->prev;
+        free(w->id);
+        free(w);
+        return NULL;
+}
+
+void plane_tell(struct plane *p, const char *id, const struct cluster *c)
+{
+        for (struct plane_watch *w = p->watches, *next; w; w = next) {
+                next = w->next;
+                if (str_eq(w->id, id))
+                        w->fn(w->arg, c);
+        }
+}

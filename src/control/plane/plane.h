@@ -1,0 +1,134 @@
+/* plane.h - the control plane itself: every cluster and template, and what may happen to them.
+ *
+ * All state is in memory, loaded at start; every change is made there, submitted to the store, and
+ * told to the node after it is durable.  Who answers a client waits for plane_fence() first.
+ * When the store fails, everything is loaded again.  Loop thread; nothing here blocks but
+ * plane_new(). */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "control/account/account.h"
+#include "control/node/node.h"
+#include "control/place/reserve.h"
+#include "control/plane/record.h"
+#include "control/store/store.h"
+
+#define PLANE_DATA_CENTER "LOCAL-1" /* the one host is one data centre */
+
+struct plane;
+
+struct plane_conf {
+        sd_event *loop;
+        const char *data_dir;  /* ours */
+        const char *node_path; /* the engine's socket */
+        void (*inner)(void *arg, int fd); /* takes @fd: the listener for api.internal */
+        void *inner_arg;
+};
+
+int plane_new(const struct plane_conf *conf, struct plane **ret, struct err *e);
+struct plane *plane_free(struct plane *p);
+DEFINE_AUTO(struct plane *, plane_free)
+
+struct accounts *plane_accounts(const struct plane *p);
+struct node *plane_node(const struct plane *p);
+sd_event *plane_loop(const struct plane *p);
+
+/* Whether the store takes changes and the node is in sync. */
+bool plane_healthy(const struct plane *p, const char **ret_why);
+
+/* @done(0) once everything asked for so far is on disk, at once when it is; negative: something
+ * of it was lost and must not be acknowledged. */
+void plane_fence(struct plane *p, store_done_fn *done, void *arg);
+
+/* A change of accounts: put the rows into *@ret, then submit. */
+struct store_txn *plane_txn(struct plane *p);
+void plane_submit(struct plane *p, struct store_txn *t);
+/* Give up on a transaction whose change of memory was not completed. */
+void plane_abandon(struct plane *p, struct store_txn *t);
+
+/* ---- the node ---- */
+
+struct plane_host {
+        bool known;
+        const char *id;
+        const struct node_inventory *inv; /* NULL unless known */
+        uint64_t vcpu_total, vcpu_taken;  /* logical CPUs times overcommit */
+        uint64_t memory_mib, memory_taken_mib, disk_gib, disk_taken_gib;
+        uint32_t gpus, gpus_taken;
+};
+void plane_host(const struct plane *p, struct plane_host *ret);
+
+/* ---- clusters ---- */
+
+/* NULL: there is none, or @who may not see it. */
+const struct cluster *plane_cluster(const struct plane *p, const struct caller *who,
+                                    const char *id);
+/* Call @fn for each that @who may see, oldest first; a negative return ends the walk. */
+int plane_clusters(const struct plane *p, const struct caller *who,
+                   int (*fn)(void *arg, const struct cluster *c), void *arg);
+
+const char *cluster_status(const struct cluster *c);       /* PodStatus */
+const char *cluster_phase(const struct cluster *c);        /* "pulling" */
+bool cluster_runs(const struct cluster *c);                /* runtime is not null */
+void cluster_host_id(const struct cluster *c, char ret[32]); /* "<id>-<8 hex>" */
+
+/* A deployment as it was asked for; NULL, 0 and empty mean "not set". */
+struct deploy {
+        char *name, *image, *template_id, *docker_args, *ports, *volume_path;
+        char **env;
+        char *gpu_type, *registry_auth, *network_volume, *volume_key;
+        char *data_center, *country, *stop_after, *terminate_after, *instance_id;
+        char **gpu_types, **instance_ids;
+        uint32_t container_disk_gib, volume_gib, min_memory_gib, min_vcpu;
+        uint32_t gpu_count;
+        bool no_gpu, interruptible;
+};
+void deploy_done(struct deploy *d);
+
+int plane_deploy(struct plane *p, const struct caller *who, struct deploy *d,
+                 const struct cluster **ret, struct err *e);
+
+/* @noun: "pod" or "cluster", for messages. */
+int plane_stop(struct plane *p, const struct caller *who, const char *id, const char *noun,
+               const struct cluster **ret, struct err *e);
+/* @gpu_count < 0: as before. */
+int plane_resume(struct plane *p, const struct caller *who, const char *id, const char *noun,
+                 int64_t gpu_count, const struct cluster **ret, struct err *e);
+int plane_restart(struct plane *p, const struct caller *who, const char *id, const char *noun,
+                  const struct cluster **ret, struct err *e);
+int plane_terminate(struct plane *p, const struct caller *who, const char *id, const char *noun,
+                    struct err *e);
+
+struct edit {
+        char *docker_args, *image, *ports, *volume_path, *registry_auth;
+        char **env;
+        bool env_set; /* an empty list clears */
+        uint32_t container_disk_gib, volume_gib;
+};
+void edit_done(struct edit *d);
+int plane_edit(struct plane *p, const struct caller *who, const char *id, const char *noun,
+               struct edit *d, const struct cluster **ret, struct err *e);
+
+/* ---- templates ---- */
+
+const struct template *plane_template(const struct plane *p, const struct caller *who,
+                                      const char *id);
+/* @own: the account's; @builtin: ours and the public ones of others. */
+int plane_templates(const struct plane *p, const struct caller *who, bool own, bool builtin,
+                    int (*fn)(void *arg, const struct template *t), void *arg);
+/* @t is taken over, in every case; with an id it replaces that template. */
+int plane_save_template(struct plane *p, const struct caller *who, struct template *t,
+                        const struct template **ret, struct err *e);
+int plane_delete_template(struct plane *p, const struct caller *who, const char *name,
+                          struct err *e);
+
+/* ---- watching ---- */
+
+struct plane_watch;
+/* Call @fn after every report about cluster @id, and when it is gone (@c NULL). */
+int plane_watch_new(struct plane *p, const char *id,
+                    void (*fn)(void *arg, const struct cluster *c), void *arg,
+                    struct plane_watch **ret);
+struct plane_watch *plane_watch_free(struct plane_watch *w);

@@ -1,0 +1,64 @@
+/* plane_priv.h - shared by the files of this folder. */
+#pragma once
+#include "base/map.h"
+#include "control/plane/plane.h"
+
+struct plane_watch {
+        struct plane *plane;
+        struct plane_watch *prev, *next;
+        char *id;
+        void (*fn)(void *arg, const struct cluster *c);
+        void *arg;
+};
+
+struct plane {
+        sd_event *loop;
+        struct store *store;
+        struct accounts *accounts;
+        struct node *node;
+        struct ledger *ledger;
+        struct map *clusters;  /* id -> struct cluster, owned; also the ones going away */
+        struct map *templates; /* id -> struct template, owned */
+        char node_id[NODE_ID_LEN + 1];
+        struct node_inventory inv; /* the last one known, kept over restarts */
+        bool have_inv;
+        bool foreign; /* the engine behind the socket is not the one of this store */
+        unsigned open;       /* changes that a client waits for */
+        sd_event_source *alarm; /* the next stopAfter or terminateAfter */
+        struct plane_watch *watches;
+        void (*inner)(void *arg, int fd);
+        void *inner_arg;
+        bool broken; /* memory could not be loaded again: nothing is changed any more */
+        struct err why;
+};
+
+/* Write @c's record in @t, submit it, and tell the node what should be once it is durable. */
+void plane_commit(struct plane *p, struct store_txn *t, struct cluster *c);
+/* Tell the node what should be of @c, when nothing about it is still on its way to the disk. */
+void plane_push(struct plane *p, const struct cluster *c);
+void plane_tell(struct plane *p, const char *id, const struct cluster *c); /* watchers */
+void plane_set_alarm(struct plane *p);
+struct cluster *plane_find(const struct plane *p, const struct caller *who, const char *id);
+/* Remove the record itself; the node is told to forget once that is durable. */
+void plane_remove(struct plane *p, struct cluster *c);
+/* 0, or why nothing can be changed now. */
+int plane_writable(const struct plane *p, struct err *e);
+
+/* Wall clock; and "<verb> by <who>: <date>". */
+int status_change_set(struct cluster *c, const char *verb, const char *who, uint64_t now_us);
+
+/* lifecycle.c, without a caller: the alarm */
+void cluster_do_stop(struct plane *p, struct cluster *c, const char *verb, const char *who);
+void cluster_do_terminate(struct plane *p, struct cluster *c);
+
+/* report.c */
+void report_apply(struct plane *p, const struct node_report *r);
+
+/* plan_make.c: the plan of the present generation from the record, or -errno with *e.  Without
+ * the cluster's key; plan_with_key() makes the form that is sent. */
+int plan_make(const struct plane *p, const struct cluster *c, char **gpus, json_t **ret,
+              struct err *e);
+json_t *plan_with_key(const struct plane *p, const struct cluster *c);
+
+/* template.c */
+int templates_add_builtin(struct plane *p);

@@ -1,0 +1,69 @@
+/* record.h - what the control plane keeps about a cluster and a template, and how it is stored.
+ * Structs are owned by the plane; everybody else borrows them for the length of a call.  Pure. */
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "control/account/account.h"
+#include "model/cluster.h"
+
+enum cluster_desired { DESIRED_NONE, DESIRED_RUNNING, DESIRED_STOPPED, DESIRED_TERMINATED,
+                       DESIRED_COUNT };
+extern const char *const cluster_desired_names[DESIRED_COUNT];
+
+struct cluster {
+        /* stored */
+        char *id, *account, *name, *image, *template_id, *docker_args;
+        char **env; /* the user's, templates merged in; KEY=VALUE */
+        char *ports, *volume_path;
+        uint32_t container_disk_gib, volume_gib, vcpu, gpu_count;
+        uint64_t memory_mib;
+        char *gpu_type, *registry_auth;
+        char **cpus; /* pinned; empty: shares */
+        char *pod_type;
+        bool locked, released;
+        enum cluster_desired desired;
+        enum cluster_state state; /* as reported, or as far as we have asked for it */
+        uint64_t generation;
+        char *reason, *address, *status_change;
+        uint64_t created_us, started_us, stop_after_us, terminate_after_us;
+        uint64_t exit_code, restarts, oom_kills;
+        json_t *plan; /* of this generation, without the cluster's key */
+
+        /* not stored: it comes again with the next report */
+        uint32_t progress_pct;
+        uint64_t epoch, seq;
+        json_t *security;
+        struct {
+                uint64_t cpu_us, memory_bytes, at_us;
+                uint32_t cpu_pct; /* of its vCPUs, over the last interval */
+        } usage;
+        unsigned open; /* transactions not answered yet: nothing is told to the node meanwhile */
+};
+
+struct cluster *cluster_free(struct cluster *c);
+DEFINE_AUTO(struct cluster *, cluster_free)
+int cluster_from_row(const json_t *row, struct cluster **ret, struct err *e);
+json_t *cluster_to_row(const struct cluster *c); /* NULL: out of memory */
+
+struct template {
+        char *id, *account, *name, *image, *docker_args;
+        char **env;
+        char *ports, *volume_path;
+        uint32_t volume_gib, container_disk_gib;
+        char *readme, *category, *start_script, *registry_auth;
+        bool is_serverless, is_public, start_ssh, start_jupyter, advanced_start;
+        bool builtin; /* part of the program: visible to all, not stored */
+        uint64_t created_us;
+};
+
+struct template *template_free(struct template *t);
+DEFINE_AUTO(struct template *, template_free)
+int template_from_row(const json_t *row, struct template **ret, struct err *e);
+json_t *template_to_row(const struct template *t);
+
+/* Replace a heap string.  -ENOMEM and no change; NULL and "" become NULL. */
+int text_set(char **at, const char *value);

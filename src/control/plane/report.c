@@ -1,0 +1,134 @@
+/* report.c - what the engine says about a cluster, taken into the record.  tensorone-api.
+ *
+ * What always holds: only the present generation counts; resources are freed by `released` and by
+ * nothing else; a cluster that we do not know is never destroyed. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "control/plane/plane_priv.h"
+
+static void unknown(struct plane *p, const struct node_report *r)
+{
+        if (r->state == CS_TERMINATED)
+                node_forget(p->node, r->cluster, r->generation);
+        else
+                log_warn("the engine has cluster %s (%s), this store has no record of it; left alone",
+                         r->cluster, cluster_state_name(r->state));
+}
+
+static bool is_old(const struct cluster *c, const struct node_report *r)
+{
+        if (r->generation != c->generation) {
+                if (r->generation > c->generation)
+                        log_warn("cluster %s: the engine is at generation %llu, this store at %llu; left alone",
+                                 c->id, (unsigned long long) r->generation,
+                                 (unsigned long long) c->generation);
+                return true;
+        }
+        return r->epoch < c->epoch || (r->epoch == c->epoch && r->seq < c->seq);
+}
+
+static void take_usage(struct cluster *c, const struct node_report *r)
+{
+        uint64_t now = clock_mono_us(), cpu = r->cpu_us - c->usage.cpu_us;
+        uint64_t span = now - c->usage.at_us;
+
+        if (!r->has_usage)
+                return;
+        if (c->usage.at_us && r->cpu_us >= c->usage.cpu_us && span > 0)
+                c->usage.cpu_pct = (uint32_t) (cpu * 100 / span / (c->vcpu ? c->vcpu : 1));
+        if (c->usage.cpu_pct > 100)
+                c->usage.cpu_pct = 100;
+        c->usage.cpu_us = r->cpu_us;
+        c->usage.memory_bytes = r->memory_bytes;
+        c->usage.at_us = now;
+}
+
+/* Take over what is worth keeping; true when the stored record changed. */
+static bool take_facts(struct cluster *c, const struct node_report *r)
+{
+        bool changed = !str_eq(c->reason, str_empty(r->reason) ? NULL : r->reason) ||
+                       c->started_us != r->started_us || c->exit_code != r->exit_code ||
+                       c->restarts != r->restarts || c->oom_kills != r->oom_kills ||
+                       (!str_empty(r->address) && !str_eq(c->address, r->address));
+
+        (void) text_set(&c->reason, r->reason);
+        if (!str_empty(r->address))
+                (void) text_set(&c->address, r->address);
+        c->started_us = r->started_us;
+        c->exit_code = r->exit_code;
+        c->restarts = r->restarts;
+        c->oom_kills = r->oom_kills;
+        c->progress_pct = r->progress_pct;
+        if (r->security) {
+                json_decref(c->security);
+                c->security = json_deep_copy(r->security);
+        }
+        return changed;
+}
+
+/* True when the state is worth a write: the short ones in between come again after a crash. */
+static bool take_state(struct cluster *c, const struct node_report *r)
+{
+        enum cluster_state was = c->state;
+
+        /* it still runs because our word has not reached it yet */
+        if (c->desired != DESIRED_RUNNING && cluster_holds_resources(r->state) &&
+            r->state != CS_TERMINATING)
+                return false;
+        c->state = r->state;
+        return was != c->state && c->state != CS_PULLING && c->state != CS_BINDING &&
+               c->state != CS_STARTING;
+}
+
+/* It ended or failed for good by itself: from now on it is meant to be stopped. */
+static void settle_exit(struct cluster *c)
+{
+        if (c->desired != DESIRED_RUNNING)
+                return;
+        c->desired = DESIRED_STOPPED;
+        (void) status_change_set(c, "Exited", str_empty(c->reason) ? "itself" : "failure",
+                                 clock_wall_us());
+}
+
+void report_apply(struct plane *p, const struct node_report *r)
+{
+        struct cluster *c = map_get(p->clusters, r->cluster);
+        struct store_txn *t;
+        bool changed;
+
+        if (!c) {
+                unknown(p, r);
+                return;
+        }
+        if (is_old(c, r) || p->broken)
+                return;
+        c->epoch = r->epoch;
+        c->seq = r->seq;
+        if (c->desired == DESIRED_TERMINATED) {
+                if (r->state == CS_TERMINATED && r->released)
+                        plane_remove(p, c);
+                return;
+        }
+        take_usage(c, r);
+        changed = take_facts(c, r);
+        changed = take_state(c, r) || changed;
+        if (c->state == CS_EXITED)
+                settle_exit(c);
+        t = store_txn_new();
+        if (t && r->released && !c->released && c->desired != DESIRED_RUNNING) {
+                c->released = true;
+                ledger_release(p->ledger, c->id, false, t);
+                changed = true;
+        }
+        if (t && changed) {
+                store_put(t, ST_CLUSTER, cluster_to_row(c));
+                store_submit(p->store, t, NULL, NULL);
+        } else {
+                (void) store_txn_free(t);
+        }
+        plane_tell(p, r->cluster, c);
+}

@@ -1,0 +1,237 @@
+/* clusters.c - the fields of Pod and Cluster that are not plain members.  tensorone-api. */
+#include <errno.h>
+
+#include "base/clock.h"
+#include "base/str.h"
+#include "control/resolve/resolve_priv.h"
+#include "model/limits.h"
+#include "model/plan.h"
+
+int q_cluster(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct resolve_ctx *x = ctx_of(c);
+        const char *id = json_string_value(
+                json_object_get(gql_arg(c, "input"), "clusterId"));
+
+        (void) obj;
+        (void) e;
+        return gql_put_object(c, id ? plane_cluster(x->plane, &x->who, id) : NULL);
+}
+
+int r_status(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) e;
+        return gql_put_str(c, cluster_status(obj));
+}
+
+int r_phase(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) e;
+        return gql_put_str(c, cluster_phase(obj));
+}
+
+int r_progress(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return k->state == CS_PULLING ? gql_put_int(c, k->progress_pct) : gql_put_null(c);
+}
+
+int r_security(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return gql_put_json(c, k->security);
+}
+
+/* GPUs are those of the plan; without any the list is empty, never null. */
+int r_gpus(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+        int r = gql_list_begin(c);
+
+        (void) e;
+        for (uint32_t i = 0; r >= 0 && i < k->gpu_count; i++)
+                r = gql_put_object(c, k);
+        return r < 0 ? r : gql_list_end(c);
+}
+
+int r_memory_gib(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return gql_put_int(c, (int64_t) (k->memory_mib / 1024));
+}
+
+int r_machine_id(struct gql_call *c, const void *obj, struct err *e)
+{
+        struct plane_host h;
+
+        (void) obj;
+        (void) e;
+        plane_host(ctx_of(c)->plane, &h);
+        return gql_put_str(c, h.id);
+}
+
+int r_runtime(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) e;
+        return gql_put_object(c, cluster_runs(obj) ? obj : NULL);
+}
+
+int r_uptime(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+        uint64_t now = clock_wall_us();
+
+        (void) e;
+        if (!cluster_runs(k) || !k->started_us || k->started_us > now)
+                return gql_put_int(c, 0);
+        return gql_put_int(c, (int64_t) ((now - k->started_us) / US_PER_S));
+}
+
+int r_ports(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+        struct plan_port port[LIMIT_PORTS];
+        int n = plan_ports(k->ports, port, NELEM(port), e), r = n < 0 ? n : gql_list_begin(c);
+
+        for (int i = 0; r >= 0 && i < n && k->address; i++) {
+                struct port_view v = { k->address, port_type_names[port[i].type],
+                                       port[i].private_port };
+
+                r = gql_put_object(c, &v);
+        }
+        return r < 0 ? r : gql_list_end(c);
+}
+
+int r_port_public(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        (void) e;
+        return gql_put_bool(c, false); /* ports are not published beyond the host yet */
+}
+
+int r_cpu_pct(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return gql_put_int(c, k->usage.cpu_pct);
+}
+
+int r_memory_pct(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+        uint64_t all = k->memory_mib << 20;
+
+        (void) e;
+        return gql_put_int(c, all ? (int64_t) (k->usage.memory_bytes * 100 / all) : 0);
+}
+
+int r_host_id(struct gql_call *c, const void *obj, struct err *e)
+{
+        char id[32];
+
+        (void) e;
+        cluster_host_id(obj, id);
+        return gql_put_str(c, id);
+}
+
+int r_location(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        (void) e;
+        return gql_put_str(c, PLANE_DATA_CENTER);
+}
+
+int r_true(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        (void) e;
+        return gql_put_bool(c, true);
+}
+
+int r_false(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        (void) e;
+        return gql_put_bool(c, false);
+}
+
+int r_zero(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        (void) e;
+        return gql_put_int(c, 0); /* a self-hosted engine sells nothing */
+}
+
+int r_one(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        (void) e;
+        return gql_put_int(c, 1);
+}
+
+int r_hundred(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        (void) e;
+        return gql_put_int(c, 100);
+}
+
+int r_gpu_name(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return gql_put_str(c, k->gpu_type ? k->gpu_type : "CPU");
+}
+
+static int put_host(struct gql_call *c, size_t off)
+{
+        struct plane_host h;
+        uint64_t v;
+
+        plane_host(ctx_of(c)->plane, &h);
+        memcpy(&v, (const char *) &h + off, sizeof v);
+        return gql_put_int(c, (int64_t) v);
+}
+
+int r_host_cpus(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        (void) e;
+        return put_host(c, offsetof(struct plane_host, vcpu_total));
+}
+
+int r_host_cpus_taken(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        (void) e;
+        return put_host(c, offsetof(struct plane_host, vcpu_taken));
+}
+
+/* In GB, as the rest of the contract counts. */
+int r_host_memory(struct gql_call *c, const void *obj, struct err *e)
+{
+        struct plane_host h;
+
+        (void) obj;
+        (void) e;
+        plane_host(ctx_of(c)->plane, &h);
+        return gql_put_int(c, (int64_t) (h.memory_mib / 1024));
+}
+
+int r_host_memory_taken(struct gql_call *c, const void *obj, struct err *e)
+{
+        struct plane_host h;
+
+        (void) obj;
+        (void) e;
+        plane_host(ctx_of(c)->plane, &h);
+        return gql_put_int(c, (int64_t) (h.memory_taken_mib / 1024));
+}

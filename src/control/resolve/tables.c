@@ -1,0 +1,291 @@
+/* tables.c - every type that the control plane answers, field by field, in schema order; and who
+ * may ask.  The functions are in the other files of this folder.  tensorone-api, loop thread. */
+#include <assert.h>
+#include <errno.h>
+
+#include "control/resolve/resolve_priv.h"
+
+#define FN(n, t, need, f)         { n, t, need, f, GQL_GET_FN, 0 }
+#define AT(n, t, need, get, s, m) { n, t, need, NULL, GQL_GET_##get, offsetof(struct s, m) }
+#define SAME(n, t, need)          { n, t, need, NULL, GQL_GET_SELF, 0 }
+#define EMPTY(n, t, need)         { n, t, need, r_empty_list, GQL_GET_FN, 0 }
+#define NELEMS(t)                 t, NELEM(t)
+
+int r_empty_list(struct gql_call *c, const void *obj, struct err *e)
+{
+        int r = gql_list_begin(c);
+
+        (void) obj;
+        (void) e;
+        return r < 0 ? r : gql_list_end(c);
+}
+
+static const struct gql_field query_fields[] = {
+        FN("@", "@", GQL_SELF, q_cluster),
+        FN("@Templates", "[Template!]!", GQL_ANYONE, q_templates),
+        FN("@Template", "Template", GQL_ANYONE, q_template),
+        FN("myself", "User", GQL_SELF, q_myself),
+        FN("gpuTypes", "[GpuType!]!", GQL_ANYONE, q_gpu_types),
+        FN("cpuFlavors", "[CpuFlavor!]!", GQL_ANYONE, q_cpu_flavors),
+        FN("cpuTypes", "[CpuType!]!", GQL_ANYONE, q_cpu_types),
+        FN("dataCenters", "[DataCenter!]!", GQL_ANYONE, q_data_centers),
+        EMPTY("countryCodes", "[String!]!", GQL_ANYONE),
+        FN("serverlessGpuPools", "[ServerlessGpuPool!]!", GQL_ANYONE, q_gpu_pools),
+        FN("machines", "[Machine!]!", GQL_READ, q_machines),
+        EMPTY("listings", "[Listing!]!", GQL_ANYONE),
+        EMPTY("myModels", "[Model!]!", GQL_READ),
+};
+
+static const struct gql_field mutation_fields[] = {
+        FN("@FindAndDeployOnDemand", "@", GQL_WRITE, m_deploy),
+        FN("@RentInterruptable", "@", GQL_WRITE, m_rent),
+        FN("deployCpu@", "@", GQL_WRITE, m_deploy_cpu),
+        FN("@Resume", "@", GQL_SELF, m_resume),
+        FN("@BidResume", "@", GQL_SELF, m_resume),
+        FN("@Restart", "@", GQL_SELF, m_restart),
+        FN("@Stop", "@", GQL_SELF, m_stop),
+        FN("@Terminate", "Void", GQL_SELF, m_terminate),
+        FN("@EditJob", "@", GQL_WRITE, m_edit),
+        FN("saveTemplate", "Template", GQL_WRITE, m_save_template),
+        FN("deleteTemplate", "Void", GQL_WRITE, m_delete_template),
+        FN("updateUserSettings", "User", GQL_WRITE, m_user_settings),
+};
+
+#define C(n, t, get, m) AT(n, t, GQL_SELF, get, cluster, m)
+#define F(n, t, f)      FN(n, t, GQL_SELF, f)
+static const struct gql_field cluster_rows[] = {
+        C("id", "String!", STR, id),
+        C("name", "String!", STR, name),
+        C("imageName", "String!", STR, image),
+        F("desiredStatus", "@Status!", r_status),
+        C("lastStatusChange", "String", STR, status_change),
+        C("lastStartedAt", "DateTime", TIME, started_us),
+        C("createdAt", "DateTime", TIME, created_us),
+        F("phase", "String", r_phase),
+        F("progressPercent", "Int", r_progress),
+        C("reason", "String", STR, reason),
+        F("security", "JSON", r_security),
+        F("costPerHr", "Float!", r_zero),
+        F("adjustedCostPerHr", "Float!", r_zero),
+        F("costMultiplier", "Float", r_one),
+        C("@Type", "@Type", STR, pod_type),
+        C("gpuCount", "Int!", U32, gpu_count),
+        F("gpus", "[@Gpu!]!", r_gpus),
+        F("gpuPowerLimitPercent", "Int!", r_hundred),
+        C("vcpuCount", "Int", U32, vcpu),
+        F("memoryInGb", "Int", r_memory_gib),
+        C("containerDiskInGb", "Int", U32, container_disk_gib),
+        C("volumeInGb", "Int", U32, volume_gib),
+        C("volumeMountPath", "String", STR, volume_path),
+        F("volumeEncrypted", "Boolean", r_false),
+        C("dockerArgs", "String", STR, docker_args),
+        C("env", "[String!]", STRV, env),
+        C("ports", "String", STR, ports),
+        F("machineId", "String!", r_machine_id),
+        SAME("machine", "@MachineInfo!", GQL_SELF),
+        F("runtime", "@Runtime", r_runtime),
+        C("templateId", "String", STR, template_id),
+        C("containerRegistryAuthId", "String", STR, registry_auth),
+        F("uptimeSeconds", "Int", r_uptime),
+        C("locked", "Boolean", BOOL, locked),
+        C("stopAfter", "DateTime", TIME, stop_after_us),
+        C("terminateAfter", "DateTime", TIME, terminate_after_us),
+        C("version", "Int", U64, generation),
+        C("clusterIp", "String", STR, address),
+};
+
+static const struct gql_field machine_info_rows[] = {
+        F("id", "String", r_machine_id),
+        F("@HostId", "String", r_host_id),
+        F("costPerHr", "Float", r_zero),
+        F("currentPricePerGpu", "Float", r_zero),
+        F("gpuDisplayName", "String", r_gpu_name),
+        C("gpuTypeId", "String", STR, gpu_type),
+        F("location", "String", r_location),
+        F("dataCenterId", "String", r_location),
+        F("secureCloud", "Boolean", r_true),
+        F("supportPublicIp", "Boolean", r_false),
+        F("listed", "Boolean", r_true),
+        F("cpuCount", "Int", r_host_cpus),
+        F("vcpuTotal", "Int", r_host_cpus),
+        F("vcpuReserved", "Int", r_host_cpus_taken),
+        F("memoryTotal", "Int", r_host_memory),
+        F("memoryReserved", "Int", r_host_memory_taken),
+};
+
+static const struct gql_field gpu_rows[] = {
+        C("id", "String!", STR, id), /* replaced per GPU once a host has some */
+        C("@Id", "String!", STR, id),
+};
+
+static const struct gql_field runtime_rows[] = {
+        F("uptimeInSeconds", "Int", r_uptime),
+        F("ports", "[@RuntimePort!]", r_ports),
+        EMPTY("gpus", "[@RuntimeGpu!]", GQL_SELF),
+        SAME("container", "@RuntimeContainer", GQL_SELF),
+};
+
+static const struct gql_field runtime_port_rows[] = {
+        AT("ip", "String", GQL_SELF, STR, port_view, ip),
+        F("isIpPublic", "Boolean", r_port_public),
+        AT("privatePort", "Int", GQL_SELF, U32, port_view, port),
+        AT("publicPort", "Int", GQL_SELF, U32, port_view, port),
+        AT("type", "String", GQL_SELF, STR, port_view, type),
+};
+
+static const struct gql_field runtime_container_rows[] = {
+        F("cpuPercent", "Int", r_cpu_pct),
+        F("memoryPercent", "Int", r_memory_pct),
+};
+#undef C
+#undef F
+
+#define A(n, t, get, m) AT(n, t, GQL_READ, get, account, m)
+#define F(n, t, f)      FN(n, t, GQL_READ, f)
+static const struct gql_field user_rows[] = {
+        AT("id", "String!", GQL_SELF, STR, account, id),
+        A("authId", "String", STR, id),
+        A("email", "String", STR, email),
+        A("pubKey", "String", STR, pub_key),
+        F("clientBalance", "Float", r_zero),
+        F("currentSpendPerHr", "Float", r_zero),
+        F("spendLimit", "Float", r_zero),
+        F("underBalance", "Boolean", r_false),
+        F("notifyPodsStale", "Boolean", r_false),
+        F("notifyClustersStale", "Boolean", r_false),
+        F("notifyPodsGeneral", "Boolean", r_false),
+        F("notifyClustersGeneral", "Boolean", r_false),
+        F("notifyLowBalance", "Boolean", r_false),
+        FN("@s", "[@!]!", GQL_SELF, r_my_clusters),
+        EMPTY("endpoints", "[Endpoint!]!", GQL_READ),
+        EMPTY("networkVolumes", "[NetworkVolume!]!", GQL_READ),
+        F("@Templates", "[Template!]!", q_my_templates),
+        EMPTY("containerRegistryCreds", "[ContainerRegistryAuth!]!", GQL_READ),
+        EMPTY("apiKeys", "[ApiKey!]!", GQL_READ),
+        EMPTY("secrets", "[Secret!]!", GQL_READ),
+};
+#undef A
+#undef F
+
+#define T(n, t, get, m) AT(n, t, GQL_ANYONE, get, template, m)
+static const struct gql_field template_rows[] = {
+        T("id", "String!", STR, id),
+        T("name", "String!", STR, name),
+        T("imageName", "String", STR, image),
+        T("dockerArgs", "String", STR, docker_args),
+        T("containerDiskInGb", "Int", U32, container_disk_gib),
+        T("volumeInGb", "Int", U32, volume_gib),
+        T("volumeMountPath", "String", STR, volume_path),
+        T("ports", "String", STR, ports),
+        FN("env", "[EnvironmentVariable!]", GQL_ANYONE, r_env_list),
+        T("isServerless", "Boolean", BOOL, is_serverless),
+        T("isPublic", "Boolean", BOOL, is_public),
+        T("isRunpod", "Boolean", BOOL, builtin),
+        T("category", "TemplateCategory", STR, category),
+        T("readme", "String", STR, readme),
+        T("startSsh", "Boolean", BOOL, start_ssh),
+        T("startJupyter", "Boolean", BOOL, start_jupyter),
+        T("startScript", "String", STR, start_script),
+        T("advancedStart", "Boolean", BOOL, advanced_start),
+        T("containerRegistryAuthId", "String", STR, registry_auth),
+};
+#undef T
+
+#define F(n, t, f) FN(n, t, GQL_ANYONE, f)
+static const struct gql_field env_variable_rows[] = {
+        F("key", "String!", r_env_key),
+        F("value", "String!", r_env_value),
+};
+
+static const struct gql_field cpu_flavor_rows[] = {
+        F("id", "String!", r_flavor_id),
+        F("groupId", "String", r_flavor_id),
+        F("groupName", "String", r_flavor_id),
+        F("displayName", "String", r_flavor_id),
+        F("minVcpu", "Int", r_one),
+        F("maxVcpu", "Int", r_flavor_max),
+        F("vcpuBurstable", "Boolean", r_false),
+        F("specifics", "Specifics", r_flavor_specifics),
+};
+
+static const struct gql_field specifics_rows[] = {
+        F("stockStatus", "String", r_stock),
+        F("securePrice", "Float", r_zero),
+        F("slsPrice", "Float", r_zero),
+};
+
+static const struct gql_field cpu_type_rows[] = {
+        F("id", "String!", r_flavor_id),
+        F("displayName", "String", r_flavor_id),
+        F("cores", "Int", r_flavor_max),
+        F("threadsPerCore", "Int", r_one),
+        F("groupId", "String", r_flavor_id),
+};
+
+static const struct gql_field data_center_rows[] = {
+        F("id", "String!", r_data_center_id),
+        F("name", "String", r_data_center_name),
+        F("location", "String", r_data_center_name),
+        F("listed", "Boolean", r_true),
+        F("storageSupport", "Boolean", r_false),
+        EMPTY("gpuAvailability", "[GpuAvailability!]", GQL_ANYONE),
+};
+
+static const struct gql_field host_rows[] = {
+        F("id", "String!", r_machine_id),
+        F("name", "String", r_machine_name),
+        F("location", "String", r_data_center_name),
+        F("listed", "Boolean", r_true),
+        F("gpuTotal", "Int", r_machine_gpus),
+        F("secureCloud", "Boolean", r_true),
+        F("dataCenterId", "String", r_data_center_id),
+};
+#undef F
+
+static const struct gql_type types[] = {
+        { "Query", NELEMS(query_fields) },
+        { "Mutation", NELEMS(mutation_fields) },
+        { "@", NELEMS(cluster_rows) },
+        { "@MachineInfo", NELEMS(machine_info_rows) },
+        { "@Gpu", NELEMS(gpu_rows) },
+        { "@Runtime", NELEMS(runtime_rows) },
+        { "@RuntimePort", NELEMS(runtime_port_rows) },
+        { "@RuntimeContainer", NELEMS(runtime_container_rows) },
+        { "User", NELEMS(user_rows) },
+        { "Template", NELEMS(template_rows) },
+        { "EnvironmentVariable", NELEMS(env_variable_rows) },
+        { "CpuFlavor", NELEMS(cpu_flavor_rows) },
+        { "Specifics", NELEMS(specifics_rows) },
+        { "CpuType", NELEMS(cpu_type_rows) },
+        { "DataCenter", NELEMS(data_center_rows) },
+        { "Machine", NELEMS(host_rows) },
+};
+
+/* Which keys may do what a field needs; row: the key's right, cell: yes. */
+static const bool may[KEY_RIGHT_COUNT][GQL_RIGHT_COUNT] = {
+        [KEY_NONE] = { [GQL_ANYONE] = true },
+        [KEY_CLUSTER] = { [GQL_ANYONE] = true, [GQL_SELF] = true },
+        [KEY_READ] = { [GQL_ANYONE] = true, [GQL_SELF] = true, [GQL_READ] = true },
+        [KEY_WRITE] = { [GQL_ANYONE] = true, [GQL_SELF] = true, [GQL_READ] = true,
+                        [GQL_WRITE] = true },
+        [KEY_ADMIN] = { [GQL_ANYONE] = true, [GQL_SELF] = true, [GQL_READ] = true,
+                        [GQL_WRITE] = true, [GQL_ADMIN] = true },
+};
+
+static int allow(void *arg, enum gql_right need, struct err *e)
+{
+        const struct resolve_ctx *ctx = arg;
+
+        if (may[ctx->who.right][need])
+                return 0;
+        if (ctx->who.right == KEY_NONE)
+                return err_set(e, -EACCES, "unauthorized: an API key is needed");
+        return err_set(e, -EPERM, "forbidden: this API key may not do that");
+}
+
+int resolve_schema_new(struct gql_schema **ret, struct err *e)
+{
+        static const struct gql_ops ops = { .allow = allow };
+
+        return gql_schema_new(NULL, 0, types, NELEM(types), &ops, ret, e);
+}

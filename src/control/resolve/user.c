@@ -1,0 +1,56 @@
+/* user.c - the caller's account.  tensorone-api, loop thread. */
+#include <errno.h>
+
+#include "base/jsonx.h"
+#include "base/str.h"
+#include "control/resolve/resolve_priv.h"
+
+static int put_me(struct gql_call *c, struct err *e)
+{
+        const struct resolve_ctx *x = ctx_of(c);
+        const struct account *a = accounts_get(plane_accounts(x->plane), x->who.account);
+
+        return a ? gql_put_object(c, a) : err_set(e, -ENOENT, "account not found");
+}
+
+int q_myself(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        return put_me(c, e);
+}
+
+static int put_cluster(void *arg, const struct cluster *k)
+{
+        return gql_put_object(arg, k);
+}
+
+int r_my_clusters(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct resolve_ctx *x = ctx_of(c);
+        int r = gql_list_begin(c);
+
+        (void) obj;
+        (void) e;
+        if (r >= 0)
+                r = plane_clusters(x->plane, &x->who, put_cluster, c);
+        return r < 0 ? r : gql_list_end(c);
+}
+
+int m_user_settings(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct resolve_ctx *x = ctx_of(c);
+        const char *keys = jsonx_str(gql_arg(c, "input"), "pubKey");
+        AUTO(store_txn_free) struct store_txn *t = plane_txn(x->plane);
+        int r;
+
+        (void) obj;
+        if (!t)
+                return err_set(e, -ENOMEM, "out of memory");
+        if (keys) {
+                r = accounts_set_pub_key(plane_accounts(x->plane), t, x->who.account, keys, e);
+                if (r < 0)
+                        return r;
+                plane_submit(x->plane, TAKE(t));
+        }
+        return put_me(c, e);
+}

@@ -240,17 +240,17 @@ static int open_loop(struct standalone *s, struct err *e)
 static int open_all(struct standalone *s, const struct standalone_args *a, struct err *e)
 {
         struct api_child_spec api = { .on_ready = on_api_ready, .arg = s };
-        int r = instance_open(a->data_dir, a->config, &s->inst, e);
+        int r = private_mounts(e); /* before any descriptor: one of the old namespace cannot be mounted on */
 
+        if (r >= 0)
+                r = instance_open(a->data_dir, a->config, &s->inst, e);
         if (r < 0)
                 return r;
         log_init("hypervisor-vmm", (enum log_level) log_level_parse(s->inst->conf.log_level));
         s->listen_fd = open_listener(a->listen, e);
         if (s->listen_fd < 0)
                 return s->listen_fd;
-        r = private_mounts(e);
-        if (r >= 0)
-                r = open_loop(s, e);
+        r = open_loop(s, e);
         if (r >= 0)
                 r = open_host(s, e);
         if (r >= 0)

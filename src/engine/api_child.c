@@ -206,6 +206,8 @@ int api_child_start(const struct api_child_spec *spec, struct api_child **ret, s
 
 struct api_child *api_child_stop(struct api_child *c)
 {
+        char path[64];
+
         if (!c)
                 return NULL;
         if (c->pidfd >= 0) {
@@ -216,6 +218,8 @@ struct api_child *api_child_stop(struct api_child *c)
                         (void) syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0);
                 (void) waitid(P_PIDFD, (id_t) c->pidfd, &(siginfo_t){ 0 }, WEXITED);
         }
+        (void) snprintf(path, sizeof path, "/run/hypervisor-vmm/%s/control", c->spec.inst->id);
+        (void) umount2(path, MNT_DETACH);
         sd_event_source_disable_unref(c->exit_src);
         sd_event_source_disable_unref(c->ready_src);
         sd_event_source_disable_unref(c->timer_src);

@@ -33,6 +33,9 @@
 #include "engine/sandbox/sandbox.h"
 #include "engine/slice/slice.h"
 
+#define IN_USE_TRIES    40
+#define IN_USE_PAUSE_US 50000
+
 struct standalone {
         struct instance *inst;
         struct host host;
@@ -122,6 +125,30 @@ static int open_listener(const char *listen_at, struct err *e)
                 r = err_errno(e, -errno, "--listen %s", listen_at);
         freeaddrinfo(ai);
         return r < 0 ? r : fd_take(&fd);
+}
+
+/* After a kill -9 the API of the engine before us holds its sockets for a moment longer. */
+static int retry_while_in_use(int (*open_it)(struct standalone *s, const char *arg, struct err *e),
+                              struct standalone *s, const char *arg, struct err *e)
+{
+        int r = open_it(s, arg, e);
+
+        for (int i = 0; r == -EADDRINUSE && i < IN_USE_TRIES; i++) {
+                (void) usleep(IN_USE_PAUSE_US);
+                r = open_it(s, arg, e);
+        }
+        return r;
+}
+
+static int try_listen(struct standalone *s, const char *arg, struct err *e)
+{
+        return s->listen_fd = open_listener(arg, e);
+}
+
+static int try_service(struct standalone *s, const char *arg, struct err *e)
+{
+        (void) arg;
+        return s->inner_fd = net_service_listen(s->host.net, e);
 }
 
 /* Mounts of ours are nobody else's, and end with us; the host's changes still reach us. */
@@ -247,10 +274,9 @@ static int open_all(struct standalone *s, const struct standalone_args *a, struc
         if (r < 0)
                 return r;
         log_init("hypervisor-vmm", (enum log_level) log_level_parse(s->inst->conf.log_level));
-        s->listen_fd = open_listener(a->listen, e);
-        if (s->listen_fd < 0)
-                return s->listen_fd;
-        r = open_loop(s, e);
+        r = retry_while_in_use(try_listen, s, a->listen, e);
+        if (r >= 0)
+                r = open_loop(s, e);
         if (r >= 0)
                 r = open_host(s, e);
         if (r >= 0)
@@ -258,7 +284,7 @@ static int open_all(struct standalone *s, const struct standalone_args *a, struc
         if (r >= 0)
                 r = inventory_read(s->inst, &s->inventory, e);
         if (r >= 0)
-                r = s->inner_fd = net_service_listen(s->host.net, e);
+                r = retry_while_in_use(try_service, s, NULL, e);
         if (r >= 0)
                 r = open_service(s, e);
         if (r < 0)

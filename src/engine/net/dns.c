@@ -30,6 +30,16 @@ static void keep(struct dns_servers *s, uint32_t addr)
                 s->addr[s->n++] = addr;
 }
 
+static void trim(char **s)
+{
+        size_t n;
+
+        *s += strspn(*s, " \t");
+        for (n = strlen(*s); n > 0 && strchr(" \t", (*s)[n - 1]); n--)
+                ;
+        (*s)[n] = '\0';
+}
+
 int dns_parse_option(const char *list, struct dns_servers *ret, struct err *e)
 {
         AUTO(free) char *copy = strdup(list);
@@ -42,8 +52,7 @@ int dns_parse_option(const char *list, struct dns_servers *ret, struct err *e)
         while ((one = strsep(&rest, ","))) {
                 uint32_t addr;
 
-                one += strspn(one, " \t");
-                one[strcspn(one, " \t")] = '\0';
+                trim(&one);
                 if (!*one)
                         continue;
                 if (ipv4_parse(one, &addr) < 0)

@@ -1,0 +1,247 @@
+/* netctl.c - drives engine/net for test_net.py: one host, commands on stdin, one answer line each.
+ * Answers are "ok ..." or "err <errno> <message>"; netns descriptors stay open here under
+ * /proc/<pid>/fd until "drop" or the end.  Must run as root in namespaces made for the test. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "engine/claim/claim.h"
+#include "engine/net/net.h"
+#include "model/limits.h"
+
+struct ctl {
+        struct instance inst;
+        struct claim_host *claims;
+        struct net_host *net;
+        struct net_ns ns[LIMIT_SLOTS + 1];
+};
+
+/* What a command may print behind "ok"; on failure the answer comes from @e. */
+typedef int command_fn(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e);
+
+static uint32_t slot_arg(const char *s)
+{
+        uint64_t v = 0;
+
+        return str_u64(s, 0, LIMIT_SLOTS, &v) < 0 ? 0 : (uint32_t) v;
+}
+
+/* open ID DATA_DIR POOL [DNS] */
+static int cmd_open(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        int r;
+
+        (void) snprintf(c->inst.id, sizeof c->inst.id, "%s", arg[0]);
+        c->inst.data_dir = strdup(arg[1]);
+        c->inst.conf.network_pool = strdup(arg[2]);
+        c->inst.conf.dns = strdup(n > 3 ? arg[3] : "");
+        r = claim_open(&c->inst, &c->claims, e);
+        if (r >= 0)
+                r = net_host_open(&c->inst, c->claims, &c->net, e);
+        (void) out;
+        return r;
+}
+
+static int cmd_close(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        (void) arg, (void) n, (void) out, (void) e;
+        c->net = net_host_close(c->net);
+        c->claims = claim_close(c->claims);
+        free(TAKE(c->inst.data_dir));
+        free(TAKE(c->inst.conf.network_pool));
+        free(TAKE(c->inst.conf.dns));
+        return 0;
+}
+
+static int cmd_remove(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        (void) arg, (void) n, (void) out;
+        return net_host_remove(c->net, e);
+}
+
+/* prepare SLOT -> netns fd, sysfs fd */
+static int cmd_prepare(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        uint32_t slot = slot_arg(arg[0]);
+        int r = net_prepare(c->net, slot, &c->ns[slot], e);
+
+        (void) n;
+        if (r >= 0)
+                strbuf_fmt(out, " %d %d", c->ns[slot].netns, c->ns[slot].sysfs);
+        return r;
+}
+
+/* bind SLOT -> address, service address, resolv.conf with "|" for newlines */
+static int cmd_bind(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        struct net_lease l;
+        int r = net_bind(c->net, &c->ns[slot_arg(arg[0])], &l, e);
+
+        (void) n;
+        if (r < 0)
+                return r;
+        for (char *p = l.resolv_conf; *p; p++)
+                *p = *p == '\n' ? '|' : *p;
+        strbuf_fmt(out, " %s %s %u %s", l.ipv4_text, l.service_text,
+                   net_slot_of(c->net, l.ipv4), l.resolv_conf);
+        net_lease_done(&l);
+        return 0;
+}
+
+/* release SLOT later|now */
+static int cmd_release(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        (void) n, (void) out;
+        return net_release(c->net, slot_arg(arg[0]), strcmp(arg[1], "later") == 0, e);
+}
+
+static int cmd_drop(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        (void) n, (void) out, (void) e;
+        net_ns_done(&c->ns[slot_arg(arg[0])]);
+        return 0;
+}
+
+/* cycle N: prepare, bind, release and drop slots 1..N, each operation in a forked child */
+static int cmd_cycle(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        uint32_t count = slot_arg(arg[0]);
+
+        (void) n, (void) out;
+        for (uint32_t slot = 1; slot <= count; slot++) {
+                pid_t pid = fork();
+                int status;
+
+                if (pid == 0) {
+                        struct net_ns ns;
+                        struct net_lease l;
+                        int r = net_prepare(c->net, slot, &ns, e);
+
+                        if (r >= 0)
+                                r = net_bind(c->net, &ns, &l, e);
+                        if (r >= 0)
+                                r = net_release(c->net, slot, slot % 16 != 0, e);
+                        if (r < 0)
+                                fprintf(stderr, "slot %u: %s\n", slot, e->msg);
+                        _exit(r < 0);
+                }
+                if (pid < 0 || waitpid(pid, &status, 0) < 0 || status != 0)
+                        return err_set(e, -EIO, "cycle %u", slot);
+        }
+        return 0;
+}
+
+static bool keep_only(void *arg, uint32_t slot)
+{
+        return slot == *(const uint32_t *) arg;
+}
+
+/* reap [SLOT to keep, all others of this instance go] */
+static int cmd_reap(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        uint32_t keep = n > 0 ? slot_arg(arg[0]) : 0;
+
+        (void) out;
+        return net_reap(c->net, n > 0 ? keep_only : NULL, &keep, e);
+}
+
+static int on_each(void *arg, const char *kind, const char *name, uint32_t slot)
+{
+        strbuf_fmt(arg, " %s:%s:%u", strcmp(kind, "dead link") == 0 ? "dead" : kind, name, slot);
+        return 0;
+}
+
+static int cmd_each(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        int r = net_each(c->net, on_each, out);
+
+        (void) arg, (void) n;
+        return r < 0 ? err_errno(e, r, "net_each") : 0;
+}
+
+/* listen: serve connections on the service address from a child, with the caller's slot */
+static int cmd_listen(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        int fd = net_service_listen(c->net, e);
+        pid_t pid;
+
+        (void) arg, (void) n;
+        if (fd < 0)
+                return fd;
+        pid = fork();
+        if (pid == 0) {
+                (void) fd_set_nonblock(fd, false);
+                for (;;) {
+                        struct sockaddr_in a;
+                        socklen_t len = sizeof a;
+                        int s = accept(fd, (struct sockaddr *) &a, &len);
+
+                        if (s < 0)
+                                _exit(1);
+                        (void) dprintf(s, "slot %u\n",
+                                       net_slot_of(c->net, ntohl(a.sin_addr.s_addr)));
+                        close(s);
+                }
+        }
+        close(fd);
+        strbuf_fmt(out, " %d", (int) pid);
+        return pid < 0 ? err_errno(e, -errno, "fork") : 0;
+}
+
+static const struct {
+        const char *name;
+        size_t min;
+        command_fn *fn;
+} commands[] = {
+        { "open", 3, cmd_open },       { "close", 0, cmd_close },     { "remove", 0, cmd_remove },
+        { "prepare", 1, cmd_prepare }, { "bind", 1, cmd_bind },       { "release", 2, cmd_release },
+        { "drop", 1, cmd_drop },       { "cycle", 1, cmd_cycle },     { "reap", 0, cmd_reap },
+        { "each", 0, cmd_each },       { "listen", 0, cmd_listen },
+};
+
+static void run_line(struct ctl *c, char *line)
+{
+        struct strbuf out = { 0 };
+        struct err e = { 0 };
+        char *arg[8] = { NULL }, *save = NULL;
+        size_t n = 0;
+        int r = -ENOSYS;
+
+        for (char *w = strtok_r(line, " \n", &save); w && n < NELEM(arg);
+             w = strtok_r(NULL, " \n", &save))
+                arg[n++] = w;
+        if (n == 0)
+                return;
+        for (size_t i = 0; i < NELEM(commands); i++)
+                if (strcmp(commands[i].name, arg[0]) == 0 && n > commands[i].min)
+                        r = commands[i].fn(c, arg + 1, n - 1, &out, &e);
+        if (r < 0)
+                printf("err %d %s\n", -r, e.msg);
+        else
+                printf("ok%s\n", out.s ? out.s : "");
+        fflush(stdout);
+        strbuf_done(&out);
+}
+
+int main(void)
+{
+        struct ctl *c = calloc(1, sizeof *c);
+        char line[1024];
+
+        if (!c)
+                return 1;
+        log_init("netctl", LOG_LVL_WARN);
+        for (size_t i = 0; i < NELEM(c->ns); i++)
+                c->ns[i] = (struct net_ns){ (uint32_t) i, -EBADF, -EBADF };
+        while (fgets(line, sizeof line, stdin))
+                run_line(c, line);
+        free(c);
+        return 0;
+}

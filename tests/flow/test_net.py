@@ -1,0 +1,721 @@
+"""Cluster networks on the real kernel (root): engine/net through the driver netctl.
+
+Everything happens in namespaces made here, so that the machine's own network is neither used nor
+changed: a "host" (network and mount namespace, its own /run), and an "internet" behind it, with a
+web server, a name server's port and a cloud's metadata address.  The internet has no way back to
+the pool's addresses but over the host, so only translated traffic is answered."""
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("HVMM_BUILD", ROOT / "build"))
+NETCTL = BUILD / "tests/flow/net/netctl"
+POOL = "100.96.0.0/16"
+UPLINK, INET, WEB, META, RESOLVER = ("198.51.100.2", "198.51.100.1", "203.0.113.7",
+                                     "169.254.169.254", "169.254.169.253")
+
+# What runs inside a namespace.  Prints one JSON value.
+AGENT = r'''
+import json, socket, struct, sys
+cmd, args = sys.argv[1], sys.argv[2:]
+def addr(a): return a[0], int(a[1])
+if cmd == "tcp":
+    s = socket.socket(); s.settimeout(float(args[2]))
+    try:
+        s.connect(addr(args)); out = s.recv(200).decode()
+    except socket.timeout: out = "timeout"
+    except OSError as e: out = "error " + str(e.errno)
+elif cmd == "udp":
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(float(args[2]))
+    try:
+        s.sendto(b"hello", addr(args)); out = s.recv(200).decode()
+    except socket.timeout: out = "timeout"
+    except OSError as e: out = "error " + str(e.errno)
+elif cmd == "spoof":   # SOURCE DEST PORT
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    udp = struct.pack("!HHHH", 4444, int(args[2]), 8 + 5, 0) + b"spoof"
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 7, 0, 64, 17, 0,
+                     socket.inet_aton(args[0]), socket.inet_aton(args[1]))
+    try: out = s.sendto(ip + udp, (args[1], 0))
+    except OSError as e: out = "error " + str(e.errno)
+elif cmd == "bind80":
+    s = socket.socket(); s.bind(("", 80)); out = "ok"
+print(json.dumps(out))
+'''
+
+# Servers: each answers with its name and who asked; UDP datagrams are also logged to a file.
+SERVER = r'''
+import socket, sys, threading
+name, log, ports = sys.argv[1], sys.argv[2], sys.argv[3:]
+def tcp(port):
+    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("0.0.0.0", port)); s.listen(50)
+    def run():
+        while True:
+            c, a = s.accept(); c.sendall(("%s %s" % (name, a[0])).encode()); c.close()
+    threading.Thread(target=run, daemon=True).start()
+def udp(spec):
+    a, port = spec.split(":")
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((a, int(port)))
+    def run():
+        while True:
+            d, a = s.recvfrom(2000)
+            with open(log, "a") as f: f.write("%s %s\n" % (a[0], d.decode()))
+            s.sendto(("%s %s" % (name, a[0])).encode(), a)
+    threading.Thread(target=run, daemon=True).start()
+for p in ports:
+    udp(p) if ":" in p else tcp(int(p))
+print("ready", flush=True)
+sys.stdin.read()
+'''
+
+
+def sh(*argv, **kw):
+    r = subprocess.run(argv, capture_output=True, text=True, timeout=60, **kw)
+    assert r.returncode == 0, f"{' '.join(map(str, argv))}: {r.stderr or r.stdout}"
+    return r.stdout
+
+
+class World:
+    """The two namespaces, what was started in them, and how to look around."""
+
+    def __init__(self, tmp):
+        self.tmp = pathlib.Path(tmp)
+        self.procs = []
+        self.host = self.hold("unshare", "-n", "-m", "--propagation", "private")
+        self.on_host("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
+        self.on_host("mount", "-t", "sysfs", "sysfs", "/sys")
+        # a new namespace starts with the machine's IPv4 settings, whatever they are now
+        self.on_host("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
+        self.resolv("nameserver 127.0.0.53\nnameserver ::1\nnameserver %s\nsearch secret.corp\n"
+                    % WEB)
+        self.on_host("mount", "--bind", str(self.tmp / "resolv.conf"), "/etc/resolv.conf")
+        self.inet = self.hold("unshare", "-n")
+        for ns in (self.host, self.inet):
+            self.inside(ns, "ip", "link", "set", "lo", "up")
+        self.on_host("ip", "link", "add", "up0", "type", "veth", "peer", "name", "wan", "netns",
+                     str(self.inet))
+        self.on_host("ip", "addr", "add", UPLINK + "/24", "dev", "up0")
+        self.on_host("ip", "link", "set", "up0", "up")
+        for cmd in (f"addr add {INET}/24 dev wan", "link set wan up", f"addr add {WEB}/32 dev lo",
+                    f"addr add {META}/32 dev lo", f"addr add {RESOLVER}/32 dev lo",
+                    f"route add {POOL} via {UPLINK}"):
+            self.inside(self.inet, "ip", *cmd.split())
+        self.on_host("ip", "route", "add", "default", "via", INET)
+        self.log = self.tmp / "udp.log"
+        self.log.write_text("")
+        self.serve(self.inet, "internet", 80, 53, f"{WEB}:9999", f"{RESOLVER}:53", f"{META}:53")
+        self.serve(self.host, "host", 8080, f"{UPLINK}:8080")
+
+    def resolv(self, text):
+        (self.tmp / "resolv.conf").write_text(text)
+
+    def hold(self, *argv):
+        p = self.start(*argv, "sh", "-c", "echo ready; exec cat")
+        return p.pid
+
+    def start(self, *argv):
+        p = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.procs.append(p)
+        assert p.stdout.readline() == "ready\n", argv
+        return p
+
+    def serve(self, ns, name, *ports):
+        self.start("nsenter", "-t", str(ns), "-n", "-m", sys.executable, "-c", SERVER, name,
+                   str(self.log), *map(str, ports))
+
+    def inside(self, ns, *argv):
+        return sh("nsenter", "-t", str(ns), "-n", "-m", *argv)
+
+    def on_host(self, *argv):
+        return self.inside(self.host, *argv)
+
+    def host_agent(self, *args):
+        return json.loads(self.on_host(sys.executable, "-c", AGENT, *map(str, args)))
+
+    def inet_agent(self, *args):
+        return json.loads(self.inside(self.inet, sys.executable, "-c", AGENT, *map(str, args)))
+
+    def sysctl(self, name):
+        return self.on_host("cat", f"/proc/sys/net/ipv4/{name}").strip()
+
+    def links(self):
+        names = [l["ifname"] for l in json.loads(self.on_host("ip", "-j", "link"))]
+        return sorted(n for n in names if n.startswith("hv"))
+
+    def tables(self):
+        return re.findall(r"inet (hvmm_\w+)", self.on_host("nft", "list", "tables"))
+
+    def leftovers(self):
+        """Everything of ours that the kernel still holds."""
+        addrs = [a["label"] for l in json.loads(self.on_host("ip", "-j", "addr"))
+                 for a in l["addr_info"] if a.get("label", "").startswith("lo:hv")]
+        routes = re.findall(r"^100\.96\S* dev.*", self.on_host("ip", "route"), re.M)
+        return self.links() + self.tables() + addrs + routes
+
+    def settle(self, want, seconds=5.0):
+        """A namespace ends some milliseconds after its last user; wait for the kernel."""
+        end = time.monotonic() + seconds
+        while self.links() != want and time.monotonic() < end:
+            time.sleep(0.02)
+        return self.links()
+
+    def close(self):
+        for p in reversed(self.procs):
+            if p.poll() is None:
+                p.kill()
+            p.wait()
+            for f in (p.stdin, p.stdout):
+                if f:
+                    f.close()
+
+
+class Refused(Exception):
+    pass
+
+
+class Ctl:
+    """One engine's worth of engine/net."""
+
+    def __init__(self, world, ident, *, pool=POOL, dns="", opened=True, prefix=()):
+        self.world, self.ident, self.pool, self.dns = world, ident, pool, dns
+        self.data = world.tmp / ident
+        self.data.mkdir(exist_ok=True)
+        self.p = subprocess.Popen(
+            ["nsenter", "-t", str(world.host), "-n", "-m", *prefix, str(NETCTL)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        world.procs.append(self.p)
+        self.ns = {}
+        if opened:
+            self.open()
+
+    def open(self):
+        return self("open", self.ident, self.data, self.pool, self.dns)
+
+    def __call__(self, *words):
+        self.p.stdin.write(" ".join(map(str, words)) + "\n")
+        self.p.stdin.flush()
+        line = self.p.stdout.readline()
+        if line.startswith("err "):
+            raise Refused(line[4:].strip())
+        assert line.startswith("ok"), f"{words}: {line!r}"
+        return line[2:].strip()
+
+    def up(self, slot):
+        self.ns[slot] = self("prepare", slot).split()[0]
+        return self("bind", slot).split(" ", 3)
+
+    def enter(self, slot, *argv):
+        return sh("nsenter", f"--net=/proc/{self.p.pid}/fd/{self.ns[slot]}", *argv)
+
+    def agent(self, slot, *args):
+        return json.loads(self.enter(slot, sys.executable, "-c", AGENT, *map(str, args)))
+
+    def tcp(self, slot, ip, port, timeout=0.4):
+        return self.agent(slot, "tcp", ip, port, timeout)
+
+    def elements(self):
+        return self("each").split()
+
+    def down(self, slot, how="later"):
+        self("release", slot, how)
+        self("drop", slot)
+
+    def stop(self, remove=True):
+        if remove:
+            self("remove")
+        self("close")
+        self.p.stdin.close()
+        assert self.p.wait(10) == 0
+
+
+@pytest.fixture(scope="module")
+def world():
+    if os.geteuid() != 0:
+        pytest.fail("needs root")
+    if not NETCTL.exists():
+        pytest.fail(f"{NETCTL} is not built")
+    with tempfile.TemporaryDirectory(prefix="hvmm-net-") as tmp:
+        os.chmod(tmp, 0o755)
+        w = World(tmp)
+        try:
+            yield w
+        finally:
+            w.close()
+
+
+@pytest.fixture
+def clean(world):
+    """Nothing of ours before and after each test."""
+    assert world.leftovers() == []
+    assert world.sysctl("ip_forward") == "0"
+    first = len(world.procs)
+    yield world
+    for p in world.procs[first:]:
+        if p.poll() is None:
+            p.kill()
+            p.wait()
+    world.settle([])
+    left = world.leftovers()
+    for t in world.tables():
+        world.on_host("nft", "delete", "table", "inet", t)
+    for l in world.links():
+        world.on_host("ip", "link", "del", l)
+    assert left == []
+    assert world.sysctl("ip_forward") == "0"
+
+
+@pytest.fixture
+def one(clean):
+    """An instance with a cluster in slot 1."""
+    c = Ctl(clean, "aaaaaaaa")
+    c.address, c.service, c.slot, c.resolv = c.up(1)
+    yield c
+    c.down(1)
+    c.stop()
+
+
+@pytest.fixture
+def pair(one):
+    """Two instances, side by side, with a cluster each."""
+    b = Ctl(one.world, "bbbbbbbb")
+    b.address, b.service, b.slot, b.resolv = b.up(2)
+    yield one, b
+    b.down(2)
+    b.stop()
+
+
+def test_lease(one):
+    assert one.address == "100.96.0.1" and one.slot == "1"
+    assert one.service.startswith("100.96.")
+    assert f"nameserver {WEB}|" in one.resolv
+    assert "127.0.0.53" not in one.resolv and "secret" not in one.resolv
+
+
+def test_inside(one):
+    """What a cluster sees of its network: one link, one address, one way, everything free."""
+    addrs = {l["ifname"]: [a["local"] for a in l["addr_info"]]
+             for l in json.loads(one.enter(1, "ip", "-j", "addr")) if "UP" in l["flags"]}
+    assert addrs == {"lo": ["127.0.0.1", "::1"], "eth0": ["100.96.0.1"]}
+    assert one.enter(1, "ip", "route").strip() == "default via 169.254.1.1 dev eth0 proto static onlink"
+    assert "PERMANENT" in one.enter(1, "ip", "neigh")
+    proc = "/proc/sys/net"
+    assert one.enter(1, "cat", f"{proc}/ipv4/ip_forward").strip() == "0"
+    assert one.enter(1, "cat", f"{proc}/ipv6/conf/eth0/disable_ipv6").strip() == "1"
+    first = 0x50000000 + 65536
+    assert one.enter(1, "cat", f"{proc}/ipv4/ping_group_range").split() == [str(first), str(first + 65535)]
+    assert one.enter(1, "setpriv", "--reuid", "12345", "--clear-groups", "--regid", "12345",
+                     sys.executable, "-c", AGENT, "bind80").strip() == '"ok"'
+    host = json.loads(one.world.on_host("ip", "-j", "-d", "addr", "show", "dev", "hv1"))[0]
+    assert host["addr_info"] == [], "the host has no address on a cluster's link, IPv6 neither"
+
+
+def test_sysfs_is_the_clusters(one):
+    fd = one("prepare", 9).split()[1]
+    try:
+        names = os.listdir(f"/proc/{one.p.pid}/fd/{fd}/class/net")
+        assert "eth0" in names and "up0" not in names
+        with pytest.raises(OSError):
+            os.open(f"/proc/{one.p.pid}/fd/{fd}/class/net/eth0/mtu", os.O_WRONLY)
+    finally:
+        one.down(9)
+
+
+def test_egress_is_translated(one):
+    assert one.tcp(1, WEB, 80) == f"internet {UPLINK}"
+    assert one.agent(1, "udp", WEB, 9999, 1) == f"internet {UPLINK}"
+    assert "1 received" in one.enter(1, "ping", "-c1", "-W1", WEB)
+
+
+def test_first_packet_counts(one):
+    """The link carries from the moment that net_bind() returns."""
+    for slot in range(20, 40):
+        one.up(slot)
+        assert one.agent(slot, "udp", WEB, 9999, 1) == f"internet {UPLINK}"
+        one.down(slot)
+
+
+def test_host_is_closed(one):
+    for ip in (UPLINK, one.service, "127.0.0.1"):
+        assert one.tcp(1, ip, 8080) in ("timeout", "error 111" if ip == "127.0.0.1" else "timeout")
+    assert one.agent(1, "udp", UPLINK, 8080, 0.4) == "timeout"
+    assert one.world.host_agent("tcp", UPLINK, 8080, 1) == f"host {UPLINK}", "the server itself works"
+    for ip in ("169.254.1.1", UPLINK, one.service):
+        assert subprocess.run(["nsenter", f"--net=/proc/{one.p.pid}/fd/{one.ns[1]}", "ping", "-c1",
+                               "-W1", ip], capture_output=True).returncode != 0
+    for ip in ("255.255.255.255", "224.0.0.1", "198.51.100.255"):
+        assert one.agent(1, "udp", ip, 8080, 0.3) in ("timeout", "error 13")
+
+
+def test_host_address_stays_closed_behind_foreign_dnat(one):
+    """Somebody else's port forwarding on the host is no way in: the host's address is judged
+    before it is translated."""
+    w = one.world
+    w.on_host("nft", "add table ip other; add chain ip other pre { type nat hook prerouting priority -100; };"
+              f" add rule ip other pre ip daddr {UPLINK} tcp dport 81 dnat to {WEB}:80")
+    try:
+        assert one.tcp(1, UPLINK, 81) == "timeout"
+    finally:
+        w.on_host("nft", "delete", "table", "ip", "other")
+
+
+def test_metadata_is_closed(one):
+    assert one.world.host_agent("tcp", META, 80, 1).startswith("internet"), "the host may"
+    assert one.tcp(1, META, 80) == "timeout"
+    assert one.agent(1, "udp", META, 53, 0.4) == "timeout"
+
+
+def test_link_local_resolver_is_open_for_dns_only(clean):
+    """Some clouds resolve names on a link-local address."""
+    c = Ctl(clean, "aaaaaaaa", dns=f"{RESOLVER},{WEB}")
+    c.up(1)
+    assert c.agent(1, "udp", RESOLVER, 53, 1) == f"internet {UPLINK}"
+    assert c.tcp(1, RESOLVER, 53) == f"internet {UPLINK}"
+    assert c.tcp(1, RESOLVER, 80) == "timeout"
+    assert c.agent(1, "udp", META, 53, 0.4) == "timeout"
+    c.down(1)
+    c.stop()
+
+
+def test_cluster_to_cluster(one):
+    one.up(2)
+    srv = subprocess.Popen(["nsenter", f"--net=/proc/{one.p.pid}/fd/{one.ns[2]}", sys.executable, "-c",
+                            SERVER, "two", str(one.world.log), "7000", "100.96.0.2:7000"],
+                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    one.world.procs.append(srv)
+    assert srv.stdout.readline() == "ready\n"
+    assert one.world.host_agent("tcp", "100.96.0.2", 7000, 1) == f"two {one.service}", "the host may"
+    assert one.tcp(1, "100.96.0.2", 7000) == "timeout"
+    assert one.agent(1, "udp", "100.96.0.2", 7000, 0.4) == "timeout"
+    # addresses of the pool that nobody has do not leave the host either
+    assert one.tcp(1, "100.96.3.3", 80) == "timeout"
+    srv.kill()
+    srv.wait()
+    one.down(2)
+
+
+def test_from_outside(one):
+    """Nothing new comes in, but what is published."""
+    w = one.world
+    srv = subprocess.Popen(["nsenter", f"--net=/proc/{one.p.pid}/fd/{one.ns[1]}", sys.executable, "-c",
+                            SERVER, "one", str(w.log), "22"],
+                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    w.procs.append(srv)
+    assert srv.stdout.readline() == "ready\n"
+    assert w.inet_agent("tcp", one.address, 22, 0.4) == "timeout"
+    assert w.inet_agent("tcp", one.service, 80, 0.4) == "timeout"
+    w.on_host("nft", "add element inet hvmm_aaaaaaaa published { tcp . 8022 : 100.96.0.1 . 22 }")
+    assert w.inet_agent("tcp", UPLINK, 8022, 1) == f"one {INET}"
+    assert w.inet_agent("tcp", UPLINK, 8080, 1) == f"host {INET}", "the host's own ports as before"
+    w.on_host("nft", "delete element inet hvmm_aaaaaaaa published { tcp . 8022 }")
+    srv.kill()
+    srv.wait()
+
+
+def test_spoofed_source(one):
+    w = one.world
+    one.up(2)
+    w.log.write_text("")
+    for source in ("100.96.0.2", "100.96.9.9", "8.8.8.8", UPLINK, WEB):
+        one.agent(1, "spoof", source, WEB, 9999)
+        one.agent(1, "spoof", source, UPLINK, 8080)
+    one.agent(1, "spoof", one.address, WEB, 9999)
+    end = time.monotonic() + 2
+    while "spoof" not in w.log.read_text() and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert w.log.read_text() == f"{UPLINK} spoof\n", "only the one with the true source"
+    one.down(2)
+
+
+def test_service_address(one):
+    pid = int(one("listen"))
+    try:
+        assert one.tcp(1, one.service, 80) == "slot 1\n"
+        assert one.tcp(1, one.service, 81) == "timeout"
+        assert one.tcp(1, UPLINK, 80) == "timeout"
+        assert one.world.inet_agent("tcp", one.service, 80, 0.4) == "timeout"
+        assert one.world.host_agent("tcp", one.service, 80, 0.4) == "timeout"
+    finally:
+        os.kill(pid, 9)
+
+
+def test_no_ipv6(one):
+    """Even with IPv6 forced on inside, and a host that forwards it, there is no way around."""
+    w = one.world
+    w.inside(w.inet, "ip", "addr", "add", "fd77::1/64", "dev", "wan", "nodad")
+    w.inside(w.inet, "ip", "route", "add", "fd99::/64", "via", "fd77::2")
+    w.on_host("ip", "addr", "add", "fd77::2/64", "dev", "up0", "nodad")
+    w.on_host("ip", "addr", "add", "fd99::1/64", "dev", "hv1", "nodad")
+    w.on_host("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
+    one.enter(1, "sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6;"
+              " echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6")
+    one.enter(1, "ip", "addr", "add", "fd99::2/64", "dev", "eth0", "nodad")
+    one.enter(1, "ip", "route", "add", "default", "via", "fd99::1")
+    try:
+        assert "1 received" in w.on_host("ping", "-6", "-c1", "-W1", "fd77::1"), "the host may"
+        for ip in ("fd99::1", "fd77::2", "fd77::1"):
+            assert subprocess.run(["nsenter", f"--net=/proc/{one.p.pid}/fd/{one.ns[1]}", "ping", "-6",
+                                   "-c1", "-W1", ip], capture_output=True).returncode != 0
+    finally:
+        w.on_host("ip", "addr", "del", "fd77::2/64", "dev", "up0")
+        w.on_host("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding")
+
+
+def test_mss_follows_the_way_out(one):
+    w = one.world
+    w.on_host("ip", "link", "set", "up0", "mtu", "1400")
+    try:
+        w.inside(w.inet, "nft", "add table ip t; add chain ip t in { type filter hook input priority 0; };"
+                 " add rule ip t in tcp flags syn tcp option maxseg size 1360 counter")
+        assert one.tcp(1, WEB, 80) == f"internet {UPLINK}"
+        assert "packets 1 " in w.inside(w.inet, "nft", "list", "table", "ip", "t")
+    finally:
+        w.on_host("ip", "link", "set", "up0", "mtu", "1500")
+        w.inside(w.inet, "nft", "delete", "table", "ip", "t")
+
+
+def test_two_instances(pair):
+    a, b = pair
+    w = a.world
+    assert a.service != b.service
+    pids = [int(a("listen")), int(b("listen"))]
+    try:
+        assert a.tcp(1, WEB, 80) == b.tcp(2, WEB, 80) == f"internet {UPLINK}"
+        assert a.tcp(1, a.service, 80) == "slot 1\n" and b.tcp(2, b.service, 80) == "slot 2\n"
+        assert a.tcp(1, b.service, 80) == b.tcp(2, a.service, 80) == "timeout"
+    finally:
+        for pid in pids:
+            os.kill(pid, 9)
+    for here, slot, there in ((a, 1, "100.96.0.2"), (b, 2, "100.96.0.1")):
+        assert here.tcp(slot, there, 22) == "timeout"
+    # neither reaps, lists or releases what is the other's
+    assert a.elements() == ["link:hv1:1", "element:hv1:1"]
+    assert b.elements() == ["link:hv2:2", "element:hv2:2"]
+    a("reap", 1)
+    a("release", 2, "now")
+    assert w.links() == ["hv1", "hv2"]
+    assert b.tcp(2, WEB, 80) == f"internet {UPLINK}"
+
+
+def test_one_of_two_leaves(pair):
+    a, b = pair
+    c = Ctl(a.world, "cccccccc")
+    c.up(3)
+    c.down(3)
+    c.stop()
+    assert a.world.sysctl("ip_forward") == "1"
+    assert a.tcp(1, WEB, 80) == b.tcp(2, WEB, 80) == f"internet {UPLINK}"
+
+
+def test_others_traffic_is_untouched(one):
+    """A router's other work goes on: forwarding between two links that are not ours."""
+    w = one.world
+    lan = w.hold("unshare", "-n")
+    w.on_host("ip", "link", "add", "lan0", "type", "veth", "peer", "name", "e", "netns", str(lan))
+    w.on_host("ip", "addr", "add", "10.9.0.1/24", "dev", "lan0")
+    w.on_host("ip", "link", "set", "lan0", "up")
+    for cmd in ("addr add 10.9.0.2/24 dev e", "link set e up", "route add default via 10.9.0.1"):
+        w.inside(lan, "ip", *cmd.split())
+    w.inside(w.inet, "ip", "route", "add", "10.9.0.0/24", "via", UPLINK)
+    try:
+        out = json.loads(w.inside(lan, sys.executable, "-c", AGENT, "tcp", WEB, "80", "1"))
+        assert out == "internet 10.9.0.2", "forwarded, and not translated"
+    finally:
+        w.inside(w.inet, "ip", "route", "del", "10.9.0.0/24")
+        w.on_host("ip", "link", "del", "lan0")
+
+
+def test_restart_keeps_clusters(one):
+    """An engine that starts again renews the rules and leaves elements, links, address alone."""
+    w = one.world
+    before = one.service
+    one("close")
+    one.open()
+    assert one.elements() == ["link:hv1:1", "element:hv1:1"]
+    assert one.tcp(1, WEB, 80) == f"internet {UPLINK}"
+    assert one("prepare", 7) and one("bind", 7).split()[1] == before
+    one.down(7)
+    assert w.settle(["hv1"]) == ["hv1"]
+
+
+def test_release(one):
+    w = one.world
+    one.up(5)
+    one("release", 5, "later")
+    assert one.elements() == ["link:hv1:1", "dead:hv5:5", "element:hv1:1"]
+    assert one.tcp(5, WEB, 80) in ("timeout", "error 101", "error 113")
+    one("release", 5, "later")
+    # the slot is used again at once, while the old namespace is still held by its processes
+    old = one.ns[5]
+    one("prepare", 5)
+    one("bind", 5)
+    one("reap")
+    assert w.links() == ["hv1", "hv5"]
+    del old
+    one("release", 5, "now")
+    assert w.links() == ["hv1"]
+    one("release", 5, "now")
+    one("release", 4000, "later")
+    one("drop", 5)
+    assert one.elements() == ["link:hv1:1", "element:hv1:1"]
+
+
+def test_reused_slot_has_a_working_network(one):
+    one.up(5)
+    holder = subprocess.Popen(["nsenter", f"--net=/proc/{one.p.pid}/fd/{one.ns[5]}", "cat"],
+                              stdin=subprocess.PIPE)
+    one.world.procs.append(holder)
+    one.down(5)
+    one.up(5)
+    assert one.tcp(5, WEB, 80) == f"internet {UPLINK}"
+    holder.kill()
+    holder.wait()
+    one.down(5)
+
+
+def test_restored_at_the_end(clean):
+    for before in ("0", "1"):
+        clean.on_host("sh", "-c", f"echo {before} > /proc/sys/net/ipv4/conf/all/accept_redirects")
+        c = Ctl(clean, "aaaaaaaa")
+        assert clean.sysctl("ip_forward") == "1"
+        c.up(1)
+        c("remove")  # also takes the link that is left
+        assert clean.leftovers() == []
+        assert clean.sysctl("ip_forward") == "0"
+        assert clean.sysctl("conf/all/accept_redirects") == before
+        c.stop(remove=False)
+
+
+def test_forwarding_that_was_on_stays_on(clean):
+    clean.on_host("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+    try:
+        Ctl(clean, "aaaaaaaa").stop()
+        assert clean.sysctl("ip_forward") == "1"
+    finally:
+        clean.on_host("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
+
+
+@pytest.mark.parametrize("route", ["100.64.0.0/10", "100.96.7.0/24", "100.96.0.9/32"])
+def test_pool_in_use(clean, route):
+    clean.on_host("ip", "route", "add", route, "via", INET)
+    try:
+        with pytest.raises(Refused) as why:
+            Ctl(clean, "aaaaaaaa")
+        assert "network pool" in str(why.value) and route in str(why.value) and "up0" in str(why.value)
+    finally:
+        clean.on_host("ip", "route", "del", route)
+
+
+def test_pool_in_another_routing_table(clean):
+    clean.on_host("ip", "route", "add", "100.64.0.0/10", "via", INET, "table", "52")
+    try:
+        with pytest.raises(Refused):
+            Ctl(clean, "aaaaaaaa")
+    finally:
+        clean.on_host("ip", "route", "del", "100.64.0.0/10", "table", "52")
+
+
+def test_pool_below_wide_routes(clean):
+    for route in ("0.0.0.0/1", "unreachable 100.64.0.0/10"):
+        argv = route.split() + ([] if "unreach" in route else ["via", INET])
+        clean.on_host("ip", "route", "add", *argv)
+        try:
+            c = Ctl(clean, "aaaaaaaa")
+            c.up(1)
+            assert c.tcp(1, WEB, 80) == f"internet {UPLINK}"
+            c.down(1)
+            c.stop()
+        finally:
+            clean.on_host("ip", "route", "del", *route.split())
+
+
+def test_pool_may_not_change_under_clusters(one):
+    one("close")
+    one.pool, was = "100.80.0.0/16", one.pool
+    with pytest.raises(Refused) as why:
+        one.open()
+    assert "100.96.0.1" in str(why.value) and "network pool" in str(why.value)
+    one("close")
+    one.pool = was
+    one.open()
+
+
+def test_resolv_conf_follows_the_host(one):
+    one.world.resolv(f"nameserver {UPLINK}\nnameserver {INET}\n")
+    lease = one.up(3)
+    assert f"nameserver {INET}|" in lease[3] and UPLINK not in lease[3], "the host itself is closed"
+    one.down(3)
+    one.world.resolv(f"nameserver {WEB}\n")
+
+
+def test_two_hundred_cycles_leave_nothing(clean):
+    c = Ctl(clean, "aaaaaaaa")
+    c("cycle", 200)
+    c("reap")
+    assert clean.settle([]) == []
+    assert c.elements() == []
+    assert [l for l in clean.on_host("nft", "list", "table", "inet", "hvmm_aaaaaaaa").splitlines()
+            if "elements" in l] == []
+    fds = os.listdir(f"/proc/{c.p.pid}/fd")
+    assert len(fds) < 20, fds
+    c.stop()
+
+
+def kill_points():
+    """Before each of these calls; what happened after the one before is covered by the next."""
+    return [(call, n) for call, most in
+            (("sendto", 26), ("recvmsg", 14), ("sendmsg", 4), ("unshare", 1), ("setns", 1),
+             ("fsmount", 1), ("write", 12), ("rename", 3), ("renameat", 3))
+            for n in range(1, most + 1)]
+
+
+def test_killed_anywhere_is_repaired(clean):
+    """kill -9 of whoever opens, prepares, binds and releases, before each state-changing call:
+    releasing again and removing the host leaves nothing, forwarding included."""
+    killed = survived = 0
+    for call, n in kill_points():
+        c = Ctl(clean, "aaaaaaaa", opened=False,
+                prefix=("strace", "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e",
+                        f"inject={call}:signal=KILL:when={n}"))
+        script = (f"open aaaaaaaa {c.data} {POOL}\nprepare 1\nbind 1\nrelease 1 later\n")
+        try:
+            c.p.communicate(script, timeout=20)
+        except BrokenPipeError:
+            pass
+        if c.p.returncode == 0:
+            survived += 1
+        else:
+            killed += 1
+        again = Ctl(clean, "aaaaaaaa")
+        for slot in (1, 1):
+            again("release", slot, "later")
+        again("reap", 0)
+        assert clean.settle([]) == [], (call, n)
+        assert again.elements() == [], (call, n)
+        again.stop()
+        assert clean.leftovers() == [], (call, n)
+        assert clean.sysctl("ip_forward") == "0", (call, n)
+    assert killed > 25, f"{killed} killed, {survived} survived: the points are not where they were"
+
+
+def test_killed_during_remove(clean):
+    for call, most in (("sendto", 8), ("write", 4), ("rename", 2), ("unlinkat", 2)):
+        for n in range(1, most + 1):
+            c = Ctl(clean, "aaaaaaaa")
+            c.stop(remove=False)
+            c = Ctl(clean, "aaaaaaaa", opened=False,
+                    prefix=("strace", "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e",
+                            f"inject={call}:signal=KILL:when={n}"))
+            c.p.communicate(f"open aaaaaaaa {c.data} {POOL}\nremove\n", timeout=20)
+            Ctl(clean, "aaaaaaaa").stop()
+            assert clean.leftovers() == [], (call, n)
+            assert clean.sysctl("ip_forward") == "0", (call, n)

@@ -447,20 +447,22 @@ static void put_exit(struct monitor *m, struct client *c)
         c->exit_sent = true;
 }
 
-/* Send what the socket takes.  False: the peer has left.  #syscalls sendto */
-static bool flush(struct client *c, uint64_t now_us)
+/* Send what the socket takes.  A peer that reads no more may still have said something before it
+ * left: that is found when it has been read to its end.  #syscalls sendto */
+static void flush(struct client *c, uint64_t now_us)
 {
         while (queued(c) > 0) {
                 ssize_t n = send(c->w.fd, c->out + c->out_start, queued(c),
                                  MSG_DONTWAIT | MSG_NOSIGNAL);
 
+                if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                        return;
                 if (n < 0)
-                        return errno == EAGAIN || errno == EINTR;
+                        break;
                 c->out_start += (size_t) n;
                 c->progress_us = now_us;
         }
         c->out_start = c->out_end = 0;
-        return true;
 }
 
 /* When the owner of an ended exec session has been still for too long. */
@@ -483,8 +485,7 @@ static bool settle_one(struct monitor *m, struct client *c, uint64_t now_us)
         for (int i = 0; i < PUMP_ROUNDS; i++) {
                 put_log(m, c);
                 put_exit(m, c);
-                if (!flush(c, now_us))
-                        return false;
+                flush(c, now_us);
                 if (queued(c) > 0 || !is_behind(m, c))
                         break;
         }

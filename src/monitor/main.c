@@ -141,6 +141,16 @@ static int keep_descriptors(struct options *o, struct err *e)
         return fd_close_from(last + 1);
 }
 
+/* The exit must be told also when the log has filled the disk: the status line has its block from
+ * the start, as far as the file system (or a pipe) can.  #syscalls fallocate (before the filter) */
+static int status_reserve(int fd, struct err *e)
+{
+        if (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, ATTACH_STATUS_MAX) < 0 &&
+            (errno == ENOSPC || errno == EDQUOT))
+                return err_errno(e, -errno, "reserve the status file");
+        return 0;
+}
+
 /* #syscalls epoll_create1 ioctl waitid (before the filter) */
 static int monitor_start(struct monitor *m, struct err *e)
 {
@@ -150,6 +160,9 @@ static int monitor_start(struct monitor *m, struct err *e)
 
         if (waitid(P_PIDFD, (id_t) o->pidfd, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0)
                 return err_errno(e, -errno, "process %u is not a child", o->pid);
+        r = status_reserve(o->status, e);
+        if (r < 0)
+                return r;
         m->has_log = o->log0 >= 0;
         if (m->has_log) {
                 r = ring_open(&m->ring, o->log0, o->log1, LIMIT_LOG_BYTES / 2, e);

@@ -13,8 +13,9 @@
 
 struct slice_host; /* which version, controller directories, our root's descriptors */
 
-/* Find the mounts, make the root group "hvmm-<instance>" in each hierarchy.  @version_forced 0, or
- * 1/2 for tests.  On v2 the needed controllers are enabled down to the root. */
+/* Find the mounts, make the root group "hvmm-<instance>" in each hierarchy.  @version_forced 0; tests
+ * say 1 or 2, and then a controller that is missing is an error only where a limit needs it.  On v2
+ * the needed controllers are enabled down to the root.  -ENOTSUP names what this host lacks. */
 int slice_host_open(const char *instance, int version_forced, struct slice_host **ret,
                     struct err *e);
 struct slice_host *slice_host_close(struct slice_host *h);
@@ -47,7 +48,11 @@ extern const size_t slice_n_base_devices;
 int slice_create(struct slice_host *h, const char *name, const struct slice_limits *l,
                  struct err *e);
 
-/* For a pool: rename is not possible on v1, so groups are made bare and limited at lease time. */
+/* Group names: 1 to 40 of a-z, 0-9 and '-', not a dash first; "m-<cluster>" is the monitor's.
+ *
+ * For a pool: rename is not possible on v1, so groups are made bare and limited at lease time.  A bare
+ * group refuses all devices but the base set from birth.  Applying may be repeated with other
+ * values; on v1 devices are only added by it, on v2 the set becomes base set plus @l's. */
 int slice_create_bare(struct slice_host *h, const char *name, struct err *e);
 int slice_apply(struct slice_host *h, const char *name, const struct slice_limits *l,
                 struct err *e);

@@ -318,6 +318,8 @@ int slice_remove(struct slice_host *h, const char *name, struct err *e)
         uint64_t give_up = clock_mono_us() + REMOVE_WAIT_US;
         int r = slice_name_check(name, e);
 
+        if (r < 0)
+                return r;
         for (size_t i = 0; r >= 0 && i < h->n_hier;) {
                 const struct timespec step = { .tv_nsec = (long) (REMOVE_STEP_US * 1000) };
 
@@ -335,5 +337,5 @@ int slice_remove(struct slice_host *h, const char *name, struct err *e)
                         r = 0;
                 }
         }
-        return r < 0 && r != -EINVAL ? err_errno(e, r, "remove cgroup %s", name) : r;
+        return r < 0 ? err_errno(e, r, "remove cgroup %s", name) : 0;
 }

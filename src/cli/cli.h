@@ -130,7 +130,7 @@ int out_printf(struct err *e, const char *fmt, ...) __attribute__((format(printf
 int out_json(const void *json, struct err *e); /* json_t *, indented, newline at the end */
 
 /* One sentence on stderr, "Error: " in front, control characters made harmless. */
-void print_error(const char *msg);
+void out_error(const char *msg);
 
 /* The verbs' functions, one file each. */
 int cmd_config(struct cli *c, struct err *e);

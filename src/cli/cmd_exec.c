@@ -33,6 +33,7 @@ enum channel { CH_STDIN, CH_STDOUT, CH_STDERR, CH_RESIZE, CH_EOF, CH_EXIT, CH_ER
 struct session {
         struct ws *ws;
         bool tty, stdin_open;
+        bool told; /* the exit status came from the server, not from a signal to us */
         int status; /* -1 until the command has ended */
         int sigfd;
         unsigned unheard; /* signals passed on since the peer was last heard */
@@ -48,6 +49,7 @@ static int on_exit_message(struct session *s, const uint8_t *data, size_t len, s
         if (!json_is_object(j) || code < 0 || code > 255 || sig < 0 || sig > 127)
                 return err_set(e, -EPROTO, "the API's answer has no exit status");
         s->status = sig > 0 ? 128 + (int) sig : (int) code;
+        s->told = true;
         return 0;
 }
 
@@ -172,6 +174,18 @@ static int run_loop(struct session *s, struct err *e)
         return 0;
 }
 
+/* The command has ended: let the server say goodbye, and answer, but do not wait for it long. */
+static void say_goodbye(struct ws *ws)
+{
+        uint64_t end = clock_mono_us() + 500 * US_PER_MS, now;
+
+        while (ws_process(ws, NULL) == 0 && (now = clock_mono_us()) < end) {
+                struct pollfd p = { .fd = ws_fd(ws), .events = POLLIN };
+
+                (void) poll(&p, 1, (int) ((end - now) / US_PER_MS) + 1);
+        }
+}
+
 static int build_path(const struct cli *c, const char *id, struct strbuf *path, struct err *e)
 {
         strbuf_fmt(path, "/v1/clusters/%s/exec", id);
@@ -240,5 +254,10 @@ int cmd_exec(struct cli *c, struct err *e)
         if (send_size(&s) < 0 || (!s.stdin_open && ws_send(ws, CH_EOF, NULL, 0) < 0))
                 return err_set(e, -ENOMEM, "out of memory");
         r = run_loop(&s, e);
-        return r < 0 ? r : s.status;
+        if (r < 0)
+                return r;
+        tty_restore(&tty);
+        if (s.told)
+                say_goodbye(ws);
+        return s.status;
 }

@@ -190,7 +190,7 @@ int cmd_image_rm(struct cli *c, struct err *e)
                         continue;
                 if (c->n_operands == 1)
                         return err_copy(e, &why);
-                print_error(why.msg);
+                out_error(why.msg);
                 status = 1;
         }
         r = cli_json(c) ? out_json(c->n_operands == 1 ? json_array_get(done, 0) : done, e) : 0;

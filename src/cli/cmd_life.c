@@ -146,7 +146,7 @@ static int for_each(struct cli *c, one_fn *fn, struct err *e)
                         continue;
                 if (c->n_operands == 1)
                         return err_copy(e, &why);
-                print_error(why.msg);
+                out_error(why.msg);
                 status = 1;
         }
         if (cli_json(c)) {

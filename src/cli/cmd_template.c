@@ -176,7 +176,7 @@ int cmd_template_rm(struct cli *c, struct err *e)
                         continue;
                 if (c->n_operands == 1)
                         return err_copy(e, &why);
-                print_error(why.msg);
+                out_error(why.msg);
                 status = 1;
         }
         return status;

@@ -238,6 +238,18 @@ static void zsh_script(struct strbuf *b)
                       "else\n        compdef _" CLI_PROGRAM " " CLI_PROGRAM "\nfi\n");
 }
 
+/* A word in fish's single quotes. */
+static void fish_quoted(const char *text, struct strbuf *b)
+{
+        strbuf_char(b, '\'');
+        for (; *text; text++) {
+                if (*text == '\'' || *text == '\\')
+                        strbuf_char(b, '\\');
+                strbuf_char(b, *text);
+        }
+        strbuf_char(b, '\'');
+}
+
 /* fish: the condition under which a row of @v applies. */
 static void fish_when(const struct verb *v, struct strbuf *b)
 {
@@ -253,13 +265,8 @@ static void fish_option(const struct verb *v, const struct option *o, struct str
         fish_when(v, b);
         if (o->letter)
                 strbuf_fmt(b, " -s %c", o->letter);
-        strbuf_fmt(b, " -l %s -d '", o->name);
-        for (const char *p = o->help; *p; p++) {
-                if (*p == '\'' || *p == '\\')
-                        strbuf_char(b, '\\');
-                strbuf_char(b, *p);
-        }
-        strbuf_char(b, '\'');
+        strbuf_fmt(b, " -l %s -d ", o->name);
+        fish_quoted(o->help, b);
         if (o->arg)
                 strbuf_str(b, " -x");
         if (o->words)
@@ -293,9 +300,12 @@ static void fish_script(struct strbuf *b)
 
                 if (v->hidden)
                         continue;
-                if (first_of_word(i))
+                if (first_of_word(i)) {
                         strbuf_fmt(b, "complete -c " CLI_PROGRAM " -n __fish_use_subcommand -a %s"
-                                   " -d '%s'\n", v->word, v->noun ? "" : v->summary);
+                                   " -d ", v->word);
+                        fish_quoted(v->noun ? "" : v->summary, b);
+                        strbuf_char(b, '\n');
+                }
                 if (first_of_word(i) && v->noun) {
                         AUTO(strbuf_done) struct strbuf nouns = { 0 };
 

@@ -114,7 +114,7 @@ int config_base_url(const char *url, char **ret, struct err *e)
         for (size_t i = 0; i < NELEM(tails); i++) {
                 size_t n = strlen(base), k = strlen(tails[i]);
 
-                if (n <= k || !str_eq(base + n - k, tails[i]))
+                if (n <= k || !str_eq(base + n - k, tails[i]) || base[n - k - 1] == '/')
                         continue;
                 base[n - k] = '\0';
                 strip_slashes(base);

@@ -42,7 +42,7 @@ int out_json(const void *json, struct err *e)
         return out_printf(e, "%s\n", text);
 }
 
-void print_error(const char *msg)
+void out_error(const char *msg)
 {
         AUTO(strbuf_done) struct strbuf b = { 0 };
 
@@ -167,7 +167,8 @@ const char *progress_text(size_t width, const char *phase, uint64_t done, uint64
 
         n = snprintf(buf, BUF, "%s", phase);
         used = n > 0 && n < BUF ? (size_t) n : BUF - 1;
-        if (used + strlen(pct) + strlen(sizes) > width)
+        /* a bar says more at a glance than the sizes do */
+        if (used + strlen(pct) + strlen(sizes) + (total > 0 ? BAR_MIN + 3 : 0) > width)
                 sizes[0] = '\0';
         bar = width - used;
         bar = bar > strlen(pct) + strlen(sizes) + 3 ? bar - strlen(pct) - strlen(sizes) - 3 : 0;

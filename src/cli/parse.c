@@ -145,7 +145,7 @@ static bool word_in(const char *words, const char *s)
 {
         size_t n = strlen(s);
 
-        for (const char *p = words; n && (p = strstr(p, s)); p++)
+        for (const char *p = words; n && !strchr(s, ' ') && (p = strstr(p, s)); p++)
                 if ((p == words || p[-1] == ' ') && (p[n] == ' ' || !p[n]))
                         return true;
         return false;

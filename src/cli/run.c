@@ -58,7 +58,7 @@ int cli_main(int argc, char **argv)
         int r = run(&c, argc - 1, argv + 1, &e);
 
         if (r < 0)
-                print_error(e.msg);
+                out_error(e.msg);
         c.api = api_free(c.api);
         cli_done(&c);
         return r < 0 ? 1 : r;

@@ -39,9 +39,9 @@ elif cmd == "udp":
         s.sendto(b"hello", addr(args)); out = s.recv(200).decode()
     except socket.timeout: out = "timeout"
     except OSError as e: out = "error " + str(e.errno)
-elif cmd == "spoof":   # SOURCE DEST PORT
+elif cmd == "spoof":   # SOURCE DEST PORT [SOURCE-PORT]
     s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    udp = struct.pack("!HHHH", 4444, int(args[2]), 8 + 5, 0) + b"spoof"
+    udp = struct.pack("!HHHH", int((args + [4444])[3]), int(args[2]), 8 + 5, 0) + b"spoof"
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 7, 0, 64, 17, 0,
                      socket.inet_aton(args[0]), socket.inet_aton(args[1]))
     try: out = s.sendto(ip + udp, (args[1], 0))
@@ -567,6 +567,49 @@ def test_release(one):
     one("release", 4000, "later")
     one("drop", 5)
     assert one.elements() == ["link:hv1:1", "element:hv1:1"]
+
+
+def connections(world, addr):
+    """What the host's kernel knows of connections of that address."""
+    return [l for l in world.on_host("cat", "/proc/net/nf_conntrack").splitlines()
+            if f"={addr} " in l]
+
+
+def test_connections_end_with_their_cluster(one):
+    """What still comes in for a cluster that is gone reaches neither the next one with its
+    address nor the way out, and the kernel forgets the connections."""
+    w = one.world
+    one.up(5)
+    assert one.agent(5, "udp", WEB, 9999, 1) == f"internet {UPLINK}"
+    assert one.agent(1, "udp", WEB, 9999, 1) == f"internet {UPLINK}"
+    port = re.search(r"sport=9999 dport=(\d+)", connections(w, "100.96.0.5")[0]).group(1)
+    one.down(5)
+    assert w.settle(["hv1"]) == ["hv1"]
+    w.inside(w.inet, "nft", "add table ip t; add chain ip t in { type filter hook prerouting priority 0; };"
+             f" add rule ip t in ip daddr {POOL} counter")
+    try:
+        assert len(connections(w, "100.96.0.5")) == 1
+        w.inet_agent("spoof", WEB, UPLINK, port, 9999)
+        assert "packets 0 " in w.inside(w.inet, "nft", "list", "table", "ip", "t"), "not sent back out"
+    finally:
+        w.inside(w.inet, "nft", "delete", "table", "ip", "t")
+    one("reap")
+    assert connections(w, "100.96.0.5") == []
+    assert len(connections(w, "100.96.0.1")) == 1, "others keep theirs"
+    # without a reap in between, preparing does it
+    one.up(5)
+    one.enter(5, sys.executable, "-c", "import socket\n"
+              "for p in range(2000, 2050):\n"
+              "  socket.socket(2, 2).sendto(b'x', ('%s', p))" % WEB)
+    assert len(connections(w, "100.96.0.5")) == 50
+    one.down(5)
+    one.up(5)
+    assert connections(w, "100.96.0.5") == []
+    assert one.agent(5, "udp", WEB, 9999, 1) == f"internet {UPLINK}"
+    one.down(5)
+    assert "elements = { 100.96.0.5 }" in w.on_host("nft", "list", "set", "inet", "hvmm_aaaaaaaa", "released")
+    one("reap")
+    assert "elements" not in w.on_host("nft", "list", "set", "inet", "hvmm_aaaaaaaa", "released")
 
 
 def test_reused_slot_has_a_working_network(one):

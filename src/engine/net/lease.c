@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "engine/claim/claim.h"
 #include "engine/idmap.h"
+#include "engine/net/ct.h"
 #include "engine/net/net.h"
 #include "engine/net/net_priv.h"
 #include "engine/net/netns.h"
@@ -104,6 +105,17 @@ static int configure_inside(const struct net_host *h, uint32_t slot, struct nl_s
         return r < 0 ? err_wrap(e, r, "inside") : 0;
 }
 
+/* An address that had another cluster gets a clean start.  Usually net_reap() has seen to it. */
+static int clean_address(struct net_host *h, uint32_t addr, struct err *e)
+{
+        int r = nft_is_released(&h->nft, h->table, addr, e);
+
+        if (r <= 0)
+                return r;
+        r = ct_sweep(&h->nft, &addr, 1, e);
+        return r < 0 ? r : nft_released_del(&h->nft, h->table, &addr, 1, e);
+}
+
 int net_prepare(struct net_host *h, uint32_t slot, struct net_ns *ret, struct err *e)
 {
         AUTO(nl_sock_close) struct nl_sock inside = { 0 };
@@ -114,6 +126,9 @@ int net_prepare(struct net_host *h, uint32_t slot, struct net_ns *ret, struct er
                 r = net_sockets(h, e);
         if (r < 0)
                 return r;
+        r = clean_address(h, ipv4_of_slot(&h->pool, slot), e);
+        if (r < 0)
+                return err_wrap(e, r, "network of slot %u", slot);
         r = netns_make(h->netns, claim_id_base(slot), claim_id_base(slot) + IDMAP_RANGE - 1,
                        &n.netns, &n.sysfs, &inside, e);
         if (r >= 0)
@@ -224,6 +239,26 @@ int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *
         return nft_cluster_del(&h->nft, h->table, name, ipv4_of_slot(&h->pool, slot), e);
 }
 
+static int by_addr(const void *a, const void *b)
+{
+        const uint32_t *x = a, *y = b;
+
+        return *x < *y ? -1 : *x > *y;
+}
+
+int net_sweep(struct net_host *h, struct err *e)
+{
+        AUTO(free) uint32_t *addrs = NULL;
+        size_t n;
+        int r = nft_released(&h->nft, h->table, &addrs, &n, e);
+
+        if (r < 0 || n == 0)
+                return r;
+        qsort(addrs, n, sizeof *addrs, by_addr);
+        r = ct_sweep(&h->nft, addrs, n, e);
+        return r < 0 ? r : nft_released_del(&h->nft, h->table, addrs, n, e);
+}
+
 int net_reap(struct net_host *h, net_keep_fn *keep, void *arg, struct err *e)
 {
         AUTO(free) struct rtnl_link *links = NULL;
@@ -243,7 +278,8 @@ int net_reap(struct net_host *h, net_keep_fn *keep, void *arg, struct err *e)
                 return r;
         nl_batch_init(&b);
         rtnl_group_del(&b, h->group | NET_GROUP_DEAD); /* one grace period for all of them */
-        return nl_commit(&h->rtnl, &b, e);
+        r = nl_commit(&h->rtnl, &b, e);
+        return r < 0 ? r : net_sweep(h, e);
 }
 
 int net_each(struct net_host *h, net_each_fn *fn, void *arg)

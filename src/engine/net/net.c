@@ -325,6 +325,8 @@ static int unmake(struct net_host *h, struct err *e)
         rtnl_group_del(&b, h->group | NET_GROUP_DEAD);
         r = nl_commit(&h->rtnl, &b, e);
         if (r >= 0)
+                r = net_sweep(h, e);
+        if (r >= 0)
                 r = nft_table_del(&h->nft, h->table, e);
         if (r >= 0)
                 r = rtnl_addrs(&h->rtnl, &addrs, &n, e);

@@ -36,6 +36,9 @@ int net_sockets(struct net_host *h, struct err *e);
 /* Bring h->dns up to date with the host's resolv.conf when the option leaves it to that. */
 int net_dns_refresh(struct net_host *h, struct err *e);
 
+/* End the connections of all released addresses. */
+int net_sweep(struct net_host *h, struct err *e);
+
 /* "hv<slot>" and back (0: another name). */
 void net_link_name(uint32_t slot, char buf[static IF_NAMESIZE]);
 uint32_t net_link_slot(const char *name);

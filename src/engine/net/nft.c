@@ -44,13 +44,11 @@ static int commit(struct nl_sock *s, struct nl_batch *b, struct err *e)
         return nl_commit(s, b, e);
 }
 
-static void add_element(struct nl_batch *b, unsigned type, const char *table, const char *set,
-                        const void *key, size_t len)
+static void put_element(struct nl_batch *b, const char *table, const char *set, const void *key,
+                        size_t len)
 {
         struct nlattr *list, *one, *k;
 
-        add_table_message(b, type, type == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0,
-                          "firewall set element");
         mnl_attr_put_strz(b->cur, NFTA_SET_ELEM_LIST_TABLE, table);
         mnl_attr_put_strz(b->cur, NFTA_SET_ELEM_LIST_SET, set);
         list = mnl_attr_nest_start(b->cur, NFTA_SET_ELEM_LIST_ELEMENTS);
@@ -60,6 +58,34 @@ static void add_element(struct nl_batch *b, unsigned type, const char *table, co
         mnl_attr_nest_end(b->cur, k);
         mnl_attr_nest_end(b->cur, one);
         mnl_attr_nest_end(b->cur, list);
+}
+
+static void add_element(struct nl_batch *b, unsigned type, const char *table, const char *set,
+                        const void *key, size_t len)
+{
+        add_table_message(b, type, type == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0,
+                          "firewall set element");
+        put_element(b, table, set, key, len);
+}
+
+static int no_answer(const struct nlmsghdr *h, void *arg)
+{
+        (void) h, (void) arg;
+        return MNL_CB_OK;
+}
+
+/* 1: the set has it; 0: it has not, or there is no such set. */
+static int has_element(struct nl_sock *s, const char *table, const char *set, const void *key,
+                       size_t len, struct err *e)
+{
+        struct nl_batch b;
+        int r;
+
+        nl_batch_init(&b);
+        add_table_message(&b, NFT_MSG_GETSETELEM, 0, "look up firewall set element");
+        put_element(&b, table, set, key, len);
+        r = nl_query(s, &b, no_answer, NULL, e);
+        return r == -ENOENT ? 0 : r < 0 ? r : 1;
 }
 
 /* The keys of one cluster. */
@@ -113,7 +139,13 @@ int nft_cluster_del(struct nl_sock *s, const char *table, const char *link, uint
         int r;
 
         make_keys(&k, link, addr);
+        r = has_element(s, table, "sources", &k.source, sizeof k.source, e);
+        if (r < 0)
+                return r;
         begin(&b);
+        if (r > 0) /* it has been in use */
+                add_element(&b, NFT_MSG_NEWSETELEM, table, "released", &k.source.addr,
+                            sizeof k.source.addr);
         /* deleting what is not there would undo the whole transaction, so it is there first */
         add_cluster(&b, NFT_MSG_NEWSETELEM, table, &k);
         add_cluster(&b, NFT_MSG_DELSETELEM, table, &k);
@@ -133,10 +165,10 @@ int nft_table_del(struct nl_sock *s, const char *table, struct err *e)
         return r == -ENOENT ? 0 : r;
 }
 
-/* What nft_elements() gathers; @addr_len bytes of address follow the name in a key. */
+/* What the listings gather: keys made of a link's name, an address, or both. */
 struct gather {
         struct nft_element *at;
-        size_t n, cap, addr_len;
+        size_t n, cap, name_len, addr_len;
 };
 
 static int keep_key(struct gather *g, const uint8_t *key, size_t len)
@@ -144,10 +176,11 @@ static int keep_key(struct gather *g, const uint8_t *key, size_t len)
         struct nft_element el = { .addr = 0 };
         uint32_t addr = 0;
 
-        if (len < IFNAME_BYTES + g->addr_len || key[IFNAME_BYTES - 1] != 0)
+        if (len < g->name_len + g->addr_len)
                 return 0;
-        memcpy(el.link, key, sizeof el.link);
-        memcpy(&addr, key + IFNAME_BYTES, g->addr_len);
+        memcpy(el.link, key, g->name_len);
+        el.link[sizeof el.link - 1] = '\0';
+        memcpy(&addr, key + g->name_len, g->addr_len);
         el.addr = ntohl(addr);
         for (size_t i = 0; i < g->n && !g->addr_len; i++)
                 if (strcmp(g->at[i].link, el.link) == 0)
@@ -165,29 +198,18 @@ static int keep_key(struct gather *g, const uint8_t *key, size_t len)
         return 0;
 }
 
-/* The nested attribute of that type, or NULL. */
-static const struct nlattr *find(const struct nlattr *in, uint16_t type)
-{
-        struct nl_attrs it = nl_attrs_in(in);
-        const struct nlattr *a;
-
-        while ((a = nl_attr_next(&it)))
-                if (mnl_attr_get_type(a) == type)
-                        return a;
-        return NULL;
-}
-
 static int on_elements(const struct nlmsghdr *h, void *arg)
 {
         struct nl_attrs top = nl_attrs_of(h, sizeof(struct nfgenmsg)), list;
-        const struct nlattr *a, *el, *v;
+        const struct nlattr *a, *el, *key, *v;
 
         while ((a = nl_attr_next(&top))) {
                 if (mnl_attr_get_type(a) != NFTA_SET_ELEM_LIST_ELEMENTS)
                         continue;
                 list = nl_attrs_in(a);
                 while ((el = nl_attr_next(&list))) {
-                        v = find(find(el, NFTA_SET_ELEM_KEY), NFTA_DATA_VALUE);
+                        key = nl_attr_find(nl_attrs_in(el), NFTA_SET_ELEM_KEY);
+                        v = nl_attr_find(nl_attrs_in(key), NFTA_DATA_VALUE);
                         if (v && keep_key(arg, mnl_attr_get_payload(v),
                                           mnl_attr_get_payload_len(v)) < 0) {
                                 errno = ENOMEM;
@@ -220,6 +242,7 @@ int nft_elements(struct nl_sock *s, const char *table, struct nft_element **ret,
 
         for (int i = 0; r == -EINTR && i < 20; i++) { /* -EINTR: changed meanwhile */
                 g.n = 0;
+                g.name_len = IFNAME_BYTES;
                 g.addr_len = sizeof(uint32_t);
                 r = list_set(s, table, "sources", &g, e);
                 g.addr_len = 0;
@@ -233,4 +256,54 @@ int nft_elements(struct nl_sock *s, const char *table, struct nft_element **ret,
         *ret = g.at;
         *ret_n = g.n;
         return 0;
+}
+
+int nft_released(struct nl_sock *s, const char *table, uint32_t **ret, size_t *ret_n, struct err *e)
+{
+        struct gather g = { .addr_len = sizeof(uint32_t) };
+        uint32_t *addrs;
+        int r = -EINTR;
+
+        for (int i = 0; r == -EINTR && i < 20; i++) {
+                g.n = 0;
+                r = list_set(s, table, "released", &g, e);
+        }
+        addrs = r < 0 ? NULL : calloc(g.n + 1, sizeof *addrs);
+        for (size_t i = 0; addrs && i < g.n; i++)
+                addrs[i] = g.at[i].addr;
+        free(g.at);
+        if (r < 0)
+                return r;
+        if (!addrs)
+                return err_set(e, -ENOMEM, "list firewall set");
+        *ret = addrs;
+        *ret_n = g.n;
+        return 0;
+}
+
+int nft_is_released(struct nl_sock *s, const char *table, uint32_t addr, struct err *e)
+{
+        uint32_t key = htonl(addr);
+
+        return has_element(s, table, "released", &key, sizeof key, e);
+}
+
+int nft_released_del(struct nl_sock *s, const char *table, const uint32_t *addr, size_t n,
+                     struct err *e)
+{
+        int r = 0;
+
+        for (size_t i = 0; r >= 0 && i < n;) {
+                struct nl_batch b;
+
+                begin(&b);
+                for (int k = 0; k < 2 && i < n; k++, i++) {
+                        uint32_t key = htonl(addr[i]);
+
+                        add_element(&b, NFT_MSG_NEWSETELEM, table, "released", &key, sizeof key);
+                        add_element(&b, NFT_MSG_DELSETELEM, table, "released", &key, sizeof key);
+                }
+                r = commit(s, &b, e);
+        }
+        return r == -ENOENT ? 0 : r;
 }

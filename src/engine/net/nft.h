@@ -28,7 +28,8 @@ int nft_rules_apply(const char *table, const struct ipv4_pool *pool, uint32_t se
 /* Delete the table; 0 also when there is none. */
 int nft_table_del(struct nl_sock *s, const char *table, struct err *e);
 
-/* Elements of one cluster, one transaction.  Add: -ENOENT says that the table is gone; link-local
+/* Elements of one cluster, one transaction.  Del puts an address that was in use into `released`:
+ * connections of the cluster may still be known to the kernel (ct.h).  Add: -ENOENT says that the table is gone; link-local
  * servers of @dns get their way out too (some clouds resolve there).  Del: idempotent. */
 int nft_cluster_add(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
                     const struct dns_servers *dns, struct err *e);
@@ -43,3 +44,11 @@ struct nft_element {
 };
 int nft_elements(struct nl_sock *s, const char *table, struct nft_element **ret, size_t *ret_n,
                  struct err *e);
+
+/* The addresses in `released` (host byte order, any order; heap), whether one is among them (1, 0),
+ * and taking them out. */
+int nft_released(struct nl_sock *s, const char *table, uint32_t **ret, size_t *ret_n,
+                 struct err *e);
+int nft_is_released(struct nl_sock *s, const char *table, uint32_t addr, struct err *e);
+int nft_released_del(struct nl_sock *s, const char *table, const uint32_t *addr, size_t n,
+                     struct err *e);

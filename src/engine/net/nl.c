@@ -82,6 +82,16 @@ const struct nlattr *nl_attr_next(struct nl_attrs *it)
         return a;
 }
 
+const struct nlattr *nl_attr_find(struct nl_attrs it, uint16_t type)
+{
+        const struct nlattr *a;
+
+        while ((a = nl_attr_next(&it)))
+                if (mnl_attr_get_type(a) == type)
+                        return a;
+        return NULL;
+}
+
 static void finish_message(struct nl_batch *b)
 {
         if (b->cur)

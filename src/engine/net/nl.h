@@ -64,3 +64,5 @@ struct nl_attrs {
 struct nl_attrs nl_attrs_of(const struct nlmsghdr *h, size_t extra);
 struct nl_attrs nl_attrs_in(const struct nlattr *a);
 const struct nlattr *nl_attr_next(struct nl_attrs *it);
+/* The first of that type, or NULL. */
+const struct nlattr *nl_attr_find(struct nl_attrs it, uint16_t type);

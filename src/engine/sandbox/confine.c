@@ -156,7 +156,7 @@ int confine_monitor(uint32_t uid, struct err *e)
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
                 return err_errno(e, -errno, "no_new_privs");
         r = drop_bounding(0, e);
-        return r < 0 ? r : set_ids(uid, uid, NULL, 0, e);
+        return r < 0 ? r : set_ids(uid, uid, NULL, 0, e); /* leaving id 0 clears the others */
 }
 
 /* One candidate.  A path that ends in a magic link (/proc/self/exe is our own program, on the

@@ -1,5 +1,5 @@
-/* dev.c - a cluster's /dev.  Operation process, root on the host, before anything of the cluster
- * runs.
+/* dev.c - a cluster's /dev and what else can be mounted ahead.  Operation process, root on the host,
+ * while launcher and first process are being born.
  *
  * The tmpfs and its nodes are made here, with the host's rights, and handed on as a detached mount:
  * nodes in a file system that belongs to the cluster's own user namespace would not open.  Fresh
@@ -88,24 +88,47 @@ static int further(int dir, const struct sandbox_device *d, uint32_t id, struct 
         return r < 0 ? err_errno(e, r, "device %s", d->name) : 0;
 }
 
-int dev_make(const struct sandbox_spec *s, struct err *e)
+/* A tmpfs root that belongs to the cluster's root. */
+static int own_tmpfs(const char *id, const char *mode, const char *size, unsigned attrs,
+                     struct err *e)
 {
-        char id[16];
-        const char *const options[][2] = { { "mode", "0755" }, { "size", "1m" },
-                                           { "nr_inodes", "4096" }, { "uid", id },
+        const char *const options[][2] = { { "mode", mode }, { "size", size }, { "uid", id },
                                            { "gid", id }, { NULL, NULL } };
-        AUTO(fd) int dir = -EBADF;
-        mode_t mask;
-        int r;
 
-        (void) snprintf(id, sizeof id, "%u", s->id_base);
-        dir = mount_make("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, e);
-        if (dir < 0)
-                return dir;
-        mask = umask(0);
-        r = base_content(dir, s->id_base, e);
+        return mount_make("tmpfs", options, attrs, e);
+}
+
+static int make_nodes(const struct sandbox_spec *s, int dir, struct err *e)
+{
+        mode_t mask = umask(0);
+        int r = base_content(dir, s->id_base, e);
+
         for (size_t i = 0; i < s->n_devices && r >= 0; i++)
                 r = further(dir, &s->devices[i], s->id_base, e);
         (void) umask(mask);
-        return r < 0 ? r : fd_take(&dir);
+        return r;
+}
+
+int dev_make(const struct sandbox_spec *s, int mnt[MNT_COUNT], struct err *e)
+{
+        const unsigned quiet = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+        char id[16], tty[16], size[32];
+        const char *const pts[][2] = { { "newinstance", NULL }, { "ptmxmode", "0666" },
+                                       { "mode", "0620" }, { "gid", tty }, { NULL, NULL } };
+        int r;
+
+        (void) snprintf(id, sizeof id, "%u", s->id_base);
+        (void) snprintf(tty, sizeof tty, "%u", s->id_base + SANDBOX_TTY_GID);
+        (void) snprintf(size, sizeof size, "%llu", (unsigned long long) s->shm_bytes);
+        r = mnt[MNT_DEV] = own_tmpfs(id, "0755", "1m", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, e);
+        if (r >= 0)
+                r = make_nodes(s, mnt[MNT_DEV], e);
+        if (r >= 0)
+                r = mnt[MNT_PTS] = mount_make("devpts", pts, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+                                              e);
+        if (r >= 0)
+                r = mnt[MNT_SHM] = own_tmpfs(id, "1777", size, quiet, e);
+        if (r >= 0)
+                r = mnt[MNT_EMPTY] = own_tmpfs(id, "0555", "4k", quiet | MOUNT_ATTR_RDONLY, e);
+        return r < 0 ? r : 0;
 }

@@ -4,10 +4,11 @@
  *
  * It is not dumpable, so that for an exec session nothing in the cluster can look into it while it
  * still holds a copy of the engine's memory and descriptors; every descriptor above 2 closes on
- * execve.  Any failure is told to the launcher as one sentence, and the process ends. */
+ * execve.  Any failure is told to the operation as one sentence, and the process ends. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/close_range.h>
 #include <linux/magic.h>
 #include <sched.h>
 #include <signal.h>
@@ -23,13 +24,9 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include <linux/close_range.h>
-
 #include "base/fd.h"
 #include "base/str.h"
 #include "engine/sandbox/sandbox_priv.h"
-
-#define TTY_GID 5U
 
 /* Become id 0 of the cluster: until now we were the host's root without rights. */
 static int become_root(struct err *e)
@@ -52,19 +49,21 @@ static int enter_group(const struct launch *l, struct err *e)
 }
 
 /* Start: namespaces are ours already, but for the view on the group, which follows the group. */
-static int setup_new(const struct launch *l, int *root, struct err *e)
+static int setup_new(struct launch *l, int *root, struct err *e)
 {
         const struct sandbox_spec *s = l->s;
         struct note n = { .type = NOTE_NONE };
-        int fd = -EBADF, r = enter_group(l, e);
+        int fds[NOTE_FDS], r = enter_group(l, e);
 
         if (r < 0)
                 return r;
         if (unshare(CLONE_NEWCGROUP) < 0)
                 return err_errno(e, -errno, "cgroup namespace");
-        r = note_recv(l->report, &n, &fd);
+        r = note_recv(l->report, &n, fds);
         if (r <= 0 || n.type != NOTE_GO)
-                return err_set(e, -EPIPE, "the launcher has ended");
+                return err_set(e, -EPIPE, "the operation has ended");
+        for (size_t i = 0; i < MNT_COUNT; i++)
+                l->mnt[i] = fds[i];
         r = become_root(e);
         if (r < 0)
                 return r;
@@ -93,7 +92,7 @@ static int setup_join(const struct launch *l, int *root, struct err *e)
         return r < 0 ? err_errno(e, -errno, "open /") : 0;
 }
 
-/* A terminal of the cluster's own devpts; the master goes to the launcher.  In an exec session the
+/* A terminal of the cluster's own devpts; the master goes to the monitor.  In an exec session the
  * tenant may have bent everything but mounts, so each step is checked. */
 static int open_tty(const struct launch *l, int root, const struct user *u, struct err *e)
 {
@@ -118,13 +117,13 @@ static int open_tty(const struct launch *l, int root, const struct user *u, stru
         slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
         if (slave < 0)
                 return err_errno(e, -errno, "open the terminal's other end");
-        if (fchown(slave, u->uid, TTY_GID) < 0 || ioctl(slave, TIOCSCTTY, 0) < 0)
+        if (fchown(slave, u->uid, SANDBOX_TTY_GID) < 0 || ioctl(slave, TIOCSCTTY, 0) < 0)
                 return err_errno(e, -errno, "take the terminal");
         for (int i = 0; i < 3; i++)
                 if (dup2(slave, i) < 0)
                         return err_errno(e, -errno, "terminal as descriptor %d", i);
-        return note_send(l->report, &n, master) < 0
-                       ? err_set(e, -EPIPE, "the launcher has ended")
+        return note_send(l->report, &n, &master, 1) < 0
+                       ? err_set(e, -EPIPE, "the operation has ended")
                        : 0;
 }
 
@@ -176,6 +175,7 @@ static int run(struct launch *l, struct err *e)
         if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || setsid() < 0)
                 return err_errno(e, -errno, "new session");
         (void) umask(022);
+        confine_signals();
         r = l->join < 0 ? setup_new(l, &root, e) : setup_join(l, &root, e);
         if (r >= 0)
                 r = user_resolve(root, s->user, &u, e);
@@ -191,8 +191,8 @@ static int run(struct launch *l, struct err *e)
                 r = err_errno(e, -errno, "close_range");
         if (r >= 0)
                 r = confine_rights(l, &u, e);
-        if (r >= 0 && note_send(l->report, &n, -EBADF) < 0)
-                r = err_set(e, -EPIPE, "the launcher has ended");
+        if (r >= 0 && note_send(l->report, &n, NULL, 0) < 0)
+                r = err_set(e, -EPIPE, "the operation has ended");
         return r < 0 ? r : confine_exec(s->argv, env, e);
 }
 
@@ -202,6 +202,6 @@ _Noreturn void first_run(struct launch *l)
         int r = run(l, &n.err);
 
         n.err.code = r;
-        (void) note_send(l->report, &n, -EBADF);
+        (void) note_send(l->report, &n, NULL, 0);
         _exit(127);
 }

@@ -43,64 +43,61 @@ static const struct mask sys_masks[] = {
         { MASK_HIDE, "devices/virtual/powercap" }, /* power readings leak what others compute */
 };
 
+struct covers {
+        int null, empty;
+        bool empty_used; /* attached somewhere: from then on it can be cloned (always from 6.15) */
+};
+
 /* A detached mount that covers @at: the tree itself made read-only, or something empty. */
-static int cover(enum mask_kind kind, int at, bool is_dir, int null, int *empty, struct err *e)
+static int cover(const struct mask *m, int at, struct covers *c, struct err *e)
 {
         const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH;
-        static const char *const options[][2] = { { "mode", "0555" }, { "nr_inodes", "2" },
-                                                  { NULL, NULL } };
         AUTO(fd) int fd = -EBADF;
+        struct stat st;
         int r;
 
-        if (kind == MASK_RDONLY) {
+        if (fstat(at, &st) < 0)
+                return err_errno(e, -errno, "stat");
+        if (m->kind == MASK_RDONLY)
                 fd = open_tree(at, "", flags);
-        } else if (!is_dir) {
-                fd = open_tree(null, "", flags);
-        } else if (*empty < 0) {
-                fd = mount_make("tmpfs", options,
-                                MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
-                                        MOUNT_ATTR_NOEXEC,
-                                e);
-                if (fd < 0)
-                        return fd;
-                *empty = dup(fd); /* further directories get clones of it, once it is attached */
-        } else {
-                fd = open_tree(*empty, "", flags);
-        }
+        else if (!S_ISDIR(st.st_mode))
+                fd = open_tree(c->null, "", flags);
+        else if (c->empty_used)
+                fd = open_tree(c->empty, "", flags);
+        else
+                fd = fcntl(c->empty, F_DUPFD_CLOEXEC, 3);
         if (fd < 0)
                 return err_errno(e, -errno, "clone a mount");
-        r = kind == MASK_RDONLY ? mount_restrict(fd, MOUNT_ATTR_RDONLY, e) : 0;
+        c->empty_used |= S_ISDIR(st.st_mode) && m->kind == MASK_HIDE;
+        r = m->kind == MASK_RDONLY ? mount_restrict(fd, MOUNT_ATTR_RDONLY, e) : 0;
         return r < 0 ? r : fd_take(&fd);
 }
 
-static int apply(const struct mask *m, int tree, int null, int *empty, struct err *e)
+static int apply(const struct mask *m, int tree, struct covers *c, struct err *e)
 {
         AUTO(fd) int at = fd_open_beneath(tree, m->path, O_PATH, 0);
         AUTO(fd) int mnt = -EBADF;
-        struct stat st;
 
         if (at == -ENOENT)
                 return 0; /* not in this kernel */
         if (at < 0)
                 return err_errno(e, at, "open");
-        if (fstat(at, &st) < 0)
-                return err_errno(e, -errno, "stat");
-        mnt = cover(m->kind, at, S_ISDIR(st.st_mode), null, empty, e);
+        mnt = cover(m, at, c, e);
         return mnt < 0 ? mnt : mount_attach(mnt, at, "", e);
 }
 
-int masks_apply(int proc, int sys, int null, struct err *e)
+int masks_apply(int proc, int sys, int null, int empty, struct err *e)
 {
-        AUTO(fd) int empty = -EBADF;
+        struct covers c = { .null = null, .empty = empty };
         int r = 0;
 
         for (size_t i = 0; i < NELEM(proc_masks) && r >= 0; i++) {
-                r = apply(&proc_masks[i], proc, null, &empty, e);
+                r = apply(&proc_masks[i], proc, &c, e);
                 if (r < 0)
                         return err_wrap(e, r, "mask /proc/%s", proc_masks[i].path);
         }
         for (size_t i = 0; i < NELEM(sys_masks) && r >= 0; i++) {
-                r = apply(&sys_masks[i], sys, null, &empty, e);
+                r = apply(&sys_masks[i], sys, &c, e);
                 if (r < 0)
                         return err_wrap(e, r, "mask /sys/%s", sys_masks[i].path);
         }

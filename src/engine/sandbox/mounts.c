@@ -89,31 +89,17 @@ static int switch_root(int mnt, struct err *e)
 
 static int dev_mounts(const struct launch *l, int root, struct err *e)
 {
-        char size[32];
-        static const char *const pts_options[][2] = { { "newinstance", NULL },
-                                                      { "ptmxmode", "0666" },
-                                                      { "mode", "0620" },
-                                                      { "gid", "5" },
-                                                      { NULL, NULL } };
-        const char *const shm_options[][2] = { { "mode", "1777" }, { "size", size },
-                                               { NULL, NULL } };
-        const struct {
-                const char *type, *name;
-                const char *const (*options)[2];
-                unsigned attrs;
-        } rows[] = {
-                { "devpts", "pts", pts_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC },
-                { "tmpfs", "shm", shm_options, ATTR_PSEUDO },
-                { "mqueue", "mqueue", NULL, ATTR_PSEUDO },
-        };
-        int r = attach_at(l->dev, root, "dev", e);
+        static const struct {
+                enum mnt mnt;
+                const char *name;
+        } rows[] = { { MNT_PTS, "pts" }, { MNT_SHM, "shm" } };
+        AUTO(fd) int mqueue = mount_make("mqueue", NULL, ATTR_PSEUDO, e);
+        int dev = l->mnt[MNT_DEV], r = mqueue < 0 ? mqueue : attach_at(dev, root, "dev", e);
 
-        (void) snprintf(size, sizeof size, "%llu", (unsigned long long) l->s->shm_bytes);
-        for (size_t i = 0; i < NELEM(rows) && r >= 0; i++) {
-                AUTO(fd) int mnt = mount_make(rows[i].type, rows[i].options, rows[i].attrs, e);
-
-                r = mnt < 0 ? mnt : mount_attach(mnt, l->dev, rows[i].name, e);
-        }
+        for (size_t i = 0; i < NELEM(rows) && r >= 0; i++)
+                r = mount_attach(l->mnt[rows[i].mnt], dev, rows[i].name, e);
+        if (r >= 0) /* shows the queues of our ipc namespace, so only we can make it */
+                r = mount_attach(mqueue, dev, "mqueue", e);
         return r < 0 ? err_wrap(e, r, "/dev") : 0;
 }
 
@@ -121,12 +107,11 @@ static int dev_mounts(const struct launch *l, int root, struct err *e)
  * programs that read limits there have the same numbers from nproc and sysinfo's cgroup files. */
 static int cgroup_mount(const struct launch *l, int sys, struct err *e)
 {
-        static const char *const options[][2] = { { "nsdelegate", NULL }, { NULL, NULL } };
         AUTO(fd) int mnt = -EBADF;
 
         if (!l->s->slice || l->s->slice->v2_dir < 0)
                 return 0;
-        mnt = mount_make("cgroup2", options + 1, ATTR_PSEUDO | MOUNT_ATTR_RDONLY, e);
+        mnt = mount_make("cgroup2", NULL, ATTR_PSEUDO | MOUNT_ATTR_RDONLY, e);
         return mnt < 0 ? mnt : mount_attach(mnt, sys, "fs/cgroup", e);
 }
 
@@ -171,8 +156,8 @@ static int kernel_mounts(const struct launch *l, int root, int proc, int sys, st
                 r = attach_at(proc, root, "proc", e);
         if (r < 0)
                 return r;
-        null = open_null(l->dev, e);
-        return null < 0 ? null : masks_apply(proc, sys, null, e);
+        null = open_null(l->mnt[MNT_DEV], e);
+        return null < 0 ? null : masks_apply(proc, sys, null, l->mnt[MNT_EMPTY], e);
 }
 
 int mounts_setup(const struct launch *l, struct err *e)

@@ -1,53 +1,72 @@
 /* sandbox_priv.h - what the files of this folder share.
  *
  * Three processes take part, each a fork of the one before:
- *   operation   sandbox_start() / sandbox_exec(), root on the host        launch.c
- *   launcher    becomes vmm-monitor; in the monitor's group               launch.c
+ *   operation   sandbox_start() / sandbox_exec(), root on the host        sandbox.c, dev.c
+ *   launcher    becomes vmm-monitor; in the monitor's group               launcher.c
  *   first       becomes the cluster's program; in its namespaces          first.c and all others
- * They talk in notes over two socket pairs: first <-> launcher <-> operation. */
+ * The operation talks with the other two in notes, over a socket pair each. */
 #pragma once
 #include <limits.h>
 
 #include "engine/sandbox/filter.h"
 #include "engine/sandbox/sandbox.h"
 
-#define SANDBOX_IDS 65536U
+#define SANDBOX_IDS     65536U
+#define SANDBOX_TTY_GID 5U /* "tty" in every distribution */
+
+/* Detached mounts that the operation makes while launcher and first process are being born. */
+enum mnt {
+        MNT_DEV,   /* tmpfs with nodes, links and directories */
+        MNT_PTS,   /* devpts for /dev/pts */
+        MNT_SHM,   /* tmpfs for /dev/shm */
+        MNT_EMPTY, /* read-only tmpfs that hides directories */
+        MNT_COUNT
+};
 
 struct launch {
         const struct sandbox_spec *s;
         int join;          /* pidfd of a running first process: an exec session; else -EBADF */
         int program;       /* O_PATH on vmm-monitor */
         int up;            /* launcher's way to the operation */
-        int report;        /* first's way to the launcher */
-        int dev;           /* detached /dev; not with join */
+        int report;        /* first's way to the operation */
+        int mnt[MNT_COUNT]; /* made by the operation, reach first with NOTE_GO; not with join */
         int io[3];         /* the program's stdin, stdout, stderr; without a tty */
         int monitor_io[3]; /* their other ends; [0] alone is the pty's master with a tty */
         const struct filter *filter;
 };
 
-/* ---- notes (launch.c) */
+/* ---- notes (note.c) */
 enum note_type {
         NOTE_NONE,
-        NOTE_CHILD, /* launcher -> operation: pid, pidfd */
-        NOTE_GO,    /* launcher -> first: your id map is in place */
-        NOTE_PTY,   /* first -> launcher: master of its terminal */
-        NOTE_EXEC,  /* first -> launcher: execve comes next; an end of file then is its success */
-        NOTE_ERROR  /* outwards: err says why nothing was started */
+        NOTE_CHILD, /* launcher -> operation: pid, pidfd; its id map is in place */
+        NOTE_GO,    /* operation -> first: enum mnt, in order */
+        NOTE_PTY,   /* first -> operation: master of its terminal */
+        NOTE_EXEC,  /* first -> operation: execve comes next; an end of file then is its success */
+        NOTE_RUN,   /* operation -> launcher: become the monitor; the master of the terminal */
+        NOTE_ERROR  /* to the operation: err says why nothing was started */
 };
 struct note {
         enum note_type type;
         pid_t pid;
         struct err err;
 };
-int note_send(int sock, const struct note *n, int fd); /* @fd -EBADF: none */
-/* 1, 0 at the end, or a negative errno; *@fd receives a descriptor or -EBADF. */
-int note_recv(int sock, struct note *n, int *fd);
+#define NOTE_FDS 4U /* with one note, at most */
+int note_send(int sock, const struct note *n, const int *fds, size_t n_fds);
+/* 1, 0 at the end, or a negative errno.  @fds has NOTE_FDS places, the unused ones -EBADF. */
+int note_recv(int sock, struct note *n, int *fds);
+/* The same for notes that bring at most one descriptor; further ones are closed. */
+int note_recv_one(int sock, struct note *n, int *fd);
 
-/* ---- first.c: never returns */
+/* ---- launcher.c, first.c: never return */
+_Noreturn void launcher_run(struct launch *l);
 _Noreturn void first_run(struct launch *l);
+/* clone3() with @flags into group @s (v2; on v1 the child enters by itself); *pidfd is set. */
+pid_t clone_into(uint64_t flags, const struct slice_enter *s, int *pidfd);
+/* KILL and reap a child of ours. */
+void kill_wait(int pidfd);
 
 /* ---- dev.c: operation process, host root */
-int dev_make(const struct sandbox_spec *s, struct err *e); /* detached tmpfs with nodes */
+int dev_make(const struct sandbox_spec *s, int mnt[MNT_COUNT], struct err *e);
 
 /* ---- mounts.c: first process, root of its user namespace */
 /* Everything below / in place and nothing of the host in sight; returns an O_PATH descriptor on /. */
@@ -57,8 +76,9 @@ int mount_make(const char *type, const char *const (*options)[2], unsigned attrs
 int mount_restrict(int mnt, uint64_t attrs, struct err *e);
 int mount_attach(int mnt, int dir, const char *path, struct err *e); /* @path "" is @dir itself */
 
-/* ---- masks.c: @proc and @sys are our own fresh mounts, @null a node of our own /dev */
-int masks_apply(int proc, int sys, int null, struct err *e);
+/* ---- masks.c: @proc and @sys are our own fresh mounts, @null a node of our own /dev, @empty a
+ * detached read-only tmpfs */
+int masks_apply(int proc, int sys, int null, int empty, struct err *e);
 
 /* ---- rootfs.c: paths inside the new root, resolved as the program would */
 /* Directory @path (absolute), made with its parents when missing; O_PATH descriptor. */
@@ -87,5 +107,5 @@ int confine_rights(const struct launch *l, const struct user *u, struct err *e);
 int confine_exec(char *const *argv, char *const *env, struct err *e);
 /* Default actions and an empty mask. */
 void confine_signals(void);
-/* A process without any capability, now and by execve; for the monitor. */
+/* The launcher: an id of its own, no capability, now and by execve. */
 int confine_monitor(uint32_t uid, struct err *e);

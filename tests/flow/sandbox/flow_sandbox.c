@@ -142,7 +142,7 @@ int main(void)
         struct slice_enter none = { .v2_dir = -EBADF };
         struct slice_host *host = NULL;
         struct slice_enter enter = none;
-        struct sandbox_proc p = { 0 };
+        struct sandbox_proc p = { .monitor_pidfd = -EBADF, .init_pidfd = -EBADF };
         struct err e = { 0 };
         int userns, upper, lower, r;
         const char *group;
@@ -185,7 +185,7 @@ int main(void)
         (void) json_object_set_new(out, "exec", list);
         json_array_foreach(json_object_get(o, "exec"), i, x) {
                 struct sandbox_spec t = s;
-                struct sandbox_proc q = { 0 };
+                struct sandbox_proc q = { .monitor_pidfd = -EBADF, .init_pidfd = -EBADF };
                 int rx;
 
                 if (r < 0)

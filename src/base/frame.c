@@ -327,6 +327,13 @@ int frame_send_wait(struct frame_conn *c, const json_t *msg, const int *fds, siz
 {
         int r = frame_send(c, msg, fds, n_fds);
 
+        return r < 0 ? r : frame_flush_wait(c, deadline_us);
+}
+
+int frame_flush_wait(struct frame_conn *c, uint64_t deadline_us)
+{
+        int r = frame_flush(c);
+
         while (r >= 0 && frame_pending(c)) {
                 r = wait_for(c->fd, POLLOUT, deadline_us);
                 if (r >= 0)

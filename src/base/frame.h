@@ -53,5 +53,6 @@ static inline void frame_msg_done_cleanup(struct frame_msg *m)
  * -ETIMEDOUT when it passes. */
 int frame_send_wait(struct frame_conn *c, const json_t *msg, const int *fds, size_t n_fds,
                     uint64_t deadline_us);
+int frame_flush_wait(struct frame_conn *c, uint64_t deadline_us);
 int frame_recv_wait(struct frame_conn *c, struct frame_msg *ret, uint64_t deadline_us,
                     struct err *e);

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/api_child.h"
+#include "engine/boot/order.h"
 #include "engine/channel/channel.h"
 #include "engine/claim/claim.h"
 #include "engine/fleet/fleet.h"
@@ -29,10 +30,12 @@
 #include "engine/inventory.h"
 #include "engine/journal/journal.h"
 #include "engine/net/net.h"
+#include "engine/op/op.h"
 #include "engine/pool/pool.h"
 #include "engine/sandbox/sandbox.h"
 #include "engine/slice/slice.h"
 
+#define SPARE_OPS       4
 #define IN_USE_TRIES    40
 #define IN_USE_PAUSE_US 50000
 
@@ -41,6 +44,7 @@ struct standalone {
         struct host host;
         struct journal *journal;
         sd_event *loop;
+        struct op_runner *runner;
         struct pool *pool;
         struct channel *channel;
         struct fleet *fleet;
@@ -77,6 +81,7 @@ static void standalone_done(struct standalone *s)
         s->fleet = fleet_free(s->fleet); /* its last reports still go out */
         s->channel = channel_free(s->channel);
         s->pool = pool_free(s->pool);
+        s->runner = op_runner_free(s->runner);
         s->inner_fd = fd_close(s->inner_fd);
         if (empty)
                 remove_host(s);
@@ -223,8 +228,9 @@ static int open_service(struct standalone *s, struct err *e)
         struct fleet_spec fl = { .loop = s->loop,
                                  .host = &s->host,
                                  .journal = s->journal,
+                                 .runner = s->runner,
                                  .report = channel_report };
-        int r = pool_new(s->loop, &s->host, journal_epoch(s->journal), &s->pool, e);
+        int r = pool_new(s->loop, s->runner, &s->host, journal_epoch(s->journal), &s->pool, e);
 
         if (r >= 0)
                 r = channel_new(&ch, &s->channel, e);
@@ -274,11 +280,13 @@ static int open_all(struct standalone *s, const struct standalone_args *a, struc
         if (r < 0)
                 return r;
         log_init("hypervisor-vmm", (enum log_level) log_level_parse(s->inst->conf.log_level));
-        r = retry_while_in_use(try_listen, s, a->listen, e);
-        if (r >= 0)
-                r = open_loop(s, e);
+        r = open_loop(s, e);
         if (r >= 0)
                 r = open_host(s, e);
+        if (r >= 0) /* from here on nothing that is opened reaches an operation by accident */
+                r = op_runner_new(s->loop, order_run, &s->host, SPARE_OPS, &s->runner, e);
+        if (r >= 0)
+                r = retry_while_in_use(try_listen, s, a->listen, e);
         if (r >= 0)
                 r = journal_open(s->inst, &s->journal, e);
         if (r >= 0)

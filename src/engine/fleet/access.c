@@ -241,8 +241,10 @@ int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x,
                 return err_set(e, -ENOMEM, "out of memory");
         r = exec_env(u, x, &s->env, e);
         spec.body_arg = spec.arg = s;
+        spec.keep = &s->init_pidfd;
+        spec.n_keep = 1;
         if (r >= 0)
-                r = op_start(f->spec.loop, &spec, &s->op, e);
+                r = op_start(f->spec.runner, &spec, &s->op, e);
         if (r < 0)
                 return r;
         f->running_ops++;

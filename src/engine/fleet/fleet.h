@@ -19,6 +19,7 @@
 struct fleet;
 struct journal;
 struct pool;
+struct op_runner;
 
 /* A report for the control plane (docs/node-protocol.md); borrowed. */
 typedef void fleet_report_fn(void *arg, const json_t *report);
@@ -28,6 +29,7 @@ struct fleet_spec {
         const struct host *host;
         struct journal *journal;
         struct pool *pool;
+        struct op_runner *runner;
         fleet_report_fn *report;
         void *arg;
 };

@@ -175,6 +175,8 @@ static int launch(struct pull *p, struct err *e)
                 .name = name,
                 .body = pull_body,
                 .body_arg = p,
+                .keep = &p->stream,
+                .n_keep = p->stream >= 0 ? 1 : 0,
                 .timeout_us = p->kind == PULL_REMOVE ? REMOVE_TIMEOUT_US : PULL_TIMEOUT_US,
                 .report = on_progress,
                 .done = on_pulled,
@@ -183,7 +185,7 @@ static int launch(struct pull *p, struct err *e)
         int r;
 
         (void) snprintf(name, sizeof name, "%s %.40s", verb[p->kind], p->reference);
-        r = op_start(p->fleet->spec.loop, &spec, &p->op, e);
+        r = op_start(p->fleet->spec.runner, &spec, &p->op, e);
         if (r < 0)
                 return r;
         p->fleet->running_ops++;

@@ -1,5 +1,5 @@
 /* unit_ops.c - the two operations of a cluster: the boot flow forwards, and backwards.
- * The functions named *_body run in the operation process, everything else on the loop. */
+ * Engine process, loop thread; what the operations do is in boot/order.c. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -10,6 +10,7 @@
 #include "base/jsonx.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "engine/boot/order.h"
 #include "engine/fleet/unit.h"
 
 #define BOOT_TIMEOUT_US (120 * US_PER_S)
@@ -84,47 +85,6 @@ static int take_resources(struct unit *u, struct err *e)
         return 0;
 }
 
-static json_t *proc_json(const struct proc_id *p)
-{
-        return json_pack("{s:i, s:I}", "pid", (int) p->pid, "start", (json_int_t) p->start_ticks);
-}
-
-/* In the operation. */
-static void on_stage(void *arg, const char *stage)
-{
-        AUTO(json_put) json_t *j = json_pack("{s:s}", "stage", stage);
-
-        if (j && str_eq(stage, "session"))
-                (void) op_report(arg, j, NULL, 0);
-}
-
-/* In the operation. */
-static int boot_body(struct frame_conn *out, void *arg, struct err *e)
-{
-        struct boot *b = arg;
-        AUTO(json_put) json_t *j = NULL;
-        struct proc_id monitor, init;
-        int r = boot_run(b, on_stage, out, e);
-
-        if (r >= 0)
-                r = proc_identify(b->proc.monitor, &monitor);
-        else
-                return r;
-        if (r >= 0)
-                r = proc_identify(b->proc.init, &init);
-        if (r == -ESRCH) { /* ended already: what it was does not matter, the exit status will tell */
-                init = (struct proc_id){ .pid = b->proc.init };
-                r = 0;
-        }
-        if (r < 0)
-                return err_errno(e, r, "identify the first process");
-        j = json_pack("{s:o, s:o, s:s}", "monitor", proc_json(&monitor), "init", proc_json(&init),
-                      "address", b->lease.ipv4_text);
-        if (!j)
-                return err_set(e, -ENOMEM, "out of memory");
-        return op_report(out, j, (int[]){ b->proc.monitor_pidfd, b->proc.init_pidfd }, 2);
-}
-
 static void read_proc(const json_t *j, struct proc_id *ret)
 {
         ret->pid = (pid_t) json_integer_value(json_object_get(j, "pid"));
@@ -179,15 +139,34 @@ static void on_boot_done(void *arg, int r, const struct err *err)
         unit_settle_waiting(f);
 }
 
+/* Send the order; the struct boot and its descriptors stay here until the operation is over. */
+static int dispatch(struct unit *u, const struct order *o, const struct op_spec *spec,
+                    struct err *e)
+{
+        int fds[ORDER_MAX_FDS], r;
+        size_t n = 0;
+        AUTO(json_put) json_t *j = order_encode(o, u->boot, fds, &n);
+
+        if (!j)
+                return err_set(e, -ENOMEM, "out of memory");
+        r = op_order(u->fleet->spec.runner, spec, j, fds, n, &u->op, e);
+        if (r < 0)
+                return r;
+        u->op_kind = o->kind == ORDER_BOOT ? UNIT_OP_BOOT : UNIT_OP_UNDO;
+        u->fleet->running_ops++;
+        u->fleet->cluster_ops++;
+        return 0;
+}
+
 int unit_boot(struct unit *u, const struct image *image, struct err *e)
 {
         char name[48];
-        struct op_spec spec = { .name = name,
-                                .body = boot_body,
-                                .timeout_us = BOOT_TIMEOUT_US,
-                                .report = on_boot_report,
-                                .done = on_boot_done,
-                                .arg = u };
+        const struct order o = { .kind = ORDER_BOOT, .plan = u->row.plan };
+        const struct op_spec spec = { .name = name,
+                                      .timeout_us = BOOT_TIMEOUT_US,
+                                      .report = on_boot_report,
+                                      .done = on_boot_done,
+                                      .arg = u };
         int r;
 
         assert(!u->op && u->row.slot == 0);
@@ -200,41 +179,19 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
         u->row.image_digest = str_dup(image->digest);
         if (r >= 0 && !u->row.image_digest)
                 r = err_set(e, -ENOMEM, "out of memory");
-        if (r < 0) {
-                boot_close(u);
-                return r;
+        if (r >= 0) {
+                unit_event(u, CE_BIND, NULL);
+                if (unit_save(u, false) < 0) /* no intent on disk, no act */
+                        r = err_set(e, -EIO, "the journal cannot be written");
         }
-        u->boot->image = *image; /* lent for the length of the fork */
-        unit_event(u, CE_BIND, NULL);
-        if (unit_save(u, false) < 0) { /* no intent on disk, no act */
+        if (r >= 0) {
+                u->boot->image = *image; /* lent for the length of the call */
+                r = dispatch(u, &o, &spec, e);
                 u->boot->image = (struct image){ 0 };
-                boot_close(u);
-                return err_set(e, -EIO, "the journal cannot be written");
         }
-        spec.body_arg = u->boot;
-        r = op_start(u->fleet->spec.loop, &spec, &u->op, e);
-        u->boot->image = (struct image){ 0 };
-        if (r < 0) {
+        if (r < 0)
                 boot_close(u);
-                return r;
-        }
-        u->op_kind = UNIT_OP_BOOT;
-        u->fleet->running_ops++;
-        u->fleet->cluster_ops++;
-        return 0;
-}
-
-struct undo_args {
-        struct boot *boot;
-        bool graceful, volume;
-};
-
-static int undo_body(struct frame_conn *out, void *arg, struct err *e)
-{
-        struct undo_args *a = arg;
-
-        (void) out;
-        return boot_undo(a->boot, a->graceful, a->volume, e);
+        return r;
 }
 
 /* What the last boot held is free again. */
@@ -275,14 +232,14 @@ static void on_undone(void *arg, int r, const struct err *err)
 int unit_undo(struct unit *u, bool graceful, bool volume, struct err *e)
 {
         char name[48];
-        struct undo_args args = { .graceful = graceful, .volume = volume };
-        struct op_spec spec = { .name = name,
-                                .body = undo_body,
-                                .body_arg = &args,
-                                .timeout_us = UNDO_TIMEOUT_US +
-                                              u->fleet->spec.host->inst->conf.grace_us,
-                                .done = on_undone,
-                                .arg = u };
+        const struct order o = {
+                .kind = ORDER_UNDO, .plan = u->row.plan, .graceful = graceful, .volume = volume
+        };
+        const struct op_spec spec = { .name = name,
+                                      .timeout_us = UNDO_TIMEOUT_US +
+                                                    u->fleet->spec.host->inst->conf.grace_us,
+                                      .done = on_undone,
+                                      .arg = u };
         int r = boot_open(u, e);
 
         if (r < 0)
@@ -294,14 +251,8 @@ int unit_undo(struct unit *u, bool graceful, bool volume, struct err *e)
                 u->boot->proc.monitor_pidfd = fcntl(u->monitor_pidfd, F_DUPFD_CLOEXEC, 3);
         if (u->init_pidfd >= 0)
                 u->boot->proc.init_pidfd = fcntl(u->init_pidfd, F_DUPFD_CLOEXEC, 3);
-        args.boot = u->boot;
-        r = op_start(u->fleet->spec.loop, &spec, &u->op, e);
-        if (r < 0) {
+        r = dispatch(u, &o, &spec, e);
+        if (r < 0)
                 boot_close(u);
-                return r;
-        }
-        u->op_kind = UNIT_OP_UNDO;
-        u->fleet->running_ops++;
-        u->fleet->cluster_ops++;
-        return 0;
+        return r;
 }

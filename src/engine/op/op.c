@@ -1,4 +1,4 @@
-/* op.c - see op.h.
+/* op.c - see op.h.  The engine's side, on the loop.
  *
  * Theory of operation.  Parent and child share a socketpair.  The child's last frame is
  * {"op":"done","r":N,"message":S}; whatever else it sends is a report.  The operation is over when
@@ -6,13 +6,12 @@
  * come; the verdict is the done frame, or the way it died. */
 #include "engine/op/op.h"
 
+#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
+#include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,23 +21,9 @@
 #include "base/jsonx.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "engine/op/op_priv.h"
 
-struct op {
-        char name[64];
-        pid_t pid;
-        int pidfd;
-        struct frame_conn *conn;
-        sd_event_source *pid_src, *conn_src, *time_src;
-        op_report_fn *report;
-        op_done_fn *done;
-        void *arg;
-        int verdict;      /* set by the done frame, a cancel or the deadline */
-        bool has_verdict, exited, drained;
-        struct err err;
-        siginfo_t how;
-};
-
-static struct op *op_free(struct op *op)
+struct op *op_free(struct op *op)
 {
         if (!op)
                 return NULL;
@@ -50,8 +35,6 @@ static struct op *op_free(struct op *op)
         free(op);
         return NULL;
 }
-
-DEFINE_AUTO(struct op *, op_free)
 
 static void set_verdict(struct op *op, int r)
 {
@@ -133,6 +116,11 @@ static int on_exit_event(sd_event_source *s, int fd, uint32_t revents, void *arg
         return 0;
 }
 
+static void kill_child(const struct op *op)
+{
+        (void) syscall(SYS_pidfd_send_signal, op->pidfd, SIGKILL, NULL, 0);
+}
+
 static int on_deadline(sd_event_source *s, uint64_t usec, void *arg)
 {
         struct op *op = arg;
@@ -143,7 +131,7 @@ static int on_deadline(sd_event_source *s, uint64_t usec, void *arg)
                 set_verdict(op, -ETIMEDOUT);
                 (void) err_set(&op->err, -ETIMEDOUT, "%s: took too long and was ended", op->name);
         }
-        (void) syscall(SYS_pidfd_send_signal, op->pidfd, SIGKILL, NULL, 0);
+        kill_child(op);
         return 0;
 }
 
@@ -155,101 +143,191 @@ void op_cancel(struct op *op)
                 set_verdict(op, -ECANCELED);
                 (void) err_set(&op->err, -ECANCELED, "%s: cancelled", op->name);
         }
-        (void) syscall(SYS_pidfd_send_signal, op->pidfd, SIGKILL, NULL, 0);
+        kill_child(op);
 }
 
-int op_report(struct frame_conn *out, const json_t *msg, const int *fds, size_t n_fds)
+/* Kill and reap a child that nobody waits for. */
+static struct op *discard(struct op *op)
 {
-        return frame_send_wait(out, msg, fds, n_fds, 0);
+        kill_child(op);
+        (void) waitid(P_PIDFD, (id_t) op->pidfd, &op->how, WEXITED);
+        return op_free(op);
 }
 
-/* The child, from fork to _exit.  Signals: the loop's mask is lifted, SIGPIPE stays ignored. */
-__attribute__((noreturn)) static void child(const struct op_spec *spec, pid_t engine, int sock)
+/* From here on the operation is the loop's. */
+static int adopt(struct op_runner *w, struct op *op, const struct op_spec *spec, struct err *e)
 {
-        AUTO(frame_conn_free) struct frame_conn *out = NULL;
-        struct err e = { 0 };
-        sigset_t none;
-        json_t *msg;
         int r;
 
-        (void) sigemptyset(&none);
-        (void) sigprocmask(SIG_SETMASK, &none, NULL);
-        (void) signal(SIGTERM, SIG_DFL);
-        (void) signal(SIGINT, SIG_DFL);
-        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != engine)
-                _exit(1); /* the engine is gone: nobody would journal what we do */
-        (void) prctl(PR_SET_NAME, "hvmm-op");
-        if (frame_conn_new(sock, &out) < 0)
-                _exit(1);
-        r = spec->body(out, spec->body_arg, &e);
-        msg = json_pack("{s:s, s:i, s:s%}", "op", "done", "r", r, "message", e.msg,
-                        strnlen(e.msg, sizeof e.msg));
-        if (!msg) /* a message that is no UTF-8 */
-                msg = json_pack("{s:s, s:i, s:s}", "op", "done", "r", r, "message",
-                                "failed (the message was not valid UTF-8)");
-        if (!msg || frame_send_wait(out, msg, NULL, 0, 0) < 0)
-                _exit(1);
-        _exit(0);
-}
-
-/* A clone that gives the pidfd at once; no stack switch, so it behaves as fork(). */
-static pid_t fork_pidfd(int *ret_pidfd)
-{
-        struct clone_args {
-                uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
-        } a = { .flags = 0x00001000 /* CLONE_PIDFD */,
-                .pidfd = (uint64_t) (uintptr_t) ret_pidfd,
-                .exit_signal = SIGCHLD };
-
-        return (pid_t) syscall(SYS_clone3, &a, sizeof a);
-}
-
-static int watch(sd_event *loop, struct op *op, uint64_t timeout_us)
-{
-        int r = sd_event_add_io(loop, &op->conn_src, frame_conn_fd(op->conn), EPOLLIN, on_readable,
-                                op);
-
-        if (r >= 0)
-                r = sd_event_add_io(loop, &op->pid_src, op->pidfd, EPOLLIN, on_exit_event, op);
-        if (r >= 0 && timeout_us)
-                r = sd_event_add_time_relative(loop, &op->time_src, CLOCK_MONOTONIC, timeout_us,
-                                               US_PER_MS, on_deadline, op);
-        return r;
-}
-
-int op_start(sd_event *loop, const struct op_spec *spec, struct op **ret, struct err *e)
-{
-        AUTO(op_free) struct op *op = calloc(1, sizeof *op);
-        AUTO(fd) int theirs = -EBADF;
-        pid_t engine = getpid();
-        int pair[2], r;
-
-        if (!op)
-                return err_set(e, -ENOMEM, "out of memory");
-        op->pidfd = -EBADF;
         (void) snprintf(op->name, sizeof op->name, "%s", spec->name);
         op->report = spec->report;
         op->done = spec->done;
         op->arg = spec->arg;
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-                return err_errno(e, -errno, "%s: socketpair", spec->name);
-        theirs = pair[1];
-        r = frame_conn_new(pair[0], &op->conn);
+        r = sd_event_add_io(w->loop, &op->conn_src, frame_conn_fd(op->conn), EPOLLIN, on_readable,
+                            op);
+        if (r >= 0)
+                r = sd_event_add_io(w->loop, &op->pid_src, op->pidfd, EPOLLIN, on_exit_event, op);
+        if (r >= 0 && spec->timeout_us)
+                r = sd_event_add_time_relative(w->loop, &op->time_src, CLOCK_MONOTONIC,
+                                               spec->timeout_us, US_PER_MS, on_deadline, op);
+        return r < 0 ? err_errno(e, r, "%s: watch", spec->name) : 0;
+}
+
+int op_start(struct op_runner *w, const struct op_spec *spec, struct op **ret, struct err *e)
+{
+        struct op *op = NULL;
+        int r = op_fork(w, spec, &op, e);
+
         if (r < 0)
-                return err_errno(e, r, "%s", spec->name);
-        op->pid = fork_pidfd(&op->pidfd);
-        if (op->pid < 0)
-                return err_errno(e, -errno, "%s: fork", spec->name);
-        if (op->pid == 0) {
-                (void) fd_close(frame_conn_fd(op->conn));
-                child(spec, engine, fd_take(&theirs));
-        }
-        r = watch(loop, op, spec->timeout_us);
+                return r;
+        r = adopt(w, op, spec, e);
         if (r < 0) {
-                (void) syscall(SYS_pidfd_send_signal, op->pidfd, SIGKILL, NULL, 0);
-                (void) waitid(P_PIDFD, (id_t) op->pidfd, &op->how, WEXITED);
-                return err_errno(e, r, "%s: watch", spec->name);
+                (void) discard(op);
+                return r;
         }
-        *ret = TAKE(op);
+        *ret = op;
         return 0;
+}
+
+/* A spare child that still lives, or NULL. */
+static struct op *take_spare(struct op_runner *w)
+{
+        while (w->spares) {
+                struct op *op = w->spares;
+                struct pollfd p = { .fd = op->pidfd, .events = POLLIN };
+
+                w->spares = op->next;
+                w->n_spares--;
+                op->next = NULL;
+                if (poll(&p, 1, 0) == 0)
+                        return op;
+                (void) discard(op);
+        }
+        return NULL;
+}
+
+static int on_refill(sd_event_source *s, void *arg)
+{
+        const struct op_spec spec = { .name = "spare" };
+        struct op_runner *w = arg;
+        struct err e = { 0 };
+        struct op *op = NULL;
+
+        (void) s;
+        if (w->n_spares >= w->want_spares)
+                return 0;
+        if (op_fork(w, &spec, &op, &e) < 0) {
+                log_warn("%s", e.msg);
+                return 0; /* the next order forks for itself and asks again */
+        }
+        op->next = w->spares;
+        w->spares = op;
+        w->n_spares++;
+        if (w->n_spares < w->want_spares) /* one a turn: the loop stays responsive */
+                (void) sd_event_source_set_enabled(w->refill_src, SD_EVENT_ONESHOT);
+        return 0;
+}
+
+int op_order(struct op_runner *w, const struct op_spec *spec, const json_t *order, const int *fds,
+             size_t n_fds, struct op **ret, struct err *e)
+{
+        struct op_spec waiting = *spec;
+        struct op *op = take_spare(w);
+        int r = 0;
+
+        waiting.body = NULL;
+        waiting.n_keep = 0;
+        if (!op)
+                r = op_fork(w, &waiting, &op, e);
+        if (r < 0)
+                return r;
+        (void) sd_event_source_set_enabled(w->refill_src, SD_EVENT_ONESHOT);
+        r = adopt(w, op, spec, e);
+        if (r >= 0) {
+                r = frame_send(op->conn, order, fds, n_fds);
+                if (r >= 0 && frame_pending(op->conn)) /* larger than the socket buffer: rare */
+                        r = frame_flush_wait(op->conn, clock_mono_us() + US_PER_S);
+                if (r < 0)
+                        (void) err_errno(e, r, "%s: hand over the order", spec->name);
+        }
+        if (r < 0) {
+                (void) discard(op);
+                return r;
+        }
+        *ret = op;
+        return 0;
+}
+
+static int compare_int(const void *a, const void *b)
+{
+        int x = *(const int *) a, y = *(const int *) b;
+
+        return (x > y) - (x < y);
+}
+
+/* What is open now stays open in every child. */
+static int remember_fds(struct op_runner *w)
+{
+        DIR *dir = opendir("/proc/self/fd");
+        struct dirent *de;
+        int r = dir ? 0 : -errno;
+
+        while (r >= 0 && (de = readdir(dir)) != NULL) {
+                uint64_t fd;
+                int *grown;
+
+                if (str_u64(de->d_name, 3, INT32_MAX, &fd) < 0 || (int) fd == dirfd(dir))
+                        continue;
+                grown = realloc(w->keep, (w->n_keep + 1) * sizeof *grown);
+                if (!grown) {
+                        r = -ENOMEM;
+                        break;
+                }
+                w->keep = grown;
+                w->keep[w->n_keep++] = (int) fd;
+        }
+        if (dir)
+                (void) closedir(dir);
+        if (w->n_keep)
+                qsort(w->keep, w->n_keep, sizeof *w->keep, compare_int);
+        return r;
+}
+
+int op_runner_new(sd_event *loop, op_order_fn *on_order, void *order_arg, size_t spares,
+                  struct op_runner **ret, struct err *e)
+{
+        AUTO(op_runner_free) struct op_runner *w = calloc(1, sizeof *w);
+        int r;
+
+        if (!w)
+                return err_set(e, -ENOMEM, "out of memory");
+        w->loop = loop;
+        w->on_order = on_order;
+        w->order_arg = order_arg;
+        w->want_spares = spares;
+        r = remember_fds(w);
+        if (r >= 0)
+                r = sd_event_add_defer(loop, &w->refill_src, on_refill, w);
+        if (r >= 0)
+                r = sd_event_source_set_priority(w->refill_src, SD_EVENT_PRIORITY_IDLE);
+        if (r < 0)
+                return err_errno(e, r, "operations");
+        *ret = TAKE(w);
+        return 0;
+}
+
+struct op_runner *op_runner_free(struct op_runner *w)
+{
+        if (!w)
+                return NULL;
+        sd_event_source_disable_unref(w->refill_src);
+        while (w->spares) {
+                struct op *op = w->spares;
+
+                w->spares = op->next;
+                (void) discard(op);
+        }
+        free(w->keep);
+        free(w);
+        return NULL;
 }

@@ -49,6 +49,7 @@ struct disk_entry {
 
 struct pool {
         sd_event *loop;
+        struct op_runner *runner;
         const struct host *host;
         uint64_t epoch, counter;
         struct slot_entry slots[MAX_SLOTS];
@@ -299,7 +300,7 @@ static int on_kick(sd_event_source *s, void *arg)
         todo += plan_disks(p);
         if (todo == 0)
                 return 0;
-        if (op_start(p->loop, &spec, &p->op, &e) < 0)
+        if (op_start(p->runner, &spec, &p->op, &e) < 0)
                 on_filled(p, e.code, &e);
         return 0;
 }
@@ -310,8 +311,8 @@ static void kick(struct pool *p)
         (void) sd_event_source_set_enabled(p->kick_src, SD_EVENT_ONESHOT);
 }
 
-int pool_new(sd_event *loop, const struct host *host, uint64_t epoch, struct pool **ret,
-             struct err *e)
+int pool_new(sd_event *loop, struct op_runner *runner, const struct host *host, uint64_t epoch,
+             struct pool **ret, struct err *e)
 {
         struct pool *p = calloc(1, sizeof *p);
         int r;
@@ -319,6 +320,7 @@ int pool_new(sd_event *loop, const struct host *host, uint64_t epoch, struct poo
         if (!p)
                 return err_set(e, -ENOMEM, "out of memory");
         p->loop = loop;
+        p->runner = runner;
         p->host = host;
         p->epoch = epoch;
         for (size_t i = 0; i < MAX_SLOTS; i++)

@@ -14,9 +14,10 @@
 #include "engine/net/net.h"
 
 struct pool;
+struct op_runner;
 
-int pool_new(sd_event *loop, const struct host *host, uint64_t epoch, struct pool **ret,
-             struct err *e);
+int pool_new(sd_event *loop, struct op_runner *runner, const struct host *host, uint64_t epoch,
+             struct pool **ret, struct err *e);
 /* Begin to fill; before this, left-overs of an earlier engine are still being swept. */
 void pool_start(struct pool *p);
 /* Stops filling; unlinks spare disks, releases the slots of spare networks. */

@@ -1,0 +1,179 @@
+/* order.c - see order.h.  order_encode: engine; everything else: operation process.
+ *
+ * Descriptors travel in the order of the slots table; the message's "fds" lists which came. */
+#include "engine/boot/order.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/fd.h"
+#include "base/jsonx.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "engine/op/op.h"
+
+static const char *const kind_names[ORDER_COUNT] = { "none", "boot", "undo" };
+
+/* Every descriptor that an order may carry. */
+static const struct {
+        const char *name;
+        size_t off;
+} slots[] = {
+        { "netns", offsetof(struct boot, net.netns) },
+        { "sysfs", offsetof(struct boot, net.sysfs) },
+        { "userns", offsetof(struct boot, userns) },
+        { "disk", offsetof(struct boot, disk_mnt) },
+        { "monitor", offsetof(struct boot, proc.monitor_pidfd) },
+        { "init", offsetof(struct boot, proc.init_pidfd) },
+};
+static_assert(NELEM(slots) == ORDER_MAX_FDS, "descriptor table");
+
+#define I(f) #f, .off = offsetof(struct image, f)
+#define IC(f) #f, .off = offsetof(struct image, config.f)
+static const struct jfield image_fields[] = {
+        { I(layers), .kind = J_STRV, .max = 256 },
+        { IC(entrypoint), .kind = J_STRV },
+        { IC(command), .kind = J_STRV },
+        { IC(env), .kind = J_STRV },
+        { IC(working_dir), .kind = J_STR },
+        { IC(user), .kind = J_STR },
+        { IC(stop_signal), .kind = J_STR },
+};
+#undef I
+#undef IC
+
+static int *fd_at(const struct boot *b, size_t i)
+{
+        return (int *) (uintptr_t) ((const char *) b + slots[i].off);
+}
+
+json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[static ORDER_MAX_FDS],
+                     size_t *ret_n)
+{
+        AUTO(json_put) json_t *names = json_array();
+        AUTO(json_put) json_t *plan = jsonx_parse(o->plan, strlen(o->plan), NULL);
+        json_t *image = jsonx_encode(image_fields, NELEM(image_fields), &b->image);
+
+        *ret_n = 0;
+        for (size_t i = 0; names && i < NELEM(slots); i++) {
+                if (*fd_at(b, i) < 0)
+                        continue;
+                ret_fds[(*ret_n)++] = *fd_at(b, i);
+                (void) json_array_append_new(names, json_string(slots[i].name));
+        }
+        if (!names || !plan || !image) {
+                json_decref(image);
+                return NULL;
+        }
+        return json_pack("{s:s, s:O, s:o, s:O, s:I, s:I, s:s, s:s, s:b, s:b, s:b, s:i, s:i}", "do",
+                         kind_names[o->kind], "plan", plan, "image", image, "fds", names, "attempt",
+                         (json_int_t) b->attempt, "slot", (json_int_t) b->slot, "claim", b->claim,
+                         "disk_name", b->disk_pool_name, "slice_ready", b->slice_ready, "graceful",
+                         o->graceful, "volume", o->volume, "monitor", (int) b->proc.monitor, "init",
+                         (int) b->proc.init);
+}
+
+static void copy_text(char *to, size_t size, const char *from)
+{
+        (void) snprintf(to, size, "%s", from ? from : "");
+}
+
+static int take_fds(struct boot *b, const json_t *names, struct frame_msg *m, struct err *e)
+{
+        size_t k;
+        json_t *name;
+
+        json_array_foreach(names, k, name)
+        {
+                for (size_t i = 0; i < NELEM(slots) && k < m->n_fds; i++)
+                        if (str_eq(json_string_value(name), slots[i].name))
+                                *fd_at(b, i) = fd_take(&m->fds[k]);
+        }
+        return k == m->n_fds ? 0 : err_set(e, -EPROTO, "order: descriptors are missing");
+}
+
+/* All that undo needs, so that a plan which this version would refuse can still be undone. */
+static int decode_names(const json_t *plan, struct plan *ret, struct err *e)
+{
+        const char *cluster = jsonx_str(plan, "cluster");
+
+        if (!plan_cluster_id_ok(cluster))
+                return err_set(e, -EPROTO, "order: no cluster id");
+        ret->generation = (uint64_t) json_integer_value(json_object_get(plan, "generation"));
+        ret->cluster = strdup(cluster);
+        return ret->cluster ? 0 : err_set(e, -ENOMEM, "out of memory");
+}
+
+static int decode(struct boot *b, bool boot, struct frame_msg *m, struct err *e)
+{
+        const json_t *j = m->json, *plan = json_object_get(j, "plan");
+        int r = boot ? plan_decode(plan, &b->plan, e) : decode_names(plan, &b->plan, e);
+
+        if (r >= 0)
+                r = jsonx_decode(json_object_get(j, "image"), image_fields, NELEM(image_fields),
+                                 &b->image, e);
+        if (r < 0)
+                return r;
+        b->attempt = (uint64_t) json_integer_value(json_object_get(j, "attempt"));
+        b->slot = (uint32_t) json_integer_value(json_object_get(j, "slot"));
+        b->net.slot = b->slot;
+        b->slice_ready = json_is_true(json_object_get(j, "slice_ready"));
+        b->proc.monitor = (pid_t) json_integer_value(json_object_get(j, "monitor"));
+        b->proc.init = (pid_t) json_integer_value(json_object_get(j, "init"));
+        copy_text(b->claim, sizeof b->claim, jsonx_str(j, "claim"));
+        copy_text(b->disk_pool_name, sizeof b->disk_pool_name, jsonx_str(j, "disk_name"));
+        return take_fds(b, json_object_get(j, "fds"), m, e);
+}
+
+/* The engine shows "starting" from here on; the stages before take a few milliseconds. */
+static void on_stage(void *out, const char *stage)
+{
+        AUTO(json_put) json_t *j = json_pack("{s:s}", "stage", stage);
+
+        if (j && str_eq(stage, "session"))
+                (void) op_report(out, j, NULL, 0);
+}
+
+static json_t *proc_json(const struct proc_id *p)
+{
+        return json_pack("{s:i, s:I}", "pid", (int) p->pid, "start", (json_int_t) p->start_ticks);
+}
+
+static int report_started(struct frame_conn *out, const struct boot *b, struct err *e)
+{
+        AUTO(json_put) json_t *j = NULL;
+        struct proc_id monitor, init;
+        int r = proc_identify(b->proc.monitor, &monitor);
+
+        if (r < 0)
+                return err_errno(e, r, "identify the monitor");
+        /* it may have ended already: the exit status will tell what there is to tell */
+        if (proc_identify(b->proc.init, &init) < 0)
+                init = (struct proc_id){ .pid = b->proc.init };
+        j = json_pack("{s:o, s:o, s:s}", "monitor", proc_json(&monitor), "init", proc_json(&init),
+                      "address", b->lease.ipv4_text);
+        if (!j)
+                return err_set(e, -ENOMEM, "out of memory");
+        return op_report(out, j, (int[]){ b->proc.monitor_pidfd, b->proc.init_pidfd }, 2);
+}
+
+int order_run(struct frame_conn *out, struct frame_msg *msg, void *host, struct err *e)
+{
+        struct boot b;
+        bool boot = str_eq(jsonx_str(msg->json, "do"), kind_names[ORDER_BOOT]);
+        int r;
+
+        boot_init(&b, host);
+        r = decode(&b, boot, msg, e);
+        if (r >= 0 && !boot)
+                r = boot_undo(&b, json_is_true(json_object_get(msg->json, "graceful")),
+                              json_is_true(json_object_get(msg->json, "volume")), e);
+        else if (r >= 0)
+                r = boot_run(&b, on_stage, out, e);
+        if (r >= 0 && boot)
+                r = report_started(out, &b, e);
+        /* nothing is closed here: the report is what the engine waits for, and dissolving mounts
+         * takes milliseconds that the end of this process spends anyway */
+        return r;
+}

@@ -1,0 +1,25 @@
+/* order.h - a boot or an undo as a message: how the engine tells an operation process what to do.
+ *
+ * The engine fills a struct boot with names and whatever the pools gave; order_encode() turns it
+ * into one JSON object and a list of descriptors; order_run() in the operation turns it back,
+ * walks the stages, and reports. */
+#pragma once
+#include "base/frame.h"
+#include "engine/boot/boot.h"
+
+enum order_kind { ORDER_NONE, ORDER_BOOT, ORDER_UNDO, ORDER_COUNT };
+
+struct order {
+        enum order_kind kind;
+        const char *plan;       /* JSON text, as journaled; borrowed */
+        bool graceful, volume;  /* undo */
+};
+
+#define ORDER_MAX_FDS 6
+
+/* New reference, or NULL when out of memory; @ret_fds are borrowed from @b. */
+json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[static ORDER_MAX_FDS],
+                     size_t *ret_n);
+
+/* op_order_fn; @host: struct host. */
+int order_run(struct frame_conn *out, struct frame_msg *msg, void *host, struct err *e);

@@ -277,13 +277,27 @@ static const struct sfield *field_find(const struct compiler *k, const struct st
         return names_find(&t->members, s, name.len);
 }
 
+/* A field of the other spelling stands at the same place there. */
+static const struct named *other_spelling(const struct stype *t, const char *name, size_t len)
+{
+        const struct named *mine = t->members.first, *theirs = t->twin ? t->twin->members.first : NULL;
+
+        for (; mine && theirs; mine = mine->next, theirs = theirs->next)
+                if (theirs->len == len && memcmp(theirs->name, name, len) == 0)
+                        return mine;
+        return NULL;
+}
+
 static int unknown_field(struct compiler *k, const struct stype *t, struct slice name)
 {
-        const struct named *near = names_nearest(&t->members, k->src + name.off, name.len);
+        const char *s = k->src + name.off;
+        const struct named *near = other_spelling(t, s, name.len);
 
+        if (!near)
+                near = names_nearest(&t->members, s, name.len);
         return fault_set(k->f, -EINVAL, INVALID, name.off,
                          "type %s has no field \"%.*s\"%s%s%s", t->n.name, show_len(name),
-                         k->src + name.off, near ? "; did you mean \"" : "",
+                         s, near ? "; did you mean \"" : "",
                          near ? near->name : "", near ? "\"?" : "");
 }
 

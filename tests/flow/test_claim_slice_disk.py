@@ -12,14 +12,14 @@ PROGRAMS = {name: BUILD / "tests/flow/claim_slice_disk" / f"flow_{name}"
             for name in ("claim", "slice", "disk")}
 
 
-def tests():
+def cases():
     for name, program in PROGRAMS.items():
         listed = subprocess.run([program, "--list"], capture_output=True, text=True, check=True)
         yield from (pytest.param(program, test, id=f"{name}:{test}")
                     for test in listed.stdout.split())
 
 
-@pytest.mark.parametrize("program, test", tests())
+@pytest.mark.parametrize("program, test", cases())
 def test_flow(program, test):
     done = subprocess.run([program, test], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True, timeout=120, check=False)

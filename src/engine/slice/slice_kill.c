@@ -160,7 +160,8 @@ int slice_pids(struct slice_host *h, const char *name, pid_t *ret, size_t max, s
                 return r;
         r = list_all(h, name, &l);
         if (r >= 0) {
-                memcpy(ret, l.pid, (l.n < max ? l.n : max) * sizeof *ret);
+                for (size_t i = 0; i < l.n && i < max; i++)
+                        ret[i] = l.pid[i];
                 r = (int) l.n;
         }
         free(l.pid);

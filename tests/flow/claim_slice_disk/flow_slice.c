@@ -101,6 +101,23 @@ static int run(struct world *w, const char *name, int (*fn)(void *), void *arg)
         return status;
 }
 
+/* Until the child has written itself into the last hierarchy. */
+static void wait_inside(struct world *w, const char *name)
+{
+        char path[SLICE_PATH_MAX];
+
+        (void) slice_path(path, name, "cgroup.procs");
+        for (size_t i = 0; i < w->h->n_hier;) {
+                AUTO(free) char *text = NULL;
+
+                assert_int_equal(fd_read_file(w->h->hier[i].root, path, 4096, &text, NULL), 0);
+                if (*text)
+                        i++;
+                else
+                        sleep_ms(1);
+        }
+}
+
 static void end(struct world *w, const char *name)
 {
         ok(slice_kill(w->h, name, clock_mono_us() + 5 * US_PER_S, &flow_err));
@@ -380,8 +397,8 @@ static void test_kill_is_confined(void **state)
         ok(slice_create_bare(w->h, "a2", &flow_err));
         in = start(w, "a", wait_forever, NULL);
         out = start(w, "a2", wait_forever, NULL);
-        while (slice_pids(w->h, "a2", NULL, 0, &flow_err) < 1)
-                sleep_ms(1);
+        wait_inside(w, "a");
+        wait_inside(w, "a2");
         ok(slice_kill(w->h, "a", clock_mono_us() + 5 * US_PER_S, &flow_err));
         assert_int_equal(waitpid(in, &status, 0), in);
         assert_int_equal(waitpid(out, &status, WNOHANG), 0);
@@ -410,8 +427,7 @@ static void test_kill_deadline(void **state)
         AUTO(fd) int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
         (void) snprintf(pid_text, sizeof pid_text, "%d", (int) pid);
-        while (slice_pids(w->h, "ice", NULL, 0, &flow_err) < 1)
-                sleep_ms(1);
+        wait_inside(w, "ice");
         assert_int_equal(fd_write_value(dir, "cgroup.procs", pid_text), 0);
         assert_int_equal(fd_write_value(dir, "freezer.state", "FROZEN"), 0);
         sleep_ms(20);
@@ -445,8 +461,7 @@ static void test_nested(void **state)
         int root = w->h->version == 1 ? w->h->hier[w->h->at[SLICE_CTRL_PIDS]].root
                                       : w->h->hier[0].root;
 
-        while (slice_pids(w->h, "nest", NULL, 0, &flow_err) < 1)
-                sleep_ms(1);
+        wait_inside(w, "nest");
         assert_int_equal(fd_write_value(root, "nest/a/b/cgroup.procs", text), 0);
         pid_t seen = 0;
 
@@ -496,9 +511,7 @@ static void test_remove_busy(void **state)
 
         ok(slice_create_bare(w->h, "busy", &flow_err));
         pid = start(w, "busy", wait_forever, NULL);
-        while (slice_pids(w->h, "busy", NULL, 0, &flow_err) < 1)
-                sleep_ms(1);
-        sleep_ms(20); /* in all hierarchies by now */
+        wait_inside(w, "busy");
         assert_int_equal(slice_remove(w->h, "busy", &flow_err), -EBUSY);
         assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
         end(w, "busy");

@@ -48,7 +48,9 @@ enum attach_channel { ATTACH_STDIN, ATTACH_STDOUT, ATTACH_STDERR };
  * overtaken by the ring goes on at the oldest kept line (the offset tells it how much is gone).
  * FOLLOW from the middle of a line starts at the next one, from beyond the end at the end.
  * A signal exit has code 128 + signal.  EXIT is the last packet, after all DATA, EOF and LOG; a
- * write may fail with EPIPE from then on while packets are still to be read.
+ * write may fail with EPIPE from then on while packets are still to be read.  It is missing when
+ * the monitor was killed, or when a client of a cluster did not read for a second after the exit:
+ * then the engine knows.  A client that closes its writing side has left; the end of stdin is EOF.
  * SIGNAL: with a tty, INT, QUIT and TSTP reach the foreground job through the pty; anything else
  * is refused with ERROR (EPERM) unless the launcher left the monitor CAP_KILL, which its filter
  * then confines to this one child.  Without CAP_KILL the engine sends signals itself. */

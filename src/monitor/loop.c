@@ -146,6 +146,8 @@ static int next_timeout(const struct monitor *m)
                 due = m->exit_us + MON_NOBODY_US;
         if (m->phase == PH_LINGER && m->linger_us < due)
                 due = m->linger_us;
+        if (m->phase == PH_DRAIN && m->overdue && stdio_ready(m))
+                return 0; /* a queue has emptied: the last call goes on */
         due = client_deadline(m, due);
         if (due == UINT64_MAX)
                 return -1;

@@ -110,9 +110,10 @@ void stdio_start(struct monitor *m);
 void stdio_event(struct monitor *m, enum source src);
 void stdio_settle(struct monitor *m); /* what is watched follows from who may take how much */
 bool stdio_ended(const struct monitor *m);
-void stdio_hangup(struct monitor *m);    /* close everything, the process is told by the kernel */
-void stdio_last_call(struct monitor *m); /* no waiting any more: take what is there */
-void stdin_flush(struct monitor *m);     /* m->input's pending bytes -> process */
+bool stdio_ready(const struct monitor *m); /* somebody would take output now */
+void stdio_hangup(struct monitor *m);      /* close everything, the process is told by the kernel */
+void stdio_last_call(struct monitor *m);   /* no waiting any more: take what is there */
+void stdin_flush(struct monitor *m);       /* m->input's pending bytes -> process */
 void stdin_close(struct monitor *m);
 bool stdin_open(const struct monitor *m);
 void stdio_resize(struct monitor *m, uint16_t rows, uint16_t cols);

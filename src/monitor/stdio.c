@@ -108,6 +108,11 @@ bool stdio_ended(const struct monitor *m)
         return m->out[0].ended && m->out[1].ended;
 }
 
+bool stdio_ready(const struct monitor *m)
+{
+        return budget(m, &m->out[0]) > 0 || budget(m, &m->out[1]) > 0;
+}
+
 /* What was in the pipe when time was up is still handed on, as fast as the client takes it; then
  * the channel ends, whoever holds its other end.  Bounded by what a pipe can hold. */
 void stdio_last_call(struct monitor *m)

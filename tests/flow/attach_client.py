@@ -1,5 +1,6 @@
 """A client of vmm-monitor's attach protocol, written from src/model/attach.h alone, and a small
 launcher that does what the sandbox does: it becomes the monitor, and the process is its child."""
+import ctypes
 import fcntl
 import json
 import os
@@ -14,6 +15,24 @@ HELLO, DATA, EOF, RESIZE, SIGNAL, FOLLOW, LOG, EXIT, ERROR, CREDIT = range(1, 11
 STDIN, STDOUT, STDERR = range(3)
 F_STDIO, F_TTY, F_INPUT = 1, 2, 4
 UID = 54321  # of the monitor
+
+
+PR_SET_KEEPCAPS, PR_CAP_AMBIENT, CAP_KILL, SYS_CAPSET = 8, 47, 5, {"x86_64": 126, "aarch64": 91}
+
+
+def prctl(op, a, b=0):
+    if ctypes.CDLL(None, use_errno=True).prctl(op, a, b, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl {op}")
+
+
+def ambient_cap_kill():
+    """CAP_KILL, and only that, survives the coming exec."""
+    head = struct.pack("<II", 0x20080522, 0)
+    data = struct.pack("<6I", *[1 << CAP_KILL] * 3, 0, 0, 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(SYS_CAPSET[os.uname().machine], head, data) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+    prctl(PR_CAP_AMBIENT, 2, CAP_KILL)
 
 
 def find_monitor():
@@ -135,7 +154,7 @@ class Monitor:
     """A vmm-monitor with a child.  @directory keeps socket, log and status."""
 
     def __init__(self, directory, argv, tty=False, exec_=False, stdin=True, logs=True, uid=UID,
-                 child_uid=None, peer=None, extra_fds=0, env=None):
+                 child_uid=None, peer=None, extra_fds=0, cap_kill=False):
         self.dir = str(directory)
         self.sock = os.path.join(self.dir, "attach")
         self.status_path = os.path.join(self.dir, "status")
@@ -152,7 +171,7 @@ class Monitor:
         if self.pid == 0:
             try:
                 self._become(r, w, listen, argv, tty, exec_, stdin, logs, uid, child_uid, peer,
-                             extra_fds, env)
+                             extra_fds, cap_kill)
             except BaseException as e:  # noqa: B902 - anything is reported to the parent
                 os.write(w, f"!{e!r}".encode())
             os._exit(127)
@@ -169,7 +188,7 @@ class Monitor:
         self.reaped = None
 
     def _become(self, r, w, listen, argv, tty, exec_, stdin, logs, uid, child_uid, peer,
-                extra_fds, env):
+                extra_fds, cap_kill):
         os.close(r)
         args = [self.binary, "--id", "testcluster"]
         if tty:
@@ -199,7 +218,7 @@ class Monitor:
                 os.setresuid(child_uid, child_uid, child_uid)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             try:
-                os.execvpe(argv[0], argv, env or os.environ)
+                os.execvp(argv[0], argv)
             finally:
                 os._exit(126)
         for fd in set(ends):
@@ -224,7 +243,11 @@ class Monitor:
             os.set_inheritable(os.open("/etc/passwd", os.O_RDONLY), True)
         os.setgroups([])
         os.setresgid(uid, uid, uid)
+        if cap_kill:
+            prctl(PR_SET_KEEPCAPS, 1)
         os.setresuid(uid, uid, uid)
+        if cap_kill:
+            ambient_cap_kill()
         os.write(w, str(pid).encode())  # w closes at exec
         os.execve(self.binary, args, {})
 

@@ -18,6 +18,7 @@ from attach_client import (CREDIT, DATA, EOF, ERROR, EXIT, F_INPUT, F_STDIO, F_T
                            find_monitor)
 
 LINE = re.compile(rb"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (stdout|stderr) ([PF]) (.*)$", re.S)
+SANITIZED = "asan" in os.environ.get("HVMM_BUILD", "")  # then memory is not ours to judge
 HALF = 32 << 20  # LIMIT_LOG_BYTES / 2
 
 
@@ -304,7 +305,7 @@ def test_exec_100_mb_under_back_pressure(start):
     assert proc_field(m.pid, "voluntary_ctxt_switches") == switches, "busy while paused"
     assert state(m.child) == "S"
     private, dirty = m.private_kb()
-    assert dirty <= 1024
+    assert dirty <= 1024 or SANITIZED
     while True:
         if credit - got < 1 << 19:
             c.credit(1 << 20)
@@ -367,6 +368,20 @@ def test_exec_background_grandchild_does_not_hold_the_session(start):
         assert m.wait() == 0
     finally:
         os.kill(int(out[STDOUT]), signal.SIGKILL)
+
+
+def test_exec_background_grandchild_after_much_output(start):
+    """Credit without end, so that nothing but the queue's emptying wakes the monitor."""
+    m = start("head -c 700000 /dev/zero; sleep 30 & echo $! >&2", exec_=True)
+    c = m.connect(F_STDIO)
+    c.credit(1 << 30)
+    select.select([], [], [], 0.3)
+    out, _, status = c.collect(grant=False)
+    try:
+        assert len(out[STDOUT]) == 700000 and status == (0, 0)
+        assert m.wait() == 0
+    finally:
+        os.kill(int(out[STDERR]), signal.SIGKILL)
 
 
 def test_exec_background_writer_does_not_hold_the_session(start):
@@ -480,6 +495,19 @@ def test_signal_to_another_uid_is_refused_aloud(start):
     assert kind == ERROR and text == b"signal 15: Operation not permitted"
     c.send(EOF)  # and the session goes on
     assert c.collect()[2][0] != 143
+
+
+def test_signal_to_another_uid_with_cap_kill(start):
+    """If the launcher leaves it CAP_KILL, an exec monitor keeps just that."""
+    m = start("read x", exec_=True, cap_kill=True)
+    c = m.connect(F_STDIO | F_INPUT)
+    c.hello()
+    assert int(proc_field(m.pid, "CapEff"), 16) == 1 << 5
+    c.send(SIGNAL, struct.pack("<I", signal.SIGTERM))
+    assert c.collect()[2] == (143, 15)
+    cluster = start("read x", cap_kill=True)
+    cluster.connect().hello()
+    assert int(proc_field(cluster.pid, "CapPrm"), 16) == 0
 
 
 def test_signal_of_a_cluster_is_not_for_clients(start):
@@ -609,7 +637,7 @@ def test_seventeenth_client_is_turned_away(start):
     extra = m.connect(hello=False)
     assert extra.packet()[0] == ERROR and extra.packet() is None
     private, dirty = m.private_kb()
-    assert dirty <= 1024
+    assert dirty <= 1024 or SANITIZED
     many.pop().close()
     wait_until(lambda: m.connect(hello=False).packet()[0] == HELLO)
 
@@ -832,5 +860,5 @@ def test_memory(start, tmp_path, capsys):
     with capsys.disabled():
         print(f"\nmonitor.private_kb idle {idle} (dirty {idle_dirty}), after 18 MB of log "
               f"{busy} (dirty {busy_dirty})")
-    if "asan" not in os.environ.get("HVMM_BUILD", ""):
+    if not SANITIZED:
         assert idle <= 300 and busy <= 1024

@@ -1,0 +1,383 @@
+"""A real standalone host for tests and benchmarks: starts hypervisor-vmm on a temporary data
+directory, talks to it as a client would, and ends it again, also after failures.
+
+    with Host(config={"engine": {"cpu_overcommit": 50}}) as host:
+        host.import_image("tensorone/starter")
+        cluster = host.deploy(imageName="tensorone/starter", dockerArgs="sleep 100")
+        host.wait(cluster, lambda c: c["runtime"])
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+
+import requests
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("HVMM_BUILD", ROOT / "build")).resolve()
+RUN = pathlib.Path("/run/hypervisor-vmm")
+
+FIELDS = """id name imageName desiredStatus phase progressPercent reason generation costPerHr
+ containerDiskInGb volumeInGb volumeMountPath vcpuCount memoryInGb gpuCount env ports dockerArgs
+ lastStatusChange uptimeSeconds machine { gpuDisplayName }
+ runtime { uptimeInSeconds ports { ip isIpPublic privatePort publicPort type } }"""
+
+
+class ApiError(Exception):
+    """What GraphQL answered in `errors`, with the HTTP status."""
+
+    def __init__(self, status, errors):
+        self.status = status
+        self.errors = errors
+        super().__init__("%d: %s" % (status, "; ".join(e["message"] for e in errors)))
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def program(name):
+    path = BUILD / name
+    if not path.exists():
+        raise RuntimeError("%s is missing: run 'make build' first" % path)
+    return str(path)
+
+
+def image_layout(name):
+    """The OCI layout of a starter image; made by `make images`."""
+    path = BUILD / "images" / name
+    if not (path / "index.json").exists():
+        raise RuntimeError("%s is missing: run 'make images' first" % path)
+    return path
+
+
+class Host:
+    def __init__(self, config=None, data=None, keep=False):
+        self.config = config or {}
+        self.own = data is None
+        self.dir = pathlib.Path(data or tempfile.mkdtemp(prefix="hvmm-test.", dir="/var/tmp"))
+        self.keep = keep
+        os.chmod(self.dir, 0o711)
+        self.data = self.dir / "data"
+        self.port = free_port()
+        self.proc = None
+        self.key = None
+        self.log = self.dir / "log"
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def write_config(self):
+        lines = []
+        for section, keys in self.config.items():
+            lines.append("[%s]" % section)
+            lines += ["%s = %s" % kv for kv in keys.items()]
+        (self.dir / "config").write_text("\n".join(lines) + "\n")
+
+    def start(self, timeout=30):
+        self.write_config()
+        out, into = os.pipe()
+        self.proc = subprocess.Popen(
+            [program("hypervisor-vmm"), "standalone", "--data-dir", str(self.data), "--listen",
+             "127.0.0.1:%d" % self.port, "--config", str(self.dir / "config")],
+            stdout=into, stderr=open(self.log, "ab"), stdin=subprocess.DEVNULL)
+        os.close(into)
+        end = time.monotonic() + timeout
+        text = b""
+        import select
+        while not text.endswith(b"ready\n"):
+            left = end - time.monotonic()
+            ready, _, _ = select.select([out], [], [], max(left, 0))
+            chunk = os.read(out, 100) if ready else b""
+            if not chunk:
+                os.close(out)
+                raise RuntimeError("the host did not become ready: %s" % self.log_text()[-2000:])
+            text += chunk
+        os.close(out)
+        self.key = (self.data / "admin.key").read_text().strip()
+        return self
+
+    def stop(self, timeout=40):
+        """SIGTERM; clusters go on running."""
+        if not self.proc:
+            return None
+        self.proc.send_signal(signal.SIGTERM)
+        try:
+            code = self.proc.wait(timeout)
+        finally:
+            self.proc = self.proc if self.proc.poll() is None else None
+        return code
+
+    def kill(self):
+        """kill -9 of the engine, as a crash would be."""
+        self.proc.kill()
+        self.proc.wait()
+        self.proc = None
+
+    def restart(self):
+        if self.proc:
+            self.kill()
+        return self.start()
+
+    def close(self):
+        """End everything that this host ever started; raises when something cannot be removed."""
+        try:
+            if not (self.data / "instance").exists():
+                return
+            if self.proc is None or self.proc.poll() is not None:
+                self.proc = None
+                self.start()
+            for c in self.clusters():
+                self.terminate(c["id"])
+            self.wait_released()
+            self.stop()
+        finally:
+            if self.proc and self.proc.poll() is None:
+                self.kill()
+            if self.own and not self.keep:
+                shutil.rmtree(self.dir, ignore_errors=True)
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, kind, value, trace):
+        if kind:
+            print("--- host log ---\n%s" % self.log_text()[-6000:])
+        self.close()
+
+    def log_text(self):
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    @property
+    def id(self):
+        return (self.data / "instance").read_text().strip()
+
+    @property
+    def url(self):
+        return "http://127.0.0.1:%d" % self.port
+
+    @property
+    def pid(self):
+        return self.proc.pid
+
+    # -- API ----------------------------------------------------------------------------------
+
+    def post(self, query, variables=None, key=None, **kw):
+        headers = {"Authorization": "Bearer " + (key or self.key)}
+        body = {"query": query}
+        if variables is not None:
+            body["variables"] = variables
+        return requests.post(self.url + "/graphql", json=body, headers=headers, timeout=30, **kw)
+
+    def gql(self, query, variables=None, key=None):
+        answer = self.post(query, variables, key)
+        body = answer.json()
+        if "errors" in body:
+            raise ApiError(answer.status_code, body["errors"])
+        return body["data"]
+
+    def deploy(self, key=None, **fields):
+        """Create a cluster; returns its id."""
+        given = dict(gpuCount=0, imageName="tensorone/starter", containerDiskInGb=1,
+                     minMemoryInGb=1, minVcpuCount=1)
+        given.update(fields)
+        data = self.gql("mutation($input: ClusterFindAndDeployOnDemandInput)"
+                        " { clusterFindAndDeployOnDemand(input: $input) { id desiredStatus } }",
+                        {"input": given}, key)
+        cluster = data["clusterFindAndDeployOnDemand"]
+        assert cluster["desiredStatus"] == "RUNNING", cluster
+        return cluster["id"]
+
+    def cluster(self, cluster, key=None):
+        return self.gql("query($id: String!) { cluster(input: {clusterId: $id}) { %s } }" % FIELDS,
+                        {"id": cluster}, key)["cluster"]
+
+    def clusters(self, key=None):
+        return self.gql("{ myself { clusters { %s } } }" % FIELDS, key=key)["myself"]["clusters"]
+
+    def wait(self, cluster, until, timeout=30):
+        end = time.monotonic() + timeout
+        while True:
+            c = self.cluster(cluster)
+            if until(c):
+                return c
+            if time.monotonic() > end:
+                raise TimeoutError("cluster %s: %s\n%s" % (cluster, c, self.log_text()[-3000:]))
+            time.sleep(0.02)
+
+    def wait_running(self, cluster, timeout=30):
+        def check(c):
+            assert c is not None, "cluster %s is gone" % cluster
+            assert c["desiredStatus"] != "EXITED", c["reason"]
+            return c["runtime"] is not None
+        return self.wait(cluster, check, timeout)
+
+    def wait_exited(self, cluster, timeout=30):
+        return self.wait(cluster, lambda c: c["desiredStatus"] == "EXITED" and c["phase"] == "exited",
+                         timeout)
+
+    def call(self, verb, cluster, key=None, **fields):
+        fields["clusterId"] = cluster
+        kind = verb[0].upper() + verb[1:] + "Input"
+        sub = "" if verb == "clusterTerminate" else "{ id desiredStatus }"
+        return self.gql("mutation($input: %s!) { %s(input: $input) %s }" % (kind, verb, sub),
+                        {"input": fields}, key)
+
+    def terminate(self, cluster):
+        return self.call("clusterTerminate", cluster)
+
+    def wait_released(self, timeout=30):
+        """Every terminated cluster has let go of its resources: no group, no link, no disk."""
+        end = time.monotonic() + timeout
+        while any((self.data / "volumes").iterdir()) or self.slices():
+            if time.monotonic() > end:
+                raise TimeoutError("still held: %s %s\n%s" % (
+                    list((self.data / "volumes").iterdir()), self.slices(),
+                    self.log_text()[-3000:]))
+            time.sleep(0.02)
+
+    def slices(self):
+        """Groups with processes in them: c<slot> and m<slot>."""
+        held = []
+        for root in self.slice_roots():
+            for group in root.iterdir():
+                procs = group / "cgroup.procs"
+                if group.is_dir() and procs.exists() and procs.read_text():
+                    held.append(str(group))
+        return held
+
+    def slice_roots(self):
+        base = pathlib.Path("/sys/fs/cgroup")
+        name = "hvmm-" + self.id
+        return [p for p in [base / name] + [d / name for d in base.iterdir() if d.is_dir()]
+                if p.is_dir()]
+
+    def logs(self, cluster, **params):
+        answer = requests.get(self.url + "/v1/clusters/%s/logs" % cluster, params=params,
+                              headers={"Authorization": "Bearer " + self.key}, timeout=30)
+        answer.raise_for_status()
+        return answer.text
+
+    # -- CLI ----------------------------------------------------------------------------------
+
+    def cli_env(self):
+        return {"PATH": os.environ["PATH"], "HOME": str(self.dir), "LANG": "C.UTF-8",
+                "TENSORONE_API_URL": self.url, "TENSORONE_API_KEY": self.key or ""}
+
+    def cli(self, *args, check=True, **kw):
+        kw.setdefault("stdin", subprocess.DEVNULL)
+        done = subprocess.run([program("tensoronecli"), *args], env=self.cli_env(), text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, **kw)
+        if check and done.returncode != 0:
+            raise RuntimeError("tensoronecli %s: %d\n%s%s" % (" ".join(args), done.returncode,
+                                                              done.stdout, done.stderr))
+        return done
+
+    def exec(self, cluster, *command, check=True, **kw):
+        return self.cli("exec", cluster, "--", *command, check=check, **kw)
+
+    def import_image(self, name="tensorone/starter", layout=None, public=True):
+        layout = layout or image_layout(name.split("/")[-1])
+        args = ["image", "import"] + (["--public"] if public else []) + [name, str(layout)]
+        return self.cli(*args)
+
+    # -- engine -------------------------------------------------------------------------------
+
+    def api_pid(self):
+        for task in pathlib.Path("/proc/%d/task" % self.pid).iterdir():
+            for child in (task / "children").read_text().split():
+                if pathlib.Path("/proc/%s/exe" % child).resolve().name == "tensorone-api":
+                    return int(child)
+        raise RuntimeError("tensorone-api is not running")
+
+    def journal(self):
+        """Rows of the engine's journal as {cluster: {column: value}}; the engine must be down or
+        idle (its lock is exclusive), so a copy is read."""
+        import sqlite3
+        with tempfile.TemporaryDirectory() as tmp:
+            for f in self.data.glob("journal.db*"):
+                shutil.copy(f, tmp)
+            db = sqlite3.connect(tmp + "/journal.db")
+            db.row_factory = sqlite3.Row
+            rows = {r["cluster"]: dict(r) for r in db.execute("SELECT * FROM cluster")}
+            db.close()
+            return rows
+
+
+class Node:
+    """The other end of the node protocol (docs/node-protocol.md): a control plane in Python, for
+    tests that want the engine alone."""
+
+    def __init__(self, host_id):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(RUN / host_id / "node.sock"))
+        self.buf = b""
+        self.fds = []
+        self.hello = self.recv()[0]
+        self.send({"type": "welcome", "version": 1})
+        self.reports = []
+        while True:
+            msg, _ = self.recv()
+            if msg["type"] == "inner":
+                break
+            if msg["type"] == "report":
+                self.reports.append(msg)
+
+    def close(self):
+        for fd in self.fds:
+            os.close(fd)
+        self.sock.close()
+
+    def send(self, msg, fds=()):
+        body = json.dumps(msg).encode()
+        socket.send_fds(self.sock, [struct.pack(">IBBH", len(body), 1, len(fds), 0) + body], fds)
+
+    def recv(self, timeout=30):
+        self.sock.settimeout(timeout)
+        while True:
+            if len(self.buf) >= 8:
+                size, _, n_fds, _ = struct.unpack(">IBBH", self.buf[:8])
+                if len(self.buf) >= 8 + size:
+                    msg = json.loads(self.buf[8:8 + size])
+                    self.buf = self.buf[8 + size:]
+                    fds, self.fds = self.fds[:n_fds], self.fds[n_fds:]
+                    if msg["type"] == "inner":
+                        for fd in fds:
+                            os.close(fd)
+                    return msg, fds
+            data, fds, _, _ = socket.recv_fds(self.sock, 65536, 16)
+            if not data:
+                raise EOFError("the engine closed the connection")
+            self.buf += data
+            self.fds += fds
+
+    def until(self, want, timeout=30):
+        end = time.monotonic() + timeout
+        while True:
+            msg, fds = self.recv(max(0.01, end - time.monotonic()))
+            if want(msg):
+                return msg, fds
+
+    def plan(self, cluster, command, generation=1, **fields):
+        plan = dict(cluster=cluster, generation=generation, account="test", name=cluster,
+                    image="tensorone/starter", command=command, vcpu=1, memory_mib=256,
+                    container_disk_gib=1, env=["A=b"])
+        plan.update(fields)
+        return plan
+
+    def assign(self, cluster, command, generation=1, desired="running", **fields):
+        self.send({"type": "assign", "cluster": cluster, "generation": generation,
+                   "desired": desired, "plan": self.plan(cluster, command, generation, **fields)})
+
+    def remove(self, cluster, generation=1 << 40):
+        self.send({"type": "tombstone", "cluster": cluster, "generation": generation})
+        self.until(lambda m: m.get("cluster") == cluster and m.get("state") == "terminated")
+        self.send({"type": "forget", "cluster": cluster})

@@ -367,6 +367,18 @@ def test_host_address_stays_closed_behind_foreign_dnat(one):
         w.on_host("nft", "delete", "table", "ip", "other")
 
 
+def test_host_stays_closed_behind_a_foreign_redirect(one):
+    """A transparent proxy of the operator's is the host too."""
+    w = one.world
+    w.on_host("nft", "add table ip other; add chain ip other pre { type nat hook prerouting priority -100; };"
+              f" add rule ip other pre ip daddr {WEB} tcp dport 81 redirect to :8080")
+    try:
+        assert one.tcp(1, WEB, 81) == "timeout"
+        assert one.tcp(1, WEB, 80) == f"internet {UPLINK}"
+    finally:
+        w.on_host("nft", "delete", "table", "ip", "other")
+
+
 def test_metadata_is_closed(one):
     assert one.world.host_agent("tcp", META, 80, 1).startswith("internet"), "the host may"
     assert one.tcp(1, META, 80) == "timeout"
@@ -506,6 +518,25 @@ def test_two_instances(pair):
     assert b.tcp(2, WEB, 80) == f"internet {UPLINK}"
 
 
+def test_two_pools(one):
+    """Instances with pools of their own: links tell clusters, not addresses alone."""
+    b = Ctl(one.world, "bbbbbbbb", pool="100.80.0.0/16")
+    address, service, _, _ = b.up(2)
+    assert address == "100.80.0.2" and service.startswith("100.80.")
+    srv = subprocess.Popen(["nsenter", f"--net=/proc/{b.p.pid}/fd/{b.ns[2]}", sys.executable, "-c",
+                            SERVER, "two", str(one.world.log), "7000"],
+                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    one.world.procs.append(srv)
+    assert srv.stdout.readline() == "ready\n"
+    assert one.world.host_agent("tcp", address, 7000, 1) == f"two {service}"
+    assert one.tcp(1, address, 7000) == "timeout"
+    assert b.tcp(2, WEB, 80) == f"internet {UPLINK}"
+    srv.kill()
+    srv.wait()
+    b.down(2)
+    b.stop()
+
+
 def test_one_of_two_leaves(pair):
     a, b = pair
     c = Ctl(a.world, "cccccccc")
@@ -545,6 +576,35 @@ def test_restart_keeps_clusters(one):
     assert one("prepare", 7) and one("bind", 7).split()[1] == before
     one.down(7)
     assert w.settle(["hv1"]) == ["hv1"]
+
+
+def test_wiped_firewall_comes_back(one):
+    """`nft flush ruleset` by somebody else: noticed, and repaired, elements included."""
+    w = one.world
+    other = Ctl(w, "bbbbbbbb")
+    other.up(2)
+    one("prepare", 6)
+    assert one("watch") == "0"
+    other("prepare", 7)
+    other("bind", 7)
+    other.down(7)
+    assert one("watch") == "0", "others come and go"
+    w.on_host("nft", "flush", "ruleset")
+    assert one("watch") == "1" and one("watch") == "0"
+    one("repair")
+    assert one.elements() == ["link:hv1:1", "link:hv6:6", "element:hv1:1"]
+    assert one.tcp(1, WEB, 80) == f"internet {UPLINK}"
+    assert one.tcp(1, UPLINK, 8080) == "timeout"
+    one("watch")
+    one("repair")
+    assert one("watch") == "0", "repairing is no reason to repair"
+    # whoever binds next finds it out too
+    other.up(8)
+    assert other.tcp(8, WEB, 80) == other.tcp(2, WEB, 80) == f"internet {UPLINK}"
+    for slot in (2, 8):
+        other.down(slot)
+    other.stop()
+    one.down(6)
 
 
 def test_release(one):

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "engine/claim/claim.h"
 #include "engine/idmap.h"
@@ -203,6 +204,13 @@ int net_bind(struct net_host *h, const struct net_ns *n, struct net_lease *ret, 
                 return err_set(e, -ENOMEM, "network lease");
         net_link_name(n->slot, name);
         r = nft_cluster_add(&h->nft, h->table, name, l.ipv4, &h->dns, e);
+        if (r == -ENOENT) {
+                log_warn("the firewall table %s is gone; somebody removed it, making it again",
+                         h->table);
+                r = net_host_repair(h, e);
+                if (r >= 0)
+                        r = nft_cluster_add(&h->nft, h->table, name, l.ipv4, &h->dns, e);
+        }
         if (r >= 0)
                 r = connect_outside(h, n->slot, name, e);
         if (r < 0) {

@@ -335,6 +335,24 @@ static int unmake(struct net_host *h, struct err *e)
         return r;
 }
 
+/* A link is up exactly as long as its cluster has its elements, so links tell which are missing
+ * after somebody wiped the tables. */
+static int elements_restore(struct net_host *h, struct err *e)
+{
+        AUTO(free) struct rtnl_link *links = NULL;
+        size_t n;
+        int r = rtnl_links(&h->rtnl, &links, &n, e);
+
+        for (size_t i = 0; r >= 0 && i < n; i++) {
+                uint32_t slot = net_link_slot(links[i].name);
+
+                if (slot && links[i].up && links[i].group == h->group)
+                        r = nft_cluster_add(&h->nft, h->table, links[i].name,
+                                            ipv4_of_slot(&h->pool, slot), &h->dns, e);
+        }
+        return r < 0 ? r : 0;
+}
+
 /* Checks first, then changes; the firewall before the address that it protects and before
  * forwarding. */
 static int host_make(struct net_host *h, struct err *e)
@@ -357,6 +375,8 @@ static int host_make(struct net_host *h, struct err *e)
         for (size_t i = 0; i < n; i++)
                 known = known || str_eq(addrs[i].label, h->label);
         r = nft_rules_apply(h->table, &h->pool, h->service, e);
+        if (r >= 0)
+                r = elements_restore(h, e);
         if (r >= 0)
                 r = service_del(h, addrs, n, h->service, e);
         if (r >= 0)
@@ -410,6 +430,13 @@ struct net_host *net_host_close(struct net_host *h)
         (void) fd_close(h->netns);
         free(h);
         return NULL;
+}
+
+int net_host_repair(struct net_host *h, struct err *e)
+{
+        int r = net_sockets(h, e);
+
+        return r < 0 ? r : host_make(h, e);
 }
 
 int net_host_remove(struct net_host *h, struct err *e)

@@ -32,6 +32,16 @@ DEFINE_AUTO(struct net_host *, net_host_close)
  * 20-40 ms when links are left. */
 int net_host_remove(struct net_host *h, struct err *e);
 
+/* Make again whatever of net_host_open()'s work, and of the elements of clusters that are up, is
+ * missing; changes nothing that is there.  20 ms; for an operation.  net_bind() does it by itself
+ * when it finds the table gone. */
+int net_host_repair(struct net_host *h, struct err *e);
+/* Somebody else may wipe the host's firewall, ours included (`nft flush ruleset`).  A non-blocking
+ * descriptor for the engine's loop, which the caller closes; readable when any rules changed.
+ * net_watch_read(): 1: start net_host_repair(), 0: nothing of ours, or a negative errno. */
+int net_watch_open(struct net_host *h, struct err *e);
+int net_watch_read(const struct net_host *h, int fd);
+
 /* Ready namespace: its veth pair (host end down), inside configured, lo up, sysctls set:
  * ip_unprivileged_port_start=0, ping_group_range, no forwarding, no IPv6 except on lo. */
 struct net_ns {

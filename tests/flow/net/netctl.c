@@ -21,6 +21,7 @@ struct ctl {
         struct claim_host *claims;
         struct net_host *net;
         struct net_ns ns[LIMIT_SLOTS + 1];
+        int watch;
 };
 
 /* What a command may print behind "ok"; on failure the answer comes from @e. */
@@ -195,6 +196,26 @@ static int cmd_listen(struct ctl *c, char **arg, size_t n, struct strbuf *out, s
         return pid < 0 ? err_errno(e, -errno, "fork") : 0;
 }
 
+/* watch: begin, and each time after: has our table been removed? */
+static int cmd_watch(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        int r = 0;
+
+        (void) arg, (void) n;
+        if (c->watch < 0)
+                r = c->watch = net_watch_open(c->net, e);
+        if (r >= 0)
+                r = net_watch_read(c->net, c->watch);
+        strbuf_fmt(out, " %d", r);
+        return r;
+}
+
+static int cmd_repair(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        (void) arg, (void) n, (void) out;
+        return net_host_repair(c->net, e);
+}
+
 static const struct {
         const char *name;
         size_t min;
@@ -203,7 +224,8 @@ static const struct {
         { "open", 3, cmd_open },       { "close", 0, cmd_close },     { "remove", 0, cmd_remove },
         { "prepare", 1, cmd_prepare }, { "bind", 1, cmd_bind },       { "release", 2, cmd_release },
         { "drop", 1, cmd_drop },       { "cycle", 1, cmd_cycle },     { "reap", 0, cmd_reap },
-        { "each", 0, cmd_each },       { "listen", 0, cmd_listen },
+        { "each", 0, cmd_each },       { "listen", 0, cmd_listen },   { "watch", 0, cmd_watch },
+        { "repair", 0, cmd_repair },
 };
 
 static void run_line(struct ctl *c, char *line)
@@ -237,6 +259,7 @@ int main(void)
 
         if (!c)
                 return 1;
+        c->watch = -EBADF;
         log_init("netctl", LOG_LVL_WARN);
         for (size_t i = 0; i < NELEM(c->ns); i++)
                 c->ns[i] = (struct net_ns){ (uint32_t) i, -EBADF, -EBADF };

@@ -1,0 +1,82 @@
+/* The text of the firewall table: complete, in one transaction, and without touching elements. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+/* cmocka needs the four above */
+#include <cmocka.h>
+
+#include "base/str.h"
+#include "engine/net/nft.h"
+
+static const struct ipv4_pool pool = { 0x64600000, 16 };
+
+static size_t count(const char *text, const char *what)
+{
+        size_t n = 0;
+
+        for (const char *p = text; (p = strstr(p, what)); p += strlen(what))
+                n++;
+        return n;
+}
+
+/* Every chain that is declared is emptied exactly once and filled again exactly once. */
+static void test_chains(void **state)
+{
+        AUTO(free) char *text = nft_rules("hvmm_abcd1234", &pool, 0x64601234);
+        size_t chains = 0;
+
+        (void) state;
+        assert_non_null(text);
+        for (const char *p = text; (p = strstr(p, "\n  chain ")); p++) {
+                const char *name = p + strlen("\n  chain ");
+                AUTO(free) char *flush = str_fmt("flush chain inet hvmm_abcd1234 %.*s\n",
+                                                 (int) strcspn(name, " "), name);
+                AUTO(free) char *head = str_fmt("\n  chain %.*s {", (int) strcspn(name, " "), name);
+
+                assert_int_equal(count(text, flush), 1);
+                assert_int_equal(count(text, head), 2);
+                chains++;
+        }
+        assert_true(chains >= 16);
+        assert_int_equal(count(text, "flush chain "), chains / 2);
+}
+
+static void test_leaves_others_alone(void **state)
+{
+        static const char *const never[] = { "flush ruleset", "flush table", "flush set", "flush map",
+                                             "delete ", "destroy ", "policy drop", "%", "(null)" };
+        AUTO(free) char *text = nft_rules("hvmm_abcd1234", &pool, 0x64601234);
+
+        (void) state;
+        assert_non_null(text);
+        for (size_t i = 0; i < NELEM(never); i++)
+                if (strstr(text, never[i]))
+                        fail_msg("'%s' in the rules", never[i]);
+        assert_int_equal(count(text, "table inet "), count(text, "table inet hvmm_abcd1234 {"));
+        assert_int_equal(count(text, "policy accept"), 5);
+}
+
+static void test_addresses(void **state)
+{
+        AUTO(free) char *text = nft_rules("hvmm_x", &pool, 0x64601234);
+
+        (void) state;
+        assert_non_null(text);
+        assert_int_equal(count(text, "100.96.0.0/16"), 1);
+        assert_int_equal(count(text, "ip daddr 100.96.18.52 tcp dport 80 accept"), 2);
+        assert_int_equal(count(text, "100.96.18.52"), 3);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_chains),
+                cmocka_unit_test(test_leaves_others_alone),
+                cmocka_unit_test(test_addresses),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -28,12 +28,14 @@ enum attach_type {
         ATTACH_FOLLOW, /* client -> monitor: u64 log offset; answered with LOG packets from there */
         ATTACH_LOG,    /* monitor -> client: u64 offset of the first byte, then whole log lines */
         ATTACH_EXIT,   /* monitor -> client: i32 exit code (0..255), i32 signal (0: none) */
-        ATTACH_ERROR,  /* monitor -> client: one sentence */
+        ATTACH_ERROR,  /* monitor -> client: one sentence; the connection ends, or, on channel
+                        * ATTACH_ERROR_REFUSED, goes on without what was asked for */
         ATTACH_CREDIT, /* client -> monitor: u32 bytes more that it is ready to take (flow control) */
         ATTACH_TYPE_COUNT
 };
 
 enum attach_channel { ATTACH_STDIN, ATTACH_STDOUT, ATTACH_STDERR };
+#define ATTACH_ERROR_REFUSED ATTACH_STDOUT
 
 #define ATTACH_F_STDIO 1U /* client wants DATA of stdout and stderr from now on */
 #define ATTACH_F_TTY   2U /* monitor -> client: a pty, everything is on stdout */

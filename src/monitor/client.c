@@ -75,6 +75,18 @@ static void put_error(struct client *c, const char *sentence)
         c->out_end += attach_put_error(p, cap, sentence);
 }
 
+/* The connection goes on; only one request was in vain. */
+static void put_refusal(struct client *c, const char *sentence)
+{
+        size_t cap, n;
+        uint8_t *p = tail(c, &cap);
+
+        n = attach_put_error(p, cap, sentence);
+        if (n > 0)
+                attach_put_header(p, ATTACH_ERROR, ATTACH_ERROR_REFUSED, (uint32_t) n - 8);
+        c->out_end += n;
+}
+
 static void put_eof(struct client *c, enum attach_channel ch)
 {
         size_t cap;
@@ -289,7 +301,7 @@ static const char *on_signal(const struct call *k)
         r = k->m->opt.exec ? stdio_signal(k->m, sig) : -EOPNOTSUPP;
         if (r < 0 && room(k->c) > sizeof text) {
                 (void) snprintf(text, sizeof text, "signal %d: %s", sig, strerrordesc_np(-r));
-                put_error(k->c, text);
+                put_refusal(k->c, text);
         }
         return NULL;
 }

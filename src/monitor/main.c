@@ -263,7 +263,8 @@ int main(int argc, char **argv)
         if (r >= 0)
                 r = monitor_descend(m, &say, &e);
         if (r < 0) {
-                (void) dprintf(say, "vmm-monitor %s: %s\n", m->opt.id ? m->opt.id : "", e.msg);
+                (void) dprintf(say, "vmm-monitor%s%s: %s\n", m->opt.id ? " " : "",
+                               m->opt.id ? m->opt.id : "", e.msg);
                 return 1;
         }
         (void) fd_close(say);

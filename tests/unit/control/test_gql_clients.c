@@ -296,6 +296,82 @@ static void test_body(void **state)
         }
 }
 
+/* Section 1.3 and 1.5: status, code and the messages that clients look for. */
+static void test_statuses(void **state)
+{
+        static const struct {
+                enum gql_right may;
+                const char *query;
+                unsigned status;
+                const char *body;
+        } t[] = {
+                { GQL_WRITE, "mutation { podTerminate(input: {podId: \"nope\"}) }", 200,
+                  "{\"data\":{\"podTerminate\":null},\"errors\":[{\"message\":"
+                  "\"pod not found to terminate\",\"locations\":[{\"line\":1,\"column\":12}],"
+                  "\"path\":[\"podTerminate\"],\"extensions\":{\"code\":\"NOT_FOUND\"}}]}" },
+                { GQL_WRITE, "mutation { clusterTerminate(input: {clusterId: \"nope\"}) }", 200,
+                  "{\"data\":{\"clusterTerminate\":null},\"errors\":[{\"message\":"
+                  "\"cluster not found to terminate\",\"locations\":[{\"line\":1,\"column\":12}],"
+                  "\"path\":[\"clusterTerminate\"],\"extensions\":{\"code\":\"NOT_FOUND\"}}]}" },
+                { GQL_WRITE, "mutation { deleteCluster(input: {id: \"nope\"}) }", 200,
+                  "{\"data\":{\"deleteCluster\":null},\"errors\":[{\"message\":\"no such cluster\","
+                  "\"locations\":[{\"line\":1,\"column\":12}],\"path\":[\"deleteCluster\"],"
+                  "\"extensions\":{\"code\":\"Cluster not found\"}}]}" },
+                { GQL_ADMIN,
+                  "mutation { createNetworkVolume(input: {name: \"n\", size: 0, dataCenterId: \"d\"}) "
+                  "{ id } }",
+                  400,
+                  "{\"data\":{\"createNetworkVolume\":null},\"errors\":[{\"message\":"
+                  "\"size: 0 is below 1 GB\",\"locations\":[{\"line\":1,\"column\":12}],"
+                  "\"path\":[\"createNetworkVolume\"],\"extensions\":{\"code\":\"BAD_USER_INPUT\"}}]}" },
+                { GQL_ANYONE, "{ gpuTypes { id } }", 200,
+                  "{\"data\":{\"gpuTypes\":[{\"id\":\"NVIDIA H200\"}]}}" },
+                { GQL_ANYONE, "{ __schema { queryType { name } } }", 200,
+                  "{\"data\":{\"__schema\":{\"queryType\":{\"name\":\"Query\"}}}}" },
+                { GQL_ANYONE, "{ gpuTypes { id } myself { id } }", 401,
+                  "{\"errors\":[{\"message\":\"unauthorized: this needs an API key (Authorization: Bearer "
+                  "KEY), and a valid one\",\"extensions\":{\"code\":\"UNAUTHENTICATED\"}}]}" },
+                { GQL_ANYONE, "{ myModels { id } }", 401, NULL },
+                { GQL_READ, "{ myModels { anything { at all } } }", 200,
+                  "{\"data\":null,\"errors\":[{\"message\":\"myModels is not available on this engine\","
+                  "\"locations\":[{\"line\":1,\"column\":3}],\"path\":[\"myModels\"],"
+                  "\"extensions\":{\"code\":\"NOT_IMPLEMENTED\"}}]}" },
+        };
+        struct world *w = *state;
+
+        for (size_t i = 0; i < NELEM(t); i++) {
+                const char *body;
+
+                w->may = t[i].may;
+                body = world_ask(w, t[i].query, NULL, NULL);
+                if (!body || w->status != t[i].status || (t[i].body && strcmp(body, t[i].body) != 0))
+                        fail_msg("%s: %u\n got %s\nwant %s", t[i].query, w->status, body, t[i].body);
+        }
+}
+
+static void test_held(void **state)
+{
+        static const char q[] = "mutation { podStop(input: {podId: \"pod0000001\"}) { id "
+                                "desiredStatus } }";
+        struct world *w = *state;
+        struct gql_request *r = NULL;
+
+        w->hold = true;
+        assert_null(world_ask(w, q, NULL, NULL)); /* freed while it waits */
+        assert_false(gql_pending_wanted(w->pending));
+        gql_complete(w->pending, &w->pods[1]);
+        assert_null(w->body);
+
+        assert_int_equal(gql_request_new(w->schema, q, sizeof q - 1, NULL, NULL, w, &r), 0);
+        gql_run(r, world_done, w);
+        assert_null(w->body);
+        w->pods[1].status = "EXITED";
+        gql_complete(w->pending, &w->pods[1]);
+        assert_string_equal(w->body, "{\"data\":{\"podStop\":{\"id\":\"pod0000001\","
+                                     "\"desiredStatus\":\"EXITED\"}}}");
+        gql_request_free(r);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -303,6 +379,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_operation_name, up, down),
                 cmocka_unit_test_setup_teardown(test_my_pods, up, down),
                 cmocka_unit_test_setup_teardown(test_body, up, down),
+                cmocka_unit_test_setup_teardown(test_statuses, up, down),
+                cmocka_unit_test_setup_teardown(test_held, up, down),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

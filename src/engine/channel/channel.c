@@ -114,7 +114,7 @@ static int on_assign(struct channel *c, const struct frame_msg *m, struct err *e
         const json_t *plan = json_object_get(m->json, "plan");
         const json_t *cred = json_object_get(m->json, "credentials");
         const struct image_credentials ic = { jsonx_str(cred, "username"),
-                                              jsonx_str(cred, "password") };
+                                              jsonx_str(cred, "password"), NULL };
         struct err why = { 0 };
 
         if (!cluster || generation_of(m) == 0 || !json_is_object(plan) ||

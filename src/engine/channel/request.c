@@ -172,7 +172,7 @@ static int do_pull(struct channel *c, json_int_t req, const json_t *args, const 
                    struct err *e)
 {
         const struct image_credentials cred = { jsonx_str(args, "username"),
-                                                jsonx_str(args, "password") };
+                                                jsonx_str(args, "password"), NULL };
         const char *ref = jsonx_str(args, "reference");
         struct request *q = NULL;
         int r;

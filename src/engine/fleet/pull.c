@@ -95,7 +95,7 @@ static int pull_body(struct frame_conn *out, void *arg, struct err *e)
 {
         struct pull *p = arg;
         struct progress_out o = { .out = out };
-        const struct image_credentials cred = { p->username, p->password };
+        const struct image_credentials cred = { p->username, p->password, p->account };
         AUTO(image_store_close) struct image_store *store = NULL;
         /* a connection of our own: SQLite handles do not survive a fork */
         int r = image_store_open(p->fleet->spec.host->inst, &store, e);

@@ -52,6 +52,8 @@ typedef void image_progress_fn(void *arg, const struct image_progress *p);
 
 struct image_credentials {      /* NULL strings: anonymous */
         const char *username, *password;
+        const char *account; /* whose they are: what they open is this account's alone, as a local
+                              * image is; NULL: the operator's, for all */
 };
 
 /* Fetch, verify, publish.  Idempotent; layers known by diff id are not fetched again.  On failure

@@ -1,0 +1,299 @@
+/* catalog.c - images.db: layers, images, names.  Engine and operation processes; SQLite locks.
+ *
+ * What always holds: what the database names is on the disk in full, because rows are committed,
+ * durably, after the directories were synced and moved.  Layer numbers are never used twice. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/jsonx.h"
+#include "base/proc.h"
+#include "catalog_sql.h"
+#include "store_priv.h"
+
+#include <openssl/evp.h>
+
+#define BUSY_MS 30000 /* a publisher holds the lock for renames and one commit */
+
+static const char schema[] =
+        "CREATE TABLE layer (n INTEGER PRIMARY KEY AUTOINCREMENT, domain TEXT NOT NULL,"
+        " diff_id TEXT NOT NULL, chain TEXT NOT NULL, bytes INTEGER NOT NULL,"
+        " UNIQUE (domain, diff_id, chain));"
+        "CREATE TABLE image (id INTEGER PRIMARY KEY AUTOINCREMENT, identity TEXT NOT NULL UNIQUE,"
+        " digest TEXT NOT NULL, description TEXT NOT NULL);"
+        "CREATE TABLE image_layer (image INTEGER NOT NULL REFERENCES image(id) ON DELETE CASCADE,"
+        " position INTEGER NOT NULL, layer INTEGER NOT NULL REFERENCES layer(n),"
+        " PRIMARY KEY (image, position)) WITHOUT ROWID;"
+        "CREATE INDEX image_layer_by_layer ON image_layer (layer);"
+        "CREATE TABLE name (reference TEXT NOT NULL, account TEXT NOT NULL,"
+        " public INTEGER NOT NULL, image INTEGER NOT NULL REFERENCES image(id),"
+        " created_us INTEGER NOT NULL, used_us INTEGER NOT NULL,"
+        " PRIMARY KEY (reference, account)) WITHOUT ROWID;"
+        "CREATE INDEX name_by_image ON name (image);"
+        "PRAGMA user_version = 1;";
+
+int sql_error(sqlite3 *db, struct err *e, const char *what)
+{
+        int rc = sqlite3_errcode(db);
+        int r = rc == SQLITE_FULL    ? -ENOSPC
+                : rc == SQLITE_NOMEM ? -ENOMEM
+                : rc == SQLITE_BUSY  ? -EBUSY
+                                     : -EIO;
+
+        return err_set(e, r, "images.db: %s: %s", what, sqlite3_errmsg(db));
+}
+
+int sql_run(sqlite3 *db, const char *sql, struct err *e)
+{
+        return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : sql_error(db, e, sql);
+}
+
+int sql_prepare(sqlite3 *db, sqlite3_stmt **ret, struct err *e, const char *sql,
+                const struct sql_arg *args, size_t n)
+{
+        sqlite3_stmt *st = NULL;
+
+        if (sqlite3_prepare_v2(db, sql, -1, &st, NULL) != SQLITE_OK)
+                return sql_error(db, e, sql);
+        for (size_t i = 0; i < n; i++) {
+                int rc = args[i].text ? sqlite3_bind_text(st, (int) i + 1, args[i].text, -1,
+                                                          SQLITE_TRANSIENT)
+                                      : sqlite3_bind_int64(st, (int) i + 1, args[i].number);
+
+                if (rc != SQLITE_OK) {
+                        (void) sqlite3_finalize(st);
+                        return err_set(e, -ENOMEM, "images.db: out of memory");
+                }
+        }
+        *ret = st;
+        return 0;
+}
+
+int sql_exec(sqlite3 *db, struct err *e, const char *sql, const struct sql_arg *args, size_t n)
+{
+        AUTO(sql_finalize) sqlite3_stmt *st = NULL;
+        int r = sql_prepare(db, &st, e, sql, args, n);
+
+        if (r < 0)
+                return r;
+        return sqlite3_step(st) == SQLITE_DONE ? 0 : sql_error(db, e, sql);
+}
+
+int sql_number(sqlite3 *db, int64_t *ret, struct err *e, const char *sql,
+               const struct sql_arg *args, size_t n)
+{
+        AUTO(sql_finalize) sqlite3_stmt *st = NULL;
+        int r = sql_prepare(db, &st, e, sql, args, n), rc;
+
+        if (r < 0)
+                return r;
+        rc = sqlite3_step(st);
+        if (rc == SQLITE_ROW) {
+                *ret = sqlite3_column_int64(st, 0);
+                return 1;
+        }
+        return rc == SQLITE_DONE ? 0 : sql_error(db, e, sql);
+}
+
+static int set_up(sqlite3 *db, struct err *e)
+{
+        int64_t version = 0;
+        int r = sql_run(db, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                            "PRAGMA foreign_keys = ON", e);
+
+        if (r >= 0)
+                r = sql_number(db, &version, e, "PRAGMA user_version", NULL, 0);
+        if (r < 0 || version == 1)
+                return r;
+        if (version > 1)
+                return err_set(e, -ENOTSUP, "images.db has format %lld: made by a newer release",
+                               (long long) version);
+        r = sql_run(db, "BEGIN IMMEDIATE", e);
+        if (r >= 0) /* somebody may have been faster */
+                r = sql_number(db, &version, e, "PRAGMA user_version", NULL, 0);
+        if (r >= 0 && version == 0)
+                r = sql_run(db, schema, e);
+        if (r >= 0)
+                r = sql_run(db, "COMMIT", e);
+        return r;
+}
+
+int catalog_db(struct image_store *s, sqlite3 **ret, struct err *e)
+{
+        AUTO(free) char *path = NULL;
+        sqlite3 *db = NULL;
+        int r;
+
+        if (s->db && s->db_pid == getpid()) {
+                *ret = s->db;
+                return 0;
+        }
+        path = str_fmt("%s/images/images.db", s->inst->data_dir);
+        if (!path)
+                return err_set(e, -ENOMEM, "out of memory");
+        if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+                            NULL) != SQLITE_OK) {
+                r = err_set(e, -EIO, "%s: %s", path, db ? sqlite3_errmsg(db) : "out of memory");
+                (void) sqlite3_close(db);
+                return r;
+        }
+        (void) sqlite3_busy_timeout(db, BUSY_MS);
+        r = set_up(db, e);
+        if (r < 0) {
+                (void) sqlite3_close(db);
+                return r;
+        }
+        s->db = db; /* a handle of the process that forked us is left alone, never closed */
+        s->db_pid = getpid();
+        *ret = db;
+        return 0;
+}
+
+int catalog_begin(struct image_store *s, struct err *e)
+{
+        sqlite3 *db = NULL;
+        int r = catalog_db(s, &db, e);
+
+        return r < 0 ? r : sql_run(db, "BEGIN IMMEDIATE", e);
+}
+
+int catalog_commit(struct image_store *s, struct err *e)
+{
+        return sql_run(s->db, "COMMIT", e);
+}
+
+void catalog_rollback(struct image_store *s)
+{
+        (void) sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+}
+
+int catalog_find_layer(struct image_store *s, const struct catalog_key *k, int64_t *ret_n,
+                       struct err *e)
+{
+        const struct sql_arg a[] = { { k->domain, 0 }, { k->diff_id, 0 }, { k->chain, 0 } };
+        sqlite3 *db = NULL;
+        int r = catalog_db(s, &db, e);
+
+        return r < 0 ? r
+                     : sql_number(db, ret_n, e,
+                                  "SELECT n FROM layer WHERE domain = ? AND diff_id = ?"
+                                  " AND chain IN ('', ?)",
+                                  a, NELEM(a));
+}
+
+int catalog_add_layer(struct image_store *s, const struct catalog_key *k, uint64_t unpacked_bytes,
+                      int64_t *ret_n, struct err *e)
+{
+        const struct sql_arg a[] = { { k->domain, 0 },
+                                     { k->diff_id, 0 },
+                                     { k->chain, 0 },
+                                     { NULL, (int64_t) unpacked_bytes } };
+        int r = sql_exec(s->db, e,
+                         "INSERT INTO layer (domain, diff_id, chain, bytes) VALUES (?, ?, ?, ?)", a,
+                         NELEM(a));
+
+        if (r >= 0)
+                *ret_n = sqlite3_last_insert_rowid(s->db);
+        return r;
+}
+
+/* The image's description as text, without what must not be stored. */
+static char *describe(const struct fetch_image *image)
+{
+        struct fetch_image plain = *image;
+        AUTO(json_put) json_t *j = NULL;
+
+        plain.authorization = NULL;
+        j = fetch_image_encode(&plain);
+        return j ? json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+}
+
+/* Same domain and same description: the same image. */
+static int identity_of(const char *domain, const char *text, char ret[static 65])
+{
+        AUTO(free) char *both = str_fmt("%s\n%s", domain, text);
+        unsigned char md[EVP_MAX_MD_SIZE];
+        unsigned n = 0;
+
+        if (!both || EVP_Digest(both, strlen(both), md, &n, EVP_sha256(), NULL) != 1 || n != 32)
+                return -ENOMEM;
+        hex_encode(md, n, ret);
+        return 0;
+}
+
+int catalog_add_image(struct image_store *s, const struct catalog_image *c, int64_t *ret_id,
+                      struct err *e)
+{
+        AUTO(free) char *text = describe(c->image);
+        char identity[65];
+        int64_t id = 0;
+        int r;
+
+        if (!text || identity_of(c->domain, text, identity) < 0)
+                return err_set(e, -ENOMEM, "out of memory");
+        r = sql_number(s->db, &id, e, "SELECT id FROM image WHERE identity = ?",
+                       (struct sql_arg[]){ { identity, 0 } }, 1);
+        if (r != 0) {
+                *ret_id = id;
+                return r < 0 ? r : 0;
+        }
+        r = sql_exec(s->db, e, "INSERT INTO image (identity, digest, description) VALUES (?, ?, ?)",
+                     (struct sql_arg[]){ { identity, 0 }, { c->image->digest, 0 }, { text, 0 } }, 3);
+        if (r < 0)
+                return r;
+        id = sqlite3_last_insert_rowid(s->db);
+        for (size_t i = 0; r >= 0 && i < c->n_layers; i++)
+                r = sql_exec(s->db, e, "INSERT INTO image_layer VALUES (?, ?, ?)",
+                             (struct sql_arg[]){ { NULL, id },
+                                                 { NULL, (int64_t) i },
+                                                 { NULL, c->layers[i] } },
+                             3);
+        if (r >= 0)
+                *ret_id = id;
+        return r;
+}
+
+int catalog_set_name(struct image_store *s, const char *reference, const char *account,
+                     bool is_public, int64_t image, struct err *e)
+{
+        int64_t now = (int64_t) clock_wall_us();
+        const struct sql_arg a[] = { { reference, 0 }, { account ? account : "", 0 },
+                                     { NULL, is_public }, { NULL, image },
+                                     { NULL, now },       { NULL, now } };
+
+        return sql_exec(s->db, e,
+                        "INSERT INTO name VALUES (?, ?, ?, ?, ?, ?)"
+                        " ON CONFLICT (reference, account) DO UPDATE SET public = excluded.public,"
+                        " image = excluded.image, created_us = excluded.created_us",
+                        a, NELEM(a));
+}
+
+int catalog_sweep(struct image_store *s, char *const *in_use, struct err *e)
+{
+        int r = sql_run(s->db,
+                        "CREATE TEMP TABLE IF NOT EXISTS held (digest TEXT PRIMARY KEY);"
+                        "DELETE FROM held", e);
+
+        for (; r >= 0 && in_use && *in_use; in_use++)
+                r = sql_exec(s->db, e, "INSERT OR IGNORE INTO held VALUES (?)",
+                             (struct sql_arg[]){ { *in_use, 0 } }, 1);
+        if (r >= 0)
+                r = sql_run(s->db,
+                            "DELETE FROM image WHERE id NOT IN (SELECT image FROM name)"
+                            " AND digest NOT IN (SELECT digest FROM held);"
+                            "DELETE FROM layer WHERE n NOT IN (SELECT layer FROM image_layer)", e);
+        return r;
+}
+
+int catalog_knows_layer(struct image_store *s, const char *name, struct err *e)
+{
+        int64_t unused;
+        uint64_t n;
+
+        if (str_u64(name, 1, INT64_MAX, &n) < 0)
+                return 0;
+        return sql_number(s->db, &unused, e, "SELECT n FROM layer WHERE n = ?",
+                          (struct sql_arg[]){ { NULL, (int64_t) n } }, 1);
+}

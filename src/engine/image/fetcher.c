@@ -1,0 +1,439 @@
+/* fetcher.c - see fetcher.h.  Operation processes: root, one thread.
+ *
+ * The child's way: clone3 into user, mount, pid, IPC and UTS namespaces of its own; wait until its
+ * id range is mapped; become root of it; put the descriptors where model/fetchwire.h says; execveat
+ * the program that was opened before.  Everything else it gives up by itself (fetch/ladder.c).
+ * It dies with this process: parent-death signal, and the pipe it waits on closes the race before.
+ *
+ * Ids: each fetcher that runs on this machine has 65,536 of its own, so none could touch another's
+ * process or file even if both escaped.  A range is a byte of /run/hypervisor-vmm/fetch-ids under an
+ * open-file-description lock, which the kernel drops when this process ends. */
+#include "fetcher.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <grp.h>
+
+#include <linux/mount.h>
+
+#include "base/fd.h"
+#include "base/jsonx.h"
+#include "engine/claim/claim.h"
+#include "engine/idmap.h"
+#include "model/limits.h"
+
+#ifndef OPEN_TREE_CLONE
+#define OPEN_TREE_CLONE 1
+#endif
+#ifndef OPEN_TREE_CLOEXEC
+#define OPEN_TREE_CLOEXEC O_CLOEXEC
+#endif
+
+#define ID_RANGES    128U
+#define ID_BASE      0x4F000000U /* below everything else that claim.h places */
+#define PATHS_MAX    (64U << 20) /* bytes of reported paths that are kept */
+
+static_assert(ID_BASE + ID_RANGES * IDMAP_RANGE <= CLAIM_API_UID, "ranges of fetchers");
+
+/* Lock a free range; *@ret_fd keeps it. */
+static int claim_ids(const struct instance *inst, uint32_t *ret_base, int *ret_fd, struct err *e)
+{
+        AUTO(fd) int fd = openat(inst->run_fd, "../fetch-ids",
+                                 O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+        if (fd < 0)
+                return err_errno(e, -errno, "opening the id ranges of fetchers");
+        for (uint32_t i = 0; i < ID_RANGES; i++) {
+                struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = i, .l_len = 1 };
+
+                if (fcntl(fd, F_OFD_SETLK, &l) == 0) {
+                        *ret_base = ID_BASE + i * IDMAP_RANGE;
+                        *ret_fd = fd_take(&fd);
+                        return 0;
+                }
+                if (errno != EAGAIN && errno != EACCES)
+                        return err_errno(e, -errno, "locking an id range");
+        }
+        return err_set(e, -EBUSY, "%u fetchers run on this machine already", ID_RANGES);
+}
+
+/* The staging directory as a detached mount that shows ids 0..65535 as the range. */
+static int mount_dir(int dir_fd, uint32_t id_base, struct err *e)
+{
+        AUTO(fd) int userns = idmap_userns(id_base, e);
+        AUTO(fd) int mnt = -EBADF;
+        int r;
+
+        if (userns < 0)
+                return userns;
+        mnt = (int) syscall(SYS_open_tree, dir_fd, "",
+                            AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+        if (mnt < 0)
+                return err_errno(e, -errno, "cloning the mount of the staging directory");
+        r = idmap_mount(mnt, userns, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, e);
+        return r < 0 ? r : fd_take(&mnt);
+}
+
+/* The request in memory that only the two processes have. */
+static int write_request(const struct fetch_request *req, struct err *e)
+{
+        AUTO(json_put) json_t *j = fetch_request_encode(req);
+        AUTO(str_wipe_free) char *text = j ? jsonx_dump(j) : NULL;
+        AUTO(fd) int fd = memfd_create("request", MFD_CLOEXEC);
+        int r;
+
+        if (!text)
+                return err_set(e, -ENOMEM, "out of memory");
+        if (fd < 0)
+                return err_errno(e, -errno, "memfd");
+        r = fd_write_full(fd, text, strlen(text));
+        if (r < 0 || lseek(fd, 0, SEEK_SET) < 0)
+                return err_errno(e, r < 0 ? r : -errno, "writing the request");
+        return fd_take(&fd);
+}
+
+struct child {
+        const char *mode;
+        int fds[FETCH_FD_FIRST_FREE]; /* what becomes descriptors 0..4 */
+        int program, go;
+        uint64_t max_file_bytes;
+};
+
+/* Descriptors to their numbers; sources are moved out of the way first. */
+static int place_fds(struct child *c)
+{
+        for (size_t i = 0; i < NELEM(c->fds); i++) {
+                c->fds[i] = fcntl(c->fds[i], F_DUPFD_CLOEXEC, 32);
+                if (c->fds[i] < 0)
+                        return -1;
+        }
+        c->program = fcntl(c->program, F_DUPFD_CLOEXEC, 32);
+        if (c->program < 0)
+                return -1;
+        for (size_t i = 0; i < NELEM(c->fds); i++)
+                if (dup2(c->fds[i], (int) i) < 0)
+                        return -1;
+        if (dup3(c->program, FETCH_FD_FIRST_FREE, O_CLOEXEC) < 0)
+                return -1;
+        return fd_close_from(FETCH_FD_FIRST_FREE + 1);
+}
+
+/* In the child; says nothing but its exit status. */
+static void __attribute__((noreturn)) become(struct child *c)
+{
+        char *const argv[] = { (char *) (uintptr_t) "vmm-fetch", (char *) (uintptr_t) c->mode, NULL };
+        char *const env[] = { NULL };
+        struct rlimit fsize = { c->max_file_bytes, c->max_file_bytes };
+        sigset_t none;
+        char b;
+
+        (void) sigemptyset(&none);
+        if (read(c->go, &b, 1) != 1) /* until the ids are mapped; 0: the parent has gone */
+                _exit(120);
+        if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0 ||
+            prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+                _exit(121);
+        if (read(c->go, &b, 1) != 1) /* the signal is armed: whoever is alive now kills us later */
+                _exit(120);
+        (void) setrlimit(RLIMIT_FSIZE, &fsize); /* may be lower already */
+        for (int sig = 1; sig < SIGRTMAX; sig++)
+                (void) signal(sig, SIG_DFL);
+        if (sigprocmask(SIG_SETMASK, &none, NULL) < 0 || setsid() < 0 || chdir("/") < 0 ||
+            place_fds(c) < 0)
+                _exit(122);
+        (void) syscall(SYS_execveat, FETCH_FD_FIRST_FREE, "", argv, env, AT_EMPTY_PATH);
+        _exit(123);
+}
+
+static int map_ids(pid_t pid, uint32_t id_base, struct err *e)
+{
+        char path[32];
+        AUTO(fd) int dir = -EBADF;
+        int r;
+
+        (void) snprintf(path, sizeof path, "/proc/%d", (int) pid);
+        dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        r = dir < 0 ? -errno : idmap_write(dir, id_base);
+        return r < 0 ? err_errno(e, r, "mapping the ids of vmm-fetch") : 0;
+}
+
+static int launch(struct fetcher *f, struct child *c, uint32_t id_base, struct err *e)
+{
+        struct clone_args args = {
+                .flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
+                         CLONE_PIDFD,
+                .exit_signal = SIGCHLD,
+                .pidfd = (uintptr_t) &f->pidfd,
+        };
+        int go[2], r;
+        long pid;
+
+        if (pipe2(go, O_CLOEXEC) < 0)
+                return err_errno(e, -errno, "pipe");
+        pid = syscall(SYS_clone3, &args, sizeof args);
+        if (pid == 0) {
+                (void) close(go[1]);
+                c->go = go[0];
+                become(c);
+        }
+        r = pid < 0 ? err_errno(e, -errno, "starting vmm-fetch") : 0;
+        (void) close(go[0]);
+        if (r >= 0) {
+                f->pid = (pid_t) pid;
+                r = map_ids(f->pid, id_base, e);
+        }
+        if (r >= 0 && write(go[1], "12", 2) != 2)
+                r = err_set(e, -EIO, "vmm-fetch died at its start");
+        (void) close(go[1]);
+        return r;
+}
+
+int fetcher_start(const struct instance *inst, const struct fetcher_spec *spec,
+                  struct fetcher *ret, struct err *e)
+{
+        AUTO(free) char *path = str_fmt("%s/vmm-fetch", inst->libexec);
+        AUTO(fd) int program = -EBADF, req = -EBADF, mnt = -EBADF, null = -EBADF, out = -EBADF;
+        uint32_t id_base = 0;
+        int result[2], r;
+
+        *ret = (struct fetcher){ .pidfd = -EBADF, .result_fd = -EBADF, .id_fd = -EBADF };
+        if (!path)
+                return err_set(e, -ENOMEM, "out of memory");
+        program = open(path, O_RDONLY | O_CLOEXEC);
+        if (program < 0)
+                return err_errno(e, -errno, "%s", path);
+        null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (null < 0 || pipe2(result, O_CLOEXEC) < 0)
+                return err_errno(e, -errno, "starting vmm-fetch");
+        ret->result_fd = result[0];
+        out = result[1];
+        r = fd_set_nonblock(ret->result_fd, true);
+        if (r < 0)
+                return err_errno(e, r, "starting vmm-fetch");
+        r = claim_ids(inst, &id_base, &ret->id_fd, e);
+        if (r < 0)
+                return r;
+        req = write_request(spec->req, e);
+        if (req < 0)
+                return req;
+        mnt = mount_dir(spec->dir_fd, id_base, e);
+        if (mnt < 0)
+                return mnt;
+        struct child c = {
+                .mode = spec->mode,
+                .fds = { spec->input_fd >= 0 ? spec->input_fd : null, out, STDERR_FILENO, req, mnt },
+                .program = program,
+                .max_file_bytes = spec->req->max_bytes,
+        };
+        return launch(ret, &c, id_base, e);
+}
+
+static void kill_now(struct fetcher *f)
+{
+        if (f->pidfd >= 0)
+                (void) syscall(SYS_pidfd_send_signal, f->pidfd, SIGKILL, NULL, 0);
+}
+
+/* Wait for the end of the process; its whole pid namespace is gone after that. */
+static int reap(struct fetcher *f, siginfo_t *ret)
+{
+        int r;
+
+        do
+                r = waitid(P_PIDFD, (id_t) f->pidfd, ret, WEXITED);
+        while (r < 0 && errno == EINTR);
+        f->pid = 0;
+        return r < 0 ? -errno : 0;
+}
+
+static void breach(struct fetcher *f, const char *what)
+{
+        kill_now(f);
+        if (f->pid > 0) {
+                siginfo_t si;
+
+                (void) reap(f, &si);
+        }
+        f->ended = true;
+        f->done = false;
+        (void) err_set(&f->err, -EPROTO, "vmm-fetch broke its protocol: %s", what);
+}
+
+static uint64_t number_of(const json_t *j, const char *key)
+{
+        json_int_t n = json_integer_value(json_object_get(j, key));
+
+        return n > 0 ? (uint64_t) n : 0;
+}
+
+static int unhex(char c)
+{
+        return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static int path_list_add(struct path_list *l, const char *path)
+{
+        if (l->n == l->cap) {
+                size_t cap = l->cap ? 2 * l->cap : 64;
+                char **v = reallocarray(l->v, cap, sizeof *v);
+
+                if (!v)
+                        return -ENOMEM;
+                l->v = v;
+                l->cap = cap;
+        }
+        l->v[l->n] = strdup(path);
+        if (!l->v[l->n])
+                return -ENOMEM;
+        l->n++;
+        return 0;
+}
+
+static void path_list_done(struct path_list *l)
+{
+        for (size_t i = 0; i < l->n; i++)
+                free(l->v[i]);
+        free(l->v);
+        *l = (struct path_list){ 0 };
+}
+
+/* Decode a path and check that it is a clean relative one. */
+static int take_path(struct fetcher *f, struct path_list *list, const json_t *j)
+{
+        const char *hex = jsonx_str(j, "path");
+        size_t n = hex ? strlen(hex) / 2 : 0;
+        char path[4096], *save = NULL;
+        AUTO(free) char *copy = NULL;
+
+        if (!hex || strlen(hex) % 2 || n >= sizeof path)
+                return -EINVAL;
+        for (size_t i = 0; i < n; i++) {
+                int hi = unhex(hex[2 * i]), lo = unhex(hex[2 * i + 1]);
+
+                if (hi < 0 || lo < 0 || (hi | lo) == 0)
+                        return -EINVAL;
+                path[i] = (char) (hi * 16 + lo);
+        }
+        path[n] = '\0';
+        f->path_bytes += n + 32;
+        copy = strdup(path);
+        if (!copy || f->path_bytes > PATHS_MAX || path[0] == '/')
+                return -EINVAL;
+        for (char *p = strtok_r(copy, "/", &save); p; p = strtok_r(NULL, "/", &save))
+                if (strcmp(p, ".") == 0 || strcmp(p, "..") == 0)
+                        return -EINVAL;
+        return path_list_add(list, path);
+}
+
+/* One line; what kind decides. */
+static void take_line(struct fetcher *f, const char *text, size_t len)
+{
+        struct err e = { 0 };
+        AUTO(json_put) json_t *j = jsonx_parse(text, len, &e);
+        const char *type = jsonx_str(j, "type");
+
+        if (!type || f->done) {
+                breach(f, "a line that is not understood");
+        } else if (str_eq(type, "progress")) {
+                f->done_bytes = number_of(j, "done");
+                f->unpacked_bytes = number_of(j, "unpacked");
+        } else if (str_eq(type, "opaque") || str_eq(type, "implied")) {
+                if (take_path(f, str_eq(type, "opaque") ? &f->opaque : &f->implied, j) < 0)
+                        breach(f, "a path");
+        } else if (str_eq(type, "image") && !f->have_image) {
+                f->have_image = fetch_image_decode(j, &f->image, &e) >= 0;
+                if (!f->have_image)
+                        breach(f, e.msg);
+        } else if (str_eq(type, "done")) {
+                f->done = true;
+                f->unpacked_bytes = number_of(j, "unpacked");
+                f->entries = number_of(j, "entries");
+        } else if (str_eq(type, "error")) {
+                const char *msg = jsonx_str(j, "message");
+                int code = (int) number_of(j, "errno");
+
+                (void) err_set(&f->err, code > 0 && code < 4096 ? -code : -EIO, "%s", msg ? msg : "?");
+        } else {
+                breach(f, "a line of an unknown type");
+        }
+}
+
+/* The stream has ended: so does the process, at once. */
+static void finish(struct fetcher *f)
+{
+        siginfo_t si = { 0 };
+
+        kill_now(f); /* it has said what it had to say; nothing may linger */
+        (void) reap(f, &si);
+        f->ended = true;
+        if (f->done || f->err.code < 0)
+                return;
+        if (si.si_code == CLD_EXITED && si.si_status >= 120)
+                (void) err_set(&f->err, -EIO, "vmm-fetch could not be started (step %d)",
+                               si.si_status - 120);
+        else if (si.si_code != CLD_EXITED && si.si_status == SIGSYS)
+                (void) err_set(&f->err, -EPERM,
+                               "vmm-fetch was killed by its system call filter: this image tried to break out");
+        else if (si.si_code != CLD_EXITED)
+                (void) err_set(&f->err, -EIO, "vmm-fetch died: %s", strsignal(si.si_status));
+        else
+                (void) err_set(&f->err, -EIO, "vmm-fetch ended without an answer");
+}
+
+void fetcher_hear(struct fetcher *f)
+{
+        char buf[65536];
+        ssize_t n;
+
+        while (!f->ended) {
+                n = read(f->result_fd, buf, sizeof buf);
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+                        return;
+                if (n <= 0) {
+                        finish(f);
+                        return;
+                }
+                strbuf_add(&f->in, buf, (size_t) n);
+                for (char *nl; !f->ended && f->in.len > 0 &&
+                               (nl = memchr(f->in.s, '\n', f->in.len)) != NULL;) {
+                        size_t len = (size_t) (nl - f->in.s);
+
+                        take_line(f, f->in.s, len);
+                        strbuf_drop_front(&f->in, len + 1);
+                }
+                if (!f->ended && (f->in.failed || f->in.len > FETCH_LINE_MAX))
+                        breach(f, "a line that is too long");
+        }
+}
+
+void fetcher_end(struct fetcher *f)
+{
+        siginfo_t si;
+
+        if (f->pid > 0) {
+                kill_now(f);
+                (void) reap(f, &si);
+        }
+        f->pidfd = fd_close(f->pidfd);
+        f->result_fd = fd_close(f->result_fd);
+        f->id_fd = fd_close(f->id_fd);
+        strbuf_done(&f->in);
+        path_list_done(&f->opaque);
+        path_list_done(&f->implied);
+        fetch_image_done(&f->image);
+        f->have_image = false;
+}

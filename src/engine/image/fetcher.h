@@ -1,0 +1,47 @@
+/* fetcher.h - one vmm-fetch: started in its sandbox, listened to, ended.  Operation processes only.
+ * Nothing that it says is trusted beyond its own image (model/fetchwire.h). */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "base/str.h"
+#include "engine/instance.h"
+#include "model/fetchwire.h"
+
+struct path_list {
+        char **v; /* not NULL-terminated */
+        size_t n, cap;
+};
+
+struct fetcher {
+        pid_t pid;      /* 0: none */
+        int pidfd, result_fd, id_fd;
+        struct strbuf in;
+        bool ended;     /* the process is gone and what it said is complete */
+        bool done;      /* it said "done" */
+        struct err err; /* why not, once it has ended without */
+        uint64_t done_bytes, unpacked_bytes, entries;
+        struct path_list opaque, implied; /* clean relative paths, as reported */
+        size_t path_bytes;
+        struct fetch_image image;
+        bool have_image;
+};
+
+struct fetcher_spec {
+        const char *mode; /* "manifest", "layer", "import" */
+        const struct fetch_request *req;
+        int dir_fd;       /* the only directory that it may write; readable */
+        int input_fd;     /* its descriptor 0; -EBADF: /dev/null */
+};
+
+/* Start.  Blocks about 2 ms.  The caller ends *@ret with fetcher_end() in every case. */
+int fetcher_start(const struct instance *inst, const struct fetcher_spec *spec,
+                  struct fetcher *ret, struct err *e);
+
+/* Its result descriptor is readable: take in what is there.  A breach of the protocol kills it. */
+void fetcher_hear(struct fetcher *f);
+
+/* Kill if it still runs, reap, free. */
+void fetcher_end(struct fetcher *f);

@@ -1,0 +1,179 @@
+/* staging.c - directories that are being written, and what is left of those that were.
+ * Operation processes and engine start; root.
+ *
+ * What always holds: a directory below staging/ belongs to the process that holds a lock on it, and
+ * is rubbish when nobody does; a directory below layers/ that the database does not name is rubbish
+ * once the database's write lock is ours, because publishers hold that lock while they move. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/proc.h"
+#include "store_priv.h"
+
+/* Make a directory of a random name and lock it.  Between the two somebody's recovery may take it
+ * for rubbish: then the name is gone and the next one is tried. */
+static int try_begin(struct image_store *s, struct staging *g)
+{
+        struct stat a, b;
+        int r = rand_id(g->name, sizeof g->name - 1);
+
+        if (r < 0)
+                return r;
+        if (mkdirat(s->staging_fd, g->name, 0700) < 0)
+                return -errno;
+        g->fd = fd_open_beneath(s->staging_fd, g->name, O_RDONLY | O_DIRECTORY, 0);
+        if (g->fd < 0)
+                return g->fd == -ENOENT ? -EAGAIN : g->fd;
+        if (flock(g->fd, LOCK_EX | LOCK_NB) < 0 || fstat(g->fd, &a) < 0 ||
+            fstatat(s->staging_fd, g->name, &b, AT_SYMLINK_NOFOLLOW) < 0 || a.st_ino != b.st_ino) {
+                g->fd = fd_close(g->fd);
+                return -EAGAIN;
+        }
+        return 0;
+}
+
+int staging_begin(struct image_store *s, struct staging *ret, struct err *e)
+{
+        struct staging g = { .store = s, .fd = -EBADF };
+        int r = -EAGAIN;
+
+        for (int i = 0; i < 8 && r == -EAGAIN; i++)
+                r = try_begin(s, &g);
+        if (r < 0)
+                return err_errno(e, r, "making a staging directory");
+        *ret = g;
+        return 0;
+}
+
+int staging_dir(struct staging *g, const char *name, struct err *e)
+{
+        int fd;
+
+        if (mkdirat(g->fd, name, 0755) < 0)
+                return err_errno(e, -errno, "making staging/%s/%s", g->name, name);
+        fd = fd_open_beneath(g->fd, name, O_RDONLY | O_DIRECTORY, 0);
+        if (fd < 0)
+                return err_errno(e, fd, "opening staging/%s/%s", g->name, name);
+        if (fchmod(fd, 0755) < 0) { /* whatever our umask is */
+                int r = err_errno(e, -errno, "staging/%s/%s", g->name, name);
+
+                (void) fd_close(fd);
+                return r;
+        }
+        return fd;
+}
+
+/* Remove one directory below staging/, without giving up at a first race with a dying fetcher. */
+static int remove_staged(struct image_store *s, const char *name)
+{
+        int r = -EIO;
+
+        for (int i = 0; i < 3 && r < 0; i++)
+                r = fd_rm_rf(s->staging_fd, name);
+        return r;
+}
+
+void staging_end(struct staging *g)
+{
+        if (!g->store)
+                return;
+        if (*g->name) {
+                int r = remove_staged(g->store, g->name);
+
+                if (r < 0)
+                        log_warn("images/staging/%s stays until the next start: %s", g->name,
+                                 strerror(-r));
+        }
+        g->fd = fd_close(g->fd); /* the lock goes last */
+        g->store = NULL;
+}
+
+/* Names in a directory, except dots. */
+static int list_dir(int dir_fd, char ***ret)
+{
+        AUTO(strv_free) char **names = calloc(1, sizeof *names);
+        int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+        struct dirent *de;
+        int r = 0;
+
+        if (!names || !dir) {
+                r = !names ? -ENOMEM : -errno;
+                if (!dir)
+                        (void) fd_close(fd);
+                else
+                        (void) closedir(dir);
+                return r;
+        }
+        while (r >= 0 && (errno = 0, de = readdir(dir)) != NULL)
+                if (strcmp(de->d_name, ".") != 0 && strcmp(de->d_name, "..") != 0)
+                        r = strv_push(&names, de->d_name);
+        if (r >= 0 && errno)
+                r = -errno;
+        (void) closedir(dir);
+        if (r >= 0)
+                *ret = TAKE(names);
+        return r;
+}
+
+/* Under the write lock: unknown layers become staging directories that nobody holds. */
+static int evict_unknown(struct image_store *s, struct err *e)
+{
+        AUTO(strv_free) char **names = NULL;
+        int r = list_dir(s->layers_fd, &names);
+
+        if (r < 0)
+                return err_errno(e, r, "reading images/layers");
+        for (char **n = names; *n; n++) {
+                char to[16];
+
+                r = catalog_knows_layer(s, *n, e);
+                if (r < 0)
+                        return r;
+                if (r > 0)
+                        continue;
+                if (rand_id(to, sizeof to - 1) < 0 ||
+                    renameat(s->layers_fd, *n, s->staging_fd, to) < 0)
+                        return err_errno(e, -errno, "taking images/layers/%s away", *n);
+        }
+        return 0;
+}
+
+int staging_collect(struct image_store *s, struct err *e)
+{
+        AUTO(strv_free) char **names = NULL;
+        int r = catalog_begin(s, e);
+
+        if (r >= 0) {
+                r = evict_unknown(s, e);
+                catalog_rollback(s); /* nothing was written */
+        }
+        if (r >= 0) {
+                r = list_dir(s->staging_fd, &names);
+                if (r < 0)
+                        return err_errno(e, r, "reading images/staging");
+        }
+        for (char **n = r >= 0 ? names : NULL; n && *n; n++) {
+                AUTO(fd) int fd = fd_open_beneath(s->staging_fd, *n, O_RDONLY | O_DIRECTORY, 0);
+                int rr;
+
+                if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
+                        continue; /* somebody is writing it */
+                rr = remove_staged(s, *n);
+                if (rr < 0)
+                        r = err_errno(e, rr, "removing images/staging/%s", *n);
+        }
+        return r;
+}
+
+int image_recover(struct image_store *s, struct err *e)
+{
+        return staging_collect(s, e);
+}

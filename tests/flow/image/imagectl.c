@@ -1,0 +1,204 @@
+/* imagectl.c - the image store from a command line, for tests.  Root; an instance is made up from
+ * the arguments, without an engine.
+ *
+ *   imagectl DIR LIBEXEC [--registry HOST[,insecure][,user=U,password=P]]... [--parallel N]
+ *            [--deadline SECONDS] [--max-gib N] VERB ARGS
+ *     pull REF [USER PASSWORD [ACCOUNT]]      import ACCOUNT NAME [public] < TAR
+ *     find ACCOUNT REF        list ACCOUNT [admin]      rm ACCOUNT REF [admin] [DIGEST-IN-USE]...
+ *     mount REF TARGET ID_BASE      attaches layers/ there       recover */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/jsonx.h"
+#include "base/log.h"
+#include "engine/idmap.h"
+#include "engine/image/image.h"
+
+#include <linux/mount.h>
+
+struct ctl {
+        struct instance inst;
+        struct registry_conf registries[8];
+        struct image_store *store;
+        uint64_t deadline_us;
+};
+
+static void on_progress(void *arg, const struct image_progress *p)
+{
+        (void) arg;
+        (void) fprintf(stderr, "%s %llu/%llu\n", p->phase, (unsigned long long) p->done_bytes,
+                       (unsigned long long) p->total_bytes);
+}
+
+static json_t *strings(char *const *v)
+{
+        json_t *list = json_array();
+
+        for (; v && *v; v++)
+                (void) json_array_append_new(list, json_string(*v));
+        return list;
+}
+
+static void print_image(const struct image *i)
+{
+        AUTO(json_put) json_t *j = json_pack(
+                "{s:s,s:s,s:I,s:s?,s:b,s:o,s:o,s:o,s:o,s:s?,s:s?,s:s?}", "reference", i->reference,
+                "digest", i->digest, "size_bytes", (json_int_t) i->size_bytes, "account", i->account,
+                "public", i->is_public, "layers", strings(i->layers), "entrypoint",
+                strings(i->config.entrypoint), "command", strings(i->config.command), "env",
+                strings(i->config.env), "working_dir", i->config.working_dir, "user",
+                i->config.user, "stop_signal", i->config.stop_signal);
+        AUTO(free) char *text = j ? jsonx_dump(j) : NULL;
+
+        (void) printf("%s\n", text ? text : "?");
+}
+
+static int do_pull(struct ctl *c, char **argv, struct err *e)
+{
+        const struct image_credentials cred = { argv[1], argv[1] ? argv[2] : NULL,
+                                                argv[1] && argv[2] ? argv[3] : NULL };
+
+        return image_pull(c->store, argv[0], argv[1] ? &cred : NULL, c->deadline_us, on_progress, c, e);
+}
+
+static int do_import(struct ctl *c, char **argv, struct err *e)
+{
+        return image_import(c->store, argv[0], argv[2] != NULL, argv[1], STDIN_FILENO, c->deadline_us,
+                            on_progress, c, e);
+}
+
+static int do_find(struct ctl *c, char **argv, struct err *e)
+{
+        struct image i;
+        int r = image_find(c->store, argv[0], argv[1], &i, e);
+
+        if (r < 0)
+                return r;
+        print_image(&i);
+        image_done(&i);
+        return 0;
+}
+
+static int do_list(struct ctl *c, char **argv, struct err *e)
+{
+        struct image *list = NULL;
+        size_t n = 0;
+        int r = image_list(c->store, argv[0], argv[1] != NULL, &list, &n, e);
+
+        for (size_t i = 0; r >= 0 && i < n; i++) {
+                print_image(&list[i]);
+                image_done(&list[i]);
+        }
+        free(list);
+        return r;
+}
+
+static int do_rm(struct ctl *c, char **argv, struct err *e)
+{
+        bool admin = argv[2] && strcmp(argv[2], "admin") == 0;
+
+        return image_remove(c->store, argv[0], admin, argv[1], argv + 2 + admin, e);
+}
+
+static int do_mount(struct ctl *c, char **argv, struct err *e)
+{
+        AUTO(fd) int userns = idmap_userns((uint32_t) strtoul(argv[1], NULL, 10), e);
+        AUTO(fd) int mnt = -EBADF;
+
+        if (userns < 0)
+                return userns;
+        mnt = image_layers_mount(c->store, userns, e);
+        if (mnt < 0)
+                return mnt;
+        if (syscall(SYS_move_mount, mnt, "", AT_FDCWD, argv[0], MOVE_MOUNT_F_EMPTY_PATH) < 0)
+                return err_errno(e, -errno, "move_mount");
+        return 0;
+}
+
+static int do_recover(struct ctl *c, char **argv, struct err *e)
+{
+        (void) argv;
+        return image_recover(c->store, e);
+}
+
+static const struct verb {
+        const char *name;
+        int min;
+        int (*run)(struct ctl *c, char **argv, struct err *e);
+} verbs[] = {
+        { "pull", 1, do_pull },   { "import", 2, do_import }, { "find", 2, do_find },
+        { "list", 1, do_list },   { "rm", 2, do_rm },         { "mount", 2, do_mount },
+        { "recover", 0, do_recover },
+};
+
+static void add_registry(struct ctl *c, char *spec)
+{
+        struct registry_conf *r = &c->registries[c->inst.n_registries++];
+        char *save = NULL;
+
+        r->host = strtok_r(spec, ",", &save);
+        for (char *p = strtok_r(NULL, ",", &save); p; p = strtok_r(NULL, ",", &save)) {
+                if (strcmp(p, "insecure") == 0)
+                        r->insecure = true;
+                else if (strncmp(p, "user=", 5) == 0)
+                        r->username = p + 5;
+                else if (strncmp(p, "password=", 9) == 0)
+                        r->password = p + 9;
+        }
+}
+
+static int open_instance(struct ctl *c, char *dir, char *libexec)
+{
+        char run[4096];
+
+        (void) snprintf(run, sizeof run, "%s/run", dir);
+        if ((mkdir(dir, 0711) < 0 && errno != EEXIST) || (mkdir(run, 0711) < 0 && errno != EEXIST))
+                return -errno;
+        c->inst.data_dir = dir;
+        c->inst.libexec = libexec;
+        c->inst.data_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        c->inst.run_fd = open(run, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        c->inst.registries = c->registries;
+        if (!c->inst.conf.parallel_layers)
+                c->inst.conf.parallel_layers = 3;
+        return c->inst.data_fd < 0 || c->inst.run_fd < 0 ? -errno : 0;
+}
+
+int main(int argc, char **argv)
+{
+        struct ctl c = { 0 };
+        struct err e = { 0 };
+        int i = 3, r = -EINVAL;
+
+        log_init("imagectl", LOG_LVL_INFO);
+        for (; i + 1 < argc && strncmp(argv[i], "--", 2) == 0; i += 2) {
+                if (strcmp(argv[i], "--registry") == 0)
+                        add_registry(&c, argv[i + 1]);
+                else if (strcmp(argv[i], "--parallel") == 0)
+                        c.inst.conf.parallel_layers = (uint32_t) strtoul(argv[i + 1], NULL, 10);
+                else if (strcmp(argv[i], "--deadline") == 0)
+                        c.deadline_us = clock_mono_us() +
+                                        (uint64_t) (strtod(argv[i + 1], NULL) * (double) US_PER_S);
+        }
+        if (i >= argc || open_instance(&c, argv[1], argv[2]) < 0) {
+                (void) fprintf(stderr, "usage: imagectl DIR LIBEXEC [OPTIONS] VERB ARGS\n");
+                return 2;
+        }
+        r = image_store_open(&c.inst, &c.store, &e);
+        for (size_t k = 0; r >= 0 && k < NELEM(verbs); k++)
+                if (strcmp(verbs[k].name, argv[i]) == 0 && argc - i - 1 >= verbs[k].min) {
+                        r = verbs[k].run(&c, argv + i + 1, &e);
+                        (void) image_store_close(c.store);
+                        if (r < 0)
+                                (void) fprintf(stderr, "error %d: %s\n", -r, e.msg);
+                        return r < 0 ? 1 : 0;
+                }
+        (void) fprintf(stderr, "error: %s\n", r < 0 ? e.msg : "unknown verb");
+        return 2;
+}

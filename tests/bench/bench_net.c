@@ -52,7 +52,8 @@ static void own_world(void)
 int main(int argc, char **argv)
 {
         static uint64_t prepare[ROUNDS_MAX], bind_[ROUNDS_MAX], release[ROUNDS_MAX];
-        struct instance inst = { .id = "benchnet", .data_dir = (char[]){ "/run/data" },
+        struct instance inst = { .id = "benchnet",
+                                 .data_dir = (char[]){ "/run/data" },
                                  .conf = { .network_pool = (char[]){ "100.96.0.0/16" },
                                            .dns = (char[]){ "192.0.2.53" } } };
         struct claim_host *claims = NULL;

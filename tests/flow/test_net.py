@@ -371,7 +371,7 @@ def test_host_stays_closed_behind_a_foreign_redirect(one):
     """A transparent proxy of the operator's is the host too."""
     w = one.world
     w.on_host("nft", "add table ip other; add chain ip other pre { type nat hook prerouting priority -100; };"
-              f" add rule ip other pre ip daddr {WEB} tcp dport 81 redirect to :8080")
+              f" add rule ip other pre ip daddr {WEB} tcp dport 81 dnat to {UPLINK}:8080")
     try:
         assert one.tcp(1, WEB, 81) == "timeout"
         assert one.tcp(1, WEB, 80) == f"internet {UPLINK}"
@@ -404,11 +404,19 @@ def test_cluster_to_cluster(one):
                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     one.world.procs.append(srv)
     assert srv.stdout.readline() == "ready\n"
-    assert one.world.host_agent("tcp", "100.96.0.2", 7000, 1) == f"two {one.service}", "the host may"
+    w = one.world
+    assert w.host_agent("tcp", "100.96.0.2", 7000, 1) == f"two {one.service}", "the host may"
     assert one.tcp(1, "100.96.0.2", 7000) == "timeout"
     assert one.agent(1, "udp", "100.96.0.2", 7000, 0.4) == "timeout"
     # addresses of the pool that nobody has do not leave the host either
     assert one.tcp(1, "100.96.3.3", 80) == "timeout"
+    # nor is a detour over somebody's port forwarding a way
+    w.on_host("nft", "add table ip other; add chain ip other pre { type nat hook prerouting priority -100; };"
+              f" add rule ip other pre ip daddr {WEB} tcp dport 81 dnat to 100.96.0.2:7000")
+    try:
+        assert one.tcp(1, WEB, 81) == "timeout"
+    finally:
+        w.on_host("nft", "delete", "table", "ip", "other")
     srv.kill()
     srv.wait()
     one.down(2)

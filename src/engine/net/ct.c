@@ -57,7 +57,8 @@ static bool concerns(const struct sweep *w, const struct nlattr *tuple)
 static int on_entry(const struct nlmsghdr *h, void *arg)
 {
         struct nl_attrs all = nl_attrs_of(h, sizeof(struct nfgenmsg));
-        const struct nlattr *orig = nl_attr_find(all, CTA_TUPLE_ORIG), *reply = nl_attr_find(all, CTA_TUPLE_REPLY),
+        const struct nlattr *orig = nl_attr_find(all, CTA_TUPLE_ORIG),
+                            *reply = nl_attr_find(all, CTA_TUPLE_REPLY),
                             *id = nl_attr_find(all, CTA_ID), *zone = nl_attr_find(all, CTA_ZONE);
         struct sweep *w = arg;
         struct entry *el;
@@ -97,7 +98,8 @@ static int collect(struct nl_sock *s, struct sweep *w, struct err *e)
 {
         int r = -EINTR;
 
-        for (int i = 0; r == -EINTR && i < SWEEP_TRIES; i++) { /* the table changed under the walk */
+        for (int i = 0; r == -EINTR && i < SWEEP_TRIES;
+             i++) { /* the table changed under the walk */
                 struct nl_batch b;
 
                 w->n = 0;

@@ -11,8 +11,8 @@
 #include "base/str.h"
 #include "engine/net/ipv4.h"
 
-#define STUB          0x7F000035U /* 127.0.0.53 */
-#define RESOLV_BYTES  65536U
+#define STUB         0x7F000035U /* 127.0.0.53 */
+#define RESOLV_BYTES 65536U
 
 static bool usable(uint32_t addr)
 {
@@ -58,9 +58,10 @@ int dns_parse_option(const char *list, struct dns_servers *ret, struct err *e)
                 if (ipv4_parse(one, &addr) < 0)
                         return err_set(e, -EINVAL, "network dns: '%s' is not an IPv4 address", one);
                 if (!usable(addr))
-                        return err_set(e, -EINVAL,
-                                       "network dns: clusters cannot reach %s; name a server on the network",
-                                       one);
+                        return err_set(
+                                e, -EINVAL,
+                                "network dns: clusters cannot reach %s; name a server on the network",
+                                one);
                 if (++seen > DNS_MAX)
                         return err_set(e, -E2BIG, "network dns: at most %u servers", DNS_MAX);
                 keep(&s, addr);

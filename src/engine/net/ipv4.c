@@ -33,8 +33,8 @@ int ipv4_parse(const char *s, uint32_t *ret)
 
 char *ipv4_format(uint32_t addr, char buf[static IPV4_TEXT])
 {
-        (void) snprintf(buf, IPV4_TEXT, "%u.%u.%u.%u", addr >> 24, addr >> 16 & 255, addr >> 8 & 255,
-                        addr & 255);
+        (void) snprintf(buf, IPV4_TEXT, "%u.%u.%u.%u", addr >> 24, addr >> 16 & 255,
+                        addr >> 8 & 255, addr & 255);
         return buf;
 }
 
@@ -53,7 +53,8 @@ static const struct {
         uint32_t net, bits;
         const char *why;
 } reserved[] = {
-        { 0x00000000, 8, "\"this network\"" }, { 0x7F000000, 8, "loopback" },
+        { 0x00000000, 8, "\"this network\"" },
+        { 0x7F000000, 8, "loopback" },
         { IPV4_LINK_LOCAL, IPV4_LINK_LOCAL_BITS, "link-local" },
         { 0xE0000000, 3, "multicast or reserved" },
 };
@@ -72,9 +73,10 @@ int ipv4_pool_parse(const char *s, struct ipv4_pool *ret, struct err *e)
                                "network pool: '%s' is not an IPv4 range such as 100.96.0.0/16",
                                s ? s : "");
         if (bits < POOL_BITS_MIN || bits > POOL_BITS_MAX)
-                return err_set(e, -ERANGE,
-                               "network pool: %s must be between a /%u and a /%u (a /%u holds %u clusters)",
-                               s, POOL_BITS_MIN, POOL_BITS_MAX, POOL_BITS_MAX, LIMIT_SLOTS);
+                return err_set(
+                        e, -ERANGE,
+                        "network pool: %s must be between a /%u and a /%u (a /%u holds %u clusters)",
+                        s, POOL_BITS_MIN, POOL_BITS_MAX, POOL_BITS_MAX, LIMIT_SLOTS);
         p.bits = (uint32_t) bits;
         if (p.base & ~mask_of(p.bits))
                 return err_set(e, -EINVAL, "network pool: %s does not start at its base, %s/%u", s,

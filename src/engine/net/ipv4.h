@@ -5,9 +5,9 @@
 
 #include "base/err.h"
 
-#define IPV4_TEXT    16U                  /* bytes that ipv4_format() may write */
-#define IPV4_GATEWAY 0xA9FE0101U          /* 169.254.1.1, every cluster's next hop */
-#define IPV4_LINK_LOCAL 0xA9FE0000U       /* 169.254.0.0/16: clouds keep credentials there */
+#define IPV4_TEXT            16U         /* bytes that ipv4_format() may write */
+#define IPV4_GATEWAY         0xA9FE0101U /* 169.254.1.1, every cluster's next hop */
+#define IPV4_LINK_LOCAL      0xA9FE0000U /* 169.254.0.0/16: clouds keep credentials there */
 #define IPV4_LINK_LOCAL_BITS 16U
 
 /* The range that clusters and service addresses come from: base + slot for slots, the upper part

@@ -26,7 +26,9 @@
 /* Both ends' hardware addresses follow from the slot, so that neighbours need not be asked. */
 static void make_mac(uint32_t slot, bool inside, uint8_t mac[static RTNL_MAC])
 {
-        const uint8_t m[RTNL_MAC] = { 0x02, 'h', 'v', inside, (uint8_t) (slot >> 8), (uint8_t) slot };
+        const uint8_t m[RTNL_MAC] = {
+                0x02, 'h', 'v', inside, (uint8_t) (slot >> 8), (uint8_t) slot
+        };
 
         memcpy(mac, m, RTNL_MAC);
 }
@@ -47,7 +49,8 @@ static void retire(struct nl_batch *b, const struct net_host *h, uint32_t index,
                                                 .name = NULL,
                                                 .absent_ok = true });
         if (name)
-                rtnl_link_change(b, index, &(struct rtnl_change){ .name = name, .absent_ok = true });
+                rtnl_link_change(b, index,
+                                 &(struct rtnl_change){ .name = name, .absent_ok = true });
 }
 
 /* The pair, its far end in @netns.  A left-over of the name is renamed rather than deleted, since
@@ -56,8 +59,11 @@ static int make_pair(struct net_host *h, uint32_t slot, int netns, struct err *e
 {
         uint8_t mac[RTNL_MAC], peer_mac[RTNL_MAC];
         char name[IF_NAMESIZE], dead[IF_NAMESIZE];
-        const struct rtnl_veth v = { .name = name, .peer = INSIDE_NAME, .mac = mac,
-                                     .peer_mac = peer_mac, .group = h->group,
+        const struct rtnl_veth v = { .name = name,
+                                     .peer = INSIDE_NAME,
+                                     .mac = mac,
+                                     .peer_mac = peer_mac,
+                                     .group = h->group,
                                      .peer_netns = netns };
         const struct rtnl_change no_ipv6 = { .name = name, .no_ipv6_address = true };
         struct nl_batch b;

@@ -28,11 +28,11 @@
 #define SERVICE_TRIES   64U
 #define SERVICE_BACKLOG 128
 
-#define FORWARD_SETTING  "ip_forward"
-#define FORWARD_FILE     "/proc/sys/net/ipv4/ip_forward"
-#define REDIRECTS_FILE   "/proc/sys/net/ipv4/conf/all/accept_redirects"
+#define FORWARD_SETTING "ip_forward"
+#define FORWARD_FILE    "/proc/sys/net/ipv4/ip_forward"
+#define REDIRECTS_FILE  "/proc/sys/net/ipv4/conf/all/accept_redirects"
 /* A route to more than a /8 is a way to everywhere (VPNs split the default route in halves). */
-#define EVERYWHERE_BITS  7U
+#define EVERYWHERE_BITS 7U
 
 int net_sockets(struct net_host *h, struct err *e)
 {
@@ -88,7 +88,7 @@ int net_dns_refresh(struct net_host *h, struct err *e)
         int r;
 
         if (!str_empty(h->dns_option))
-                return 0; /* read at start, never changes */
+                return 0;              /* read at start, never changes */
         (void) stat(RESOLV_CONF, &st); /* absent: all zero, which is a state like another */
         if (h->dns_seen.st_ino == st.st_ino && h->dns_seen.st_dev == st.st_dev &&
             h->dns_seen.st_mtim.tv_sec == st.st_mtim.tv_sec &&
@@ -100,8 +100,9 @@ int net_dns_refresh(struct net_host *h, struct err *e)
         if (r < 0)
                 return err_wrap(e, r, "name servers");
         if (s.n == 0)
-                log_warn("the host's %s names no server that a cluster can reach; set `dns` in [network]",
-                         RESOLV_CONF);
+                log_warn(
+                        "the host's %s names no server that a cluster can reach; set `dns` in [network]",
+                        RESOLV_CONF);
         h->dns = s;
         h->dns_seen = st;
         return 0;
@@ -138,8 +139,8 @@ static bool route_conflicts(const struct net_host *h, const struct rtnl_route *r
 {
         if (rt->bits <= EVERYWHERE_BITS || !ipv4_pool_overlaps(&h->pool, rt->dst, rt->bits))
                 return false;
-        if (rt->bits <= h->pool.bits && (rt->type == RTN_BLACKHOLE || rt->type == RTN_UNREACHABLE ||
-                                         rt->type == RTN_PROHIBIT))
+        if (rt->bits <= h->pool.bits &&
+            (rt->type == RTN_BLACKHOLE || rt->type == RTN_UNREACHABLE || rt->type == RTN_PROHIBIT))
                 return false; /* a sink below everything more specific, as firewalls like them */
         return net_link_slot(link) == 0;
 }
@@ -166,10 +167,11 @@ static int pool_check(struct net_host *h, const struct rtnl_addr *addrs, size_t 
                         service = service || (addrs[k].addr == rt->dst && is_service(&addrs[k]));
                 if (service || !route_conflicts(h, rt, link))
                         continue;
-                return err_set(e, -EADDRINUSE,
-                               "network pool: %s/%u overlaps the host's route to %s/%u%s%s; choose a range that is not in use with `pool` in [network]",
-                               ipv4_format(h->pool.base, pool), h->pool.bits,
-                               ipv4_format(rt->dst, dst), rt->bits, *link ? " on " : "", link);
+                return err_set(
+                        e, -EADDRINUSE,
+                        "network pool: %s/%u overlaps the host's route to %s/%u%s%s; choose a range that is not in use with `pool` in [network]",
+                        ipv4_format(h->pool.base, pool), h->pool.bits, ipv4_format(rt->dst, dst),
+                        rt->bits, *link ? " on " : "", link);
         }
         return 0;
 }
@@ -185,9 +187,10 @@ static int elements_check(struct net_host *h, struct err *e)
                 char addr[IPV4_TEXT];
 
                 if (el[i].addr && ipv4_slot_of(&h->pool, el[i].addr) != net_link_slot(el[i].link))
-                        r = err_set(e, -EBUSY,
-                                    "network pool: a running cluster has %s, from another pool; stop it before the pool changes",
-                                    ipv4_format(el[i].addr, addr));
+                        r = err_set(
+                                e, -EBUSY,
+                                "network pool: a running cluster has %s, from another pool; stop it before the pool changes",
+                                ipv4_format(el[i].addr, addr));
         }
         return r;
 }
@@ -215,8 +218,8 @@ static int service_choose(struct net_host *h, const struct rtnl_addr *addrs, siz
         return h->service ? 0 : err_set(e, -EADDRINUSE, "no free service address");
 }
 
-static int service_del(struct net_host *h, const struct rtnl_addr *addrs, size_t n,
-                       uint32_t except, struct err *e)
+static int service_del(struct net_host *h, const struct rtnl_addr *addrs, size_t n, uint32_t except,
+                       struct err *e)
 {
         struct nl_batch b;
 
@@ -449,16 +452,15 @@ int net_host_remove(struct net_host *h, struct err *e)
 int net_service_listen(struct net_host *h, struct err *e)
 {
         AUTO(fd) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        struct sockaddr_in a = {
-                .sin_family = AF_INET, .sin_port = htons(80), .sin_addr.s_addr = htonl(h->service)
-        };
+        struct sockaddr_in a = { .sin_family = AF_INET,
+                                 .sin_port = htons(80),
+                                 .sin_addr.s_addr = htonl(h->service) };
         char text[IPV4_TEXT];
         int one = 1;
 
         if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0)
                 return err_errno(e, -errno, "socket");
-        if (bind(fd, (const struct sockaddr *) &a, sizeof a) < 0 ||
-            listen(fd, SERVICE_BACKLOG) < 0)
+        if (bind(fd, (const struct sockaddr *) &a, sizeof a) < 0 || listen(fd, SERVICE_BACKLOG) < 0)
                 return err_errno(e, -errno, "listen on %s port 80", ipv4_format(h->service, text));
         return fd_take(&fd);
 }

@@ -46,8 +46,8 @@ int net_watch_read(const struct net_host *h, int fd);
  * ip_unprivileged_port_start=0, ping_group_range, no forwarding, no IPv6 except on lo. */
 struct net_ns {
         uint32_t slot;
-        int netns;    /* namespace descriptor */
-        int sysfs;    /* detached read-only sysfs mount of that namespace */
+        int netns; /* namespace descriptor */
+        int sysfs; /* detached read-only sysfs mount of that namespace */
 };
 void net_ns_done(struct net_ns *n); /* closes; the kernel ends the namespace with its last user */
 
@@ -58,10 +58,10 @@ int net_prepare(struct net_host *h, uint32_t slot, struct net_ns *ret, struct er
 
 struct net_lease {
         uint32_t slot;
-        uint32_t ipv4;            /* host byte order */
+        uint32_t ipv4; /* host byte order */
         char ipv4_text[16];
-        char service_text[16];    /* where api.internal answers */
-        char *resolv_conf;        /* content for /etc/resolv.conf; heap */
+        char service_text[16]; /* where api.internal answers */
+        char *resolv_conf;     /* content for /etc/resolv.conf; heap */
 };
 /* Configure address, routes and firewall elements for a prepared namespace. */
 int net_bind(struct net_host *h, const struct net_ns *n, struct net_lease *ret, struct err *e);

@@ -17,17 +17,17 @@
 struct net_host {
         char id[9];
         char table[NFT_TABLE_BYTES];
-        char label[IF_NAMESIZE];  /* of the service address on lo */
-        const char *dns_option;   /* borrowed from the instance */
+        char label[IF_NAMESIZE]; /* of the service address on lo */
+        const char *dns_option;  /* borrowed from the instance */
         struct claim_host *claims;
         struct ipv4_pool pool;
         uint32_t service, group;
-        int netns;                /* the host's */
-        pid_t pid;                /* whose the sockets are: a socket shared over a fork would mix
+        int netns; /* the host's */
+        pid_t pid; /* whose the sockets are: a socket shared over a fork would mix
                                    * up the answers of two processes */
         struct nl_sock rtnl, nft;
         struct dns_servers dns;
-        struct stat dns_seen;     /* the resolv.conf that `dns` was read from */
+        struct stat dns_seen; /* the resolv.conf that `dns` was read from */
 };
 
 /* Sockets of this very process.  Every public function begins with it. */

@@ -10,7 +10,7 @@
 #include <sys/time.h>
 
 #define ANSWER_BYTES 16384U /* several error messages with their texts, or one part of a dump */
-#define ANSWER_S     20     /* the kernel answers at once; a lost answer must not hang an operation */
+#define ANSWER_S     20 /* the kernel answers at once; a lost answer must not hang an operation */
 
 int nl_sock_open(struct nl_sock *s, int bus, struct err *e)
 {
@@ -22,7 +22,8 @@ int nl_sock_open(struct nl_sock *s, int bus, struct err *e)
         if (!s->mnl)
                 return err_errno(e, -errno, "netlink socket");
         if (mnl_socket_bind(s->mnl, 0, MNL_SOCKET_AUTOPID) < 0 ||
-            setsockopt(mnl_socket_get_fd(s->mnl), SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait) < 0) {
+            setsockopt(mnl_socket_get_fd(s->mnl), SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait) <
+                    0) {
                 int r = err_errno(e, -errno, "netlink socket");
 
                 nl_sock_close(s);
@@ -169,8 +170,7 @@ static int take_verdict(const struct nlmsghdr *h, const struct nl_batch *b, uint
         const struct nlmsgerr *m = mnl_nlmsg_get_payload(h);
         uint32_t i = h->nlmsg_seq - first;
 
-        if (h->nlmsg_type != NLMSG_ERROR || i >= b->n ||
-            h->nlmsg_len < mnl_nlmsg_size(sizeof *m))
+        if (h->nlmsg_type != NLMSG_ERROR || i >= b->n || h->nlmsg_len < mnl_nlmsg_size(sizeof *m))
                 return 0; /* an echo, or a late answer to something that timed out */
         if (m->error < 0 && -m->error != b->msg[i].ignore && *ret >= 0)
                 *ret = explain(e, m->error, b->msg[i].what, kernel_text(h));
@@ -197,8 +197,8 @@ int nl_commit(struct nl_sock *s, struct nl_batch *b, struct err *e)
                 if (got < 0 && errno == EINTR)
                         continue;
                 if (got < 0)
-                        return err_errno(e, errno == EAGAIN ? -ETIMEDOUT : -errno, "netlink answer to %s",
-                                         b->msg[0].what);
+                        return err_errno(e, errno == EAGAIN ? -ETIMEDOUT : -errno,
+                                         "netlink answer to %s", b->msg[0].what);
                 for (const struct nlmsghdr *h = (const void *) buf; mnl_nlmsg_ok(h, left);
                      h = mnl_nlmsg_next(h, &left))
                         done |= take_verdict(h, b, first, last, &r, e) > 0;

@@ -34,7 +34,7 @@ static inline void nl_sock_close_cleanup(struct nl_sock *s)
 struct nl_batch {
         size_t len;
         unsigned n;
-        bool atomic;          /* an nfnetlink transaction: all or nothing, framed by begin and end */
+        bool atomic; /* an nfnetlink transaction: all or nothing, framed by begin and end */
         struct nlmsghdr *cur; /* the message that attributes go to */
         struct {
                 const char *what; /* borrowed until the commit */

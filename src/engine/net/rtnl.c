@@ -21,8 +21,8 @@ static void put_queues(struct nlmsghdr *h)
 
 void rtnl_veth_add(struct nl_batch *b, const struct rtnl_veth *v)
 {
-        struct ifinfomsg *ifi = nl_add(b, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, sizeof *ifi,
-                                       "make link", 0);
+        struct ifinfomsg *ifi =
+                nl_add(b, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, sizeof *ifi, "make link", 0);
         struct nlattr *info, *data, *peer;
         struct nlmsghdr *h = b->cur;
 
@@ -59,8 +59,8 @@ static struct nlmsghdr *link_message(struct nl_batch *b, unsigned type, uint32_t
 
 void rtnl_link_change(struct nl_batch *b, uint32_t index, const struct rtnl_change *c)
 {
-        struct nlmsghdr *h = link_message(b, RTM_NEWLINK, index, "change link",
-                                          c->absent_ok ? ENODEV : 0);
+        struct nlmsghdr *h =
+                link_message(b, RTM_NEWLINK, index, "change link", c->absent_ok ? ENODEV : 0);
         struct ifinfomsg *ifi = mnl_nlmsg_get_payload(h);
 
         if (c->up || c->down) {
@@ -96,9 +96,9 @@ void rtnl_group_del(struct nl_batch *b, uint32_t group)
 static struct ifaddrmsg *addr_message(struct nl_batch *b, unsigned type, unsigned flags,
                                       uint32_t index, uint32_t addr, int ignore)
 {
-        struct ifaddrmsg *ifa = nl_add(b, type, flags, sizeof *ifa,
-                                       type == RTM_NEWADDR ? "add address" : "remove address",
-                                       ignore);
+        struct ifaddrmsg *ifa =
+                nl_add(b, type, flags, sizeof *ifa,
+                       type == RTM_NEWADDR ? "add address" : "remove address", ignore);
 
         ifa->ifa_family = AF_INET;
         ifa->ifa_prefixlen = 32;

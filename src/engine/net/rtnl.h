@@ -16,9 +16,9 @@
 struct rtnl_veth {
         const char *name, *peer; /* ours, and the name on the other side */
         const uint8_t *mac, *peer_mac;
-        uint32_t group;          /* of our end */
-        uint32_t peer_index;     /* 0: the kernel chooses */
-        int peer_netns;          /* where the other end goes */
+        uint32_t group;      /* of our end */
+        uint32_t peer_index; /* 0: the kernel chooses */
+        int peer_netns;      /* where the other end goes */
 };
 /* Not idempotent: -EEXIST when the name is taken. */
 void rtnl_veth_add(struct nl_batch *b, const struct rtnl_veth *v);
@@ -28,8 +28,8 @@ struct rtnl_change {
         bool up, down;
         bool no_ipv6_address; /* do not give it a link-local address when it comes up */
         uint32_t group;
-        const char *name;     /* new name, the link must be down; with index 0: which link */
-        int absent_ok;        /* ENODEV is no error */
+        const char *name; /* new name, the link must be down; with index 0: which link */
+        int absent_ok;    /* ENODEV is no error */
 };
 void rtnl_link_change(struct nl_batch *b, uint32_t index, const struct rtnl_change *c);
 void rtnl_link_del(struct nl_batch *b, uint32_t index);
@@ -66,7 +66,7 @@ int rtnl_addrs(struct nl_sock *s, struct rtnl_addr **ret, size_t *ret_n, struct 
 struct rtnl_route {
         uint32_t dst, bits, index; /* index 0: several next hops or none */
         uint32_t table;
-        uint8_t type;              /* RTN_* */
+        uint8_t type; /* RTN_* */
 };
 int rtnl_routes(struct nl_sock *s, struct rtnl_route **ret, size_t *ret_n, struct err *e);
 

@@ -19,8 +19,8 @@
 
 int net_watch_open(struct net_host *h, struct err *e)
 {
-        AUTO(fd) int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK,
-                                 NETLINK_NETFILTER);
+        AUTO(fd)
+        int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_NETFILTER);
         const struct sockaddr_nl any = { .nl_family = AF_NETLINK };
         int group = NFNLGRP_NFTABLES;
 

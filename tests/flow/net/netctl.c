@@ -90,8 +90,8 @@ static int cmd_bind(struct ctl *c, char **arg, size_t n, struct strbuf *out, str
                 return r;
         for (char *p = l.resolv_conf; *p; p++)
                 *p = *p == '\n' ? '|' : *p;
-        strbuf_fmt(out, " %s %s %u %s", l.ipv4_text, l.service_text,
-                   net_slot_of(c->net, l.ipv4), l.resolv_conf);
+        strbuf_fmt(out, " %s %s %u %s", l.ipv4_text, l.service_text, net_slot_of(c->net, l.ipv4),
+                   l.resolv_conf);
         net_lease_done(&l);
         return 0;
 }
@@ -221,10 +221,10 @@ static const struct {
         size_t min;
         command_fn *fn;
 } commands[] = {
-        { "open", 3, cmd_open },       { "close", 0, cmd_close },     { "remove", 0, cmd_remove },
-        { "prepare", 1, cmd_prepare }, { "bind", 1, cmd_bind },       { "release", 2, cmd_release },
-        { "drop", 1, cmd_drop },       { "cycle", 1, cmd_cycle },     { "reap", 0, cmd_reap },
-        { "each", 0, cmd_each },       { "listen", 0, cmd_listen },   { "watch", 0, cmd_watch },
+        { "open", 3, cmd_open },       { "close", 0, cmd_close },   { "remove", 0, cmd_remove },
+        { "prepare", 1, cmd_prepare }, { "bind", 1, cmd_bind },     { "release", 2, cmd_release },
+        { "drop", 1, cmd_drop },       { "cycle", 1, cmd_cycle },   { "reap", 0, cmd_reap },
+        { "each", 0, cmd_each },       { "listen", 0, cmd_listen }, { "watch", 0, cmd_watch },
         { "repair", 0, cmd_repair },
 };
 

@@ -41,19 +41,22 @@ static void test_resolv(void **state)
                 { "nameserver 192.0.2.1\n", "192.0.2.1 ", false },
                 { "nameserver 192.0.2.1", "192.0.2.1 ", false },
                 { "nameserver\t192.0.2.1 # mine\n", "192.0.2.1 ", false },
-                { "nameserver 192.0.2.1\r\nnameserver 192.0.2.2\r\n", "192.0.2.1 192.0.2.2 ", false },
+                { "nameserver 192.0.2.1\r\nnameserver 192.0.2.2\r\n", "192.0.2.1 192.0.2.2 ",
+                  false },
                 { "nameserver 127.0.0.53\noptions edns0\n", "", true },
                 { "nameserver 127.0.0.1\nnameserver 127.9.9.9\n", "", false },
                 { "nameserver 127.0.0.53\nnameserver 192.0.2.1\n", "192.0.2.1 ", true },
                 { "nameserver ::1\nnameserver 2001:db8::1\nnameserver fe80::1%eth0\n", "", false },
-                { "search a.example\ndomain b\nnameserver 192.0.2.1\noptions rotate\n", "192.0.2.1 ", false },
+                { "search a.example\ndomain b\nnameserver 192.0.2.1\noptions rotate\n",
+                  "192.0.2.1 ", false },
                 { "nameserver 192.0.2.1\nnameserver 192.0.2.1\n", "192.0.2.1 ", false },
                 { "nameserver 1.0.0.1\nnameserver 1.0.0.2\nnameserver 1.0.0.3\nnameserver 1.0.0.4\n",
                   "1.0.0.1 1.0.0.2 1.0.0.3 ", false },
                 { "# nameserver 192.0.2.1\n;nameserver 192.0.2.2\n", "", false },
                 { " nameserver 192.0.2.1\n", "", false }, /* as resolvers do: only at line start */
                 { "nameservers 192.0.2.1\nnameserver192.0.2.1\nnameserver\n", "", false },
-                { "nameserver 0.0.0.0\nnameserver 224.0.0.1\nnameserver 255.255.255.255\n", "", false },
+                { "nameserver 0.0.0.0\nnameserver 224.0.0.1\nnameserver 255.255.255.255\n", "",
+                  false },
                 { "nameserver 169.254.169.254\n", "169.254.169.254 ", false },
                 { "nameserver 169.254.1.1\n", "", false }, /* the clusters' own gateway */
                 { "nameserver 1.2.3.4.5\nnameserver 300.1.1.1\nnameserver x\n", "", false },
@@ -131,7 +134,8 @@ static void test_load(void **state)
                 { "nameserver 127.0.0.53\n", NULL, "" },
                 { "nameserver 192.0.2.1\n", "nameserver 192.0.2.9\n", "192.0.2.1 " },
                 { "nameserver 127.0.0.1\n", "nameserver 192.0.2.9\n", "" },
-                { "nameserver 127.0.0.53\nnameserver 192.0.2.1\n", "nameserver 192.0.2.9\n", "192.0.2.1 " },
+                { "nameserver 127.0.0.53\nnameserver 192.0.2.1\n", "nameserver 192.0.2.9\n",
+                  "192.0.2.1 " },
                 { NULL, "nameserver 192.0.2.9\n", "" },
         };
         char dir[] = "/tmp/hvmm-dns-XXXXXX", etc[64], up[64];
@@ -147,10 +151,12 @@ static void test_load(void **state)
                 (void) unlink(up);
                 if (t[i].etc)
                         assert_int_equal(fd_replace_file(AT_FDCWD, etc, t[i].etc, strlen(t[i].etc),
-                                                         0600, false), 0);
+                                                         0600, false),
+                                         0);
                 if (t[i].upstream)
                         assert_int_equal(fd_replace_file(AT_FDCWD, up, t[i].upstream,
-                                                         strlen(t[i].upstream), 0600, false), 0);
+                                                         strlen(t[i].upstream), 0600, false),
+                                         0);
                 assert_int_equal(dns_load(etc, up, &s, NULL), 0);
                 check(&s, t[i].want, t[i].etc ? t[i].etc : "(none)");
         }

@@ -32,8 +32,9 @@ static void test_chains(void **state)
         assert_non_null(text);
         for (const char *p = text; (p = strstr(p, "\n  chain ")); p++) {
                 const char *name = p + strlen("\n  chain ");
-                AUTO(free) char *flush = str_fmt("flush chain inet hvmm_abcd1234 %.*s\n",
-                                                 (int) strcspn(name, " "), name);
+                AUTO(free)
+                char *flush = str_fmt("flush chain inet hvmm_abcd1234 %.*s\n",
+                                      (int) strcspn(name, " "), name);
                 AUTO(free) char *head = str_fmt("\n  chain %.*s {", (int) strcspn(name, " "), name);
 
                 assert_int_equal(count(text, flush), 1);
@@ -46,8 +47,9 @@ static void test_chains(void **state)
 
 static void test_leaves_others_alone(void **state)
 {
-        static const char *const never[] = { "flush ruleset", "flush table", "flush set", "flush map",
-                                             "delete ", "destroy ", "policy drop", "%", "(null)" };
+        static const char *const never[] = { "flush ruleset", "flush table", "flush set",
+                                             "flush map",     "delete ",     "destroy ",
+                                             "policy drop",   "%",           "(null)" };
         AUTO(free) char *text = nft_rules("hvmm_abcd1234", &pool, 0x64601234);
 
         (void) state;

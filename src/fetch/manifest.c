@@ -152,13 +152,32 @@ static int parse_image(const json_t *j, struct manifest *m, struct err *e)
         return parse_layers(json_object_get(j, "layers"), m, e);
 }
 
-/* The first entry for linux and our architecture; a plain one before a variant that we may lack. */
+/* Does an index entry suit, and how well: 2 at once, 1 unless something better comes (a variant that
+ * this machine may lack, or no platform at all, as in an OCI layout with one image), 0 not. */
+static int suits(const json_t *d, const char *architecture, struct strbuf *seen)
+{
+        const json_t *p = json_object_get(d, "platform");
+        const char *arch = jsonx_str(p, "architecture"), *os = jsonx_str(p, "os");
+        const char *variant = jsonx_str(p, "variant"), *type = jsonx_str(d, "mediaType");
+
+        if (type && !strstr(type, "manifest") && !strstr(type, "image.index"))
+                return 0;
+        if (!arch || !os)
+                return 1;
+        if (seen->len < 200 && !str_eq(arch, "unknown"))
+                strbuf_fmt(seen, "%s%.20s/%.20s", seen->len ? ", " : "", os, arch);
+        if (!str_eq(os, "linux") || !str_eq(arch, architecture))
+                return 0;
+        return str_empty(variant) || str_eq(variant, "v8") || str_eq(variant, "v1") ? 2 : 1;
+}
+
 static int parse_index(const json_t *list, const char *architecture, struct manifest *m,
                        struct err *e)
 {
         AUTO(strbuf_done) struct strbuf seen = { 0 };
         const json_t *best = NULL;
         const char *digest = NULL;
+        unsigned maybe = 0;
         uint64_t size;
         size_t i;
         json_t *d;
@@ -166,27 +185,18 @@ static int parse_index(const json_t *list, const char *architecture, struct mani
 
         json_array_foreach(list, i, d)
         {
-                const json_t *p = json_object_get(d, "platform");
-                const char *arch = jsonx_str(p, "architecture"), *os = jsonx_str(p, "os");
-                const char *variant = jsonx_str(p, "variant");
-                const char *type = jsonx_str(d, "mediaType");
-                bool plain = str_empty(variant) || str_eq(variant, "v8") || str_eq(variant, "v1");
+                int fit = suits(d, architecture, &seen);
 
-                if (type && !strstr(type, "manifest") && !strstr(type, "image.index"))
+                if (fit == 0)
                         continue;
-                if (!p && json_array_size(list) == 1) { /* an OCI layout with one image */
+                maybe += !json_object_get(d, "platform");
+                if (!best || fit == 2)
                         best = d;
-                        break;
-                }
-                if (os && arch && seen.len < 200 && !str_eq(arch, "unknown"))
-                        strbuf_fmt(&seen, "%s%.20s/%.20s", seen.len ? ", " : "", os, arch);
-                if (!str_eq(os, "linux") || !str_eq(arch, architecture))
-                        continue;
-                if (!best || plain)
-                        best = d;
-                if (plain)
+                if (fit == 2)
                         break;
         }
+        if (best && maybe > 1 && !json_object_get(best, "platform"))
+                return err_set(e, -ENOTSUP, "it holds %u images: upload one at a time", maybe);
         if (!best)
                 return err_set(e, -ENOTSUP, "there is no linux/%s image in it, only %s", architecture,
                                seen.len ? seen.s : "others");
@@ -311,5 +321,34 @@ int manifest_config(const char *text, size_t len, const char *architecture, stru
         image->layers = TAKE(m->layers);
         image->n_layers = m->n_layers;
         m->n_layers = 0;
+        return 0;
+}
+
+int manifest_archive(const char *text, size_t len, char **ret_config, char ***ret_layers,
+                     struct err *e)
+{
+        AUTO(json_put) json_t *j = jsonx_parse(text, len, e);
+        AUTO(free) char *config = NULL;
+        AUTO(strv_free) char **layers = NULL;
+        const json_t *one;
+        int r;
+
+        if (!j)
+                return err_wrap(e, -EINVAL, "manifest.json");
+        if (json_array_size(j) != 1)
+                return err_set(e, -ENOTSUP, "manifest.json holds %zu images: upload one at a time",
+                               json_array_size(j));
+        one = json_array_get(j, 0);
+        if (!json_is_object(one))
+                return err_set(e, -EINVAL, "manifest.json: not a list of objects");
+        r = string_of(one, "Config", 4095, &config, e);
+        if (r >= 0 && !config)
+                r = err_set(e, -EINVAL, "Config: is missing");
+        if (r >= 0)
+                r = string_list(one, "Layers", 1024, &layers, e);
+        if (r < 0)
+                return err_wrap(e, r, "manifest.json");
+        *ret_config = TAKE(config);
+        *ret_layers = TAKE(layers);
         return 0;
 }

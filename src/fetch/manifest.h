@@ -34,6 +34,10 @@ int manifest_parse(const char *text, size_t len, const char *architecture, struc
 int manifest_config(const char *text, size_t len, const char *architecture, struct manifest *m,
                     struct fetch_image *image, struct err *e);
 
+/* manifest.json of a docker-archive: the paths of its one image's configuration and layers. */
+int manifest_archive(const char *text, size_t len, char **ret_config, char ***ret_layers,
+                     struct err *e);
+
 /* The hash of a buffer as "sha256:...". */
 int manifest_digest(const void *data, size_t len, char ret[static 72]);
 

@@ -336,6 +336,7 @@ static void on_synced(void *arg)
                 if (c->open == 0)
                         plane_push(p, c);
         }
+        p->synced(p->conf_arg);
 }
 
 static void on_report(void *arg, const struct node_report *r)
@@ -348,7 +349,7 @@ static void on_inner(void *arg, int fd)
 {
         struct plane *p = arg;
 
-        p->inner(p->inner_arg, fd);
+        p->inner(p->conf_arg, fd);
 }
 
 static void on_lost(void *arg)
@@ -408,7 +409,8 @@ int plane_new(const struct plane_conf *conf, struct plane **ret, struct err *e)
                 return err_set(e, -ENOMEM, "out of memory");
         p->loop = conf->loop;
         p->inner = conf->inner;
-        p->inner_arg = conf->inner_arg;
+        p->synced = conf->synced;
+        p->conf_arg = conf->arg;
         r = store_sqlite_open(conf->data_dir, conf->loop, &p->store, e);
         if (r >= 0)
                 r = accounts_open(p->store, conf->data_dir, &p->accounts, e);

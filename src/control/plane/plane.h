@@ -24,7 +24,8 @@ struct plane_conf {
         const char *data_dir;  /* ours */
         const char *node_path; /* the engine's socket */
         void (*inner)(void *arg, int fd); /* takes @fd: the listener for api.internal */
-        void *inner_arg;
+        void (*synced)(void *arg); /* the engine is connected and knows what should be */
+        void *arg;                 /* of both */
 };
 
 int plane_new(const struct plane_conf *conf, struct plane **ret, struct err *e);

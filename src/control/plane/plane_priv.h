@@ -27,7 +27,8 @@ struct plane {
         sd_event_source *alarm; /* the next stopAfter or terminateAfter */
         struct plane_watch *watches;
         void (*inner)(void *arg, int fd);
-        void *inner_arg;
+        void (*synced)(void *arg);
+        void *conf_arg;
         bool broken; /* memory could not be loaded again: nothing is changed any more */
         struct err why;
 };

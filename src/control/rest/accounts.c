@@ -1,0 +1,131 @@
+/* accounts.c - accounts and their keys, for administrators.  tensorone-api, loop thread.
+ * A key's text leaves in the one answer that makes it. */
+#include <errno.h>
+
+#include "base/clock.h"
+#include "base/jsonx.h"
+#include "control/rest/http_priv.h"
+
+/* An answer that waits for the disk. */
+struct later {
+        struct http_request *q;
+        unsigned status;
+        json_t *answer;
+};
+
+static void on_fence(int r, void *arg)
+{
+        struct later *l = arg;
+
+        if (l->q) {
+                l->q->end = NULL;
+                if (r < 0)
+                        http_reply_error(l->q, MHD_HTTP_INTERNAL_SERVER_ERROR,
+                                         "the change could not be written down and was not made");
+                else
+                        http_reply_json(l->q, l->status, json_incref(l->answer));
+        }
+        json_decref(l->answer);
+        free(l);
+}
+
+static void on_end(void *priv)
+{
+        ((struct later *) priv)->q = NULL;
+}
+
+/* Submit @t and answer with @answer (stolen) when it is durable. */
+static void reply_after(struct http_request *q, struct store_txn *t, unsigned status,
+                        json_t *answer)
+{
+        struct later *l = calloc(1, sizeof *l);
+
+        plane_submit(q->plane, t);
+        if (!l) {
+                json_decref(answer);
+                http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
+                return;
+        }
+        *l = (struct later){ q, status, answer };
+        q->priv = l;
+        q->end = on_end;
+        plane_fence(q->plane, on_fence, l);
+}
+
+void handle_accounts(struct http_request *q)
+{
+        const struct map *all = accounts_all(plane_accounts(q->plane));
+        json_t *list = json_array();
+
+        for (struct map_entry *i = map_first(all); i; i = map_next(i)) {
+                const struct account *a = map_value(i);
+
+                (void) json_array_append_new(list, json_pack("{s:s, s:s, s:b}", "id", a->id, "name",
+                                                             a->name, "admin", a->admin));
+        }
+        http_reply_json(q, MHD_HTTP_OK, list);
+}
+
+void handle_account_new(struct http_request *q)
+{
+        struct accounts *all = plane_accounts(q->plane);
+        AUTO(store_txn_free) struct store_txn *t = plane_txn(q->plane);
+        struct err e = { 0 };
+        AUTO(json_put) json_t *in = jsonx_parse(q->body.s ? q->body.s : "", q->body.len, &e);
+        AUTO(str_wipe_free) char *key = NULL;
+        const struct account *a = NULL;
+        const char *id = NULL;
+        uint64_t now = clock_wall_us();
+        int r = !t ? err_set(&e, -ENOMEM, "out of memory")
+                : !in ? -EINVAL
+                      : accounts_add(all, t, jsonx_str(in, "name"), false, now, &a, &e);
+
+        if (r >= 0)
+                r = accounts_add_key(all, t, a->id, KEY_WRITE, "first", now, &key, &id, &e);
+        if (r < 0) {
+                http_reply_error(q, http_status_of(r), "%s", e.msg);
+                return;
+        }
+        reply_after(q, TAKE(t), MHD_HTTP_CREATED,
+                    json_pack("{s:s, s:s, s:s, s:s}", "id", a->id, "name", a->name, "keyId", id,
+                              "key", key));
+}
+
+void handle_key_new(struct http_request *q)
+{
+        struct accounts *all = plane_accounts(q->plane);
+        AUTO(store_txn_free) struct store_txn *t = plane_txn(q->plane);
+        struct err e = { 0 };
+        AUTO(json_put) json_t *in = jsonx_parse(q->body.s ? q->body.s : "", q->body.len, &e);
+        const struct account *a = accounts_get(all, q->arg);
+        AUTO(str_wipe_free) char *key = NULL;
+        const char *id = NULL, *rights = jsonx_str(in, "rights");
+        enum key_right right = str_eq(rights, "read") ? KEY_READ
+                               : a && a->admin        ? KEY_ADMIN
+                                                      : KEY_WRITE;
+        int r = !t ? err_set(&e, -ENOMEM, "out of memory") : !in ? -EINVAL : 0;
+
+        if (r >= 0 && rights && !str_eq(rights, "read") && !str_eq(rights, "write"))
+                r = err_set(&e, -EINVAL, "rights: must be read or write");
+        if (r >= 0)
+                r = accounts_add_key(all, t, q->arg, right, jsonx_str(in, "name"), clock_wall_us(),
+                                     &key, &id, &e);
+        if (r < 0) {
+                http_reply_error(q, http_status_of(r), "%s", e.msg);
+                return;
+        }
+        reply_after(q, TAKE(t), MHD_HTTP_CREATED, json_pack("{s:s, s:s}", "id", id, "key", key));
+}
+
+void handle_key_remove(struct http_request *q)
+{
+        AUTO(store_txn_free) struct store_txn *t = plane_txn(q->plane);
+        struct err e = { 0 };
+        int r = t ? accounts_del_key(plane_accounts(q->plane), t, q->ctx.who.account, q->arg, &e)
+                  : err_set(&e, -ENOMEM, "out of memory");
+
+        if (r < 0)
+                http_reply_error(q, http_status_of(r), "%s", e.msg);
+        else
+                reply_after(q, TAKE(t), MHD_HTTP_OK, json_object());
+}

@@ -1,0 +1,176 @@
+/* exec.c - GET /v1/clusters/{}/exec: the WebSocket side.  tensorone-api, loop thread.
+ *
+ * The engine starts the session first; only then is the connection upgraded, so that a failure is
+ * an ordinary HTTP answer.  From there on session.c carries bytes. */
+#include <errno.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <strings.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/jsonx.h"
+#include "control/rest/http_priv.h"
+#include "control/rest/session.h"
+#include "model/limits.h"
+
+#define PROTOCOL       "tensorone.exec.v1"
+#define ASK_TIMEOUT_US (30 * US_PER_S)
+
+struct exec {
+        struct http_request *q;
+        int64_t asked;
+        int monitor;
+        char accept[64];
+        struct http_server *server;
+        sd_event *loop;
+};
+
+static void exec_end(void *priv)
+{
+        struct exec *x = priv;
+
+        if (x->asked)
+                node_cancel(plane_node(x->q->plane), x->asked);
+        (void) fd_close(x->monitor);
+        free(x);
+}
+
+/* A word of a comma list, as headers have them. */
+static bool has_word(const char *list, const char *word)
+{
+        size_t n = strlen(word);
+
+        for (const char *p = list; p && *p; p += strcspn(p, ",")) {
+                p += strspn(p, ", \t");
+                if (strncasecmp(p, word, n) == 0 && strchr(", \t", p[n]))
+                        return true;
+        }
+        return false;
+}
+
+static int accept_key(const char *key, char ret[static 64])
+{
+        AUTO(free) char *text = str_fmt("%s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", key);
+        unsigned char md[EVP_MAX_MD_SIZE];
+        unsigned len = 0;
+
+        if (!text || EVP_Digest(text, strlen(text), md, &len, EVP_sha1(), NULL) != 1)
+                return -ENOMEM;
+        (void) EVP_EncodeBlock((unsigned char *) ret, md, (int) len);
+        return 0;
+}
+
+static int check_handshake(struct exec *x, struct err *e)
+{
+        const char *key = http_header(x->q, "Sec-WebSocket-Key");
+
+        if (!has_word(http_header(x->q, "Upgrade"), "websocket") ||
+            !has_word(http_header(x->q, "Connection"), "upgrade") || str_empty(key) ||
+            strlen(key) > 64 || !str_eq(http_header(x->q, "Sec-WebSocket-Version"), "13"))
+                return err_set(e, -EINVAL, "this path takes a WebSocket (version 13) with the subprotocol " PROTOCOL);
+        if (!has_word(http_header(x->q, "Sec-WebSocket-Protocol"), PROTOCOL))
+                return err_set(e, -EINVAL, "the WebSocket must offer the subprotocol " PROTOCOL);
+        return accept_key(key, x->accept);
+}
+
+/* The connection is ours now. */
+static void on_upgrade(void *arg, struct MHD_Connection *conn, void *con_cls, const char *extra,
+                       size_t extra_len, MHD_socket fd, struct MHD_UpgradeResponseHandle *urh)
+{
+        struct http_request *q = con_cls;
+        struct exec *x = q->priv;
+        const struct session_conf conf = { .server = x->server, .loop = x->loop,
+                                           .fd = fd, .urh = urh,
+                                           .early = extra, .early_len = extra_len };
+
+        (void) arg;
+        (void) conn;
+        if (session_new(&conf, fd_take(&x->monitor)) < 0)
+                (void) MHD_upgrade_action(urh, MHD_UPGRADE_ACTION_CLOSE);
+}
+
+static void on_started(void *arg, struct node_reply *reply)
+{
+        struct exec *x = arg;
+        struct MHD_Response *r;
+
+        x->asked = 0;
+        if (reply->r < 0 || reply->n_fds < 1) {
+                http_reply_error(x->q, reply->r < 0 ? http_status_of(reply->r) : 500, "%s",
+                                 reply->r < 0 ? reply->message : "the engine gave no session");
+                return;
+        }
+        x->monitor = fd_take(&reply->fds[0]);
+        r = MHD_create_response_for_upgrade(on_upgrade, NULL);
+        if (!r) {
+                http_reply_error(x->q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
+                return;
+        }
+        (void) MHD_add_response_header(r, MHD_HTTP_HEADER_UPGRADE, "websocket");
+        (void) MHD_add_response_header(r, "Sec-WebSocket-Accept", x->accept);
+        (void) MHD_add_response_header(r, "Sec-WebSocket-Protocol", PROTOCOL);
+        http_reply(x->q, MHD_HTTP_SWITCHING_PROTOCOLS, r);
+}
+
+static json_t *list_of(char *const *v)
+{
+        json_t *list = json_array();
+
+        for (; v && *v; v++)
+                (void) json_array_append_new(list, json_string(*v));
+        return list;
+}
+
+static int ask(struct exec *x, const struct cluster *c, struct err *e)
+{
+        AUTO(strv_free) char **argv = NULL, **env = NULL;
+        json_t *args;
+        int64_t r;
+
+        if (http_params(x->q, "cmd", &argv) < 0 || http_params(x->q, "env", &env) < 0)
+                return err_set(e, -ENOMEM, "out of memory");
+        if (!argv || strv_len(argv) > LIMIT_ARGV_ENTRIES)
+                return err_set(e, -EINVAL, "cmd: give 1 to %u words, each as cmd=WORD",
+                               LIMIT_ARGV_ENTRIES);
+        if (strv_len(env) > LIMIT_ENV_ENTRIES)
+                return err_set(e, -E2BIG, "env: %zu variables, at most %u are allowed",
+                               strv_len(env), LIMIT_ENV_ENTRIES);
+        args = json_pack("{s:s, s:o, s:o, s:s?, s:s?, s:b}", "cluster", c->id, "argv",
+                         list_of(argv), "env", list_of(env), "cwd", http_param(x->q, "cwd"), "user",
+                         http_param(x->q, "user"), "tty", http_param_true(x->q, "tty"));
+        if (!args)
+                return err_set(e, -EINVAL, "cmd, env, cwd, user: must be UTF-8");
+        r = node_request(plane_node(x->q->plane), "exec", args, NULL, 0, ASK_TIMEOUT_US, on_started,
+                         NULL, x, e);
+        x->asked = r > 0 ? r : 0;
+        return r < 0 ? (int) r : 0;
+}
+
+void handle_exec(struct http_request *q)
+{
+        const struct cluster *c = plane_cluster(q->plane, &q->ctx.who, q->arg);
+        struct exec *x = calloc(1, sizeof *x);
+        struct err e = { 0 };
+        int r;
+
+        if (!x) {
+                http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
+                return;
+        }
+        *x = (struct exec){ .q = q, .monitor = -EBADF, .server = q->server,
+                            .loop = plane_loop(q->plane) };
+        q->priv = x;
+        q->end = exec_end;
+        if (!c)
+                r = err_set(&e, -ENOENT, "cluster not found");
+        else if (!cluster_runs(c))
+                r = err_set(&e, -EBUSY, "cluster %s is not running (%s)%s%s", c->id,
+                            cluster_phase(c), c->reason ? ": " : "", c->reason ? c->reason : "");
+        else
+                r = check_handshake(x, &e);
+        if (r >= 0)
+                r = ask(x, c, &e);
+        if (r < 0)
+                http_reply_error(q, http_status_of(r), "%s", e.msg);
+}

@@ -1,0 +1,24 @@
+/* http_priv.h - handlers by route, and what the files of this folder share. */
+#pragma once
+#include "control/rest/http.h"
+
+/* graphql.c */
+void handle_graphql(struct http_request *q);
+/* routes.c */
+void handle_health(struct http_request *q);
+void handle_root(struct http_request *q);
+/* logs.c */
+void handle_logs(struct http_request *q);
+/* exec.c */
+void handle_exec(struct http_request *q);
+/* images.c */
+void handle_images(struct http_request *q);
+void handle_image_pull(struct http_request *q);
+void handle_image_import(struct http_request *q);
+size_t upload_image(struct http_request *q, const char *data, size_t len);
+void handle_image_remove(struct http_request *q);
+/* accounts.c */
+void handle_accounts(struct http_request *q);
+void handle_account_new(struct http_request *q);
+void handle_key_new(struct http_request *q);
+void handle_key_remove(struct http_request *q);

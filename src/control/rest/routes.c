@@ -1,0 +1,42 @@
+/* routes.c - every path of the HTTP API in one table (docs/http-api.md), and the two smallest
+ * handlers.  tensorone-api, loop thread. */
+#include <errno.h>
+
+#include "control/rest/http_priv.h"
+
+const struct http_route http_routes[] = {
+        { "GET", "/health", handle_health, NULL, KEY_NONE, false },
+        { "GET", "/", handle_root, NULL, KEY_NONE, false },
+        { "POST", "/", handle_graphql, NULL, KEY_NONE, true },
+        { "POST", "/graphql", handle_graphql, NULL, KEY_NONE, true },
+        { "POST", "/v1", handle_graphql, NULL, KEY_NONE, false },
+        { "GET", "/v1/clusters/{}/logs", handle_logs, NULL, KEY_READ, false },
+        { "GET", "/v1/clusters/{}/exec", handle_exec, NULL, KEY_WRITE, false },
+        { "GET", "/v1/images", handle_images, NULL, KEY_READ, false },
+        { "POST", "/v1/images/pull", handle_image_pull, NULL, KEY_WRITE, false },
+        { "POST", "/v1/images/import", handle_image_import, upload_image, KEY_WRITE, false },
+        { "DELETE", "/v1/images", handle_image_remove, NULL, KEY_WRITE, false },
+        { "GET", "/v1/accounts", handle_accounts, NULL, KEY_ADMIN, false },
+        { "POST", "/v1/accounts", handle_account_new, NULL, KEY_ADMIN, false },
+        { "POST", "/v1/accounts/{}/keys", handle_key_new, NULL, KEY_ADMIN, false },
+        { "DELETE", "/v1/keys/{}", handle_key_remove, NULL, KEY_WRITE, false },
+};
+const size_t http_n_routes = NELEM(http_routes);
+
+void handle_health(struct http_request *q)
+{
+        const char *why;
+
+        if (plane_healthy(q->plane, &why))
+                http_reply_json(q, MHD_HTTP_OK, json_pack("{s:s}", "status", "ok"));
+        else
+                http_reply_json(q, MHD_HTTP_SERVICE_UNAVAILABLE,
+                                json_pack("{s:s, s:s}", "status", "unavailable", "reason", why));
+}
+
+void handle_root(struct http_request *q)
+{
+        http_reply_json(q, MHD_HTTP_OK,
+                        json_pack("{s:s, s:s, s:s}", "name", "tensorone-api", "version",
+                                  HVMM_VERSION, "graphql", "/graphql"));
+}

@@ -1,0 +1,388 @@
+/* session.c - see session.h.  tensorone-api, loop thread.
+ *
+ * Flow control: the monitor is read while little is queued for the client, and gets credit for
+ * what was queued once that has left; the client is read while little is queued for the monitor.
+ * Neither side can make us hold more than a few hundred KiB. */
+#include "control/rest/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <wslay/wslay.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "model/attach_codec.h"
+
+#define QUEUE_HIGH      (128U << 10) /* bytes waiting for one side that stop reading the other */
+#define MESSAGE_MAX     (1U << 20)   /* one WebSocket message */
+#define CLOSE_WAIT_US   (5 * US_PER_S)
+
+enum channel { CH_STDIN, CH_STDOUT, CH_STDERR, CH_RESIZE, CH_EOF, CH_EXIT, CH_ERROR, CH_SIGNAL };
+
+struct session {
+        struct http_session base; /* first */
+        struct http_server *server;
+        sd_event *loop;
+        int fd; /* borrowed from urh */
+        struct MHD_UpgradeResponseHandle *urh;
+        wslay_event_context_ptr ws;
+        struct strbuf early; /* read before the socket */
+        sd_event_source *ws_io, *mon_io, *timer;
+        int monitor;
+        struct attach_parser parser;
+        uint8_t parser_buf[ATTACH_PARSER_MAX];
+        struct strbuf out; /* for the monitor */
+        uint32_t owed;     /* bytes given to the client's queue, not credited yet */
+        bool closing, dead;
+};
+
+static void session_end(struct http_session *base)
+{
+        struct session *s = (struct session *) base;
+
+        http_session_remove(s->server, base);
+        s->ws_io = sd_event_source_disable_unref(s->ws_io);
+        s->mon_io = sd_event_source_disable_unref(s->mon_io);
+        s->timer = sd_event_source_disable_unref(s->timer);
+        if (s->ws)
+                wslay_event_context_free(s->ws);
+        s->monitor = fd_close(s->monitor);
+        strbuf_done(&s->early);
+        strbuf_done(&s->out);
+        (void) MHD_upgrade_action(s->urh, MHD_UPGRADE_ACTION_CLOSE);
+        free(s);
+}
+
+/* ---- towards the client ---- */
+
+static void ws_send(struct session *s, enum channel ch, const void *data, size_t len)
+{
+        struct strbuf b = { 0 };
+        struct wslay_event_msg m = { .opcode = WSLAY_BINARY_FRAME };
+
+        strbuf_char(&b, (char) ch);
+        strbuf_add(&b, data, len);
+        m.msg = (const uint8_t *) b.s;
+        m.msg_length = b.len;
+        if (b.failed || wslay_event_queue_msg(s->ws, &m) != 0)
+                s->dead = true;
+        strbuf_done(&b);
+}
+
+static int on_timer(sd_event_source *src, uint64_t usec, void *arg)
+{
+        (void) src;
+        (void) usec;
+        session_end(arg);
+        return 0;
+}
+
+/* Queue the close frame; the session ends when it was answered, or after a while. */
+static void ws_close(struct session *s, uint16_t code)
+{
+        if (s->closing)
+                return;
+        s->closing = true;
+        s->mon_io = sd_event_source_disable_unref(s->mon_io);
+        s->monitor = fd_close(s->monitor);
+        if (wslay_event_queue_close(s->ws, code, NULL, 0) != 0 ||
+            sd_event_add_time_relative(s->loop, &s->timer, CLOCK_MONOTONIC, CLOSE_WAIT_US, 0,
+                                       on_timer, s) < 0)
+                s->dead = true;
+}
+
+static void fail(struct session *s, const char *sentence)
+{
+        if (s->closing)
+                return;
+        ws_send(s, CH_ERROR, sentence, strlen(sentence));
+        ws_close(s, WSLAY_CODE_INTERNAL_SERVER_ERROR);
+}
+
+static void on_exit_packet(struct session *s, const struct attach_packet *p)
+{
+        char text[64];
+        int code, sig;
+
+        if (attach_get_exit(p, &code, &sig) < 0)
+                return;
+        (void) snprintf(text, sizeof text, "{\"code\":%d,\"signal\":%d}", code, sig);
+        ws_send(s, CH_EXIT, text, strlen(text));
+        ws_close(s, WSLAY_CODE_NORMAL_CLOSURE);
+}
+
+static void on_packet(struct session *s, const struct attach_packet *p)
+{
+        char sentence[512];
+
+        if (p->type == ATTACH_DATA && (p->channel == ATTACH_STDOUT || p->channel == ATTACH_STDERR)) {
+                ws_send(s, p->channel == ATTACH_STDOUT ? CH_STDOUT : CH_STDERR, p->payload,
+                        p->length);
+                s->owed += p->length;
+        } else if (p->type == ATTACH_EXIT) {
+                on_exit_packet(s, p);
+        } else if (p->type == ATTACH_ERROR && attach_get_error(p, sentence, sizeof sentence) >= 0) {
+                fail(s, sentence);
+        }
+}
+
+static void read_monitor(struct session *s)
+{
+        struct attach_packet p;
+        size_t room;
+        void *at = attach_parser_space(&s->parser, &room);
+        ssize_t n = recv(s->monitor, at, room, MSG_DONTWAIT);
+        int r = 0;
+
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return;
+        if (n > 0) {
+                attach_parser_commit(&s->parser, (size_t) n);
+                while (!s->closing && (r = attach_parser_next(&s->parser, &p)) > 0)
+                        on_packet(s, &p);
+        }
+        if (n <= 0 || r < 0)
+                fail(s, "the session ended without an exit status");
+}
+
+/* ---- towards the monitor ---- */
+
+static void mon_packet(struct session *s, const void *packet, size_t len)
+{
+        if (len > 0 && !s->closing)
+                strbuf_add(&s->out, packet, len);
+}
+
+static void mon_data(struct session *s, const uint8_t *data, size_t len)
+{
+        while (len > 0) {
+                uint8_t head[8];
+                size_t n = len > ATTACH_MAX_PAYLOAD ? ATTACH_MAX_PAYLOAD : len;
+
+                mon_packet(s, head,
+                           attach_put_header(head, ATTACH_DATA, ATTACH_STDIN, (uint32_t) n));
+                mon_packet(s, data, n);
+                data += n;
+                len -= n;
+        }
+}
+
+static void on_message(wslay_event_context_ptr ws, const struct wslay_event_on_msg_recv_arg *a,
+                       void *arg)
+{
+        struct session *s = arg;
+        const uint8_t *m = a->msg;
+        size_t n = a->msg_length;
+        uint8_t buf[16];
+
+        (void) ws;
+        if (a->opcode != WSLAY_BINARY_FRAME || n < 1 || s->closing)
+                return;
+        switch ((enum channel) m[0]) {
+        case CH_STDIN:
+                mon_data(s, m + 1, n - 1);
+                break;
+        case CH_RESIZE:
+                if (n == 5)
+                        mon_packet(s, buf,
+                                   attach_put_resize(buf, sizeof buf,
+                                                     (uint16_t) (m[1] << 8 | m[2]),
+                                                     (uint16_t) (m[3] << 8 | m[4])));
+                break;
+        case CH_EOF:
+                mon_packet(s, buf, attach_put_eof(buf, sizeof buf, ATTACH_STDIN));
+                break;
+        case CH_SIGNAL:
+                if (n == 2)
+                        mon_packet(s, buf, attach_put_signal(buf, sizeof buf, m[1]));
+                break;
+        case CH_STDOUT:
+        case CH_STDERR:
+        case CH_EXIT:
+        case CH_ERROR:
+        default:
+                break; /* nothing that a client sends */
+        }
+}
+
+static void flush_monitor(struct session *s)
+{
+        uint8_t buf[16];
+
+        if (s->owed && wslay_event_get_queued_msg_length(s->ws) < QUEUE_HIGH / 2) {
+                mon_packet(s, buf, attach_put_credit(buf, sizeof buf, s->owed));
+                s->owed = 0;
+        }
+        while (s->out.len > 0 && s->monitor >= 0) {
+                ssize_t n = send(s->monitor, s->out.s, s->out.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0 && errno == EPIPE) {
+                        strbuf_done(&s->out); /* it has ended; its last words are to be read */
+                        return;
+                }
+                if (n < 0)
+                        return;
+                strbuf_drop_front(&s->out, (size_t) n);
+        }
+}
+
+/* ---- the WebSocket ---- */
+
+static ssize_t on_ws_recv(wslay_event_context_ptr ws, uint8_t *buf, size_t len, int flags,
+                          void *arg)
+{
+        struct session *s = arg;
+        ssize_t n;
+
+        (void) flags;
+        if (s->early.len > 0) {
+                size_t take = len < s->early.len ? len : s->early.len;
+
+                memcpy(buf, s->early.s, take);
+                strbuf_drop_front(&s->early, take);
+                return (ssize_t) take;
+        }
+        do
+                n = recv(s->fd, buf, len, MSG_DONTWAIT);
+        while (n < 0 && errno == EINTR);
+        if (n > 0)
+                return n;
+        wslay_event_set_error(ws, n < 0 && errno == EAGAIN ? WSLAY_ERR_WOULDBLOCK
+                                                           : WSLAY_ERR_CALLBACK_FAILURE);
+        return -1;
+}
+
+static ssize_t on_ws_send(wslay_event_context_ptr ws, const uint8_t *data, size_t len, int flags,
+                          void *arg)
+{
+        const struct session *s = arg;
+        ssize_t n;
+
+        (void) flags;
+        do
+                n = send(s->fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        while (n < 0 && errno == EINTR);
+        if (n >= 0)
+                return n;
+        wslay_event_set_error(ws, errno == EAGAIN ? WSLAY_ERR_WOULDBLOCK
+                                                  : WSLAY_ERR_CALLBACK_FAILURE);
+        return -1;
+}
+
+static const struct wslay_event_callbacks callbacks = {
+        .recv_callback = on_ws_recv,
+        .send_callback = on_ws_send,
+        .on_msg_recv_callback = on_message,
+};
+
+/* Move what can be moved, then tell the loop what to wait for.  May end the session. */
+static void turn(struct session *s)
+{
+        uint32_t ws_events = 0, mon_events = 0;
+
+        if (wslay_event_want_write(s->ws) && wslay_event_send(s->ws) != 0)
+                s->dead = true;
+        flush_monitor(s);
+        if (wslay_event_get_close_received(s->ws) && wslay_event_get_close_sent(s->ws))
+                s->dead = true;
+        if (s->dead) {
+                session_end(&s->base);
+                return;
+        }
+        if (wslay_event_want_read(s->ws) && s->out.len < QUEUE_HIGH)
+                ws_events |= EPOLLIN;
+        if (wslay_event_want_write(s->ws))
+                ws_events |= EPOLLOUT;
+        if (wslay_event_get_queued_msg_length(s->ws) < QUEUE_HIGH)
+                mon_events |= EPOLLIN;
+        if (s->out.len > 0)
+                mon_events |= EPOLLOUT;
+        (void) sd_event_source_set_io_events(s->ws_io, ws_events);
+        if (s->mon_io)
+                (void) sd_event_source_set_io_events(s->mon_io, mon_events);
+}
+
+static void read_client(struct session *s)
+{
+        if (wslay_event_want_read(s->ws) && wslay_event_recv(s->ws) != 0)
+                s->dead = true;
+        if (wslay_event_get_close_received(s->ws) && !s->closing)
+                ws_close(s, WSLAY_CODE_NORMAL_CLOSURE);
+}
+
+static int on_ws(sd_event_source *src, int fd, uint32_t revents, void *arg)
+{
+        struct session *s = arg;
+
+        (void) src;
+        (void) fd;
+        if (revents & (EPOLLIN | EPOLLHUP | EPOLLERR))
+                read_client(s);
+        turn(s);
+        return 0;
+}
+
+static int on_mon(sd_event_source *src, int fd, uint32_t revents, void *arg)
+{
+        struct session *s = arg;
+
+        (void) src;
+        (void) fd;
+        if (revents & (EPOLLIN | EPOLLHUP | EPOLLERR))
+                read_monitor(s);
+        turn(s);
+        return 0;
+}
+
+static int begin(struct session *s)
+{
+        const struct attach_hello hello = { .version = ATTACH_VERSION,
+                                            .flags = ATTACH_F_STDIO | ATTACH_F_INPUT };
+        uint8_t buf[64];
+        int r = fd_set_nonblock(s->fd, true);
+
+        if (r >= 0 && wslay_event_context_server_init(&s->ws, &callbacks, s) != 0)
+                r = -ENOMEM;
+        if (r < 0)
+                return r;
+        wslay_event_config_set_max_recv_msg_length(s->ws, MESSAGE_MAX);
+        attach_parser_init(&s->parser, s->parser_buf, sizeof s->parser_buf);
+        mon_packet(s, buf, attach_put_hello(buf, sizeof buf, &hello));
+        r = sd_event_add_io(s->loop, &s->ws_io, s->fd, EPOLLIN, on_ws, s);
+        if (r >= 0)
+                r = sd_event_add_io(s->loop, &s->mon_io, s->monitor, EPOLLIN, on_mon, s);
+        return r;
+}
+
+int session_new(const struct session_conf *conf, int monitor)
+{
+        struct session *s = calloc(1, sizeof *s);
+        int r;
+
+        if (!s) {
+                (void) fd_close(monitor);
+                return -ENOMEM;
+        }
+        s->base.end = session_end;
+        s->server = conf->server;
+        s->loop = conf->loop;
+        s->fd = conf->fd;
+        s->urh = conf->urh;
+        s->monitor = monitor;
+        strbuf_add(&s->early, conf->early, conf->early_len);
+        http_session_add(s->server, &s->base);
+        r = s->early.failed ? -ENOMEM : begin(s);
+        if (r < 0) {
+                session_end(&s->base); /* gives the connection back too */
+                return 0;
+        }
+        if (s->early.len > 0)
+                read_client(s);
+        turn(s);
+        return 0;
+}

@@ -1,5 +1,7 @@
 /* cache.c - see cache.h.  API program, loop thread.
  *
+ * Whole HTTP bodies are keys too when they bring no variables: a client that polls sends the same
+ * bytes every time, and reading them as JSON costs more than half of answering.
  * Queries with a string literal are not kept: clients that inline their values never send the same
  * text twice, and the text may hold a password.  The hash is keyed at start, so nobody can aim
  * at one bucket; the bound on entries bounds a chain in any case. */
@@ -19,6 +21,10 @@ struct entry {
         uint64_t hash;
         struct cquery *q;
         char op_name[CACHE_NAME_BYTES];
+        enum cache_key kind;
+        size_t bytes; /* what it is charged with: the query may be shared with another entry */
+        size_t len;
+        char text[];
 };
 
 struct cache {
@@ -62,7 +68,7 @@ static void drop(struct cache *c, struct entry *e)
         *p = e->chain;
         unlink_age(c, e);
         c->stats.cached--;
-        c->stats.cached_bytes -= e->q->arena.total_bytes;
+        c->stats.cached_bytes -= e->bytes;
         cquery_unref(e->q);
         free(e);
 }
@@ -99,18 +105,18 @@ static uint64_t hash_text(const struct cache *c, const char *s, size_t len)
         return mix(h ^ c->key[0], 0x9e3779b97f4a7c15ULL);
 }
 
-struct cquery *cache_get(struct cache *c, const char *text, size_t len, const char *op_name,
-                         uint64_t *ret_hash)
+struct cquery *cache_get(struct cache *c, enum cache_key kind, const char *text, size_t len,
+                         const char *op_name, uint64_t *ret_hash)
 {
         struct entry *e;
 
         *ret_hash = 0;
         if (len > CACHE_TEXT_BYTES)
                 return NULL;
-        *ret_hash = hash_text(c, text, len);
+        *ret_hash = hash_text(c, text, len) + kind;
         for (e = c->bucket[*ret_hash % CACHE_BUCKETS]; e; e = e->chain)
-                if (e->hash == *ret_hash && e->q->doc.len == len &&
-                    memcmp(e->q->doc.src, text, len) == 0 &&
+                if (e->hash == *ret_hash && e->kind == kind && e->len == len &&
+                    memcmp(e->text, text, len) == 0 &&
                     strcmp(e->op_name, op_name ? op_name : "") == 0)
                         break;
         if (!e)
@@ -123,29 +129,33 @@ struct cquery *cache_get(struct cache *c, const char *text, size_t len, const ch
         return cquery_ref(e->q);
 }
 
-void cache_put(struct cache *c, struct cquery *q, const char *op_name, uint64_t hash)
+void cache_put(struct cache *c, enum cache_key kind, const char *text, size_t len,
+               const char *op_name, uint64_t hash, struct cquery *q)
 {
+        size_t bytes = sizeof(struct entry) + len + q->arena.total_bytes;
         struct entry *e;
 
-        if (q->doc.len > CACHE_TEXT_BYTES || q->doc.has_string ||
+        if (len > CACHE_TEXT_BYTES || q->doc.has_string || bytes > CACHE_BYTES / 8 ||
             (op_name && strlen(op_name) >= CACHE_NAME_BYTES))
                 return;
         while (c->oldest && (c->stats.cached >= CACHE_ENTRIES ||
-                             c->stats.cached_bytes + q->arena.total_bytes > CACHE_BYTES))
+                             c->stats.cached_bytes + bytes > CACHE_BYTES))
                 drop(c, c->oldest);
-        e = calloc(1, sizeof *e);
-        if (!e || q->arena.total_bytes > CACHE_BYTES) {
-                free(e); /* not kept: the next one compiles again */
-                return;
-        }
+        e = calloc(1, sizeof *e + len + 1);
+        if (!e)
+                return; /* not kept: the next one compiles again */
         e->hash = hash;
+        e->kind = kind;
         e->q = cquery_ref(q);
+        e->bytes = bytes;
+        e->len = len;
+        memcpy(e->text, text, len);
         memcpy(e->op_name, op_name ? op_name : "", op_name ? strlen(op_name) : 0);
         e->chain = c->bucket[hash % CACHE_BUCKETS];
         c->bucket[hash % CACHE_BUCKETS] = e;
         link_newest(c, e);
         c->stats.cached++;
-        c->stats.cached_bytes += q->arena.total_bytes;
+        c->stats.cached_bytes += bytes;
 }
 
 void cache_stats(const struct cache *c, struct gql_stats *ret)

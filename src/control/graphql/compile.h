@@ -57,6 +57,7 @@ struct cquery {
         bool mutation;
         json_t **owned; /* constant arguments */
         size_t n_owned;
+        size_t answer_bytes; /* of the last answer: room for the next one */
 };
 
 /* Parse, validate and compile @text (copied).  -EINVAL, -E2BIG or -ENOMEM with the fault; line and

@@ -42,7 +42,7 @@ static bool cut_off(struct gql_call *c)
 bool exec_end_call(struct gql_call *c, int rc, const struct err *e)
 {
         struct gql_request *r = c->req;
-        const char *msg = e && e->msg[0] ? e->msg : strerror(rc < 0 ? -rc : EIO);
+        const char *msg = e && e->msg[0] ? e->msg : NULL;
 
         if (c->bubbled)
                 return cut_off(c);
@@ -56,7 +56,7 @@ bool exec_end_call(struct gql_call *c, int rc, const struct err *e)
         }
         if (rc < 0) {
                 c->in_list = false;
-                error_add(r, c, c->code ? c->code : gql_code_of(rc), msg);
+                error_add(r, c, c->code ? c->code : gql_code_of(rc), msg ? msg : strerror(-rc));
                 return cut_off(c);
         }
         if (!c->put || c->is_null)
@@ -200,14 +200,13 @@ static const void *get_object(const struct gql_field *row, const void *obj)
 
 /* What a field needs before its resolver runs: a row and a right.  1 go on, 0 answered with null,
  * -1 the parent must become null. */
-static int exec_enter(struct gql_request *r, const struct qfield *q, const struct gql_call *parent)
+static int exec_enter_slow(struct gql_request *r, const struct qfield *q,
+                           const struct gql_call *parent)
 {
         const struct gql_field *row = q->f->row;
         struct gql_call c = { .req = r, .q = q, .parent = parent, .start = r->out.len };
         char msg[160];
 
-        if (row && (r->granted & 1U << row->need))
-                return 1;
         if (q->not_here) {
                 (void) snprintf(msg, sizeof msg, "%s is not available on this engine",
                                 q->f->n.name);
@@ -219,6 +218,13 @@ static int exec_enter(struct gql_request *r, const struct qfield *q, const struc
         if (forbidden(r, q, row->need, parent))
                 return cut_off(&c) ? 0 : -1;
         return 1;
+}
+
+static int exec_enter(struct gql_request *r, const struct qfield *q, const struct gql_call *parent)
+{
+        const struct gql_field *row = q->f->row;
+
+        return row && (r->granted & 1U << row->need) ? 1 : exec_enter_slow(r, q, parent);
 }
 
 static bool exec_field(struct gql_request *r, const struct qfield *q, const void *obj,

@@ -152,22 +152,56 @@ static size_t out_special(struct strbuf *b, const unsigned char *p, size_t left)
         return 1;
 }
 
+#define EACH(byte) (0x0101010101010101ULL * (byte))
+
+/* Whether one of eight bytes needs a look: below 0x20, above 0x7f, '"' or '\\'. */
+static bool any_special(uint64_t w)
+{
+        uint64_t quote = w ^ EACH('"'), slash = w ^ EACH('\\');
+
+        return ((w | (w - EACH(0x20)) | ((quote - EACH(1)) & ~quote) | ((slash - EACH(1)) & ~slash)) &
+                EACH(0x80)) != 0;
+}
+
+static bool is_special(unsigned char c)
+{
+        return c < 0x20 || c >= 0x80 || c == '"' || c == '\\';
+}
+
+/* Copy up to the first special byte; there is room for @len bytes. */
+static size_t copy_plain(char *to, const char *from, size_t len)
+{
+        size_t n = 0;
+        uint64_t w;
+
+        for (; len - n >= 8; n += 8) {
+                memcpy(&w, from + n, 8);
+                if (any_special(w))
+                        break;
+                memcpy(to + n, &w, 8);
+        }
+        for (; n < len && !is_special((unsigned char) from[n]); n++)
+                to[n] = from[n];
+        return n;
+}
+
 void out_str(struct strbuf *b, const char *s, size_t len)
 {
-        const unsigned char *p = (const unsigned char *) s, *end = p + len, *plain = p;
+        out_char(b, '"');
+        for (;;) {
+                size_t n;
 
-        if (!out_room(b, len + 2))
-                return;
-        b->s[b->len++] = '"';
-        while (p < end) {
-                if (*p >= 0x20 && *p < 0x80 && *p != '"' && *p != '\\') {
-                        p++;
-                        continue;
-                }
-                out_raw(b, (const char *) plain, (size_t) (p - plain));
-                p += out_special(b, p, (size_t) (end - p));
-                plain = p;
+                if (!out_room(b, len + 1))
+                        return;
+                n = copy_plain(b->s + b->len, s, len);
+                b->len += n;
+                s += n;
+                len -= n;
+                if (len == 0)
+                        break;
+                n = out_special(b, (const unsigned char *) s, len);
+                s += n;
+                len -= n;
         }
-        out_raw(b, (const char *) plain, (size_t) (p - plain));
         out_char(b, '"');
 }

@@ -46,7 +46,7 @@ static int request_compile(struct gql_request *r, const char *query, size_t len,
                                  "query: longer than %u bytes", LIMIT_QUERY_BYTES);
                 return 0;
         }
-        r->query = cache_get(r->schema->cache, query, len, op_name, &hash);
+        r->query = cache_get(r->schema->cache, CACHE_QUERY, query, len, op_name, &hash);
         if (r->query)
                 return 0;
         rc = cquery_make(r->schema, query, len, op_name, &r->query, &r->fault);
@@ -55,7 +55,7 @@ static int request_compile(struct gql_request *r, const char *query, size_t len,
         if (rc < 0)
                 locate(r, query, len);
         else
-                cache_put(r->schema->cache, r->query, op_name, hash);
+                cache_put(r->schema->cache, CACHE_QUERY, query, len, op_name, hash, r->query);
         return 0;
 }
 
@@ -84,7 +84,7 @@ int gql_request_new(struct gql_schema *s, const char *query, size_t len, const c
         return 0;
 }
 
-static int body_fill(struct gql_request *r, const char *body, size_t len)
+static int body_read(struct gql_request *r, const char *body, size_t len)
 {
         AUTO(json_put) json_t *j = NULL;
         json_t *query, *name;
@@ -115,6 +115,20 @@ static int body_fill(struct gql_request *r, const char *body, size_t len)
         }
         return request_fill(r, json_string_value(query), json_string_length(query),
                             json_string_value(name), json_object_get(j, "variables"));
+}
+
+static int body_fill(struct gql_request *r, const char *body, size_t len)
+{
+        uint64_t hash;
+        int rc;
+
+        r->query = cache_get(r->schema->cache, CACHE_BODY, body, len, NULL, &hash);
+        if (r->query)
+                return 0;
+        rc = body_read(r, body, len);
+        if (rc == 0 && r->query && json_object_size(r->variables) == 0)
+                cache_put(r->schema->cache, CACHE_BODY, body, len, NULL, hash, r->query);
+        return rc;
 }
 
 int gql_request_new_body(struct gql_schema *s, const char *body, size_t len, void *ctx,
@@ -305,6 +319,8 @@ void request_finish(struct gql_request *r)
         bool bad = r->n_errors > 0 && r->n_errors == r->n_bad_input && r->n_root_ok == 0;
 
         close_data(r);
+        /* a little more than last time, but one huge answer does not make all others so */
+        r->query->answer_bytes = r->out.len < 65536 ? r->out.len + r->out.len / 16 + 64 : 0;
         deliver(r, bad ? 400 : 200);
 }
 
@@ -329,6 +345,7 @@ void gql_run(struct gql_request *r, gql_done_fn *done, void *arg)
                 deliver(r, fault_status(r));
                 return;
         }
+        (void) out_room(&r->out, r->query->answer_bytes);
         OUT_LITERAL(&r->out, "{\"data\":{");
         exec_begin(r);
 }

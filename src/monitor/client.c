@@ -169,7 +169,9 @@ static void put_hello(const struct monitor *m, struct client *c)
         c->out_end += attach_put_hello(p, cap, &h);
 }
 
-/* One connection a call; epoll tells of the next.  #syscalls accept4 getsockopt */
+/* One connection a call; epoll tells of the next.  When the host has no descriptor or memory left
+ * for it, it waits in the backlog for a moment: we would be woken for it without end.
+ * #syscalls accept4 getsockopt */
 void client_accept(struct monitor *m, uint64_t now_us)
 {
         struct ucred cred;
@@ -177,6 +179,10 @@ void client_accept(struct monitor *m, uint64_t now_us)
         struct client *c;
         int fd = accept4(m->listen.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
+        if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+                (void) watch_set(m, &m->listen, 0);
+                m->accept_us = now_us + MON_ACCEPT_US;
+        }
         if (fd < 0)
                 return;
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 ||
@@ -512,6 +518,10 @@ static bool settle_one(struct monitor *m, struct client *c, uint64_t now_us)
 
 void client_settle(struct monitor *m, uint64_t now_us)
 {
+        if (m->accept_us > 0 && now_us >= m->accept_us) {
+                m->accept_us = 0;
+                (void) watch_set(m, &m->listen, EPOLLIN);
+        }
         for (struct client *c = m->clients; c < m->clients + MON_CLIENTS; c++) {
                 if (!is_free(c) && !c->dying && c->in_len == 0)
                         parse(m, c, now_us); /* what waited behind stdin */
@@ -530,6 +540,8 @@ bool client_all_told(const struct monitor *m)
 
 uint64_t client_deadline(const struct monitor *m, uint64_t until)
 {
+        if (m->accept_us > 0 && m->accept_us < until)
+                until = m->accept_us;
         for (const struct client *c = m->clients; c < m->clients + MON_CLIENTS; c++) {
                 if (is_free(c))
                         continue;

@@ -27,6 +27,7 @@
 #define MON_LINGER_US  1000000ULL   /* exit -> the clients of a cluster have read the rest */
 #define MON_STUCK_US   600000000ULL /* an exec's client reads nothing after the exit */
 #define MON_HELLO_US   10000000ULL  /* connect -> hello */
+#define MON_ACCEPT_US  1000000ULL   /* accept failed -> tried again */
 #define MON_DYING_US   5000000ULL   /* ERROR queued -> closed, read or not */
 
 enum source { SRC_NONE, SRC_CHILD, SRC_LISTEN, SRC_IN, SRC_OUT, SRC_ERR, SRC_CLIENT };
@@ -90,7 +91,7 @@ struct monitor {
         bool owner_seen, has_log;
         bool exited, overdue; /* overdue: the drain deadline has passed */
         int exit_code, exit_signal;
-        uint64_t exit_wall_us, exit_us, partial_us, linger_us;
+        uint64_t exit_wall_us, exit_us, partial_us, linger_us, accept_us;
         int result; /* of the program */
         uint32_t generation;
         struct ring ring;

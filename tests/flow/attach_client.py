@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import resource
 import select
 import signal
 import socket
@@ -154,7 +155,7 @@ class Monitor:
     """A vmm-monitor with a child.  @directory keeps socket, log and status."""
 
     def __init__(self, directory, argv, tty=False, exec_=False, stdin=True, logs=True, uid=UID,
-                 child_uid=None, peer=None, extra_fds=0, cap_kill=False):
+                 child_uid=None, peer=None, extra_fds=0, cap_kill=False, nofile=None):
         self.dir = str(directory)
         self.sock = os.path.join(self.dir, "attach")
         self.status_path = os.path.join(self.dir, "status")
@@ -170,8 +171,9 @@ class Monitor:
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                self._become(r, w, listen, argv, tty, exec_, stdin, logs, uid, child_uid, peer,
-                             extra_fds, cap_kill)
+                w, fd = self._only_these(w, listen.detach())
+                self._become(w, fd, argv, tty, exec_, stdin, logs, uid, child_uid, peer,
+                             extra_fds, cap_kill, nofile)
             except BaseException as e:  # noqa: B902 - anything is reported to the parent
                 os.write(w, f"!{e!r}".encode())
             os._exit(127)
@@ -187,9 +189,18 @@ class Monitor:
         self.child = int(text)
         self.reaped = None
 
-    def _become(self, r, w, listen, argv, tty, exec_, stdin, logs, uid, child_uid, peer,
-                extra_fds, cap_kill):
-        os.close(r)
+    @staticmethod
+    def _only_these(*fds):
+        """Close everything else and give these small numbers."""
+        for i, fd in enumerate(fds):
+            os.dup2(fd, 900 + i)
+        os.closerange(3, 900)
+        low = [os.dup(900 + i) for i in range(len(fds))]
+        os.closerange(900, 900 + len(fds))
+        return low
+
+    def _become(self, w, listen, argv, tty, exec_, stdin, logs, uid, child_uid, peer,
+                extra_fds, cap_kill, nofile):
         args = [self.binary, "--id", "testcluster"]
         if tty:
             master, slave = pty.openpty()
@@ -225,8 +236,8 @@ class Monitor:
             os.close(fd)
         pidfd = os.pidfd_open(pid)
         status = os.open(self.status_path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        fds = [pidfd, status, listen.fileno()] + mine
-        args += ["--pidfd", str(pidfd), "--pid", str(pid), "--listen", str(listen.fileno()),
+        fds = [pidfd, status, listen] + mine
+        args += ["--pidfd", str(pidfd), "--pid", str(pid), "--listen", str(listen),
                  "--status", str(status)]
         if exec_:
             args += ["--exec"]
@@ -249,6 +260,8 @@ class Monitor:
         if cap_kill:
             ambient_cap_kill()
         os.write(w, str(pid).encode())  # w closes at exec
+        if nofile:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
         os.execve(self.binary, args, {})
 
     def log_path(self, i):

@@ -642,6 +642,24 @@ def test_seventeenth_client_is_turned_away(start):
     wait_until(lambda: m.connect(hello=False).packet()[0] == HELLO)
 
 
+def test_no_descriptor_left_for_a_client(start):
+    """It neither spins nor gives up: the connection waits until there is room again."""
+    m = start("read x", nofile=18)
+    clients = []
+    while True:
+        c = m.connect(hello=False)
+        if not select.select([c.s], [], [], 0.2)[0]:
+            break
+        assert c.packet()[0] == HELLO
+        clients.append(c)
+    assert 1 <= len(clients) < 16
+    switches = int(proc_field(m.pid, "voluntary_ctxt_switches"))
+    assert not select.select([c.s], [], [], 0.5)[0]
+    assert int(proc_field(m.pid, "voluntary_ctxt_switches")) - switches <= 1
+    clients.pop().close()
+    assert c.packet()[0] == HELLO
+
+
 # ---- bad clients ---------------------------------------------------------------------------------
 
 

@@ -88,6 +88,23 @@ static int further(int dir, const struct sandbox_device *d, uint32_t id, struct 
         return r < 0 ? err_errno(e, r, "device %s", d->name) : 0;
 }
 
+/* An instance whose slaves, made by the cluster, belong to whoever opens them there. */
+static int own_devpts(uint32_t id, struct err *e)
+{
+        char tty[16];
+        const char *const options[][2] = { { "newinstance", NULL }, { "ptmxmode", "0666" },
+                                           { "mode", "0620" }, { "gid", tty }, { NULL, NULL } };
+        AUTO(fd) int fd = -EBADF;
+
+        (void) snprintf(tty, sizeof tty, "%u", id + SANDBOX_TTY_GID);
+        fd = mount_make("devpts", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, e);
+        if (fd < 0)
+                return fd;
+        if (own(fd, "ptmx", id) < 0 || fchownat(fd, "", id, id, AT_EMPTY_PATH) < 0)
+                return err_errno(e, -errno, "own /dev/pts");
+        return fd_take(&fd);
+}
+
 /* A tmpfs root that belongs to the cluster's root. */
 static int own_tmpfs(const char *id, const char *mode, const char *size, unsigned attrs,
                      struct err *e)
@@ -112,20 +129,16 @@ static int make_nodes(const struct sandbox_spec *s, int dir, struct err *e)
 int dev_make(const struct sandbox_spec *s, int mnt[MNT_COUNT], struct err *e)
 {
         const unsigned quiet = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-        char id[16], tty[16], size[32];
-        const char *const pts[][2] = { { "newinstance", NULL }, { "ptmxmode", "0666" },
-                                       { "mode", "0620" }, { "gid", tty }, { NULL, NULL } };
+        char id[16], size[32];
         int r;
 
         (void) snprintf(id, sizeof id, "%u", s->id_base);
-        (void) snprintf(tty, sizeof tty, "%u", s->id_base + SANDBOX_TTY_GID);
         (void) snprintf(size, sizeof size, "%llu", (unsigned long long) s->shm_bytes);
         r = mnt[MNT_DEV] = own_tmpfs(id, "0755", "1m", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, e);
         if (r >= 0)
                 r = make_nodes(s, mnt[MNT_DEV], e);
         if (r >= 0)
-                r = mnt[MNT_PTS] = mount_make("devpts", pts, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
-                                              e);
+                r = mnt[MNT_PTS] = own_devpts(s->id_base, e);
         if (r >= 0)
                 r = mnt[MNT_SHM] = own_tmpfs(id, "1777", size, quiet, e);
         if (r >= 0)

@@ -1,0 +1,316 @@
+/* probe.c - static; runs inside a sandbox and tries what must not work (and some that must).
+ * usage: probe [NAME...]   prints "NAME ok" or "NAME <errno name>" per attempt; no NAME: all.
+ * Without a C library's help where a wrapper would hide what the kernel says. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static long t_unshare_user(void)
+{
+        return unshare(CLONE_NEWUSER);
+}
+
+static long t_clone_user(void)
+{
+        long pid = syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, NULL);
+
+        if (pid == 0)
+                _exit(0);
+        return pid;
+}
+
+static long t_clone3(void)
+{
+        struct clone_args a = { .exit_signal = SIGCHLD };
+        long pid = syscall(SYS_clone3, &a, sizeof a);
+
+        if (pid == 0)
+                _exit(0);
+        return pid;
+}
+
+static long t_setns(void)
+{
+        int fd = open("/proc/self/ns/net", O_RDONLY);
+
+        return fd < 0 ? -1 : setns(fd, CLONE_NEWNET);
+}
+
+static long t_mount(void)
+{
+        return mount("none", "/tmp", "tmpfs", 0, NULL);
+}
+
+static long t_umount(void)
+{
+        return umount2("/proc", MNT_DETACH);
+}
+
+static long t_open_tree(void)
+{
+        return syscall(SYS_open_tree, AT_FDCWD, "/", 1);
+}
+
+static long t_mknod_char(void)
+{
+        return mknod("/tmp/node", S_IFCHR | 0666, makedev(1, 3));
+}
+
+static long t_mknod_fifo(void)
+{
+        (void) unlink("/tmp/fifo");
+        return mknod("/tmp/fifo", S_IFIFO | 0666, 0);
+}
+
+static long t_keyctl(void)
+{
+        return syscall(SYS_keyctl, 0, -3, 0);
+}
+
+static long t_bpf(void)
+{
+        return syscall(SYS_bpf, 0, NULL, 0);
+}
+
+static long t_perf(void)
+{
+        return syscall(SYS_perf_event_open, NULL, 0, -1, -1, 0);
+}
+
+static long t_userfaultfd(void)
+{
+        return syscall(SYS_userfaultfd, 1);
+}
+
+static long t_io_uring(void)
+{
+        return syscall(SYS_io_uring_setup, 1, NULL);
+}
+
+static long t_handle(void)
+{
+        return syscall(SYS_open_by_handle_at, AT_FDCWD, NULL, 0);
+}
+
+static long t_reboot(void)
+{
+        return syscall(SYS_reboot, 0, 0, 0, NULL);
+}
+
+static long t_sethostname(void)
+{
+        return sethostname("x", 1);
+}
+
+static long t_packet(void)
+{
+        return socket(AF_PACKET, SOCK_RAW, 0);
+}
+
+static long t_raw(void)
+{
+        return socket(AF_INET, SOCK_RAW, 1);
+}
+
+static long t_alg(void)
+{
+        return socket(AF_ALG, SOCK_SEQPACKET, 0);
+}
+
+static long t_vsock(void)
+{
+        return socket(40, SOCK_STREAM, 0);
+}
+
+static long t_audit(void)
+{
+        return socket(AF_NETLINK, SOCK_RAW, 9);
+}
+
+static long t_route(void)
+{
+        return socket(AF_NETLINK, SOCK_RAW, 0);
+}
+
+static long t_tiocsti(void)
+{
+        return ioctl(0, TIOCSTI, "x");
+}
+
+static long t_norandom(void)
+{
+        return personality(ADDR_NO_RANDOMIZE);
+}
+
+static long t_core_limit(void)
+{
+        struct rlimit l = { RLIM_INFINITY, RLIM_INFINITY };
+
+        return setrlimit(RLIMIT_CORE, &l);
+}
+
+static long t_kcore(void)
+{
+        return open("/proc/kcore", O_RDONLY);
+}
+
+static long t_sysctl(void)
+{
+        return open("/proc/sys/kernel/msgmax", O_WRONLY);
+}
+
+static long t_sysrq(void)
+{
+        int fd = open("/proc/sysrq-trigger", O_WRONLY); /* /dev/null lies over it */
+        struct stat st;
+
+        if (fd < 0)
+                return -1;
+        if (fstat(fd, &st) == 0 && st.st_rdev == makedev(1, 3))
+                errno = EPERM;
+        return st.st_rdev == makedev(1, 3) ? -1 : 0;
+}
+
+static long t_sysfs(void)
+{
+        return open("/sys/kernel/uevent_seqnum", O_WRONLY);
+}
+
+static long t_cgroup(void)
+{
+        return open("/sys/fs/cgroup/cgroup.procs", O_WRONLY);
+}
+
+static long t_own_exe(void)
+{
+        return open("/proc/1/exe", O_WRONLY);
+}
+
+static long t_exec_mem(void)
+{
+        void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS,
+                       -1, 0);
+
+        return p == MAP_FAILED ? -1 : 0;
+}
+
+/* What a debugger does. */
+static long t_ptrace(void)
+{
+        pid_t pid = fork();
+        int status = 0;
+
+        if (pid == 0) {
+                (void) ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+                (void) raise(SIGSTOP);
+                _exit(7);
+        }
+        if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status) ||
+            ptrace(PTRACE_CONT, pid, NULL, NULL) < 0)
+                return -1;
+        return waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == 7 ? 0 : -1;
+}
+
+/* The parent of everything here is nobody we can see. */
+static long t_parent(void)
+{
+        errno = EEXIST;
+        return getpid() == 1 && getppid() != 0 ? -1 : 0;
+}
+
+static long in_child(void (*fn)(void))
+{
+        pid_t pid = fork();
+        int status = 0;
+
+        if (pid == 0) {
+                fn();
+                _exit(0);
+        }
+        (void) waitpid(pid, &status, 0);
+        errno = WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS ? EBADRQC : 0;
+        return errno ? -1 : 0;
+}
+
+static void call_i386(void)
+{
+#ifdef __x86_64__
+        long r = 20; /* getpid */
+
+        __asm__ volatile("int $0x80" : "+a"(r) : : "memory", "r8", "r9", "r10", "r11");
+#endif
+}
+
+static long t_i386(void)
+{
+        return in_child(call_i386);
+}
+
+static long t_x32(void)
+{
+        return syscall(0x40000000 + 39);
+}
+
+static const struct attempt {
+        const char *name;
+        long (*fn)(void);
+} attempts[] = {
+        { "unshare_user", t_unshare_user }, { "clone_user", t_clone_user },
+        { "clone3", t_clone3 },             { "setns", t_setns },
+        { "mount", t_mount },               { "umount", t_umount },
+        { "open_tree", t_open_tree },       { "mknod_char", t_mknod_char },
+        { "mknod_fifo", t_mknod_fifo },     { "keyctl", t_keyctl },
+        { "bpf", t_bpf },                   { "perf", t_perf },
+        { "userfaultfd", t_userfaultfd },   { "io_uring", t_io_uring },
+        { "handle", t_handle },             { "reboot", t_reboot },
+        { "sethostname", t_sethostname },   { "packet", t_packet },
+        { "raw", t_raw },                   { "alg", t_alg },
+        { "vsock", t_vsock },               { "audit", t_audit },
+        { "route", t_route },               { "tiocsti", t_tiocsti },
+        { "norandom", t_norandom },         { "core_limit", t_core_limit },
+        { "kcore", t_kcore },               { "sysctl", t_sysctl },
+        { "sysrq", t_sysrq },               { "sysfs", t_sysfs },
+        { "cgroup", t_cgroup },             { "own_exe", t_own_exe },
+        { "exec_mem", t_exec_mem },         { "ptrace", t_ptrace },
+        { "parent", t_parent },             { "i386", t_i386 },
+        { "x32", t_x32 },
+};
+
+int main(int argc, char **argv)
+{
+        (void) setvbuf(stdout, NULL, _IONBF, 0);
+        if (argc > 1 && strcmp(argv[1], "ids") == 0) {
+                (void) printf("uid %d euid %d gid %d egid %d\n", (int) getuid(), (int) geteuid(),
+                              (int) getgid(), (int) getegid());
+                return 0;
+        }
+        for (size_t i = 0; i < sizeof attempts / sizeof attempts[0]; i++) {
+                long r;
+
+                if (argc > 1 && strcmp(argv[1], attempts[i].name) != 0)
+                        continue;
+                errno = 0;
+                r = attempts[i].fn();
+                (void) printf("%s %s\n", attempts[i].name,
+                              r < 0 ? strerrorname_np(errno) : "ok");
+        }
+        return 0;
+}

@@ -1,0 +1,602 @@
+"""The launcher on the real kernel (root): engine/sandbox through flow_sandbox, with busybox and a
+static probe as the image.  A stand-in takes vmm-monitor's place and hands back what was printed."""
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("HVMM_BUILD", ROOT / "build"))
+HERE = BUILD / "tests/flow/sandbox"
+ID_BASE = 0x6F000000
+IDS = range(ID_BASE - 1, ID_BASE + 65536)  # the monitor's uid is the one below
+
+PASSWD = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n"
+GROUP = "root:x:0:\ntty:x:5:\nuser:x:1000:\nextra:x:2000:user\n"
+
+
+def ours():
+    """Processes with one of our ids, and launchers that have not become anything yet."""
+    found = {}
+    for p in pathlib.Path("/proc").iterdir():
+        if not p.name.isdigit():
+            continue
+        try:
+            uid = int(re.search(r"^Uid:\s+(\d+)", (p / "status").read_text(), re.M)[1])
+            exe = os.readlink(p / "exe")
+        except (OSError, TypeError):
+            continue
+        if uid in IDS or exe == str(HERE / "flow_sandbox"):
+            found[int(p.name)] = exe
+    return found
+
+
+class Image:
+    """One layer, "base", with busybox and the probe; tests add what they need."""
+
+    def __init__(self, root):
+        self.tree, self.base = root / "tree", root / "tree/base"
+        for d in ("bin", "etc", "root", "tmp", "home/user"):
+            (self.base / d).mkdir(parents=True)
+        (self.base / "tmp").chmod(0o1777)
+        shutil.copy("/bin/busybox", self.base / "bin/busybox")
+        shutil.copy(HERE / "probe", self.base / "bin/probe")
+        applets = subprocess.run(["/bin/busybox", "--list"], capture_output=True, text=True,
+                                 check=True).stdout.split()
+        for a in applets:
+            if a != "busybox":
+                os.symlink("busybox", self.base / "bin" / a)
+        (self.base / "etc/passwd").write_text(PASSWD)
+        (self.base / "etc/group").write_text(GROUP)
+        self.layers = ["base"]
+
+
+class Result:
+    def __init__(self, answer):
+        self.r, self.err = answer["r"], answer["err"]
+        self.init, self.monitor = answer["init"], answer["monitor"]
+        self.standing = self.out = self.code = self.signal = None
+        if self.r >= 0:
+            lines = answer["output"].replace("\r\n", "\n").split("\n")
+            assert lines[0].startswith("#uid") and lines[-2].startswith("@"), answer["output"]
+            self.standing = lines[0]
+            self.out = "\n".join(lines[1:-2])
+            self.code, self.signal = map(int, lines[-2][1:].split())
+
+    def ok(self):
+        assert self.r >= 0, self.err
+        assert (self.code, self.signal) == (0, 0), self.out
+        return self.out
+
+
+def program(argv, **kw):
+    if isinstance(argv, str):
+        argv = ["sh", "-c", argv]
+    return {"argv": argv, "env": ["PATH=/bin"], **kw}
+
+
+@pytest.fixture
+def image(tmp_path):
+    assert os.geteuid() == 0, "needs root"
+    assert not ours(), "left over from somewhere else"
+    yield Image(tmp_path)
+    left = ours()
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, "left behind"
+
+
+@pytest.fixture
+def order(image):
+    return {"tree": str(image.tree), "layers": image.layers, "libexec": str(HERE),
+            "id_base": ID_BASE}
+
+
+def go(order, run, execs=(), **kw):
+    done = subprocess.run([HERE / "flow_sandbox"], input=json.dumps(
+        {**order, "run": run, "exec": list(execs), **kw}), capture_output=True, text=True,
+        timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    first = Result(answer["run"])
+    return (first, [Result(x) for x in answer["exec"]]) if execs else first
+
+
+def say(order, argv, **kw):
+    return go(order, program(argv, **kw)).ok()
+
+
+# ---- who and where
+
+def test_identity(order):
+    out = say(order, "id -u; id -g; id -G; cat /proc/self/uid_map /proc/self/gid_map; hostname;"
+                     "pwd; echo $$ $HOME; cat /proc/self/cgroup")
+    lines = out.split("\n")
+    assert lines[:3] == ["0", "0", "0"]
+    assert [x.split() for x in lines[3:5]] == [["0", str(ID_BASE), "65536"]] * 2
+    assert lines[5:8] == ["box", "/", "1 /root"]
+    assert all(x.endswith(":/") for x in lines[8:])
+
+
+def test_namespaces(order):
+    kinds = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+    out = say(order, "".join(f"readlink /proc/self/ns/{k};" for k in kinds))
+    host = [os.readlink(f"/proc/self/ns/{k}") for k in kinds]
+    assert len(out.split("\n")) == 7
+    assert not set(out.split("\n")) & set(host)
+
+
+def test_rights(order):
+    status = dict(x.split(":", 1) for x in say(order, ["cat", "/proc/self/status"]).split("\n"))
+    kept = "00000000800405fb"
+    assert {k: status[k].strip() for k in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {
+        "CapInh": "0" * 16, "CapPrm": kept, "CapEff": kept, "CapBnd": kept, "CapAmb": "0" * 16}
+    assert status["NoNewPrivs"].strip() == "1"
+    assert status["Seccomp"].strip() == "2"
+    assert status["SigIgn"].strip() == status["SigBlk"].strip() == "0" * 16
+
+
+@pytest.mark.parametrize("user, want", [
+    ("user", "1000 1000 1000 2000 /home/user"),
+    ("1000", "1000 1000 1000 2000 /home/user"),
+    ("user:tty", "1000 5 5 /home/user"),
+    ("4711", "4711 0 0 /"),
+    ("4711:4712", "4711 4712 4712 /"),
+    ("", "0 0 0 /root"),
+])
+def test_user(order, user, want):
+    out = say(order, "echo $(id -u) $(id -g) $(id -G) $HOME; grep CapEff /proc/self/status",
+              user=user)
+    ids, caps = out.split("\n")
+    assert ids == want
+    assert (caps.split()[1] == "0" * 16) == (user != "")
+
+
+@pytest.mark.parametrize("user, message", [
+    ("nobody", "user nobody is not in the image's /etc/passwd"),
+    ("user:none", "group none is not in the image's /etc/group"),
+    ("70000", "user 70000: ids inside are 0 to 65535"),
+])
+def test_user_unknown(order, user, message):
+    assert go(order, program("true", user=user)).err == message
+
+
+@pytest.mark.parametrize("what", ["fifo", "huge", "link"])
+def test_passwd_is_a_trap(order, image, what):
+    passwd = image.base / "etc/passwd"
+    passwd.unlink()
+    if what == "fifo":
+        os.mkfifo(passwd)
+    elif what == "huge":
+        passwd.write_text("x" * (1 << 20) + "\n")
+    else:
+        os.symlink("/proc/1/root/etc/passwd", passwd)
+    r = go(order, program("true", user="1000"))
+    assert r.r < 0 and "/etc/passwd" in r.err
+
+
+def test_cwd(order):
+    assert say(order, "pwd", cwd="/root") == "/root"
+    assert say(order, "pwd; stat -c %u:%a .", cwd="/made/for/us") == "/made/for/us\n0:755"
+    for bad in ("/../x", "relative", "/bin/sh", "/proc/1/cwd/x", "/proc/self/fd/7",
+                "/proc/self/root"):
+        r = go(order, program("pwd", cwd=bad))
+        assert r.r < 0 and r.err.startswith("working directory"), (bad, r.err)
+
+
+# ---- exec
+
+@pytest.mark.parametrize("argv, message", [
+    (["nope"], "exec nope: No such file or directory"),
+    (["/bin/nope"], "exec /bin/nope: No such file or directory"),
+    ([""], "exec '': No such file or directory"),
+    (["/tmp"], "exec /tmp: Permission denied"),
+    (["/etc/passwd"], "exec /etc/passwd: Permission denied"),
+    (["/proc/self/exe"], "exec /proc/self/exe: Too many levels of symbolic links"),
+    (["/bin/bad"], "exec /bin/bad: its interpreter is not in the image"),
+    (["/bin/text"], "exec /bin/text: Exec format error"),
+    (["plain"], "exec /bin/plain: Permission denied"),
+])
+def test_exec_errors(order, image, argv, message):
+    for name, text, mode in (("bad", "#!/no/such\n", 0o755), ("text", "hello\n", 0o755),
+                             ("plain", "hello\n", 0o644)):
+        (image.base / "bin" / name).write_text(text)
+        (image.base / "bin" / name).chmod(mode)
+    assert go(order, program(argv)).err == message
+
+
+def test_exit_status(order):
+    assert go(order, program("exit 3")).code == 3
+    r = go(order, program(["sh", "-c", "sh -c 'kill -9 $$'; exit $?"]))
+    assert r.code == 137
+
+
+def test_path_lookup(order, image):
+    (image.base / "usr/bin").mkdir(parents=True)
+    (image.base / "usr/bin/tool").write_text("#!/bin/sh\necho second\n")
+    (image.base / "usr/bin/tool").chmod(0o755)
+    (image.base / "etc/tool").write_text("not for execution")
+    run = {"argv": ["tool"], "env": ["PATH=/nowhere:/etc:/bin/sh:/usr/bin:/bin"]}
+    assert go(order, run).ok() == "second"
+    assert go(order, {"argv": ["tool"], "env": []}).ok() == "second"  # a default PATH
+
+
+def test_monitor_is_confined(order):
+    r = go(order, program("true"))
+    m = re.fullmatch(r"#uid (\d+) gid (\d+) groups 0 bnd 0{16} nnp 1 fds ([\d ]+)", r.standing)
+    assert m and int(m[1]) == int(m[2]) == ID_BASE - 1
+    assert len(m[3].split()) == 3 + 5  # 0 1 2, pidfd status in out err
+
+
+# ---- what is visible
+
+def test_dev(order):
+    out = say(order, "cd /dev; find . -type c -exec stat -c '%n %t:%T %a %u:%g' {} +; "
+                     "find . -type l -exec sh -c 'echo $0 $(readlink $0)' {} \\;; "
+                     "stat -c '%n %a' shm pts mqueue; find . -type b")
+    assert set(out.split("\n")) == {
+        "./null 1:3 666 0:0", "./zero 1:5 666 0:0", "./full 1:7 666 0:0", "./random 1:8 666 0:0",
+        "./urandom 1:9 666 0:0", "./tty 5:0 666 0:0", "./pts/ptmx 5:2 666 0:0",
+        "./fd /proc/self/fd", "./stdin /proc/self/fd/0", "./stdout /proc/self/fd/1",
+        "./stderr /proc/self/fd/2", "./ptmx pts/ptmx", "shm 1777", "pts 755", "mqueue 1777"}
+
+
+def test_dev_works(order):
+    out = say(order, "echo a >/dev/stdout; echo b >/dev/stderr; echo c >/dev/null; "
+                     "head -c 3 /dev/zero | wc -c; echo x >/dev/shm/x && cat /dev/shm/x; "
+                     "echo no >/dev/full || echo full", user="user")
+    assert set(out.split("\n")) == {"a", "b", "3", "x", "full",
+                                    "sh: write error: No space left on device"}
+
+
+def test_shm_has_its_size(order):
+    assert "1777 8192" in say(order, "stat -c %a /dev/shm; df -k /dev/shm | tail -1 | "
+                                     "awk '{print $2}'").replace("\n", " ")
+    r = go(order, program("dd if=/dev/zero of=/dev/shm/x bs=1M count=9"))
+    assert r.code != 0 and "No space left" in r.out
+
+
+def test_devices(order):
+    run = program("stat -c '%t:%T' /dev/further /dev/caps/cap1; head -c 2 /dev/further | wc -c",
+                  devices={"further": "/dev/zero", "caps/cap1": "/dev/null"})
+    assert go(order, run).ok() == "1:5\n1:3\n2"
+    for name, node, message in (("x", "/etc/passwd", "device x: not a device node"),
+                                ("../x", "/dev/null", "device ../x: not a name below /dev"),
+                                ("a/../x", "/dev/null", "device a/../x: not a name below /dev"),
+                                ("a/b/c", "/dev/null", "device a/b/c: name too deep"),
+                                ("null", "/dev/zero", "device null: File exists")):
+        assert go(order, program("true", devices={name: node})).err == message
+
+
+def test_masks(order):
+    out = say(order, "for f in kcore keys timer_list sysrq-trigger interrupts; do "
+                     "[ -e /proc/$f ] && stat -c '%n %t:%T' /proc/$f; done; "
+                     "for d in /proc/acpi /proc/scsi /sys/firmware /sys/devices/virtual/powercap;"
+                     "do [ -e $d ] && echo $d $(ls -A $d | wc -l); done; true")
+    for line in out.split("\n"):
+        assert line.endswith(" 1:3") or line.endswith(" 0"), line
+    assert "/proc/keys 1:3" in out and "/sys/firmware 0" in out
+    ro = say(order, "cat /proc/self/mountinfo")
+    for d in ("bus", "fs", "irq", "sys"):
+        if os.path.exists(f"/proc/{d}"):
+            assert re.search(rf" /{d} /proc/{d} ro,nosuid,nodev,noexec", ro), d
+    assert re.search(r" / /sys ro,nosuid,nodev,noexec", ro)
+    assert re.search(r" / / rw,nodev,", ro)
+
+
+def test_nothing_of_the_host(order, tmp_path):
+    out = say(order, "cat /proc/self/mountinfo; ls /; cat /proc/mounts", )
+    assert str(tmp_path) not in out and "/dev/vda" not in out
+    assert {x.split()[4] for x in out.split("\n") if " - " in x} >= {"/", "/proc", "/sys", "/dev"}
+
+
+def test_no_descriptor_leaks(order):
+    out = say(order, ["sh", "-c", "exec ls -1 /proc/self/fd"], keep_fds=True)
+    assert out.split("\n") == ["0", "1", "2", "3"]  # 3 is ls reading the directory
+
+
+def test_limits(order):
+    out = say(order, "ulimit -n; ulimit -Hn; ulimit -Hc; cat /proc/self/oom_score_adj",
+              nofile=512)
+    assert out.split("\n") == ["512", "512", "0", "100"]
+
+
+# ---- what is refused
+
+WANTED = {
+    "unshare_user": "EPERM", "clone_user": "EPERM", "clone3": "ENOSYS", "setns": "EPERM",
+    "mount": "EPERM", "umount": "EPERM", "open_tree": "EPERM", "mknod_char": "EPERM",
+    "mknod_fifo": "ok", "keyctl": "EPERM", "bpf": "EPERM", "perf": "EPERM",
+    "userfaultfd": "EPERM", "io_uring": "ENOSYS", "handle": "EPERM", "reboot": "EPERM",
+    "sethostname": "EPERM", "packet": "EAFNOSUPPORT", "raw": "EPERM", "alg": "EAFNOSUPPORT",
+    "vsock": "EAFNOSUPPORT", "audit": "EPROTONOSUPPORT", "route": "ok", "tiocsti": "EPERM",
+    "norandom": "ok", "core_limit": "EPERM", "kcore": ("ENOENT", "ok"), "sysctl": "EROFS",
+    "sysrq": ("EPERM", "ENOENT"), "sysfs": ("EROFS", "EACCES"), "cgroup": ("ENOENT", "EROFS"),
+    "own_exe": ("EACCES", "ETXTBSY", "ok"), "exec_mem": "ok", "ptrace": "ok", "parent": "ok",
+    "i386": "EBADRQC", "x32": "ENOSYS",
+}
+
+
+@pytest.mark.parametrize("user", ["", "user"])
+def test_refusals(order, user):
+    got = dict(x.split() for x in say(order, ["probe"], user=user).split("\n"))
+    assert set(got) == set(WANTED)
+    for name, want in WANTED.items():
+        if user and name == "sysctl":
+            want = ("EROFS", "EACCES")
+        assert got[name] in ((want,) if isinstance(want, str) else want), (name, got[name])
+
+
+def test_setuid_only_with_new_privs(order, image):
+    (image.base / "bin/su-probe").write_bytes((HERE / "probe").read_bytes())
+    (image.base / "bin/su-probe").chmod(0o4755)
+    for new_privs, euid in ((False, 1000), (True, 0)):
+        out = say(order, ["su-probe", "ids"], user="user", new_privs=new_privs)
+        assert f"uid 1000 euid {euid}" in out
+    out = say(order, "grep -E 'NoNewPrivs|Seccomp:|CapBnd' /proc/self/status", new_privs=True)
+    assert out.split() == ["CapBnd:", "00000000800405fb", "NoNewPrivs:", "0", "Seccomp:", "2"]
+
+
+# ---- bent images
+
+@pytest.mark.parametrize("name", ["proc", "sys", "dev"])
+def test_mount_points_are_directories(order, image, name):
+    os.symlink("/etc", image.base / name)
+    r = go(order, program("true"))
+    assert r.err.endswith(f"image: /{name} is not a directory of its own"), r.err
+    (image.base / name).unlink()
+    (image.base / name).write_text("")
+    assert go(order, program("true")).r < 0
+
+
+def test_etc_is_a_link(order, image):
+    (image.base / "etc").rename(image.base / "real")
+    os.symlink("../../../../real", image.base / "etc")
+    out = say(order, "cat /real/hosts; id -un", files={"/etc/hosts": "1.2.3.4 me\n"})
+    assert out == "1.2.3.4 me\nroot"
+
+
+@pytest.mark.parametrize("trap", ["absolute", "dots", "proc", "fifo", "dangling"])
+def test_files_stay_inside(order, image, tmp_path, trap):
+    victim = tmp_path / "victim"
+    victim.write_text("host")
+    hosts = image.base / "etc/hosts"
+    if trap == "absolute":
+        os.symlink(victim, hosts)
+    elif trap == "dots":
+        os.symlink("../" * 20 + str(victim), hosts)
+    elif trap == "proc":
+        os.symlink("/proc/self/status", hosts)
+    elif trap == "fifo":
+        os.mkfifo(hosts)
+    else:
+        os.symlink("/run/not/there", hosts)
+    out = say(order, "cat /etc/hosts; stat -c '%F %a' /etc/hosts",
+              files={"/etc/hosts": "inside\n"})
+    assert out == "inside\nregular file 644"
+    assert victim.read_text() == "host"
+
+
+def test_files_are_writable_and_replaced(order):
+    out = say(order, "echo more >> /etc/hosts; cat /etc/hosts; ls /etc/profile.d",
+              files={"/etc/hosts": "one\n", "/etc/profile.d/t.sh": "export A=1\n"})
+    assert out == "one\nmore\nt.sh"
+    r = go(order, program("true", files={"/etc/../../x": "y"}))
+    assert r.r < 0 and "write /etc/../../x" in r.err
+
+
+# ---- binds
+
+def volume(tmp_path):
+    v = tmp_path / "volume"
+    v.mkdir()
+    (v / "kept").write_text("data")
+    return v
+
+
+def test_bind(order, image, tmp_path):
+    v = volume(tmp_path)
+    (image.base / "links").mkdir()
+    os.symlink("../../../../../data/there", image.base / "links/out")
+    (image.base / "data").mkdir()
+    run = program("cat /data/there/kept /work/kept /etc/one; echo new > /work/new; "
+                  "stat -c %u /work/new", binds={"/links/out/": str(v)})
+    r = go(order, run)
+    assert r.r < 0  # a link that leads nowhere is not made true
+    (image.base / "data/there").mkdir()
+    run["binds"] = {"/links/out": str(v), "/work": str(v), "/etc/one": str(v / "kept")}
+    assert go(order, run).ok() == "datadatadata0"
+    assert (v / "new").stat().st_uid == 0  # through the id map
+
+
+@pytest.mark.parametrize("target, why", [
+    ("/", "that is the root"), ("//", "that is the root"),
+    ("/proc", "Invalid cross-device link"), ("/proc/self", ""), ("/sys/fs", ""),
+    ("/dev/pts", ""), ("/to-proc", "Invalid cross-device link"), ("/proc/1/root/x", ""),
+    ("/a/../../b", "Invalid argument"), ("relative", "Invalid argument"),
+    ("/etc/passwd", "Not a directory"),
+])
+def test_bind_refused(order, image, tmp_path, target, why):
+    os.symlink("/proc/sys", image.base / "to-proc")
+    r = go(order, program("true", binds={target: str(volume(tmp_path))}))
+    assert r.r < 0 and target in r.err and why in r.err, r.err
+
+
+def test_bind_has_no_devices(order, tmp_path):
+    v = volume(tmp_path)
+    os.mknod(v / "zero", 0o020666, os.makedev(1, 5))
+    r = go(order, program("cat /v/zero", binds={"/v": str(v)}))
+    assert r.code != 0 and "Permission denied" in r.out
+
+
+def test_image_has_no_devices(order, image):
+    os.mknod(image.base / "etc/zero", 0o020666, os.makedev(1, 5))
+    r = go(order, program("cat /etc/zero"))
+    assert r.code != 0 and "Permission denied" in r.out
+
+
+# ---- overlay
+
+def test_overlay(order, image):
+    names = [f"layer-with-a-rather-long-name-{i:03}" for i in range(100)]
+    for i, n in enumerate(names):
+        (image.tree / n / "stack").mkdir(parents=True)
+        (image.tree / n / "stack" / str(i)).write_text("")
+        (image.tree / n / "stack/top").write_text(n)
+    order["layers"] = [*names, "base"]
+    out = say(order, "ls /stack | wc -l; cat /stack/top; echo; mv /stack /moved && ls /moved | wc -l;"
+                     "rm /etc/group; ls /etc")
+    assert out.split() == ["101", names[0], "101", "passwd"]
+    assert (image.base / "etc/group").exists()
+
+
+def test_upper_is_the_clusters(order, image, tmp_path):
+    upper = tmp_path / "disk"
+    upper.mkdir()
+    say(order, "echo mine > /file; chown 1000:1000 /file; stat -c %u /etc/passwd", upper=None)
+    out = go(order, program("echo mine > /file; chown 1000:1000 /file; cat /etc/hosts; "
+                            "stat -c %u:%g /file /etc/passwd",
+                            files={"/etc/hosts": "h\n"}), upper=str(upper)).ok()
+    assert out.split() == ["h", "1000:1000", "0:0"]
+    st = (upper / "upper/file").stat()
+    assert (st.st_uid, st.st_gid) == (1000, 1000)  # ids 0..65535 on disk
+    assert (upper / "upper/etc/hosts").stat().st_uid == 0
+
+
+@pytest.mark.parametrize("name", ["../base", "/etc", "a:b", "a,b", "base/../base", ""])
+def test_layer_names(order, name):
+    order["layers"] = [name]
+    done = subprocess.run([HERE / "flow_sandbox"], input=json.dumps(
+        {**order, "run": program("true")}), capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "overlay: layer name" in done.stderr
+
+
+# ---- terminals and sessions
+
+def test_tty(order):
+    out = say(order, "tty; stat -c '%u:%g %a' $(tty); ls /dev/pts; [ -t 0 ] && echo yes; "
+                     "echo x > /dev/tty", tty=True, user="user")
+    assert out.split() == ["/dev/pts/0", "1000:5", "620", "0", "ptmx", "yes", "x"]
+
+
+def test_exec(order):
+    first, (a, b, c, d) = go(order, program("echo hello > /tmp/f; exec sleep 100"), [
+        program("cat /tmp/f; echo $$; readlink /proc/self/ns/mnt; grep -E 'CapEff|NoNew|Seccomp:' "
+                "/proc/self/status; ls /proc/self/fd | wc -l; cat /proc/self/oom_score_adj"),
+        program("tty; id -u; pwd", tty=True, user="user", cwd="/home/user"),
+        program("exit 9"),
+        program(["probe"]),
+    ])
+    lines = a.ok().split("\n")
+    assert lines[0] == "hello" and int(lines[1]) > 1
+    assert lines[3:] == ["CapEff:\t00000000800405fb", "NoNewPrivs:\t1", "Seccomp:\t2", "4", "100"]
+    assert b.ok() == "/dev/pts/0\n1000\n/home/user"
+    assert c.code == 9
+    got = dict(x.split() for x in d.ok().split("\n"))
+    assert got["mount"] == got["unshare_user"] == got["sysctl"].replace("EROFS", "EPERM") == "EPERM"
+    assert first.signal == 9 and first.init != a.init
+
+
+@pytest.mark.parametrize("run, message", [
+    (program(["nope"]), "exec nope: No such file or directory"),
+    (program("true", user="nobody"), "user nobody is not in the image's /etc/passwd"),
+    (program(["/proc/self/exe"]), "exec /proc/self/exe: Too many levels of symbolic links"),
+    (program("true", cwd="/proc/1/cwd"), "working directory /proc/1/cwd: "
+                                         "Too many levels of symbolic links"),
+])
+def test_exec_errors_in_session(order, run, message):
+    _, (r,) = go(order, program(["sleep", "100"]), [run])
+    assert r.err == message
+
+
+def test_exec_into_bent_terminals(order):
+    """The first process has the same rights over /dev as an attacker would."""
+    bend = "rm /dev/ptmx; ln -s /etc/passwd /dev/ptmx; rm /dev/null; ln -s /proc/1/mem /dev/null;"
+    _, (r,) = go(order, program(bend + "exec sleep 100"), [program("tty", tty=True)])
+    assert r.ok() == "/dev/pts/0"
+
+
+def test_exec_after_the_end(order):
+    _, (r,) = go(order, program("true"), [program("sleep 0.2; true"), ])
+    assert r.r < 0 or r.code in (0, -1)  # gone already, or killed with the namespace
+
+
+def test_exec_cannot_be_looked_into(order):
+    """While a session is being set up it holds a copy of the engine: the cluster tries to read it
+    through every door of /proc, as fast as it can."""
+    spy = ("while true; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] && continue; "
+           "[ $p = /proc/$$ ] && continue; "
+           "n=$(readlink $p/exe 2>/dev/null); case $n in ''|/bin/*) ;; *) echo \"exe $n\" >> "
+           "/tmp/seen;; esac; ls $p/fd 2>/dev/null | grep -q '^[1-9][0-9]' && "
+           "echo fds >> /tmp/seen; head -c 1 $p/environ >/dev/null 2>&1; done; done")
+    _, got = go(order, program(spy), [program("true") for _ in range(15)] +
+                [program("cat /tmp/seen 2>/dev/null; true")])
+    assert [r.ok() for r in got[:15]] == [""] * 15
+    assert got[15].ok() == ""
+
+
+# ---- groups
+
+def test_group(order):
+    first, (a,) = go(order, program(["sleep", "100"]), [program("cat /proc/self/cgroup; "
+                                                                "ls /sys/fs/cgroup")],
+                     slice="flowsandbox")
+    assert all(x.endswith(":/") for x in a.ok().split("\n") if ":" in x)
+    assert first.signal == 9
+
+
+def test_pids_limit_bites(order):
+    r = go(order, program("for i in $(seq 100); do sleep 5 & done; wait"), slice="flowsandbox")
+    assert "fork" in r.out and "Resource temporarily unavailable" in r.out
+
+
+# ---- failure and murder
+
+def test_broken_monitor(order, tmp_path):
+    r = go({**order, "libexec": str(tmp_path)}, program("true"))
+    assert r.err == f"open {tmp_path}/vmm-monitor: No such file or directory"
+    (tmp_path / "vmm-monitor").write_text("")
+    r = go({**order, "libexec": str(tmp_path)}, program("true"))
+    assert r.err == f"{tmp_path}/vmm-monitor cannot be executed by everybody"
+
+
+def test_incomplete_order(order):
+    assert go({**order, "id_base": 1}, program("true")).r < 0
+
+
+def test_operation_is_killed(order):
+    """At 60 instants: launcher and first process never stay half-built."""
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    rnd = random.Random(seed)
+    order = json.dumps({**order, "run": program(["sleep", "300"]), "exec": []}).encode()
+    seen = set()
+    for _ in range(60):
+        p = subprocess.Popen([HERE / "flow_sandbox"], stdin=subprocess.PIPE,
+                             stdout=subprocess.DEVNULL)
+        p.stdin.write(order)
+        p.stdin.close()
+        time.sleep(rnd.uniform(0, 0.015))
+        p.kill()
+        p.wait()
+        end = time.monotonic() + 3
+        while True:  # whatever was being built, becomes whole or goes away
+            left = ours()
+            if not any(x.endswith("flow_sandbox") for x in left.values()):
+                break
+            assert time.monotonic() < end, left
+            time.sleep(0.01)
+        seen.add(len(left))
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        while ours():
+            assert time.monotonic() < end + 3
+            time.sleep(0.01)
+    assert 0 in seen

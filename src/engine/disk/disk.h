@@ -41,7 +41,8 @@ int disk_in_use(int dirfd, const char *name);
 int disk_abandon(int dirfd, const char *name, struct err *e);
 
 /* Grow the file and the ext4 in it; what was allocated in full stays so.  -EINVAL when @size_bytes is
- * smaller, -EBUSY when it is mounted.  After a kill, call it again.  Blocks up to seconds. */
+ * smaller, -EBUSY when it is mounted (waits 3 s for an
+ * unmount that is still under way).  After a kill, call it again.  Blocks up to seconds. */
 int disk_grow(int dirfd, const char *name, uint64_t size_bytes, struct err *e);
 
 /* Unlink; idempotent. */

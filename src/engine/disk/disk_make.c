@@ -17,6 +17,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/str.h"
 #include "engine/disk/disk_priv.h"
@@ -68,6 +69,7 @@ static const char *const e2fsck[] = { "/sbin/e2fsck", "-f", "-p", DISK_TOOL_FILE
 static const char *const resize2fs[] = { "/sbin/resize2fs", DISK_TOOL_FILE, NULL };
 
 #define GROUP_BYTES      (128ULL << 20) /* an ext4 block group */
+#define GROW_WAIT_US     (3 * US_PER_S) /* an unmount that is still under way */
 #define E2FSCK_CORRECTED 1              /* exit status: errors were there and are repaired */
 
 static int size_check(uint64_t size_bytes, struct err *e)
@@ -141,6 +143,8 @@ static int make(int dirfd, const char *name, uint64_t size_bytes, bool allocate,
                 r = allocate_range(fd, 0, size_bytes, e);
         if (r >= 0)
                 r = disk_tool_run(mkfs, fd, 0, e);
+        if (r >= 0 && allocate) /* some file systems can zero a range only by a hole */
+                r = allocate_range(fd, 0, size_bytes, e);
         return r < 0 ? r : give_name(fd, dirfd, name, durable, e);
 }
 
@@ -269,46 +273,47 @@ int disk_make_fast(int dirfd, const char *name, uint64_t size_bytes, struct err 
 /* --- growing ------------------------------------------------------------------------------- */
 
 /* The file first: a kill after that leaves a file with room behind its ext4, and the next call goes
- * on from there.  What was allocated in full stays so. */
-static int grow_file(int fd, uint64_t size_bytes, struct err *e)
+ * on from there.  What was allocated in full stays so; @ret_full says that it was. */
+static int grow_file(int fd, uint64_t size_bytes, bool *ret_full, struct err *e)
 {
         struct stat st;
+        int r;
 
         if (fstat(fd, &st) < 0)
                 return err_errno(e, -errno, "stat");
         if ((uint64_t) st.st_size > size_bytes)
                 return err_set(e, -EINVAL, "cannot shrink from %lld to %" PRIu64 " bytes",
                                (long long) st.st_size, size_bytes);
+        *ret_full = (uint64_t) st.st_blocks * 512 >= (uint64_t) st.st_size;
         if ((uint64_t) st.st_size == size_bytes)
                 return 0;
-        if ((uint64_t) st.st_blocks * 512 >= (uint64_t) st.st_size) {
-                int r = allocate_range(fd, (uint64_t) st.st_size,
-                                       size_bytes - (uint64_t) st.st_size, e);
-
-                if (r < 0) { /* part of it may be there: give it back */
-                        if (ftruncate(fd, st.st_size) < 0)
-                                return err_errno(e, -errno, "give back what was allocated");
-                        return r;
-                }
-                return 0;
-        }
-        return ftruncate(fd, (off_t) size_bytes) < 0 ? err_errno(e, -errno, "grow the file") : 0;
+        if (!*ret_full)
+                return ftruncate(fd, (off_t) size_bytes) < 0 ? err_errno(e, -errno, "grow the file")
+                                                             : 0;
+        r = allocate_range(fd, (uint64_t) st.st_size, size_bytes - (uint64_t) st.st_size, e);
+        /* part of it may be there: give it back */
+        if (r < 0 && ftruncate(fd, st.st_size) < 0)
+                return err_errno(e, -errno, "give back what was allocated");
+        return r;
 }
 
 static int grow(int fd, uint64_t size_bytes, struct err *e)
 {
         struct disk_super super;
+        bool full = false;
         int r = disk_super_read(fd, &super, e);
 
         if (r >= 0)
                 r = size_check(size_bytes, e);
         if (r >= 0)
-                r = grow_file(fd, size_bytes, e);
+                r = grow_file(fd, size_bytes, &full, e);
         if (r < 0 || super.size_bytes == size_bytes)
                 return r;
         r = disk_tool_run(e2fsck, fd, E2FSCK_CORRECTED, e);
         if (r >= 0)
                 r = disk_tool_run(resize2fs, fd, 0, e);
+        if (r >= 0 && full)
+                r = allocate_range(fd, 0, size_bytes, e);
         if (r >= 0)
                 r = disk_super_read(fd, &super, e);
         if (r < 0)
@@ -321,7 +326,7 @@ static int grow(int fd, uint64_t size_bytes, struct err *e)
 
 int disk_grow(int dirfd, const char *name, uint64_t size_bytes, struct err *e)
 {
-        AUTO(fd) int fd = disk_lock(dirfd, name, 0, e);
+        AUTO(fd) int fd = disk_lock(dirfd, name, clock_mono_us() + GROW_WAIT_US, e);
         int r;
 
         if (fd < 0)

@@ -264,10 +264,9 @@ static int read_number(const struct slice_host *h, enum slice_ctrl c, const char
                         break;
                 }
         }
-        if (*at < '0' || *at > '9')
+        if (str_u64_prefix(at, 10, ret) < 0)
                 return err_set(e, -EPROTO, "%s: no number%s%s", file, key ? " after " : "",
                                key ? key : "");
-        *ret = strtoull(at, NULL, 10);
         return 0;
 }
 

@@ -52,7 +52,7 @@ int slice_create(struct slice_host *h, const char *name, const struct slice_limi
  *
  * For a pool: rename is not possible on v1, so groups are made bare and limited at lease time.  A bare
  * group refuses all devices but the base set from birth.  Applying may be repeated with other
- * values; on v1 devices are only added by it, on v2 the set becomes base set plus @l's. */
+ * values; devices in @l are allowed from then on, applying never promises to take one away. */
 int slice_create_bare(struct slice_host *h, const char *name, struct err *e);
 int slice_apply(struct slice_host *h, const char *name, const struct slice_limits *l,
                 struct err *e);

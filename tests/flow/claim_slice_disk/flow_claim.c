@@ -244,7 +244,9 @@ static void test_perms(void **state)
 /* Dead means: not running, directory gone, nothing in its groups.  Two of three are not enough. */
 static void test_reap(void **state)
 {
-        static const char group[] = "/sys/fs/cgroup/pids/" CLAIM_GROUP_PREFIX "flowbbbb";
+        const char *group = access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0
+                                    ? "/sys/fs/cgroup/" CLAIM_GROUP_PREFIX "flowbbbb"
+                                    : "/sys/fs/cgroup/pids/" CLAIM_GROUP_PREFIX "flowbbbb";
         struct world *w = *state;
         bool first;
         char saved[64], away[64];

@@ -12,6 +12,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/str.h"
 
 int proc_boot_id(char ret[static 37])
 {
@@ -43,9 +44,7 @@ static int start_ticks(pid_t pid, uint64_t *ret)
                 p = strchr(p + 1, ' ');
         if (!p)
                 return -EIO;
-        errno = 0;
-        *ret = strtoull(p + 1, NULL, 10);
-        return errno ? -errno : 0;
+        return str_u64_prefix(p + 1, 10, ret) < 0 ? -EIO : 0;
 }
 
 int proc_identify(pid_t pid, struct proc_id *ret)

@@ -46,6 +46,35 @@ int str_u64(const char *s, uint64_t min, uint64_t max, uint64_t *ret)
         return 0;
 }
 
+static int digit_of(char c, unsigned base)
+{
+        int d = -1;
+
+        if (c >= '0' && c <= '9')
+                d = c - '0';
+        else if (c >= 'a' && c <= 'f')
+                d = c - 'a' + 10;
+        else if (c >= 'A' && c <= 'F')
+                d = c - 'A' + 10;
+        return d < (int) base ? d : -1;
+}
+
+int str_u64_prefix(const char *s, unsigned base, uint64_t *ret)
+{
+        uint64_t v = 0;
+        int d;
+
+        s += strspn(s, " \t");
+        if (digit_of(*s, base) < 0)
+                return -EINVAL;
+        for (; (d = digit_of(*s, base)) >= 0; s++)
+                if (__builtin_mul_overflow(v, base, &v) ||
+                    __builtin_add_overflow(v, (uint64_t) d, &v))
+                        return -ERANGE;
+        *ret = v;
+        return 0;
+}
+
 /* Digits, then one of the suffixes in @unit (the first row stands for no suffix). */
 struct unit {
         const char *suffix;

@@ -32,6 +32,10 @@ const char *str_after(const char *s, const char *prefix);
 /* Whole-string unsigned decimal within [min, max].  -EINVAL: not a number, -ERANGE: outside. */
 int str_u64(const char *s, uint64_t min, uint64_t max, uint64_t *ret);
 
+/* The number of @base (10 or 16, lower or upper case) that @s begins with, behind blanks, whatever
+ * follows it: for the kernel's text files.  -EINVAL: no digit, -ERANGE: over 64 bits. */
+int str_u64_prefix(const char *s, unsigned base, uint64_t *ret);
+
 /* Seconds with an optional suffix ms, s, m, h, d -> microseconds; the same errors. */
 int str_duration_us(const char *s, uint64_t *ret);
 

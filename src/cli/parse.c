@@ -364,7 +364,7 @@ int cli_parse(struct cli *c, int argc, char **argv, struct err *e)
 
                 if (!only_operands && str_eq(word, "--")) {
                         if (c->verb->command) {
-                                c->command = &w.v[w.i + 1];
+                                c->command = w.v + w.i + 1;
                                 break;
                         }
                         only_operands = true;
@@ -373,7 +373,7 @@ int cli_parse(struct cli *c, int argc, char **argv, struct err *e)
                         if (r < 0)
                                 return r;
                 } else if (c->verb->command && c->n_operands == c->verb->max) {
-                        c->command = &w.v[w.i];
+                        c->command = w.v + w.i;
                         break;
                 } else {
                         c->operands[c->n_operands++] = word;

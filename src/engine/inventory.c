@@ -42,9 +42,9 @@ static int memory_mib(uint64_t *ret)
         if (r < 0)
                 return r;
         p = strstr(text, "MemTotal:");
-        if (!p)
+        if (!p || str_u64_prefix(p + 9, 10, ret) < 0)
                 return -EIO;
-        *ret = strtoull(p + 9, NULL, 10) / 1024;
+        *ret /= 1024;
         *ret = *ret > 2 * HOST_RESERVE_MIB ? *ret - HOST_RESERVE_MIB : *ret / 2;
         return 0;
 }

@@ -18,6 +18,7 @@
 #include <netinet/in.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -65,12 +66,12 @@ static int copy_etc(int root, struct err *e)
                 return err_errno(e, to, "making /etc");
         for (size_t i = 0; i < NELEM(etc_files); i++) {
                 AUTO(free) char *text = NULL;
-                char path[64] = "/etc/";
+                char path[64];
                 AUTO(fd) int out = -EBADF;
                 size_t len = 0;
                 int r;
 
-                (void) strcat(path, etc_files[i]);
+                (void) snprintf(path, sizeof path, "/etc/%s", etc_files[i]);
                 if (fd_read_file(AT_FDCWD, path, ETC_FILE_MAX, &text, &len) < 0)
                         continue; /* most hosts lack one or the other */
                 out = openat(to, etc_files[i], O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);

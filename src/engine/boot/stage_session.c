@@ -150,12 +150,13 @@ static bool catches_term(pid_t pid)
         AUTO(free) char *text = NULL;
         char path[64];
         const char *p;
+        uint64_t caught;
 
         (void) snprintf(path, sizeof path, "/proc/%d/status", (int) pid);
         if (fd_read_file(AT_FDCWD, path, 8192, &text, NULL) < 0)
                 return false;
         p = strstr(text, "\nSigCgt:");
-        return p && (strtoull(p + 8, NULL, 16) & (1ULL << (SIGTERM - 1)));
+        return p && str_u64_prefix(p + 8, 16, &caught) >= 0 && caught & (1ULL << (SIGTERM - 1));
 }
 
 /* TERM to everybody in the cluster but the first process; returns how many there were. */

@@ -3,6 +3,8 @@
  *
  * Always holds: when a start fails, launcher and first process are gone before it returns, also
  * when one of them was killed in the middle. */
+#include "engine/sandbox/sandbox.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>

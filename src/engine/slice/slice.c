@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/str.h"
 #include "engine/slice/slice_priv.h"
 
 #define SMALL_FILE 4096U

@@ -39,6 +39,37 @@ static void test_u64(void **state)
         }
 }
 
+static void test_u64_prefix(void **state)
+{
+        static const struct {
+                const char *in;
+                unsigned base;
+                int r;
+                uint64_t v;
+        } t[] = {
+                { "12 kB", 10, 0, 12 },
+                { "\t 7\n8", 10, 0, 7 },
+                { "0000000180004a07", 16, 0, 0x180004a07 },
+                { "fF", 16, 0, 255 },
+                { "1f", 10, 0, 1 },
+                { "ffffffffffffffff", 16, 0, UINT64_MAX },
+                { "10000000000000000", 16, -ERANGE, 0 },
+                { "18446744073709551616", 10, -ERANGE, 0 },
+                { "", 10, -EINVAL, 0 },
+                { "f", 10, -EINVAL, 0 },
+                { "-1", 10, -EINVAL, 0 },
+        };
+
+        (void) state;
+        for (size_t i = 0; i < NELEM(t); i++) {
+                uint64_t got = 7777;
+                int r = str_u64_prefix(t[i].in, t[i].base, &got);
+
+                if (r != t[i].r || got != (r < 0 ? 7777 : t[i].v))
+                        fail_msg("row %zu: r=%d got=%llu", i, r, (unsigned long long) got);
+        }
+}
+
 static void test_units(void **state)
 {
         static const struct {
@@ -139,8 +170,9 @@ static void test_strbuf(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_u64),   cmocka_unit_test(test_units),
-                cmocka_unit_test(test_shell), cmocka_unit_test(test_env),
+                cmocka_unit_test(test_u64),   cmocka_unit_test(test_u64_prefix),
+                cmocka_unit_test(test_units), cmocka_unit_test(test_shell),
+                cmocka_unit_test(test_env),
                 cmocka_unit_test(test_strbuf),
         };
 

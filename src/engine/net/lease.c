@@ -1,6 +1,9 @@
 /* lease.c - see net.h: the networks of clusters, from namespace to firewall element and back.
- * Operation processes.  Always holds: a link comes up for the outside only after its firewall
- * elements are in place, and goes down before they are taken away. */
+ * Operation processes.  Always holds: a link is up only while the firewall knows it for a cluster's,
+ * and what it sends passes only between bind and release.
+ *
+ * All that needs the kernel's big network lock happens ahead, in net_prepare(): namespaces that end
+ * hold that lock for milliseconds.  net_bind(), on the boot path, is one nf_tables transaction. */
 #include <assert.h>
 #include <errno.h>
 #include <linux/rtnetlink.h>
@@ -87,6 +90,26 @@ static int make_pair(struct net_host *h, uint32_t slot, int netns, struct err *e
         return r < 0 ? err_wrap(e, r, "link %s", name) : 0;
 }
 
+/* Our end: up, with the one route to it. */
+static int connect_outside(struct net_host *h, uint32_t slot, const char *name, struct err *e)
+{
+        static const struct rtnl_change up = { .up = true };
+        uint32_t addr = ipv4_of_slot(&h->pool, slot), index;
+        uint8_t mac[RTNL_MAC];
+        struct nl_batch b;
+        int r = rtnl_index(&h->rtnl, name, &index);
+
+        if (r < 0)
+                return err_errno(e, r, "link %s", name);
+        make_mac(slot, true, mac);
+        nl_batch_init(&b);
+        rtnl_link_change(&b, index, &up);
+        rtnl_neigh_add(&b, index, addr, mac);
+        rtnl_host_route_add(&b, index, addr, h->service);
+        r = nl_commit(&h->rtnl, &b, e);
+        return r < 0 ? err_wrap(e, r, "link %s", name) : 0;
+}
+
 /* Everything inside; @rtnl is a socket of the new namespace. */
 static int configure_inside(const struct net_host *h, uint32_t slot, struct nl_sock *rtnl,
                             struct err *e)
@@ -123,26 +146,49 @@ static int clean_address(struct net_host *h, uint32_t addr, struct err *e)
         return r < 0 ? r : nft_released_del(&h->nft, h->table, &addr, 1, e);
 }
 
+/* The firewall table has vanished under us: make it again. */
+static int table_is_gone(struct net_host *h, struct err *e)
+{
+        log_warn("the firewall table %s is gone; somebody removed it, making it again", h->table);
+        return net_host_repair(h, e);
+}
+
+/* Our end before the far one: the one that comes up last carries at once, the other some
+ * microseconds later. */
+static int make_links(struct net_host *h, uint32_t slot, const char *name, int netns,
+                      struct nl_sock *inside, struct err *e)
+{
+        int r = nft_link_add(&h->nft, h->table, name, e);
+
+        if (r == -ENOENT)
+                r = table_is_gone(h, e) < 0 ? r : nft_link_add(&h->nft, h->table, name, e);
+        if (r >= 0)
+                r = make_pair(h, slot, netns, e);
+        if (r >= 0)
+                r = connect_outside(h, slot, name, e);
+        return r < 0 ? r : configure_inside(h, slot, inside, e);
+}
+
 int net_prepare(struct net_host *h, uint32_t slot, struct net_ns *ret, struct err *e)
 {
         AUTO(nl_sock_close) struct nl_sock inside = { 0 };
         struct net_ns n = { .slot = slot, .netns = -EBADF, .sysfs = -EBADF };
+        char name[IF_NAMESIZE];
         int r = slot_check(slot, e);
 
         if (r >= 0)
                 r = net_sockets(h, e);
-        if (r < 0)
-                return r;
-        r = clean_address(h, ipv4_of_slot(&h->pool, slot), e);
+        if (r >= 0)
+                r = clean_address(h, ipv4_of_slot(&h->pool, slot), e);
         if (r < 0)
                 return err_wrap(e, r, "network of slot %u", slot);
+        net_link_name(slot, name);
         r = netns_make(h->netns, claim_id_base(slot), claim_id_base(slot) + IDMAP_RANGE - 1,
                        &n.netns, &n.sysfs, &inside, e);
         if (r >= 0)
-                r = make_pair(h, slot, n.netns, e);
-        if (r >= 0)
-                r = configure_inside(h, slot, &inside, e);
+                r = make_links(h, slot, name, n.netns, &inside, e);
         if (r < 0) {
+                (void) net_release(h, slot, true, NULL);
                 net_ns_done(&n); /* takes the pair along */
                 return err_wrap(e, r, "network of slot %u", slot);
         }
@@ -174,30 +220,11 @@ void net_lease_done(struct net_lease *l)
         free(TAKE(l->resolv_conf));
 }
 
-/* Our end: up, with the one route to it. */
-static int connect_outside(struct net_host *h, uint32_t slot, const char *name, struct err *e)
-{
-        static const struct rtnl_change up = { .up = true };
-        uint32_t addr = ipv4_of_slot(&h->pool, slot), index;
-        uint8_t mac[RTNL_MAC];
-        struct nl_batch b;
-        int r = rtnl_index(&h->rtnl, name, &index);
-
-        if (r < 0)
-                return err_errno(e, r, "link %s", name);
-        make_mac(slot, true, mac);
-        nl_batch_init(&b);
-        rtnl_link_change(&b, index, &up);
-        rtnl_neigh_add(&b, index, addr, mac);
-        rtnl_host_route_add(&b, index, addr, h->service);
-        r = nl_commit(&h->rtnl, &b, e);
-        return r < 0 ? err_wrap(e, r, "link %s", name) : 0;
-}
-
 int net_bind(struct net_host *h, const struct net_ns *n, struct net_lease *ret, struct err *e)
 {
         struct net_lease l = { 0 };
         char name[IF_NAMESIZE];
+        uint32_t index;
         int r = slot_check(n->slot, e);
 
         if (r >= 0)
@@ -206,19 +233,17 @@ int net_bind(struct net_host *h, const struct net_ns *n, struct net_lease *ret, 
                 r = net_dns_refresh(h, e);
         if (r < 0)
                 return r;
+        net_link_name(n->slot, name);
+        r = rtnl_index(&h->rtnl, name, &index);
+        if (r < 0)
+                return err_errno(e, r, "link %s", name);
         if (net_lease_of(h, n->slot, &l) < 0)
                 return err_set(e, -ENOMEM, "network lease");
-        net_link_name(n->slot, name);
-        r = nft_cluster_add(&h->nft, h->table, name, l.ipv4, &h->dns, e);
-        if (r == -ENOENT) {
-                log_warn("the firewall table %s is gone; somebody removed it, making it again",
-                         h->table);
-                r = net_host_repair(h, e);
-                if (r >= 0)
-                        r = nft_cluster_add(&h->nft, h->table, name, l.ipv4, &h->dns, e);
-        }
-        if (r >= 0)
-                r = connect_outside(h, n->slot, name, e);
+        r = nft_source_add(&h->nft, h->table, name, l.ipv4, &h->dns, e);
+        if (r == -ENOENT)
+                r = table_is_gone(h, e) < 0
+                            ? r
+                            : nft_source_add(&h->nft, h->table, name, l.ipv4, &h->dns, e);
         if (r < 0) {
                 net_lease_done(&l);
                 return r;
@@ -227,11 +252,27 @@ int net_bind(struct net_host *h, const struct net_ns *n, struct net_lease *ret, 
         return 0;
 }
 
-int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *e)
+/* The link of a slot: down, which ends its routes and neighbours, and gone or left for net_reap(). */
+static int release_link(struct net_host *h, const char *name, bool slow_later, struct err *e)
 {
         struct rtnl_link link;
-        char name[IF_NAMESIZE];
         struct nl_batch b;
+        int r = rtnl_link_get(&h->rtnl, name, &link, e);
+
+        if (r == -ENODEV)
+                return 0;
+        if (r < 0 || (link.group & ~NET_GROUP_DEAD) != h->group)
+                return r; /* another instance's: the slot has moved on */
+        nl_batch_init(&b);
+        retire(&b, h, link.index, NULL);
+        if (!slow_later)
+                rtnl_link_del(&b, link.index);
+        return nl_commit(&h->rtnl, &b, e);
+}
+
+int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *e)
+{
+        char name[IF_NAMESIZE];
         int r = slot_check(slot, e);
 
         if (r >= 0)
@@ -239,18 +280,12 @@ int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *
         if (r < 0)
                 return r;
         net_link_name(slot, name);
-        nl_batch_init(&b);
-        r = rtnl_link_get(&h->rtnl, name, &link, e);
-        /* a link of another instance is not ours to touch: the slot has moved on */
-        if (r >= 0 && (link.group & ~NET_GROUP_DEAD) == h->group) {
-                retire(&b, h, link.index, NULL); /* its routes and neighbours go along */
-                if (!slow_later)
-                        rtnl_link_del(&b, link.index);
-                r = nl_commit(&h->rtnl, &b, e);
-        }
-        if (r < 0 && r != -ENODEV)
-                return err_wrap(e, r, "link %s", name);
-        return nft_cluster_del(&h->nft, h->table, name, ipv4_of_slot(&h->pool, slot), e);
+        r = nft_source_del(&h->nft, h->table, name, ipv4_of_slot(&h->pool, slot), e);
+        if (r >= 0)
+                r = release_link(h, name, slow_later, e);
+        if (r >= 0)
+                r = nft_link_del(&h->nft, h->table, name, e);
+        return r < 0 ? err_wrap(e, r, "link %s", name) : 0;
 }
 
 static int by_addr(const void *a, const void *b)

@@ -338,8 +338,8 @@ static int unmake(struct net_host *h, struct err *e)
         return r;
 }
 
-/* A link is up exactly as long as its cluster has its elements, so links tell which are missing
- * after somebody wiped the tables. */
+/* Links that are up tell which elements are missing after somebody wiped the tables.  Some of them
+ * are ready and not in use yet: nobody is behind them, so knowing their address does no harm. */
 static int elements_restore(struct net_host *h, struct err *e)
 {
         AUTO(free) struct rtnl_link *links = NULL;
@@ -350,8 +350,8 @@ static int elements_restore(struct net_host *h, struct err *e)
                 uint32_t slot = net_link_slot(links[i].name);
 
                 if (slot && links[i].up && links[i].group == h->group)
-                        r = nft_cluster_add(&h->nft, h->table, links[i].name,
-                                            ipv4_of_slot(&h->pool, slot), &h->dns, e);
+                        r = nft_source_add(&h->nft, h->table, links[i].name,
+                                           ipv4_of_slot(&h->pool, slot), &h->dns, e);
         }
         return r < 0 ? r : 0;
 }

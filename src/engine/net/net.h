@@ -42,8 +42,9 @@ int net_host_repair(struct net_host *h, struct err *e);
 int net_watch_open(struct net_host *h, struct err *e);
 int net_watch_read(const struct net_host *h, int fd);
 
-/* Ready namespace: its veth pair (host end down), inside configured, lo up, sysctls set:
- * ip_unprivileged_port_start=0, ping_group_range, no forwarding, no IPv6 except on lo. */
+/* Ready namespace: veth pair, addresses and routes in place on both sides, and the firewall drops
+ * whatever comes out of it; sysctls set: ip_unprivileged_port_start=0, ping_group_range, no
+ * forwarding, no IPv6 except on lo. */
 struct net_ns {
         uint32_t slot;
         int netns; /* namespace descriptor */
@@ -63,13 +64,14 @@ struct net_lease {
         char service_text[16]; /* where api.internal answers */
         char *resolv_conf;     /* content for /etc/resolv.conf; heap */
 };
-/* Configure address, routes and firewall elements for a prepared namespace. */
+/* Let a prepared namespace out: its address goes into the firewall's set.  50 us, and never waits
+ * for the end of other namespaces as net_prepare() may (10 ms at worst). */
 int net_bind(struct net_host *h, const struct net_ns *n, struct net_lease *ret, struct err *e);
 /* The lease that a slot has by definition (addresses, resolv.conf), without touching the kernel. */
 int net_lease_of(const struct net_host *h, uint32_t slot, struct net_lease *ret);
 void net_lease_done(struct net_lease *l);
 
-/* Take the link down, which ends its routes, then remove the firewall elements; idempotent, also
+/* The firewall closes, the link goes down, which ends its routes, and is forgotten; idempotent, also
  * after a kill in the middle, and a no-op on a link that has become another instance's.
  * @slow_later: leave deleting the link to the end of its namespace or to net_reap() (deleting one
  * synchronously costs 20-35 ms in rcu_barrier). */

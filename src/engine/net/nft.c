@@ -106,21 +106,27 @@ static void make_keys(struct keys *k, const char *link, uint32_t addr)
         k->source.addr = htonl(addr);
 }
 
-static void add_cluster(struct nl_batch *b, unsigned type, const char *table, const struct keys *k)
+int nft_link_add(struct nl_sock *s, const char *table, const char *link, struct err *e)
 {
-        add_element(b, type, table, "links", k->link, sizeof k->link);
-        add_element(b, type, table, "sources", &k->source, sizeof k->source);
+        struct nl_batch b;
+        struct keys k;
+
+        make_keys(&k, link, 0);
+        begin(&b);
+        add_element(&b, NFT_MSG_NEWSETELEM, table, "links", k.link, sizeof k.link);
+        return commit(s, &b, e);
 }
 
-int nft_cluster_add(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
-                    const struct dns_servers *dns, struct err *e)
+int nft_source_add(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
+                   const struct dns_servers *dns, struct err *e)
 {
         struct nl_batch b;
         struct keys k;
 
         make_keys(&k, link, addr);
         begin(&b);
-        add_cluster(&b, NFT_MSG_NEWSETELEM, table, &k);
+        add_element(&b, NFT_MSG_NEWSETELEM, table, "links", k.link, sizeof k.link);
+        add_element(&b, NFT_MSG_NEWSETELEM, table, "sources", &k.source, sizeof k.source);
         for (size_t i = 0; i < dns->n; i++) {
                 uint32_t server = htonl(dns->addr[i]);
 
@@ -131,8 +137,8 @@ int nft_cluster_add(struct nl_sock *s, const char *table, const char *link, uint
         return commit(s, &b, e);
 }
 
-int nft_cluster_del(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
-                    struct err *e)
+int nft_source_del(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
+                   struct err *e)
 {
         struct nl_batch b;
         struct keys k;
@@ -140,15 +146,27 @@ int nft_cluster_del(struct nl_sock *s, const char *table, const char *link, uint
 
         make_keys(&k, link, addr);
         r = has_element(s, table, "sources", &k.source, sizeof k.source, e);
-        if (r < 0)
+        if (r <= 0)
                 return r;
         begin(&b);
-        if (r > 0) /* it has been in use */
-                add_element(&b, NFT_MSG_NEWSETELEM, table, "released", &k.source.addr,
-                            sizeof k.source.addr);
-        /* deleting what is not there would undo the whole transaction, so it is there first */
-        add_cluster(&b, NFT_MSG_NEWSETELEM, table, &k);
-        add_cluster(&b, NFT_MSG_DELSETELEM, table, &k);
+        add_element(&b, NFT_MSG_NEWSETELEM, table, "released", &k.source.addr,
+                    sizeof k.source.addr);
+        add_element(&b, NFT_MSG_DELSETELEM, table, "sources", &k.source, sizeof k.source);
+        r = commit(s, &b, e);
+        return r == -ENOENT ? 0 : r; /* somebody was faster, or took the table away */
+}
+
+int nft_link_del(struct nl_sock *s, const char *table, const char *link, struct err *e)
+{
+        struct nl_batch b;
+        struct keys k;
+        int r;
+
+        make_keys(&k, link, 0);
+        begin(&b);
+        /* deleting what is not there would be an error, so it is there first */
+        add_element(&b, NFT_MSG_NEWSETELEM, table, "links", k.link, sizeof k.link);
+        add_element(&b, NFT_MSG_DELSETELEM, table, "links", k.link, sizeof k.link);
         r = commit(s, &b, e);
         return r == -ENOENT ? 0 : r; /* no table, no element */
 }

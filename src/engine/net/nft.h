@@ -6,6 +6,9 @@
  * number of instances, and whatever else filters on the host, live side by side: each table judges
  * its own clusters only, and "drop" from any of them is final.
  *
+ * Both elements live differently long: the link is known before it comes up and until it is down
+ * again, the address for as long as a cluster uses it.
+ *
  * The rules are written by libnftables in one transaction, once per start, without touching the
  * elements.  Elements go straight over netlink: that costs 30 us, libnftables' own cache a
  * multiple of it. */
@@ -28,13 +31,17 @@ int nft_rules_apply(const char *table, const struct ipv4_pool *pool, uint32_t se
 /* Delete the table; 0 also when there is none. */
 int nft_table_del(struct nl_sock *s, const char *table, struct err *e);
 
-/* Elements of one cluster, one transaction.  Del puts an address that was in use into `released`:
- * connections of the cluster may still be known to the kernel (ct.h).  Add: -ENOENT says that the table is gone; link-local
- * servers of @dns get their way out too (some clouds resolve there).  Del: idempotent. */
-int nft_cluster_add(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
-                    const struct dns_servers *dns, struct err *e);
-int nft_cluster_del(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
-                    struct err *e);
+/* A link is judged, and everything from it dropped, from the moment that it is in `links`; what it
+ * sends from its address passes while that is in `sources`.  Each call is one transaction; adding
+ * what is there and removing what is not is fine.  -ENOENT from the adding ones: no table. */
+int nft_link_add(struct nl_sock *s, const char *table, const char *link, struct err *e);
+/* Into both sets; link-local servers of @dns get their way out too (some clouds resolve there). */
+int nft_source_add(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
+                   const struct dns_servers *dns, struct err *e);
+/* An address that was in use goes to `released`: connections may still be known (ct.h). */
+int nft_source_del(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
+                   struct err *e);
+int nft_link_del(struct nl_sock *s, const char *table, const char *link, struct err *e);
 
 /* What is in `sources` and in `links`; a link without a source has address 0.  Heap; none and 0
  * also when there is no table. */

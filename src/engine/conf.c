@@ -27,6 +27,8 @@ static const struct conf_option options[] = {
           "boots, stops and pulls that may run at once" },
         { "engine", "parallel_layers", CONF_U32, C(parallel_layers), "3", 1, 16, "processes",
           "layers of one image that are fetched at once" },
+        { "engine", "image_max", CONF_BYTES, C(image_max_bytes), "256G", 1 << 20, 0, "bytes",
+          "how large one image may become when it is unpacked" },
         { "engine", "grace", CONF_DURATION, C(grace_us), "10s", 0, 600000000, "time",
           "how long a stopped cluster's first process may take between TERM and KILL" },
         { "engine", "log_level", CONF_STR, C(log_level), "info", 0, 0, NULL,

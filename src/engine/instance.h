@@ -16,6 +16,7 @@ struct engine_conf {
         uint32_t pool_disks;    /* formatted container disks kept ahead, per size in use */
         uint32_t parallel_ops;  /* operation processes at once */
         uint32_t parallel_layers; /* vmm-fetch processes at once */
+        uint64_t image_max_bytes; /* one image, unpacked */
         uint64_t grace_us;      /* TERM to KILL */
         /* [network] */
         char *network_pool;     /* IPv4 pool "100.96.0.0/16"; address = base + slot */

@@ -34,5 +34,4 @@
 #define LIMIT_CONFIG_BYTES        (8U << 20)  /* image configuration */
 #define LIMIT_LAYER_ENTRIES       10000000U   /* files, directories, links of one layer */
 #define LIMIT_LAYER_DEPTH         256U        /* components of a path in a layer */
-#define LIMIT_IMAGE_GIB           256U        /* an image unpacked, when [engine] says nothing */
 #define LIMIT_REDIRECTS           5U          /* of one request to a registry */

@@ -4,13 +4,9 @@
  * id range is mapped; become root of it; put the descriptors where model/fetchwire.h says; execveat
  * the program that was opened before.  Everything else it gives up by itself (fetch/ladder.c).
  * It dies with this process: parent-death signal, and the pipe it waits on closes the race before.
- *
- * Ids: each fetcher that runs on this machine has 65,536 of its own, so none could touch another's
- * process or file even if both escaped.  A range is a byte of /run/hypervisor-vmm/fetch-ids under an
- * open-file-description lock, which the kernel drops when this process ends. */
+ */
 #include "fetcher.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
@@ -30,9 +26,8 @@
 
 #include "base/fd.h"
 #include "base/jsonx.h"
-#include "engine/claim/claim.h"
 #include "engine/idmap.h"
-#include "model/limits.h"
+#include "fetchids.h"
 
 #ifndef OPEN_TREE_CLONE
 #define OPEN_TREE_CLONE 1
@@ -41,33 +36,7 @@
 #define OPEN_TREE_CLOEXEC O_CLOEXEC
 #endif
 
-#define ID_RANGES    128U
-#define ID_BASE      0x4F000000U /* below everything else that claim.h places */
 #define PATHS_MAX    (64U << 20) /* bytes of reported paths that are kept */
-
-static_assert(ID_BASE + ID_RANGES * IDMAP_RANGE <= CLAIM_API_UID, "ranges of fetchers");
-
-/* Lock a free range; *@ret_fd keeps it. */
-static int claim_ids(const struct instance *inst, uint32_t *ret_base, int *ret_fd, struct err *e)
-{
-        AUTO(fd) int fd = openat(inst->run_fd, "../fetch-ids",
-                                 O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-
-        if (fd < 0)
-                return err_errno(e, -errno, "opening the id ranges of fetchers");
-        for (uint32_t i = 0; i < ID_RANGES; i++) {
-                struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = i, .l_len = 1 };
-
-                if (fcntl(fd, F_OFD_SETLK, &l) == 0) {
-                        *ret_base = ID_BASE + i * IDMAP_RANGE;
-                        *ret_fd = fd_take(&fd);
-                        return 0;
-                }
-                if (errno != EAGAIN && errno != EACCES)
-                        return err_errno(e, -errno, "locking an id range");
-        }
-        return err_set(e, -EBUSY, "%u fetchers run on this machine already", ID_RANGES);
-}
 
 /* The staging directory as a detached mount that shows ids 0..65535 as the range. */
 static int mount_dir(int dir_fd, uint32_t id_base, struct err *e)
@@ -222,9 +191,10 @@ int fetcher_start(const struct instance *inst, const struct fetcher_spec *spec,
         r = fd_set_nonblock(ret->result_fd, true);
         if (r < 0)
                 return err_errno(e, r, "starting vmm-fetch");
-        r = claim_ids(inst, &id_base, &ret->id_fd, e);
-        if (r < 0)
-                return r;
+        ret->inst = inst;
+        ret->id_fd = fetchids_claim(inst, &id_base, e);
+        if (ret->id_fd < 0)
+                return ret->id_fd;
         req = write_request(spec->req, e);
         if (req < 0)
                 return req;
@@ -430,7 +400,7 @@ void fetcher_end(struct fetcher *f)
         }
         f->pidfd = fd_close(f->pidfd);
         f->result_fd = fd_close(f->result_fd);
-        f->id_fd = fd_close(f->id_fd);
+        f->id_fd = fetchids_release(f->inst, f->id_fd);
         strbuf_done(&f->in);
         path_list_done(&f->opaque);
         path_list_done(&f->implied);

@@ -16,6 +16,7 @@ struct path_list {
 };
 
 struct fetcher {
+        const struct instance *inst;
         pid_t pid;      /* 0: none */
         int pidfd, result_fd, id_fd;
         struct strbuf in;

@@ -343,11 +343,9 @@ static int add_registries(struct job *j, const char *registry, bool want_credent
 static int job_begin(struct image_store *s, uint64_t deadline_us, image_progress_fn *fn, void *arg,
                      struct job *ret, struct err *e)
 {
-        uint64_t gib = LIMIT_IMAGE_GIB;
-
         *ret = (struct job){ .store = s, .deadline_us = deadline_us, .fn = fn, .arg = arg,
                              .input_dir = -EBADF, .staging = { .fd = -EBADF } };
-        ret->req.max_bytes = gib << 30;
+        ret->req.max_bytes = s->inst->conf.image_max_bytes;
         ret->req.max_entries = LIMIT_LAYER_ENTRIES;
         ret->req.connect_us = CONNECT_US;
         ret->req.stall_us = STALL_US;

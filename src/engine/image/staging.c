@@ -15,6 +15,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "fetchids.h"
 #include "store_priv.h"
 
 /* Make a directory of a random name and lock it.  Between the two somebody's recovery may take it
@@ -175,5 +176,6 @@ int staging_collect(struct image_store *s, struct err *e)
 
 int image_recover(struct image_store *s, struct err *e)
 {
+        fetchids_tidy(s->inst);
         return staging_collect(s, e);
 }

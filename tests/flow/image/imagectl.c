@@ -2,7 +2,7 @@
  * the arguments, without an engine.
  *
  *   imagectl DIR LIBEXEC [--registry HOST[,insecure][,user=U,password=P]]... [--parallel N]
- *            [--deadline SECONDS] [--max-gib N] VERB ARGS
+ *            [--deadline SECONDS] [--max-mib N] VERB ARGS
  *     pull REF [USER PASSWORD [ACCOUNT]]      import ACCOUNT NAME [public] < TAR
  *     find ACCOUNT REF        list ACCOUNT [admin]      rm ACCOUNT REF [admin] [DIGEST-IN-USE]...
  *     mount REF TARGET ID_BASE      attaches layers/ there       recover */
@@ -172,7 +172,7 @@ static int open_instance(struct ctl *c, char *dir, char *libexec)
 
 int main(int argc, char **argv)
 {
-        struct ctl c = { 0 };
+        struct ctl c = { .inst.conf.image_max_bytes = 16ULL << 30 };
         struct err e = { 0 };
         int i = 3, r = -EINVAL;
 
@@ -182,6 +182,8 @@ int main(int argc, char **argv)
                         add_registry(&c, argv[i + 1]);
                 else if (strcmp(argv[i], "--parallel") == 0)
                         c.inst.conf.parallel_layers = (uint32_t) strtoul(argv[i + 1], NULL, 10);
+                else if (strcmp(argv[i], "--max-mib") == 0)
+                        c.inst.conf.image_max_bytes = strtoull(argv[i + 1], NULL, 10) << 20;
                 else if (strcmp(argv[i], "--deadline") == 0)
                         c.deadline_us = clock_mono_us() +
                                         (uint64_t) (strtod(argv[i + 1], NULL) * (double) US_PER_S);

@@ -223,7 +223,9 @@ class Ctl:
         return self.agent(slot, "tcp", ip, port, timeout)
 
     def elements(self):
-        return self("each").split()
+        kinds = ("link:", "dead:", "element:")  # each kind by name: sets have no order
+        return sorted(self("each").split(),
+                      key=lambda x: ([x.startswith(k) for k in kinds].index(True), x))
 
     def down(self, slot, how="later"):
         self("release", slot, how)

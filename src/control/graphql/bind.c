@@ -126,7 +126,7 @@ static int link_ref(struct gql_schema *s, struct tref *t, bool input, const char
         t->base = names_find(&s->types, t->text + skip, len);
         if (!t->base)
                 return err_set(e, -EINVAL, "schema: %s.%s: unknown type %s", owner, name, t->text);
-        if (t->base->kind == (input ? ST_OBJECT : ST_INPUT))
+        if (t->base->kind == (input ? TK_OBJECT : TK_INPUT))
                 return err_set(e, -EINVAL, "schema: %s.%s: %s cannot be used for %s", owner, name,
                                t->text, input ? "a value given" : "an answer");
         return add_nodes(s, t, e);
@@ -150,14 +150,14 @@ static int link_type(struct gql_schema *s, struct stype *t, struct err *e)
 {
         int r;
 
-        if (t->kind == ST_INPUT)
+        if (t->kind == TK_INPUT)
                 return link_inputs(s, &t->members, t->n.name, e);
         r = names_index(&t->members, &s->arena, e);
         if (r < 0)
                 return err_wrap(e, r, "schema: %s", t->n.name);
-        if (t->kind != ST_SCALAR && t->members.n == 0)
+        if (t->kind != TK_SCALAR && t->members.n == 0)
                 return err_set(e, -EINVAL, "schema: %s is empty", t->n.name);
-        for (struct named *n = t->members.first; t->kind == ST_OBJECT && n; n = n->next) {
+        for (struct named *n = t->members.first; t->kind == TK_OBJECT && n; n = n->next) {
                 struct sfield *f = (struct sfield *) n;
 
                 r = link_ref(s, &f->type, false, t->n.name, n->name, e);
@@ -188,9 +188,9 @@ static int convert_type_presets(struct gql_schema *s, struct stype *t, struct er
 {
         int r = 0;
 
-        if (t->kind == ST_INPUT)
+        if (t->kind == TK_INPUT)
                 return convert_presets(s, &t->members, t->n.name, e);
-        for (struct named *n = t->members.first; r >= 0 && t->kind == ST_OBJECT && n; n = n->next)
+        for (struct named *n = t->members.first; r >= 0 && t->kind == TK_OBJECT && n; n = n->next)
                 r = convert_presets(s, &((struct sfield *) n)->args, n->name, e);
         return r;
 }
@@ -208,16 +208,16 @@ int schema_link(struct gql_schema *s, struct err *e)
         s->query = names_find(&s->types, "Query", 5);
         s->mutation = names_find(&s->types, "Mutation", 8);
         s->meta = names_find(&s->types, "__Query", 7);
-        if (!s->query || s->query->kind != ST_OBJECT || !s->meta ||
-            (s->mutation && s->mutation->kind != ST_OBJECT))
+        if (!s->query || s->query->kind != TK_OBJECT || !s->meta ||
+            (s->mutation && s->mutation->kind != TK_OBJECT))
                 return err_set(e, -EINVAL, "schema: no type Query");
         find_twins(s);
         for (struct named *n = s->types.first; n; n = n->next) {
                 struct stype *t = (struct stype *) n;
 
-                if (t->kind == ST_INPUT && t->twin && t->pod)
+                if (t->kind == TK_INPUT && t->twin && t->pod)
                         find_canonical_names(t);
-                for (struct named *m = t->members.first; t->kind == ST_OBJECT && t->twin && m;
+                for (struct named *m = t->members.first; t->kind == TK_OBJECT && t->twin && m;
                      m = m->next)
                         ((struct sfield *) m)->noun = t->pod ? "pod" : "cluster";
         }
@@ -231,9 +231,9 @@ int schema_link(struct gql_schema *s, struct err *e)
 static bool get_fits(enum gql_get get, const struct tref *t)
 {
         const struct stype *b = t->base;
-        bool number = b->kind == ST_SCALAR && (b->scalar == SC_INT || b->scalar == SC_FLOAT ||
+        bool number = b->kind == TK_SCALAR && (b->scalar == SC_INT || b->scalar == SC_FLOAT ||
                                                b->scalar == SC_ANY);
-        bool text = b->kind == ST_ENUM || (b->kind == ST_SCALAR && b->scalar != SC_INT &&
+        bool text = b->kind == TK_ENUM || (b->kind == TK_SCALAR && b->scalar != SC_INT &&
                                            b->scalar != SC_FLOAT && b->scalar != SC_BOOLEAN);
 
         switch (get) {
@@ -243,11 +243,11 @@ static bool get_fits(enum gql_get get, const struct tref *t)
         case GQL_GET_CHARS:
                 return text && !t->list;
         case GQL_GET_TIME:
-                return text && !t->list && b->kind == ST_SCALAR;
+                return text && !t->list && b->kind == TK_SCALAR;
         case GQL_GET_STRV:
                 return text && t->list;
         case GQL_GET_BOOL:
-                return b->kind == ST_SCALAR && b->scalar == SC_BOOLEAN && !t->list;
+                return b->kind == TK_SCALAR && b->scalar == SC_BOOLEAN && !t->list;
         case GQL_GET_I32:
         case GQL_GET_U32:
         case GQL_GET_I64:
@@ -257,7 +257,7 @@ static bool get_fits(enum gql_get get, const struct tref *t)
         case GQL_GET_SUB:
         case GQL_GET_PTR:
         case GQL_GET_SELF:
-                return b->kind == ST_OBJECT && !t->list;
+                return b->kind == TK_OBJECT && !t->list;
         case GQL_GET_NULL:
                 return !t->nonnull;
         case GQL_GET_COUNT:
@@ -308,7 +308,7 @@ static int bind_type(struct gql_schema *s, const struct gql_type *g, bool pod, s
         if (spell(g->name, false, pod, name) == 0)
                 t = names_find(&s->types, name, strlen(name));
         /* "deployCpu@Input"-like names begin small; object types never do */
-        if (!t || t->kind != ST_OBJECT)
+        if (!t || t->kind != TK_OBJECT)
                 return err_set(e, -EINVAL, "table %s: the schema has no such object type", name);
         for (size_t i = 0; r >= 0 && i < g->n; i++) {
                 bool both = !t->twin && strchr(g->fields[i].name, '@');
@@ -400,9 +400,9 @@ struct gql_schema *gql_schema_free(struct gql_schema *s)
         for (struct named *n = s->types.first; n; n = n->next) {
                 struct stype *t = (struct stype *) n;
 
-                if (t->kind == ST_INPUT)
+                if (t->kind == TK_INPUT)
                         free_presets(&t->members);
-                for (struct named *m = t->members.first; t->kind == ST_OBJECT && m; m = m->next)
+                for (struct named *m = t->members.first; t->kind == TK_OBJECT && m; m = m->next)
                         free_presets(&((struct sfield *) m)->args);
         }
         cache_free(s->cache);

@@ -110,7 +110,7 @@ static int mismatch(struct coerce *c, const struct stype *t, const struct leaf *
         if (l->huge)
                 return refuse(c, l->off, "%s is too large a number", shown(l, buf, sizeof buf));
         return refuse(c, l->off, "expected %s, got %s",
-                      t->kind == ST_SCALAR ? scalar_want[t->scalar] : t->n.name,
+                      t->kind == TK_SCALAR ? scalar_want[t->scalar] : t->n.name,
                       shown(l, buf, sizeof buf));
 }
 
@@ -255,13 +255,13 @@ static int to_any(struct coerce *c, const struct stype *t, const struct leaf *l,
 
 static int to_leaf(struct coerce *c, const struct stype *t, const struct leaf *l, json_t **ret)
 {
-        bool texts = t->kind == ST_SCALAR && (t->scalar == SC_STRING || t->scalar == SC_ANY);
+        bool texts = t->kind == TK_SCALAR && (t->scalar == SC_STRING || t->scalar == SC_ANY);
 
         if (l->kind == LEAF_STRING && l->len == 0 && !texts)
                 return 0; /* "" means: not set */
-        if (t->kind == ST_ENUM)
+        if (t->kind == TK_ENUM)
                 return to_enum(c, t, l, ret);
-        switch (t->kind == ST_SCALAR ? t->scalar : SC_NONE) {
+        switch (t->kind == TK_SCALAR ? t->scalar : SC_NONE) {
         case SC_INT:
         case SC_FLOAT:
                 return to_number(c, t, l, ret);
@@ -484,9 +484,9 @@ static int from_json(struct coerce *c, const struct tref *type, const json_t *j,
                 return 0;
         if (type->list)
                 return list_from_json(c, type, j, ret);
-        if (t->kind == ST_INPUT && json_is_object(j))
+        if (t->kind == TK_INPUT && json_is_object(j))
                 return object_from_json(c, t, j, ret);
-        if (t->kind == ST_SCALAR && t->scalar == SC_ANY) {
+        if (t->kind == TK_SCALAR && t->scalar == SC_ANY) {
                 *ret = json_incref((json_t *) j);
                 return 0;
         }
@@ -701,9 +701,9 @@ static int from_literal(struct coerce *c, const struct tref *type, const struct 
                 return from_variable(c, type, v->text, ret);
         if (type->list)
                 return list_from_literal(c, type, v, ret);
-        if (t->kind == ST_INPUT && v->kind == AV_OBJECT)
+        if (t->kind == TK_INPUT && v->kind == AV_OBJECT)
                 return object_from_literal(c, t, v, ret);
-        if (t->kind == ST_SCALAR && t->scalar == SC_ANY)
+        if (t->kind == TK_SCALAR && t->scalar == SC_ANY)
                 return any_from_literal(c, type, v, ret);
         return leaf_literal(c, t, v, ret);
 }

@@ -303,7 +303,7 @@ static int unknown_field(struct compiler *k, const struct stype *t, struct slice
 
 static int check_leaf(struct compiler *k, const struct sfield *f, const struct ast_sel *sel)
 {
-        bool object = f->type.base->kind == ST_OBJECT;
+        bool object = f->type.base->kind == TK_OBJECT;
 
         if (object == !!sel->sub)
                 return 0;

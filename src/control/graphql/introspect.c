@@ -119,12 +119,12 @@ static int s_directives(struct gql_call *c, const void *obj, struct err *e)
 
 static int t_kind(struct gql_call *c, const void *obj, struct err *e)
 {
-        static const char *const kinds[ST_COUNT] = {
-                [ST_NONE] = NULL,
-                [ST_SCALAR] = "SCALAR",
-                [ST_ENUM] = "ENUM",
-                [ST_INPUT] = "INPUT_OBJECT",
-                [ST_OBJECT] = "OBJECT",
+        static const char *const kinds[TK_COUNT] = {
+                [TK_NONE] = NULL,
+                [TK_SCALAR] = "SCALAR",
+                [TK_ENUM] = "ENUM",
+                [TK_INPUT] = "INPUT_OBJECT",
+                [TK_OBJECT] = "OBJECT",
         };
         const struct tnode *t = obj;
 
@@ -160,19 +160,19 @@ static int members_if(struct gql_call *c, const struct tnode *t, enum stype_kind
 static int t_fields(struct gql_call *c, const void *obj, struct err *e)
 {
         (void) e;
-        return members_if(c, obj, ST_OBJECT);
+        return members_if(c, obj, TK_OBJECT);
 }
 
 static int t_values(struct gql_call *c, const void *obj, struct err *e)
 {
         (void) e;
-        return members_if(c, obj, ST_ENUM);
+        return members_if(c, obj, TK_ENUM);
 }
 
 static int t_inputs(struct gql_call *c, const void *obj, struct err *e)
 {
         (void) e;
-        return members_if(c, obj, ST_INPUT);
+        return members_if(c, obj, TK_INPUT);
 }
 
 /* No interfaces here, but an object says so with an empty list. */
@@ -182,7 +182,7 @@ static int t_interfaces(struct gql_call *c, const void *obj, struct err *e)
         int r;
 
         (void) e;
-        if (t->kind != TN_NAMED || t->named->kind != ST_OBJECT)
+        if (t->kind != TN_NAMED || t->named->kind != TK_OBJECT)
                 return gql_put_null(c);
         r = gql_list_begin(c);
         return r < 0 ? r : gql_list_end(c);
@@ -193,7 +193,7 @@ static int t_one_of(struct gql_call *c, const void *obj, struct err *e)
         const struct tnode *t = obj;
 
         (void) e;
-        if (t->kind != TN_NAMED || t->named->kind != ST_INPUT)
+        if (t->kind != TN_NAMED || t->named->kind != TK_INPUT)
                 return gql_put_null(c);
         return gql_put_bool(c, false);
 }

@@ -27,7 +27,7 @@ void *names_find(const struct names *l, const char *name, size_t len);
 /* What somebody probably meant, or NULL. */
 const struct named *names_nearest(const struct names *l, const char *name, size_t len);
 
-enum stype_kind { ST_NONE, ST_SCALAR, ST_ENUM, ST_INPUT, ST_OBJECT, ST_COUNT };
+enum stype_kind { TK_NONE, TK_SCALAR, TK_ENUM, TK_INPUT, TK_OBJECT, TK_COUNT };
 enum scalar {
         SC_NONE,
         SC_INT,

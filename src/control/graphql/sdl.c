@@ -220,9 +220,9 @@ static int members(struct sdl *d, struct stype *t)
         int r = parser_want(&d->p, '{', "before the members");
 
         while (r >= 0 && !parser_at(&d->p, '}')) {
-                if (t->kind == ST_ENUM)
+                if (t->kind == TK_ENUM)
                         r = enum_value(d, t);
-                else if (t->kind == ST_INPUT)
+                else if (t->kind == TK_INPUT)
                         r = input_value(d, &t->members);
                 else
                         r = object_field(d, t);
@@ -259,12 +259,12 @@ static int definition(struct sdl *d)
                 const char *word;
                 enum stype_kind kind;
         } words[] = {
-                { "scalar", ST_SCALAR },
-                { "enum", ST_ENUM },
-                { "input", ST_INPUT },
-                { "type", ST_OBJECT },
+                { "scalar", TK_SCALAR },
+                { "enum", TK_ENUM },
+                { "input", TK_INPUT },
+                { "type", TK_OBJECT },
         };
-        enum stype_kind kind = ST_NONE;
+        enum stype_kind kind = TK_NONE;
         const char *desc = NULL;
         struct stype *t;
         int r = description(d, &desc);
@@ -274,12 +274,12 @@ static int definition(struct sdl *d)
                         kind = words[i].kind;
         if (r < 0)
                 return r;
-        if (kind == ST_NONE && d->p.tok.kind == TOK_NAME &&
+        if (kind == TK_NONE && d->p.tok.kind == TOK_NAME &&
             slice_is(d->p.lex.src, d->p.tok.at, "schema")) {
                 r = parser_next(&d->p);
                 return r < 0 ? r : root_block(d);
         }
-        if (kind == ST_NONE)
+        if (kind == TK_NONE)
                 return parser_unexpected(&d->p, "scalar, enum, input, type or schema");
         t = arena_alloc(&d->s->arena, sizeof *t);
         if (!t)
@@ -293,7 +293,7 @@ static int definition(struct sdl *d)
                 r = name_of(d, &t->n, "the name of the type");
         if (r < 0)
                 return r;
-        if (kind == ST_SCALAR)
+        if (kind == TK_SCALAR)
                 t->scalar = scalar_of(t->n.name);
         else
                 r = members(d, t);

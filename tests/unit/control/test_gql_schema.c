@@ -166,7 +166,7 @@ static bool twins(const char *pod, const char *cluster)
 
 static const struct tref *type_of(const struct stype *t, const struct named *n)
 {
-        return t->kind == ST_INPUT ? &((const struct sinput *) n)->type
+        return t->kind == TK_INPUT ? &((const struct sinput *) n)->type
                                    : &((const struct sfield *) n)->type;
 }
 
@@ -186,11 +186,11 @@ static void test_spellings(void **state)
                 for (p = pod->members.first; p && c; p = p->next, c = c->next) {
                         if (!twins(p->name, c->name))
                                 fail_msg("%s.%s is %s.%s", n->name, p->name, pod->twin->n.name, c->name);
-                        if (pod->kind != ST_ENUM &&
+                        if (pod->kind != TK_ENUM &&
                             !twins(type_of(pod, p)->text, type_of(pod, c)->text))
                                 fail_msg("%s.%s: %s and %s", n->name, p->name, type_of(pod, p)->text,
                                          type_of(pod, c)->text);
-                        if (pod->kind == ST_INPUT)
+                        if (pod->kind == TK_INPUT)
                                 assert_string_equal(((const struct sinput *) p)->canon, c->name);
                 }
                 if (p || c)

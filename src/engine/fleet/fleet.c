@@ -123,6 +123,7 @@ static int update(struct unit *u, uint64_t generation, bool running, const char 
 int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool running,
                  const json_t *plan, const struct image_credentials *cred, struct err *e)
 {
+        uint64_t now = clock_mono_us();
         AUTO(free) char *text = jsonx_dump(plan);
         struct unit *u = unit_find(f, cluster);
         int r;
@@ -142,6 +143,7 @@ int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool
         if (r < 0)
                 return r;
         set_credentials(u, cred);
+        u->asked_us = now;
         unit_settle(u);
         return 0;
 }

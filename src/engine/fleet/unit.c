@@ -107,12 +107,13 @@ void unit_report(struct unit *u)
 {
         const struct journal_row *row = &u->row;
         AUTO(json_put) json_t *j = json_pack(
-                "{s:s, s:s, s:I, s:s, s:i, s:s, s:b, s:s, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
+                "{s:s, s:s, s:I, s:s, s:i, s:s, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
                 "type", "report", "cluster", row->cluster, "generation",
                 (json_int_t) row->generation, "state", cluster_state_name(row->state),
                 "progress_pct", (int) u->progress_pct, "reason", row->reason, "released",
                 row->slot == 0 && !cluster_holds_resources(row->state), "address", u->address,
-                "started_us", (json_int_t) row->started_us, "exit_code", (int) row->exit_code,
+                "started_us", (json_int_t) row->started_us, "boot_us", (json_int_t) u->boot_us,
+                "exit_code", (int) row->exit_code,
                 "restarts", (json_int_t) row->restarts, "oom_kills", (json_int_t) row->oom_kills,
                 "security", "seccomp", "enforced", "apparmor", "unavailable", "usage", "cpu_us",
                 (json_int_t) u->usage.cpu_us, "memory_bytes", (json_int_t) u->usage.memory_bytes,

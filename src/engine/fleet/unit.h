@@ -26,6 +26,8 @@ struct unit {
         char address[16];
         uint32_t progress_pct;
         uint64_t due_us;          /* back-off ends, monotonic */
+        uint64_t asked_us;        /* the order to run arrived, monotonic; 0: answered already */
+        uint64_t boot_us;         /* from there to the first process's execve, last time */
         bool queued;              /* waits for a free operation place */
         struct slice_usage usage;
 };

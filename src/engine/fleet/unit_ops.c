@@ -109,6 +109,8 @@ static void on_boot_report(void *arg, const struct frame_msg *m)
         u->init_pidfd = fcntl(m->fds[1], F_DUPFD_CLOEXEC, 3);
         (void) snprintf(u->address, sizeof u->address, "%s", jsonx_str(m->json, "address"));
         u->row.started_us = clock_wall_us();
+        u->boot_us = u->asked_us ? clock_mono_us() - u->asked_us : 0;
+        u->asked_us = 0;
         u->row.oom_kills = 0;
         u->progress_pct = 100;
         unit_event(u, CE_STARTED, "%s", "");

@@ -221,8 +221,9 @@ static int set_headers(const struct api *a, const struct api_request *q, struct 
                 if (r >= 0)
                         r = add_header(list, "Transfer-Encoding: chunked");
         }
+        /* a refusal must come before the body: once that flows, the answer may be lost with it */
         if (r >= 0)
-                r = add_header(list, "Expect:");
+                r = add_header(list, q->read ? "Expect: 100-continue" : "Expect:");
         return r;
 }
 

@@ -95,6 +95,9 @@ class FakeApi:
 
             do_POST = do_DELETE = do_GET
 
+            def handle_expect_100(self):
+                return True if api.broken else super().handle_expect_100()
+
         class Server(http.server.ThreadingHTTPServer):
             def handle_error(self, request, client_address):
                 if not isinstance(sys.exc_info()[1], OSError):  # a client that went away is fine

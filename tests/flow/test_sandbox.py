@@ -230,9 +230,9 @@ def test_path_lookup(order, image):
 
 def test_monitor_is_confined(order):
     r = go(order, program("true"))
-    m = re.fullmatch(r"#uid (\d+) gid (\d+) groups 0 bnd 0{16} nnp 1 fds ([\d ]+)", r.standing)
+    m = re.fullmatch(r"#uid (\d+) gid (\d+) groups 0 bnd 0{16} nnp 1 kill 0 fds ([\d ]+)", r.standing)
     assert m and int(m[1]) == int(m[2]) == ID_BASE - 1
-    assert len(m[3].split()) == 3 + 5  # 0 1 2, pidfd status in out err
+    assert len(m[3].split()) == 3 + 8  # 0 1 2, pidfd listen status in out err log0 log1
 
 
 # ---- what is visible

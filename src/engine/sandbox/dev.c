@@ -16,6 +16,8 @@
 #include "base/fd.h"
 #include "engine/sandbox/sandbox_priv.h"
 
+#define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+
 static const struct dev_node {
         const char *name;
         unsigned major, minor;
@@ -115,33 +117,58 @@ static int own_tmpfs(const char *id, const char *mode, const char *size, unsigne
         return mount_make("tmpfs", options, attrs, e);
 }
 
-static int make_nodes(const struct sandbox_spec *s, int dir, struct err *e)
+/* tmpfs for /sys/fs/cgroup; made read-only once it is filled. */
+static int cgroup_tmpfs(const struct cgroup_view *v, const char *id, struct err *e)
 {
-        mode_t mask = umask(0);
-        int r = base_content(dir, s->id_base, e);
+        AUTO(fd) int fd = own_tmpfs(id, "0755", "4k", QUIET, e);
+        int r = fd < 0 ? fd : cgroup_dirs(v, fd);
 
-        for (size_t i = 0; i < s->n_devices && r >= 0; i++)
-                r = further(dir, &s->devices[i], s->id_base, e);
-        (void) umask(mask);
-        return r;
+        if (fd >= 0 && r < 0)
+                return err_errno(e, r, "directories for /sys/fs/cgroup");
+        return fd_take(&fd);
 }
 
-int dev_make(const struct sandbox_spec *s, int mnt[MNT_COUNT], struct err *e)
+int mounts_make(const struct cgroup_view *v, uint32_t id_base, int mnt[MNT_COUNT], struct err *e)
 {
-        const unsigned quiet = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-        char id[16], size[32];
+        mode_t mask = umask(0);
+        char id[16];
         int r;
 
-        (void) snprintf(id, sizeof id, "%u", s->id_base);
-        (void) snprintf(size, sizeof size, "%llu", (unsigned long long) s->shm_bytes);
+        (void) snprintf(id, sizeof id, "%u", id_base);
         r = mnt[MNT_DEV] = own_tmpfs(id, "0755", "1m", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, e);
         if (r >= 0)
-                r = make_nodes(s, mnt[MNT_DEV], e);
+                r = base_content(mnt[MNT_DEV], id_base, e);
         if (r >= 0)
-                r = mnt[MNT_PTS] = own_devpts(s->id_base, e);
+                r = mnt[MNT_PTS] = own_devpts(id_base, e);
         if (r >= 0)
-                r = mnt[MNT_SHM] = own_tmpfs(id, "1777", size, quiet, e);
+                r = mnt[MNT_SHM] = own_tmpfs(id, "1777", "64m", QUIET, e);
         if (r >= 0)
-                r = mnt[MNT_EMPTY] = own_tmpfs(id, "0555", "4k", quiet | MOUNT_ATTR_RDONLY, e);
+                r = mnt[MNT_EMPTY] = own_tmpfs(id, "0555", "4k", QUIET | MOUNT_ATTR_RDONLY, e);
+        if (r >= 0)
+                r = mnt[MNT_CGROUP] = cgroup_tmpfs(v, id, e);
+        (void) umask(mask);
         return r < 0 ? r : 0;
+}
+
+static int resize(int mnt, uint64_t bytes, struct err *e)
+{
+        AUTO(fd) int fs = fspick(mnt, "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC);
+        char size[32];
+
+        (void) snprintf(size, sizeof size, "%llu", (unsigned long long) bytes);
+        if (fs < 0 || fsconfig(fs, FSCONFIG_SET_STRING, "size", size, 0) < 0 ||
+            fsconfig(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
+                return err_errno(e, -errno, "size of /dev/shm");
+        return 0;
+}
+
+int mounts_finish(const struct sandbox_spec *s, const int mnt[MNT_COUNT], struct err *e)
+{
+        mode_t mask = umask(0);
+        int r = 0;
+
+        for (size_t i = 0; i < s->n_devices && r >= 0; i++)
+                r = further(mnt[MNT_DEV], &s->devices[i], s->id_base, e);
+        (void) umask(mask);
+        return r < 0 ? r : resize(mnt[MNT_SHM], s->shm_bytes, e);
 }

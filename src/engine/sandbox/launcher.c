@@ -16,6 +16,7 @@
  * root until the program runs: killing the first process takes that. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/close_range.h>
 #include <linux/sched.h>
 #include <sched.h>
@@ -89,6 +90,38 @@ static uint64_t child_flags(const struct launch *l)
                (l->s->netns < 0 ? CLONE_NEWNET : 0);
 }
 
+/* The effective id, without losing capabilities to the change. */
+static int set_euid(uid_t uid, struct err *e)
+{
+        struct __user_cap_header_struct h = { .version = _LINUX_CAPABILITY_VERSION_3 };
+        struct __user_cap_data_struct d[2];
+
+        if (seteuid(uid) < 0 || syscall(SYS_capget, &h, d) < 0)
+                return err_errno(e, -errno, "set the effective id");
+        d[0].effective = d[0].permitted;
+        d[1].effective = d[1].permitted;
+        if (syscall(SYS_capset, &h, d) < 0)
+                return err_errno(e, -errno, "keep capabilities");
+        return 0;
+}
+
+/* The cluster's user namespace belongs to the monitor's id, which gives a process of that id the
+ * right to signal what runs in it (the monitor's own filter leaves it nothing else to do there). */
+static pid_t clone_child(const struct launch *l, int *pidfd, struct err *e)
+{
+        int r = l->join < 0 ? set_euid(l->s->monitor_uid, e) : 0;
+        pid_t pid;
+
+        if (r < 0)
+                return r;
+        pid = clone_into(child_flags(l), l->s->slice, pidfd);
+        if (pid < 0)
+                return err_errno(e, -errno, "make the cluster's namespaces");
+        if (pid > 0 && l->join < 0)
+                r = set_euid(0, e);
+        return r < 0 ? r : pid;
+}
+
 static int make_child(struct launch *l, pid_t *pid, int *pidfd, struct err *e)
 {
         AUTO(fd) int back = -EBADF;
@@ -96,9 +129,9 @@ static int make_child(struct launch *l, pid_t *pid, int *pidfd, struct err *e)
 
         if (r < 0)
                 return r;
-        *pid = clone_into(child_flags(l), l->s->slice, pidfd);
+        *pid = clone_child(l, pidfd, e);
         if (*pid < 0)
-                return err_errno(e, -errno, "make the cluster's namespaces");
+                return *pid;
         if (*pid == 0)
                 first_run(l);
         l->report = fd_close(l->report); /* its end is to be seen by the operation */

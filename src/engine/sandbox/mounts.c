@@ -103,18 +103,6 @@ static int dev_mounts(const struct launch *l, int root, struct err *e)
         return r < 0 ? err_wrap(e, r, "/dev") : 0;
 }
 
-/* The cluster's own view of its group.  Only on v2: the v1 hierarchies would cost a mount each, and
- * programs that read limits there have the same numbers from nproc and sysinfo's cgroup files. */
-static int cgroup_mount(const struct launch *l, int sys, struct err *e)
-{
-        AUTO(fd) int mnt = -EBADF;
-
-        if (!l->s->slice || l->s->slice->v2_dir < 0)
-                return 0;
-        mnt = mount_make("cgroup2", NULL, ATTR_PSEUDO | MOUNT_ATTR_RDONLY, e);
-        return mnt < 0 ? mnt : mount_attach(mnt, sys, "fs/cgroup", e);
-}
-
 /* A node that really is /dev/null: what masks are made of. */
 static int open_null(int dev, struct err *e)
 {

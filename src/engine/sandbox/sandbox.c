@@ -19,13 +19,46 @@
 #include "base/str.h"
 #include "engine/sandbox/sandbox_priv.h"
 
-/* The policy, compiled.  The one piece of state here: written once at engine start, inherited by
- * every fork from then on. */
-static struct filter *filter;
+/* The one piece of state here: written once at engine start, inherited by every fork from then on. */
+static struct {
+        struct filter *filter; /* the policy, compiled */
+        struct cgroup_view view;
+} prepared;
 
 int sandbox_prepare(struct err *e)
 {
-        return filter ? 0 : filter_build(policy_rows, policy_n_rows, &filter, e);
+        AUTO(free) char *groups = NULL;
+        int r;
+
+        if (prepared.filter)
+                return 0;
+        r = fd_read_file(AT_FDCWD, "/proc/self/cgroup", 65536, &groups, NULL);
+        if (r < 0)
+                return err_errno(e, r, "read /proc/self/cgroup");
+        cgroup_view_parse(groups, &prepared.view);
+        return filter_build(policy_rows, policy_n_rows, &prepared.filter, e);
+}
+
+static_assert(MNT_COUNT == SANDBOX_MOUNTS && MNT_COUNT <= NOTE_FDS, "one note carries all");
+
+int sandbox_mounts_make(uint32_t id_base, struct sandbox_mounts *ret, struct err *e)
+{
+        struct sandbox_mounts m = { { -EBADF, -EBADF, -EBADF, -EBADF, -EBADF } };
+        int r = sandbox_prepare(e);
+
+        if (r >= 0)
+                r = mounts_make(&prepared.view, id_base, m.fd, e);
+        if (r < 0)
+                sandbox_mounts_done(&m);
+        else
+                *ret = m;
+        return r;
+}
+
+void sandbox_mounts_done(struct sandbox_mounts *m)
+{
+        for (size_t i = 0; i < MNT_COUNT; i++)
+                m->fd[i] = fd_close(m->fd[i]);
 }
 
 static int make_pipes(struct launch *l, struct err *e)
@@ -70,7 +103,8 @@ static int check_spec(const struct sandbox_spec *s, struct err *e)
 /* What a start waits for, and what has come so far. */
 struct progress {
         int launcher, first; /* our ends */
-        int mnt[MNT_COUNT];
+        struct sandbox_mounts own;
+        const struct sandbox_mounts *mounts; /* the order's, or our own */
         int pty;
         bool ready; /* execve comes next */
 };
@@ -80,8 +114,7 @@ static void progress_done(struct progress *g)
         (void) fd_close(g->launcher);
         (void) fd_close(g->first);
         (void) fd_close(g->pty);
-        for (size_t i = 0; i < MNT_COUNT; i++)
-                (void) fd_close(g->mnt[i]);
+        sandbox_mounts_done(&g->own);
 }
 
 static inline void progress_done_cleanup(struct progress *g)
@@ -97,7 +130,6 @@ static int launcher_note(struct progress *g, const struct launch *l, struct sand
         struct note n = { .type = NOTE_NONE };
         int fd = -EBADF, r = note_recv_one(g->launcher, &n, &fd);
 
-        static_assert(MNT_COUNT <= NOTE_FDS, "one note carries all");
         if (r < 0)
                 return err_errno(e, r, "hear from the launcher");
         if (r == 0)
@@ -111,7 +143,7 @@ static int launcher_note(struct progress *g, const struct launch *l, struct sand
         p->init = n.pid;
         p->init_pidfd = fd;
         if (l->join < 0) /* if it has ended already, its own note says why */
-                (void) note_send(g->first, &go, g->mnt, MNT_COUNT);
+                (void) note_send(g->first, &go, g->mounts->fd, MNT_COUNT);
         return 0;
 }
 
@@ -206,19 +238,28 @@ static int fork_launcher(struct launch *l, struct progress *g, struct sandbox_pr
         return p->monitor < 0 ? err_errno(e, -errno, "fork the launcher") : 0;
 }
 
+static int get_mounts(const struct sandbox_spec *s, struct progress *g, struct err *e)
+{
+        int r = s->mounts ? 0 : sandbox_mounts_make(s->id_base, &g->own, e);
+
+        g->mounts = s->mounts ? s->mounts : &g->own;
+        return r < 0 ? r : mounts_finish(s, g->mounts->fd, e);
+}
+
 static int spawn(struct launch *l, struct sandbox_proc *ret, struct err *e)
 {
         struct sandbox_proc p = { .monitor_pidfd = -EBADF, .init_pidfd = -EBADF };
         AUTO(progress_done) struct progress g = { .launcher = -EBADF,
                                                   .first = -EBADF,
-                                                  .mnt = { -EBADF, -EBADF, -EBADF, -EBADF },
+                                                  .own = { { -EBADF, -EBADF, -EBADF, -EBADF,
+                                                             -EBADF } },
                                                   .pty = -EBADF };
         int r = fork_launcher(l, &g, &p, e);
 
         l->up = fd_close(l->up);
         l->report = fd_close(l->report);
         if (r >= 0 && l->join < 0)
-                r = dev_make(l->s, g.mnt, e); /* while the others are being born */
+                r = get_mounts(l->s, &g, e); /* while the others are being born */
         if (r >= 0)
                 r = await_exec(&g, l, &p, e);
         if (r < 0) {
@@ -236,14 +277,14 @@ static int launch(const struct sandbox_spec *s, int join, struct sandbox_proc *r
                             .program = -EBADF,
                             .up = -EBADF,
                             .report = -EBADF,
-                            .mnt = { -EBADF, -EBADF, -EBADF, -EBADF },
+                            .view = &prepared.view,
                             .io = { -EBADF, -EBADF, -EBADF },
                             .monitor_io = { -EBADF, -EBADF, -EBADF } };
         int r = check_spec(s, e);
 
         if (r >= 0)
                 r = sandbox_prepare(e);
-        l.filter = filter;
+        l.filter = prepared.filter;
         if (r >= 0)
                 r = l.program = open_monitor(s->libexec, e);
         if (r >= 0 && !s->tty)

@@ -16,11 +16,19 @@
 
 /* Detached mounts that the operation makes while launcher and first process are being born. */
 enum mnt {
-        MNT_DEV,   /* tmpfs with nodes, links and directories */
-        MNT_PTS,   /* devpts for /dev/pts */
-        MNT_SHM,   /* tmpfs for /dev/shm */
-        MNT_EMPTY, /* read-only tmpfs that hides directories */
+        MNT_DEV,    /* tmpfs with nodes, links and directories */
+        MNT_PTS,    /* devpts for /dev/pts */
+        MNT_SHM,    /* tmpfs for /dev/shm */
+        MNT_EMPTY,  /* read-only tmpfs that hides directories */
+        MNT_CGROUP, /* tmpfs with a directory for each v1 hierarchy */
         MNT_COUNT
+};
+
+/* v1 hierarchies that hold a cluster's limits, as /proc/self/cgroup names them: "cpu,cpuacct". */
+#define CGROUP_VIEW_MAX 8U
+struct cgroup_view {
+        char list[CGROUP_VIEW_MAX][64];
+        size_t n;
 };
 
 struct launch {
@@ -33,6 +41,7 @@ struct launch {
         int io[3];         /* the program's stdin, stdout, stderr; without a tty */
         int monitor_io[3]; /* their other ends; [0] alone is the pty's master with a tty */
         const struct filter *filter;
+        const struct cgroup_view *view;
 };
 
 /* ---- notes (note.c) */
@@ -50,7 +59,7 @@ struct note {
         pid_t pid;
         struct err err;
 };
-#define NOTE_FDS 4U /* with one note, at most */
+#define NOTE_FDS 5U /* with one note, at most */
 int note_send(int sock, const struct note *n, const int *fds, size_t n_fds);
 /* 1, 0 at the end, or a negative errno.  @fds has NOTE_FDS places, the unused ones -EBADF. */
 int note_recv(int sock, struct note *n, int *fds);
@@ -66,7 +75,9 @@ pid_t clone_into(uint64_t flags, const struct slice_enter *s, int *pidfd);
 void kill_wait(int pidfd);
 
 /* ---- dev.c: operation process, host root */
-int dev_make(const struct sandbox_spec *s, int mnt[MNT_COUNT], struct err *e);
+int mounts_make(const struct cgroup_view *v, uint32_t id_base, int mnt[MNT_COUNT], struct err *e);
+/* What depends on the cluster: its devices and the size of its shared memory. */
+int mounts_finish(const struct sandbox_spec *s, const int mnt[MNT_COUNT], struct err *e);
 
 /* ---- mounts.c: first process, root of its user namespace */
 /* Everything below / in place and nothing of the host in sight; returns an O_PATH descriptor on /. */
@@ -75,6 +86,11 @@ int mounts_setup(const struct launch *l, struct err *e);
 int mount_make(const char *type, const char *const (*options)[2], unsigned attrs, struct err *e);
 int mount_restrict(int mnt, uint64_t attrs, struct err *e);
 int mount_attach(int mnt, int dir, const char *path, struct err *e); /* @path "" is @dir itself */
+
+/* ---- cgroup.c */
+void cgroup_view_parse(const char *proc_self_cgroup, struct cgroup_view *ret);
+int cgroup_dirs(const struct cgroup_view *v, int dir); /* mount points in MNT_CGROUP */
+int cgroup_mount(const struct launch *l, int sys, struct err *e); /* first process */
 
 /* ---- masks.c: @proc and @sys are our own fresh mounts, @null a node of our own /dev, @empty a
  * detached read-only tmpfs */

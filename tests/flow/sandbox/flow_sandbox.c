@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -85,6 +86,10 @@ static void program(struct sandbox_spec *s, const json_t *p)
         s->new_privs = json_is_true(json_object_get(p, "new_privs"));
         s->nofile = (uint64_t) json_integer_value(json_object_get(p, "nofile"));
         s->status_fd = memfd_create("status", MFD_CLOEXEC);
+        s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (bind(s->listen_fd, &(struct sockaddr){ .sa_family = AF_UNIX }, sizeof(sa_family_t)) < 0 ||
+            listen(s->listen_fd, 8) < 0)
+                DIE("listen: %s", strerror(errno));
 }
 
 static void first_only(struct sandbox_spec *s, const json_t *p, int userns)
@@ -154,7 +159,8 @@ int main(void)
         s.id_base = (uint32_t) json_integer_value(json_object_get(o, "id_base"));
         s.monitor_uid = s.id_base - 1;
         s.libexec = text(o, "libexec");
-        s.listen_fd = s.log_fd[0] = s.log_fd[1] = -EBADF;
+        s.log_fd[0] = memfd_create("log.0", MFD_CLOEXEC);
+        s.log_fd[1] = memfd_create("log.1", MFD_CLOEXEC);
         s.slice = s.monitor_slice = &none;
         userns = idmap_userns(s.id_base, &e);
         if (userns < 0)

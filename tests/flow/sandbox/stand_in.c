@@ -1,6 +1,6 @@
 /* stand_in.c - takes vmm-monitor's place in the launcher's tests: same command line, but everything
  * that the program prints goes to the status file, followed by one line "@<code> <signal>".
- * It reports its own standing first: "#uid U caps C nnp N fds LIST". */
+ * It reports its own standing first: "#uid U ... kill R fds LIST". */
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -36,7 +37,7 @@ static int option(struct args *a, const char *name, const char *value)
         return strcmp(name, "--id") == 0 ? 0 : -1;
 }
 
-static void standing(int to)
+static void standing(int to, int pidfd)
 {
         FILE *f = fopen("/proc/self/status", "re");
         char line[256], caps[64] = "?", nnp[8] = "?";
@@ -48,8 +49,9 @@ static void standing(int to)
         }
         if (f)
                 (void) fclose(f);
-        (void) dprintf(to, "#uid %d gid %d groups %d bnd %s nnp %s fds", (int) getuid(),
-                       (int) getgid(), getgroups(0, NULL), caps, nnp);
+        (void) dprintf(to, "#uid %d gid %d groups %d bnd %s nnp %s kill %d fds", (int) getuid(),
+                       (int) getgid(), getgroups(0, NULL), caps, nnp,
+                       (int) syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0));
         dir = opendir("/proc/self/fd");
         for (struct dirent *d; dir && (d = readdir(dir));)
                 if (d->d_name[0] != '.' && atoi(d->d_name) != dirfd(dir))
@@ -98,7 +100,7 @@ int main(int argc, char **argv)
         }
         if (a.status < 0 || a.pid < 0 || a.pidfd < 0)
                 return 2;
-        standing(a.status);
+        standing(a.status, a.pidfd);
         if (a.in >= 0)
                 (void) close(a.in);
         copy(&a);

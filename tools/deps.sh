@@ -8,7 +8,7 @@ build="gcc make git pkg-config meson ninja-build ca-certificates
  libssl-dev libarchive-dev libisal-dev zlib1g-dev libzstd-dev libseccomp-dev libcap-ng-dev
  libmnl-dev libnftables-dev libinih-dev libcmocka-dev
  e2fsprogs util-linux iproute2 busybox-static python3 debootstrap"
-test_="$build python3-pytest clang clang-format libclang-rt-14-dev
+test_="$build python3-pytest python3-requests python3-websocket clang clang-format libclang-rt-14-dev
  skopeo umoci docker-registry nftables strace procps curl jq iputils-ping
  erofs-utils zsh fish bash-completion mandoc cppcheck universal-ctags tmux"
 bench="$test_ crun runc podman wrk"

@@ -110,13 +110,20 @@ int net_dns_refresh(struct net_host *h, struct err *e)
 
 static int dns_start(struct net_host *h, struct err *e)
 {
+        size_t n;
         int r;
 
         memset(&h->dns_seen, 0xff, sizeof h->dns_seen); /* no file looks like that: read it */
         if (str_empty(h->dns_option))
                 return net_dns_refresh(h, e);
         r = dns_parse_option(h->dns_option, &h->dns, e);
-        return r < 0 ? r : drop_own(h, &h->dns, e);
+        n = h->dns.n;
+        if (r >= 0)
+                r = drop_own(h, &h->dns, e);
+        if (r >= 0 && h->dns.n < n)
+                log_warn("network dns: %s names this host, which clusters cannot reach; left out",
+                         h->dns_option);
+        return r;
 }
 
 /* ---- is the pool ours to use? ---- */

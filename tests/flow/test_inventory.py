@@ -111,4 +111,6 @@ def test_is_seen(kind, tmp_path):
             inventory.assert_same(before, [tmp_path], wait_s=0.2)
     after = [line for line in inventory.compare(before, inventory.take([tmp_path]))
              if TAG[-6:] in line or str(tmp_path) in line]
+    if kind == "mounts":  # a namespace that another test made meanwhile has a copy
+        after = [line for line in after if os.readlink("/proc/self/ns/mnt") in line]
     assert after == []

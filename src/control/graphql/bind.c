@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "base/proc.h"
 #include "control/graphql/cache.h"
 #include "control/graphql/coerce.h"
 #include "control/graphql/schema.h"
@@ -366,9 +367,12 @@ int gql_schema_new(const char *sdl, size_t len, const struct gql_type *types, si
                 return err_set(e, -EINVAL, "schema: nobody answers for rights");
         s->ops = *ops;
         s->no_args = json_object();
-        s->cache = cache_new();
+        s->cache = cache_new(s->hash_key);
         if (!s->no_args || !s->cache)
                 return err_set(e, -ENOMEM, "schema: out of memory");
+        r = rand_bytes(s->hash_key, sizeof s->hash_key);
+        if (r < 0)
+                return err_errno(e, r, "schema: random key");
         r = sdl_read(s, introspect_sdl, strlen(introspect_sdl), true, e);
         if (r >= 0)
                 r = sdl_read(s, sdl ? sdl : gql_schema_text, sdl ? len : gql_schema_text_len, false,

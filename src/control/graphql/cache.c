@@ -7,7 +7,7 @@
  * at one bucket; the bound on entries bounds a chain in any case. */
 #include "control/graphql/cache.h"
 
-#include "base/proc.h"
+#include "control/graphql/hash.h"
 
 #define CACHE_ENTRIES     512U
 #define CACHE_BUCKETS     1024U
@@ -30,18 +30,16 @@ struct entry {
 struct cache {
         struct entry *bucket[CACHE_BUCKETS];
         struct entry *newest, *oldest;
-        uint64_t key[2];
+        const uint64_t *key; /* of the schema */
         struct gql_stats stats;
 };
 
-struct cache *cache_new(void)
+struct cache *cache_new(const uint64_t *hash_key)
 {
         struct cache *c = calloc(1, sizeof *c);
 
-        if (c && rand_bytes(c->key, sizeof c->key) < 0) {
-                free(c);
-                return NULL;
-        }
+        if (c)
+                c->key = hash_key;
         return c;
 }
 
@@ -81,30 +79,6 @@ struct cache *cache_free(struct cache *c)
         return NULL;
 }
 
-__extension__ typedef unsigned __int128 wide;
-
-static uint64_t mix(uint64_t a, uint64_t b)
-{
-        wide m = (wide) a * b;
-
-        return (uint64_t) m ^ (uint64_t) (m >> 64);
-}
-
-static uint64_t hash_text(const struct cache *c, const char *s, size_t len)
-{
-        uint64_t h = c->key[0] ^ len, w;
-
-        for (; len >= 8; s += 8, len -= 8) {
-                memcpy(&w, s, 8);
-                h = mix(h ^ w, c->key[1] | 1);
-        }
-        w = 0;
-        if (len > 0)
-                memcpy(&w, s, len);
-        h = mix(h ^ w, c->key[1] | 1);
-        return mix(h ^ c->key[0], 0x9e3779b97f4a7c15ULL);
-}
-
 struct cquery *cache_get(struct cache *c, enum cache_key kind, const char *text, size_t len,
                          const char *op_name, uint64_t *ret_hash)
 {
@@ -113,7 +87,7 @@ struct cquery *cache_get(struct cache *c, enum cache_key kind, const char *text,
         *ret_hash = 0;
         if (len > CACHE_TEXT_BYTES)
                 return NULL;
-        *ret_hash = hash_text(c, text, len) + kind;
+        *ret_hash = hash_bytes(c->key, text, len) + kind;
         for (e = c->bucket[*ret_hash % CACHE_BUCKETS]; e; e = e->chain)
                 if (e->hash == *ret_hash && e->kind == kind && e->len == len &&
                     memcmp(e->text, text, len) == 0 &&

@@ -5,7 +5,8 @@
 
 struct cache;
 
-struct cache *cache_new(void); /* NULL: out of memory */
+/* @hash_key is borrowed: two random words.  NULL: out of memory. */
+struct cache *cache_new(const uint64_t *hash_key);
 struct cache *cache_free(struct cache *c);
 
 /* What a text is a key of: the query alone, or the whole HTTP body around it. */

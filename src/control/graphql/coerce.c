@@ -15,57 +15,11 @@
 #include "control/graphql/coerce.h"
 
 #include <errno.h>
-#include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 
-#include "base/clock.h"
 #include "base/jsonx.h"
 #include "base/log.h"
-#include "control/graphql/out.h"
-
-/* One scalar, whether it was written in the query or came in a variable. */
-struct leaf {
-        enum { LEAF_INT, LEAF_FLOAT, LEAF_STRING, LEAF_WORD, LEAF_BOOL, LEAF_OTHER } kind;
-        const char *s; /* LEAF_STRING, LEAF_WORD, numbers of the query: the text */
-        size_t len;
-        json_int_t i;
-        double d;
-        bool b;
-        bool huge; /* an integer beyond 64 bits */
-        uint32_t off;
-};
-
-static const char *const scalar_want[SC_COUNT] = {
-        [SC_NONE] = "a value",
-        [SC_INT] = "an Int",
-        [SC_FLOAT] = "a Float",
-        [SC_STRING] = "a String",
-        [SC_BOOLEAN] = "a Boolean (true or false)",
-        [SC_ID] = "an ID",
-        [SC_DATETIME] = "a DateTime such as \"2026-11-22T15:04:05Z\"",
-        [SC_ANY] = "a value",
-};
-
-static int refuse(struct coerce *c, uint32_t off, const char *fmt, ...)
-        __attribute__((format(printf, 3, 4)));
-
-static int refuse(struct coerce *c, uint32_t off, const char *fmt, ...)
-{
-        char why[288];
-        va_list ap;
-
-        va_start(ap, fmt);
-        (void) vsnprintf(why, sizeof why, fmt, ap);
-        va_end(ap);
-        return fault_set(c->fault, -EINVAL, c->code, off, "%s%s: %s", c->path,
-                         strchr(c->path, '(') ? ")" : "", why);
-}
-
-static int no_memory(struct coerce *c)
-{
-        return fault_set(c->fault, -ENOMEM, "INTERNAL_SERVER_ERROR", UINT32_MAX, "out of memory");
-}
+#include "control/graphql/leaf.h"
 
 /* Enter a member; returns the length to hand to path_leave(). */
 static size_t path_enter(struct coerce *c, const char *name)
@@ -84,201 +38,6 @@ static void path_leave(struct coerce *c, size_t keep)
 {
         c->path_len = keep;
         c->path[keep] = '\0';
-}
-
-/* What was given, for a message.  Strings are shown only where a secret makes no sense. */
-static const char *shown(const struct leaf *l, char *buf, size_t len)
-{
-        if (l->kind == LEAF_BOOL)
-                return l->b ? "true" : "false";
-        if (l->kind == LEAF_OTHER)
-                return l->s;
-        if (l->s)
-                (void) snprintf(buf, len, l->kind == LEAF_STRING ? "\"%.*s\"" : "%.*s",
-                                (int) (l->len > 40 ? 40 : l->len), l->s);
-        else if (l->kind == LEAF_INT)
-                (void) snprintf(buf, len, "%lld", (long long) l->i);
-        else
-                (void) snprintf(buf, len, "%g", l->d);
-        return buf;
-}
-
-static int mismatch(struct coerce *c, const struct stype *t, const struct leaf *l)
-{
-        char buf[64];
-
-        if (l->huge)
-                return refuse(c, l->off, "%s is too large a number", shown(l, buf, sizeof buf));
-        return refuse(c, l->off, "expected %s, got %s",
-                      t->kind == TK_SCALAR ? scalar_want[t->scalar] : t->n.name,
-                      shown(l, buf, sizeof buf));
-}
-
-/* Text that is a whole decimal number; anything strtod() would like beyond that is refused. */
-static bool text_number(const char *s, size_t len, double *ret_d, json_int_t *ret_i, bool *ret_int)
-{
-        char buf[64], *end;
-        size_t n = 0;
-
-        if (len == 0 || len >= sizeof buf)
-                return false;
-        memcpy(buf, s, len);
-        buf[len] = '\0';
-        n = strspn(buf, "+-0123456789.eE");
-        if (n != len || !strpbrk(buf, "0123456789"))
-                return false;
-        errno = 0;
-        *ret_i = strtoll(buf, &end, 10);
-        *ret_int = !*end && errno == 0;
-        if (*ret_int) {
-                *ret_d = (double) *ret_i;
-                return true;
-        }
-        errno = 0;
-        *ret_d = strtod(buf, &end);
-        return !*end && isfinite(*ret_d);
-}
-
-static bool whole(double d, json_int_t *ret)
-{
-        if (!(fabs(d) <= 9007199254740992.0) || d != floor(d))
-                return false;
-        *ret = (json_int_t) d;
-        return true;
-}
-
-static int to_number(struct coerce *c, const struct stype *t, const struct leaf *l, json_t **ret)
-{
-        double d = l->kind == LEAF_INT ? (double) l->i : l->d;
-        bool is_int = l->kind == LEAF_INT && !l->huge;
-        json_int_t i = l->i;
-
-        if (l->kind == LEAF_STRING && !text_number(l->s, l->len, &d, &i, &is_int))
-                return mismatch(c, t, l);
-        if (l->kind != LEAF_STRING && l->kind != LEAF_INT && l->kind != LEAF_FLOAT)
-                return mismatch(c, t, l);
-        if (t->scalar == SC_FLOAT) {
-                if (l->huge && !text_number(l->s, l->len, &d, &i, &is_int))
-                        return mismatch(c, t, l);
-                *ret = json_real(d);
-        } else {
-                if (l->huge || (!is_int && !whole(d, &i)))
-                        return mismatch(c, t, l);
-                *ret = json_integer(i);
-        }
-        return *ret ? 0 : no_memory(c);
-}
-
-static int to_string(struct coerce *c, const struct stype *t, const struct leaf *l, json_t **ret)
-{
-        AUTO(strbuf_done) struct strbuf number = { 0 };
-        const char *s = l->s;
-        size_t len = l->len;
-
-        if (l->kind == LEAF_BOOL || l->kind == LEAF_OTHER)
-                return mismatch(c, t, l);
-        if (!s) {
-                if (l->kind == LEAF_INT)
-                        out_int(&number, l->i);
-                else
-                        out_num(&number, l->d);
-                s = number.s;
-                len = number.len;
-        }
-        *ret = s ? json_stringn(s, len) : NULL;
-        if (!*ret)
-                return refuse(c, l->off, "a string that is not valid UTF-8");
-        return 0;
-}
-
-static int to_boolean(struct coerce *c, const struct stype *t, const struct leaf *l, json_t **ret)
-{
-        bool text = l->kind == LEAF_STRING || l->kind == LEAF_WORD;
-        bool b = l->b;
-
-        if (text && l->len == 4 && memcmp(l->s, "true", 4) == 0)
-                b = true;
-        else if (text && l->len == 5 && memcmp(l->s, "false", 5) == 0)
-                b = false;
-        else if (l->kind == LEAF_INT && !l->huge && (l->i == 0 || l->i == 1))
-                b = l->i == 1;
-        else if (l->kind != LEAF_BOOL)
-                return mismatch(c, t, l);
-        *ret = json_boolean(b);
-        return 0;
-}
-
-static int to_datetime(struct coerce *c, const struct stype *t, const struct leaf *l, json_t **ret)
-{
-        char buf[64];
-        uint64_t us;
-
-        if (l->kind != LEAF_STRING || l->len >= sizeof buf)
-                return mismatch(c, t, l);
-        memcpy(buf, l->s, l->len);
-        buf[l->len] = '\0';
-        if (clock_parse(buf, &us) < 0)
-                return mismatch(c, t, l);
-        *ret = json_stringn(l->s, l->len);
-        return *ret ? 0 : no_memory(c);
-}
-
-static int to_enum(struct coerce *c, const struct stype *t, const struct leaf *l, json_t **ret)
-{
-        const struct named *near;
-
-        if (l->kind != LEAF_STRING && l->kind != LEAF_WORD)
-                return mismatch(c, t, l);
-        if (!names_find(&t->members, l->s, l->len)) {
-                near = names_nearest(&t->members, l->s, l->len);
-                if (!near)
-                        near = t->members.first;
-                return refuse(c, l->off, "%s has no value \"%.*s\"; did you mean %s?", t->n.name,
-                              (int) (l->len > 40 ? 40 : l->len), l->s, near ? near->name : "null");
-        }
-        *ret = json_stringn(l->s, l->len);
-        return *ret ? 0 : no_memory(c);
-}
-
-static int to_any(struct coerce *c, const struct stype *t, const struct leaf *l, json_t **ret)
-{
-        if (l->kind == LEAF_BOOL)
-                *ret = json_boolean(l->b);
-        else if (l->kind == LEAF_INT && !l->huge)
-                *ret = json_integer(l->i);
-        else if (l->kind == LEAF_INT || l->kind == LEAF_FLOAT)
-                *ret = json_real(l->d);
-        else
-                return to_string(c, t, l, ret);
-        return *ret ? 0 : no_memory(c);
-}
-
-static int to_leaf(struct coerce *c, const struct stype *t, const struct leaf *l, json_t **ret)
-{
-        bool texts = t->kind == TK_SCALAR && (t->scalar == SC_STRING || t->scalar == SC_ANY);
-
-        if (l->kind == LEAF_STRING && l->len == 0 && !texts)
-                return 0; /* "" means: not set */
-        if (t->kind == TK_ENUM)
-                return to_enum(c, t, l, ret);
-        switch (t->kind == TK_SCALAR ? t->scalar : SC_NONE) {
-        case SC_INT:
-        case SC_FLOAT:
-                return to_number(c, t, l, ret);
-        case SC_STRING:
-        case SC_ID:
-                return to_string(c, t, l, ret);
-        case SC_BOOLEAN:
-                return to_boolean(c, t, l, ret);
-        case SC_DATETIME:
-                return to_datetime(c, t, l, ret);
-        case SC_ANY:
-                return to_any(c, t, l, ret);
-        case SC_NONE:
-        case SC_COUNT:
-        default:
-                return mismatch(c, t, l);
-        }
 }
 
 /* ---- objects ------------------------------------------------------------------------------ */
@@ -304,9 +63,9 @@ static int unknown_field(struct coerce *c, const struct names *known, const char
         int show = (int) (len > 60 ? 60 : len);
 
         if (near)
-                return refuse(c, off, "\"%.*s\" is not known by %s; did you mean \"%s\"?", show,
+                return coerce_refuse(c, off, "\"%.*s\" is not known by %s; did you mean \"%s\"?", show,
                               name, owner, near->name);
-        return refuse(c, off, "\"%.*s\" is not known by %s", show, name, owner);
+        return coerce_refuse(c, off, "\"%.*s\" is not known by %s", show, name, owner);
 }
 
 /* Newer clients send fields that we do not know yet.  The name is a stranger's: shown only when
@@ -330,9 +89,9 @@ static int store(struct coerce *c, const char *key, json_t *v, uint32_t off, jso
                 return 0; /* null and absent are the same */
         if (json_object_get(obj, key)) {
                 json_decref(v);
-                return refuse(c, off, "\"%s\" is given twice", key);
+                return coerce_refuse(c, off, "\"%s\" is given twice", key);
         }
-        return json_object_set_new_nocheck(obj, key, v) < 0 ? no_memory(c) : 0;
+        return json_object_set_new_nocheck(obj, key, v) < 0 ? coerce_no_memory(c) : 0;
 }
 
 /* Whether @in was given as a variable, whose value is not known yet. */
@@ -362,13 +121,13 @@ static int fill_in(struct coerce *c, const struct stype *t, const struct names *
                         continue;
                 if (in->preset) {
                         if (json_object_set_nocheck(obj, in->canon, in->preset) < 0)
-                                return no_memory(c);
+                                return coerce_no_memory(c);
                         continue;
                 }
                 if (!in->type.nonnull || known_later(c, t, in, given))
                         continue;
                 (void) path_enter(c, n->name);
-                return refuse(c, off, "%s is required", in->type.text);
+                return coerce_refuse(c, off, "%s is required", in->type.text);
         }
         return 0;
 }
@@ -382,7 +141,7 @@ static int object_from_json(struct coerce *c, const struct stype *t, const json_
         const char *key;
 
         if (!obj)
-                return no_memory(c);
+                return coerce_no_memory(c);
         json_object_foreach((json_t *) j, key, value) {
                 const struct sinput *in = input_field(t, key, strlen(key));
                 json_t *v = NULL;
@@ -407,37 +166,11 @@ static int object_from_json(struct coerce *c, const struct stype *t, const json_
         return 0;
 }
 
-static struct leaf json_leaf(const json_t *j, uint32_t off)
-{
-        struct leaf l = { .kind = LEAF_OTHER, .s = "an object", .off = off };
-
-        if (json_is_string(j)) {
-                l.kind = LEAF_STRING;
-                l.s = json_string_value(j);
-                l.len = json_string_length(j);
-        } else if (json_is_integer(j)) {
-                l.kind = LEAF_INT;
-                l.i = json_integer_value(j);
-                l.d = (double) l.i;
-                l.s = NULL;
-        } else if (json_is_real(j)) {
-                l.kind = LEAF_FLOAT;
-                l.d = json_real_value(j);
-                l.s = NULL;
-        } else if (json_is_boolean(j)) {
-                l.kind = LEAF_BOOL;
-                l.b = json_is_true(j);
-        } else if (json_is_array(j)) {
-                l.s = "a list";
-        }
-        return l;
-}
-
 static int list_add(struct coerce *c, json_t *list, json_t *v)
 {
         if (!v)
                 return 0; /* null in a list says nothing */
-        return json_array_append_new(list, v) < 0 ? no_memory(c) : 0;
+        return json_array_append_new(list, v) < 0 ? coerce_no_memory(c) : 0;
 }
 
 static struct tref item_of(const struct tref *type)
@@ -456,7 +189,7 @@ static int list_from_json(struct coerce *c, const struct tref *type, const json_
         size_t n = json_is_array(j) ? json_array_size(j) : 1;
 
         if (!list)
-                return no_memory(c);
+                return coerce_no_memory(c);
         for (size_t i = 0; i < n; i++) {
                 const json_t *one = json_is_array(j) ? json_array_get(j, i) : j;
                 json_t *v = NULL;
@@ -490,8 +223,8 @@ static int from_json(struct coerce *c, const struct tref *type, const json_t *j,
                 *ret = json_incref((json_t *) j);
                 return 0;
         }
-        l = json_leaf(j, c->off);
-        return to_leaf(c, t, &l, ret);
+        l = leaf_of_json(j, c->off);
+        return leaf_convert(c, t, &l, ret);
 }
 
 /* ---- literals ------------------------------------------------------------------------------- */
@@ -580,7 +313,7 @@ static int object_from_literal(struct coerce *c, const struct stype *t, const st
         int r;
 
         if (!obj)
-                return no_memory(c);
+                return coerce_no_memory(c);
         r = members_from_literal(c, t, &t->members, v->fields, obj);
         if (r >= 0)
                 r = fill_in(c, t, &t->members, v->text.off, obj, v->fields);
@@ -604,7 +337,7 @@ static int leaf_literal(struct coerce *c, const struct stype *t, const struct as
         case AV_INT:
         case AV_FLOAT:
                 l.kind = v->kind == AV_INT ? LEAF_INT : LEAF_FLOAT;
-                if (!text_number(l.s, l.len, &l.d, &l.i, &is_int) || (v->kind == AV_INT && !is_int))
+                if (!leaf_number(l.s, l.len, &l.d, &l.i, &is_int) || (v->kind == AV_INT && !is_int))
                         l.huge = true;
                 break;
         case AV_BOOL:
@@ -615,7 +348,7 @@ static int leaf_literal(struct coerce *c, const struct stype *t, const struct as
         case AV_BLOCK:
                 lex_unquote(c->src, v->text, v->kind == AV_BLOCK, &text);
                 if (text.failed)
-                        return no_memory(c);
+                        return coerce_no_memory(c);
                 l.kind = LEAF_STRING;
                 l.s = text.s ? text.s : "";
                 l.len = text.len;
@@ -633,7 +366,7 @@ static int leaf_literal(struct coerce *c, const struct stype *t, const struct as
         default:
                 break;
         }
-        return to_leaf(c, t, &l, ret);
+        return leaf_convert(c, t, &l, ret);
 }
 
 static int list_from_literal(struct coerce *c, const struct tref *type, const struct ast_value *v,
@@ -644,7 +377,7 @@ static int list_from_literal(struct coerce *c, const struct tref *type, const st
         const struct ast_value *one = v->kind == AV_LIST ? v->items : v;
 
         if (!list)
-                return no_memory(c);
+                return coerce_no_memory(c);
         if (v->kind == AV_STRING && v->text.len == 2)
                 return 0; /* "" for a list: not set */
         while (one) {
@@ -679,7 +412,7 @@ static int any_from_literal(struct coerce *c, const struct tref *type, const str
         for (const struct ast_arg *f = v->fields; obj && f; f = f->next) {
                 AUTO(free) char *key = str_fmt("%.*s", (int) f->name.len, c->src + f->name.off);
                 json_t *got = NULL;
-                int r = key ? from_literal(c, type, f->value, &got) : no_memory(c);
+                int r = key ? from_literal(c, type, f->value, &got) : coerce_no_memory(c);
 
                 if (r >= 0)
                         r = store(c, key, got, f->name.off, obj);
@@ -687,7 +420,7 @@ static int any_from_literal(struct coerce *c, const struct tref *type, const str
                         return r;
         }
         *ret = TAKE(obj);
-        return *ret ? 0 : no_memory(c);
+        return *ret ? 0 : coerce_no_memory(c);
 }
 
 static int from_literal(struct coerce *c, const struct tref *type, const struct ast_value *v,
@@ -727,7 +460,7 @@ int coerce_args(struct coerce *c, const char *owner, const struct names *declare
         int r;
 
         if (!obj)
-                return no_memory(c);
+                return coerce_no_memory(c);
         c->path_len = n > 0 ? strlen(c->path) : 0;
         r = members_from_literal(c, NULL, declared_args, given, obj);
         if (r >= 0)
@@ -747,7 +480,7 @@ int coerce_condition(struct coerce *c, struct slice variable, bool *ret)
         if (!given && !var)
                 return undeclared(c, variable);
         if (given)
-                l = json_leaf(given, variable.off);
+                l = leaf_of_json(given, variable.off);
         else if (var->preset && var->preset->kind == AV_BOOL)
                 l.b = var->preset->text.len == 4;
         else

@@ -3,17 +3,15 @@
  * A short text can ask for endless work (fragments that spread each other, the same field under a
  * thousand aliases), so work is counted here: fields of the result, visits of the tree, depth
  * through fragments.  Fragments that are never spread are not looked at. */
-#include "control/graphql/compile.h"
+#include "control/graphql/compile_priv.h"
 
 #include <errno.h>
 #include <stdio.h>
 
 #include "base/jsonx.h"
 #include "control/graphql/coerce.h"
-#include "control/graphql/out.h"
+#include "control/graphql/hash.h"
 #include "model/limits.h"
-
-#define INVALID "GRAPHQL_VALIDATION_FAILED"
 
 struct occurrence { /* one place that selects a field: its sub-selection counts */
         const struct ast_sel *sub;
@@ -37,106 +35,6 @@ struct collector { /* one selection while it is being made */
         uint32_t n, n_buckets;
         uint32_t id;
 };
-
-struct compiler {
-        struct gql_schema *s;
-        struct cquery *q;
-        struct gql_fault *f;
-        const char *src;
-        struct ast_frag **frag; /* open-addressed by name */
-        uint32_t n_frag;        /* slots, a power of two */
-        uint32_t depth, visits, selections;
-};
-
-static int no_memory(struct compiler *k)
-{
-        return fault_set(k->f, -ENOMEM, "INTERNAL_SERVER_ERROR", UINT32_MAX, "out of memory");
-}
-
-static int show_len(struct slice s)
-{
-        return (int) (s.len > 60 ? 60 : s.len);
-}
-
-static uint32_t hash_name(const char *s, uint32_t len)
-{
-        uint32_t h = 2166136261U;
-
-        for (uint32_t i = 0; i < len; i++)
-                h = (h ^ (unsigned char) s[i]) * 16777619U;
-        return h ^ h >> 15;
-}
-
-/* ---- fragments -------------------------------------------------------------------------------- */
-
-static struct ast_frag **frag_slot(struct compiler *k, struct slice name)
-{
-        uint32_t i = hash_name(k->src + name.off, name.len) & (k->n_frag - 1);
-
-        while (k->frag[i] && !slice_same(k->src, k->frag[i]->name, name))
-                i = (i + 1) & (k->n_frag - 1);
-        return &k->frag[i];
-}
-
-static int frag_index(struct compiler *k)
-{
-        uint32_t n = 0;
-
-        for (const struct ast_frag *f = k->q->doc.frags; f; f = f->next)
-                n++;
-        for (k->n_frag = 4; k->n_frag < n * 2;)
-                k->n_frag *= 2;
-        k->frag = arena_array(&k->q->arena, k->n_frag, sizeof(struct ast_frag *));
-        if (!k->frag)
-                return no_memory(k);
-        for (struct ast_frag *f = k->q->doc.frags; f; f = f->next) {
-                struct ast_frag **slot = frag_slot(k, f->name);
-
-                if (*slot)
-                        return fault_set(k->f, -EINVAL, INVALID, f->name.off,
-                                         "two fragments are called \"%.*s\"", show_len(f->name),
-                                         k->src + f->name.off);
-                *slot = f;
-        }
-        return 0;
-}
-
-static int frag_find(struct compiler *k, struct slice name, struct ast_frag **ret)
-{
-        *ret = *frag_slot(k, name);
-        if (!*ret)
-                return fault_set(k->f, -EINVAL, INVALID, name.off, "unknown fragment \"%.*s\"",
-                                 show_len(name), k->src + name.off);
-        return 0;
-}
-
-/* Walk what @sel spreads; a fragment met again while it is being walked spreads itself. */
-static int check_cycles(struct compiler *k, const struct ast_sel *sel, uint32_t spreads)
-{
-        struct ast_frag *f;
-        int r = 0;
-
-        if (spreads > LIMIT_QUERY_DEPTH)
-                return fault_set(k->f, -E2BIG, INVALID, sel->key.off,
-                                 "query: fragments nest deeper than %u levels", LIMIT_QUERY_DEPTH);
-        for (; r >= 0 && sel; sel = sel->next) {
-                if (sel->kind != AS_SPREAD) {
-                        r = sel->sub ? check_cycles(k, sel->sub, spreads) : 0;
-                        continue;
-                }
-                r = frag_find(k, sel->name, &f);
-                if (r < 0 || f->mark == 2)
-                        continue;
-                if (f->mark == 1)
-                        return fault_set(k->f, -EINVAL, INVALID, sel->name.off,
-                                         "fragment \"%.*s\" spreads itself", show_len(sel->name),
-                                         k->src + sel->name.off);
-                f->mark = 1;
-                r = check_cycles(k, f->sel, spreads + 1);
-                f->mark = 2;
-        }
-        return r;
-}
 
 /* ---- directives --------------------------------------------------------------------------------- */
 
@@ -166,7 +64,7 @@ static int conditions(struct compiler *k, const struct ast_directive *dirs,
                         continue;
                 c = arena_alloc(&k->q->arena, sizeof *c);
                 if (!c)
-                        return no_memory(k);
+                        return compile_no_memory(k);
                 c->up = *cond;
                 c->kind = v->kind == AV_BOOL ? COND_NEVER : COND_VAR;
                 c->variable = v->text;
@@ -183,9 +81,9 @@ static int rehash(struct compiler *k, struct collector *c)
         c->n_buckets = c->n_buckets ? c->n_buckets * 4 : 32;
         c->bucket = arena_array(&k->q->arena, c->n_buckets, sizeof(struct draft *));
         if (!c->bucket)
-                return no_memory(k);
+                return compile_no_memory(k);
         for (struct draft *d = c->first; d; d = d->next) {
-                struct draft **b = &c->bucket[hash_name(d->q.key + 2, d->q.key_len - 4) &
+                struct draft **b = &c->bucket[hash_bytes(k->s->hash_key, d->q.key + 2, d->q.key_len - 4) &
                                               (c->n_buckets - 1)];
 
                 d->bucket = *b;
@@ -196,7 +94,7 @@ static int rehash(struct compiler *k, struct collector *c)
 
 static struct draft *draft_find(struct compiler *k, const struct collector *c, struct slice key)
 {
-        uint32_t h = hash_name(k->src + key.off, key.len) & (c->n_buckets - 1);
+        uint32_t h = (uint32_t) hash_bytes(k->s->hash_key, k->src + key.off, key.len) & (c->n_buckets - 1);
         struct draft *d = c->bucket[h];
 
         while (d && !(d->q.key_len - 4 == key.len &&
@@ -213,7 +111,7 @@ static int draft_new(struct compiler *k, struct collector *c, const struct ast_s
         struct draft **b;
 
         if (!d || !key)
-                return no_memory(k);
+                return compile_no_memory(k);
         if (k->q->n_fields >= LIMIT_QUERY_FIELDS)
                 return fault_set(k->f, -E2BIG, INVALID, sel->key.off,
                                  "query: selects more than %u fields", LIMIT_QUERY_FIELDS);
@@ -235,7 +133,7 @@ static int draft_new(struct compiler *k, struct collector *c, const struct ast_s
                 *ret = d;
                 return rehash(k, c);
         }
-        b = &c->bucket[hash_name(key + 2, sel->key.len) & (c->n_buckets - 1)];
+        b = &c->bucket[hash_bytes(k->s->hash_key, key + 2, sel->key.len) & (c->n_buckets - 1)];
         d->bucket = *b;
         *b = d;
         *ret = d;
@@ -329,7 +227,7 @@ static int place_add(struct compiler *k, struct draft *d, const struct ast_sel *
                 struct occurrence *o = arena_alloc(&k->q->arena, sizeof *o);
 
                 if (!o)
-                        return no_memory(k);
+                        return compile_no_memory(k);
                 *o = (struct occurrence){ sel->sub, cond, NULL };
                 *d->tail = o;
                 d->tail = &o->next;
@@ -339,7 +237,7 @@ static int place_add(struct compiler *k, struct draft *d, const struct ast_sel *
                 struct cond_list *l = arena_alloc(&k->q->arena, sizeof *l);
 
                 if (!l)
-                        return no_memory(k);
+                        return compile_no_memory(k);
                 *l = (struct cond_list){ cond, d->q.conds };
                 d->q.conds = l;
         }
@@ -471,7 +369,7 @@ static int keep_json(struct compiler *k, json_t *j)
                 grown = realloc(q->owned, (q->n_owned ? q->n_owned * 2 : 1) * sizeof *grown);
         if (!grown) {
                 json_decref(j);
-                return no_memory(k);
+                return compile_no_memory(k);
         }
         q->owned = grown;
         q->owned[q->n_owned++] = j;
@@ -534,7 +432,7 @@ static int collect(struct compiler *k, const struct stype *t, const char *noun,
         int r = 0;
 
         if (!s)
-                return no_memory(k);
+                return compile_no_memory(k);
         c.tail = &c.first;
         if (++k->depth > LIMIT_QUERY_DEPTH)
                 return fault_set(k->f, -E2BIG, INVALID, occ->sub->key.off,
@@ -546,7 +444,7 @@ static int collect(struct compiler *k, const struct stype *t, const char *noun,
         s->type = t;
         s->v = arena_array(&k->q->arena, c.n + 1, sizeof *s->v);
         if (!s->v)
-                return no_memory(k);
+                return compile_no_memory(k);
         r = finish_fields(k, &c, s);
         k->depth--;
         *ret = s;
@@ -626,7 +524,7 @@ static int compile(struct compiler *k, const char *op_name)
         if (r >= 0)
                 r = frag_index(k);
         if (r >= 0)
-                r = check_cycles(k, q->op->sel, 0);
+                r = frag_check_cycles(k, q->op->sel);
         if (r < 0)
                 return r;
         q->mutation = q->op->kind == AO_MUTATION;
@@ -637,7 +535,7 @@ static int compile(struct compiler *k, const char *op_name)
         q->slots = arena_array(&q->arena, q->n_slots + 1, sizeof *q->slots);
         q->conditional = arena_array(&q->arena, q->n_fields + 1, sizeof *q->conditional);
         if (!q->slots || !q->conditional)
-                return no_memory(k);
+                return compile_no_memory(k);
         note_fields(q, q->root);
         return 0;
 }
@@ -651,11 +549,11 @@ int cquery_make(struct gql_schema *s, const char *text, size_t len, const char *
         int r;
 
         if (!q)
-                return no_memory(&k);
+                return compile_no_memory(&k);
         q->refs = 1;
         copy = arena_strn(&q->arena, text, len);
         if (!copy)
-                return no_memory(&k);
+                return compile_no_memory(&k);
         r = parse_document(copy, len, &q->arena, &q->doc, f);
         k.src = copy;
         if (r >= 0)

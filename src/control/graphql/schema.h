@@ -96,6 +96,7 @@ struct gql_schema {
         struct gql_ops ops;
         json_t *no_args; /* {} */
         struct cache *cache;
+        uint64_t hash_key[2]; /* random */
         uint64_t requests;
 };
 

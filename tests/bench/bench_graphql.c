@@ -36,8 +36,8 @@ static void from_query(struct bench *b)
 {
         AUTO(gql_request_free) struct gql_request *r = NULL;
 
-        if (gql_request_new(b->w->schema, world_my_pods, strlen(world_my_pods), NULL, NULL, b->w, &r) ==
-            0)
+        if (gql_request_new(b->w->schema, world_my_pods, strlen(world_my_pods), NULL, NULL, b->w,
+                            &r) == 0)
                 gql_run(r, answered, b);
 }
 

@@ -178,7 +178,8 @@ static int convert_presets(struct gql_schema *s, struct names *list, const char 
                 struct gql_fault f = { 0 };
                 struct coerce c = { .schema = s, .src = in->src, .code = "", .fault = &f };
 
-                if (in->preset_ast && coerce_literal(&c, &in->type, in->preset_ast, &in->preset) < 0)
+                if (in->preset_ast &&
+                    coerce_literal(&c, &in->type, in->preset_ast, &in->preset) < 0)
                         return err_set(e, f.err.code, "schema: %s.%s: default %s%s", owner, n->name,
                                        in->preset_text, f.err.msg);
         }
@@ -232,8 +233,8 @@ int schema_link(struct gql_schema *s, struct err *e)
 static bool get_fits(enum gql_get get, const struct tref *t)
 {
         const struct stype *b = t->base;
-        bool number = b->kind == TK_SCALAR && (b->scalar == SC_INT || b->scalar == SC_FLOAT ||
-                                               b->scalar == SC_ANY);
+        bool number = b->kind == TK_SCALAR &&
+                      (b->scalar == SC_INT || b->scalar == SC_FLOAT || b->scalar == SC_ANY);
         bool text = b->kind == TK_ENUM || (b->kind == TK_SCALAR && b->scalar != SC_INT &&
                                            b->scalar != SC_FLOAT && b->scalar != SC_BOOLEAN);
 

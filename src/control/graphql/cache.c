@@ -9,14 +9,14 @@
 
 #include "control/graphql/hash.h"
 
-#define CACHE_ENTRIES     512U
-#define CACHE_BUCKETS     1024U
-#define CACHE_BYTES       (8U << 20)
-#define CACHE_TEXT_BYTES  16384U /* longer ones are not asked often */
-#define CACHE_NAME_BYTES  64U
+#define CACHE_ENTRIES    512U
+#define CACHE_BUCKETS    1024U
+#define CACHE_BYTES      (8U << 20)
+#define CACHE_TEXT_BYTES 16384U /* longer ones are not asked often */
+#define CACHE_NAME_BYTES 64U
 
 struct entry {
-        struct entry *chain;        /* same bucket */
+        struct entry *chain;         /* same bucket */
         struct entry *newer, *older; /* by last use */
         uint64_t hash;
         struct cquery *q;
@@ -112,8 +112,8 @@ void cache_put(struct cache *c, enum cache_key kind, const char *text, size_t le
         if (len > CACHE_TEXT_BYTES || q->doc.has_string || bytes > CACHE_BYTES / 8 ||
             (op_name && strlen(op_name) >= CACHE_NAME_BYTES))
                 return;
-        while (c->oldest && (c->stats.cached >= CACHE_ENTRIES ||
-                             c->stats.cached_bytes + bytes > CACHE_BYTES))
+        while (c->oldest &&
+               (c->stats.cached >= CACHE_ENTRIES || c->stats.cached_bytes + bytes > CACHE_BYTES))
                 drop(c, c->oldest);
         e = calloc(1, sizeof *e + len + 1);
         if (!e)

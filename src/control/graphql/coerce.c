@@ -29,8 +29,8 @@ static size_t path_enter(struct coerce *c, const char *name)
         int n = snprintf(c->path + keep, sizeof c->path - keep, "%s%s", first ? "(" : ".", name);
 
         if (n > 0)
-                c->path_len += (size_t) n < sizeof c->path - keep ? (size_t) n
-                                                                  : sizeof c->path - keep - 1;
+                c->path_len +=
+                        (size_t) n < sizeof c->path - keep ? (size_t) n : sizeof c->path - keep - 1;
         return keep;
 }
 
@@ -63,8 +63,8 @@ static int unknown_field(struct coerce *c, const struct names *known, const char
         int show = (int) (len > 60 ? 60 : len);
 
         if (near)
-                return coerce_refuse(c, off, "\"%.*s\" is not known by %s; did you mean \"%s\"?", show,
-                              name, owner, near->name);
+                return coerce_refuse(c, off, "\"%.*s\" is not known by %s; did you mean \"%s\"?",
+                                     show, name, owner, near->name);
         return coerce_refuse(c, off, "\"%.*s\" is not known by %s", show, name, owner);
 }
 
@@ -78,8 +78,8 @@ static int skip_unknown(struct coerce *c, const struct stype *t, const char *nam
         for (size_t i = 0; i < len; i++)
                 if (name[i] < '0' || name[i] > 'z')
                         return 0;
-        log_debug("graphql: %s has no field %.*s: ignored", t->n.name,
-                  (int) (len > 60 ? 60 : len), name);
+        log_debug("graphql: %s has no field %.*s: ignored", t->n.name, (int) (len > 60 ? 60 : len),
+                  name);
         return 0;
 }
 
@@ -111,8 +111,8 @@ static bool known_later(const struct coerce *c, const struct stype *t, const str
 }
 
 /* Defaults, and what must be there: fields of the input @t, or arguments (@t NULL). */
-static int fill_in(struct coerce *c, const struct stype *t, const struct names *known,
-                   uint32_t off, json_t *obj, const struct ast_arg *given)
+static int fill_in(struct coerce *c, const struct stype *t, const struct names *known, uint32_t off,
+                   json_t *obj, const struct ast_arg *given)
 {
         for (const struct named *n = known->first; n; n = n->next) {
                 const struct sinput *in = (const struct sinput *) n;
@@ -142,7 +142,8 @@ static int object_from_json(struct coerce *c, const struct stype *t, const json_
 
         if (!obj)
                 return coerce_no_memory(c);
-        json_object_foreach((json_t *) j, key, value) {
+        json_object_foreach((json_t *) j, key, value)
+        {
                 const struct sinput *in = input_field(t, key, strlen(key));
                 json_t *v = NULL;
                 size_t keep;
@@ -259,8 +260,7 @@ static int undeclared(struct coerce *c, struct slice name)
                          (int) (name.len > 60 ? 60 : name.len), c->src + name.off);
 }
 
-static int from_variable(struct coerce *c, const struct tref *type, struct slice name,
-                         json_t **ret)
+static int from_variable(struct coerce *c, const struct tref *type, struct slice name, json_t **ret)
 {
         const struct ast_var *var = declared(c, name);
         const json_t *given;
@@ -277,9 +277,8 @@ static int from_variable(struct coerce *c, const struct tref *type, struct slice
 }
 
 /* Fields or arguments of @owner into @obj. */
-static int members_from_literal(struct coerce *c, const struct stype *t,
-                                const struct names *known, const struct ast_arg *given,
-                                json_t *obj)
+static int members_from_literal(struct coerce *c, const struct stype *t, const struct names *known,
+                                const struct ast_arg *given, json_t *obj)
 {
         for (; given; given = given->next) {
                 const char *name = c->src + given->name.off;
@@ -327,10 +326,9 @@ static int leaf_literal(struct coerce *c, const struct stype *t, const struct as
                         json_t **ret)
 {
         AUTO(strbuf_done) struct strbuf text = { 0 };
-        struct leaf l = { .kind = LEAF_WORD,
-                          .s = c->src + v->text.off,
-                          .len = v->text.len,
-                          .off = v->text.off };
+        struct leaf l = {
+                .kind = LEAF_WORD, .s = c->src + v->text.off, .len = v->text.len, .off = v->text.off
+        };
         bool is_int = false;
 
         switch (v->kind) {

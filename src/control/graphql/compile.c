@@ -83,8 +83,9 @@ static int rehash(struct compiler *k, struct collector *c)
         if (!c->bucket)
                 return compile_no_memory(k);
         for (struct draft *d = c->first; d; d = d->next) {
-                struct draft **b = &c->bucket[hash_bytes(k->s->hash_key, d->q.key + 2, d->q.key_len - 4) &
-                                              (c->n_buckets - 1)];
+                struct draft **b =
+                        &c->bucket[hash_bytes(k->s->hash_key, d->q.key + 2, d->q.key_len - 4) &
+                                   (c->n_buckets - 1)];
 
                 d->bucket = *b;
                 *b = d;
@@ -94,7 +95,8 @@ static int rehash(struct compiler *k, struct collector *c)
 
 static struct draft *draft_find(struct compiler *k, const struct collector *c, struct slice key)
 {
-        uint32_t h = (uint32_t) hash_bytes(k->s->hash_key, k->src + key.off, key.len) & (c->n_buckets - 1);
+        uint32_t h = (uint32_t) hash_bytes(k->s->hash_key, k->src + key.off, key.len) &
+                     (c->n_buckets - 1);
         struct draft *d = c->bucket[h];
 
         while (d && !(d->q.key_len - 4 == key.len &&
@@ -178,7 +180,8 @@ static const struct sfield *field_find(const struct compiler *k, const struct st
 /* A field of the other spelling stands at the same place there. */
 static const struct named *other_spelling(const struct stype *t, const char *name, size_t len)
 {
-        const struct named *mine = t->members.first, *theirs = t->twin ? t->twin->members.first : NULL;
+        const struct named *mine = t->members.first,
+                           *theirs = t->twin ? t->twin->members.first : NULL;
 
         for (; mine && theirs; mine = mine->next, theirs = theirs->next)
                 if (theirs->len == len && memcmp(theirs->name, name, len) == 0)
@@ -193,9 +196,8 @@ static int unknown_field(struct compiler *k, const struct stype *t, struct slice
 
         if (!near)
                 near = names_nearest(&t->members, s, name.len);
-        return fault_set(k->f, -EINVAL, INVALID, name.off,
-                         "type %s has no field \"%.*s\"%s%s%s", t->n.name, show_len(name),
-                         s, near ? "; did you mean \"" : "",
+        return fault_set(k->f, -EINVAL, INVALID, name.off, "type %s has no field \"%.*s\"%s%s%s",
+                         t->n.name, show_len(name), s, near ? "; did you mean \"" : "",
                          near ? near->name : "", near ? "\"?" : "");
 }
 
@@ -481,7 +483,8 @@ static int check_operation(struct compiler *k, const struct ast_op *op)
         unsigned n = 0;
 
         if (op->kind == AO_SUBSCRIPTION)
-                return fault_set(k->f, -EINVAL, INVALID, op->off, "subscriptions do not exist here");
+                return fault_set(k->f, -EINVAL, INVALID, op->off,
+                                 "subscriptions do not exist here");
         if (op->kind == AO_MUTATION && !k->s->mutation)
                 return fault_set(k->f, -EINVAL, INVALID, op->off, "mutations do not exist here");
         for (const struct ast_var *v = op->vars; v; v = v->next) {

@@ -29,11 +29,11 @@ struct qfield {
         uint32_t off;           /* in the query */
         uint32_t index;         /* among all fields of the query */
         const struct selection *sub;
-        const char *noun;     /* "pod" or "cluster" */
-        const json_t *args;   /* constant ones, never NULL then; borrowed from the query */
+        const char *noun;   /* "pod" or "cluster" */
+        const json_t *args; /* constant ones, never NULL then; borrowed from the query */
         const struct ast_arg *given;
-        int32_t arg_slot;     /* >= 0: the arguments depend on variables */
-        bool not_here;        /* a root field that this engine does not have */
+        int32_t arg_slot;        /* >= 0: the arguments depend on variables */
+        bool not_here;           /* a root field that this engine does not have */
         struct cond_list *conds; /* NULL: always */
 };
 

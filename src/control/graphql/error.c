@@ -10,13 +10,13 @@ const char *gql_code_of(int r)
                 int err;
                 const char *code;
         } codes[] = {
-                { -EINVAL, "BAD_USER_INPUT" },     { -ERANGE, "BAD_USER_INPUT" },
-                { -E2BIG, "BAD_USER_INPUT" },      { -ENOENT, "NOT_FOUND" },
-                { -EEXIST, "CONFLICT" },           { -EPERM, "FORBIDDEN" },
-                { -EACCES, "UNAUTHENTICATED" },    { -ENOSPC, "NO_CAPACITY" },
-                { -EDQUOT, "QUOTA_EXCEEDED" },     { -EBUSY, "BAD_STATE" },
-                { -EPROTO, "BAD_STATE" },          { -EOPNOTSUPP, "NOT_IMPLEMENTED" },
-                { -EAGAIN, "UNAVAILABLE" },        { -ETIMEDOUT, "UNAVAILABLE" },
+                { -EINVAL, "BAD_USER_INPUT" },  { -ERANGE, "BAD_USER_INPUT" },
+                { -E2BIG, "BAD_USER_INPUT" },   { -ENOENT, "NOT_FOUND" },
+                { -EEXIST, "CONFLICT" },        { -EPERM, "FORBIDDEN" },
+                { -EACCES, "UNAUTHENTICATED" }, { -ENOSPC, "NO_CAPACITY" },
+                { -EDQUOT, "QUOTA_EXCEEDED" },  { -EBUSY, "BAD_STATE" },
+                { -EPROTO, "BAD_STATE" },       { -EOPNOTSUPP, "NOT_IMPLEMENTED" },
+                { -EAGAIN, "UNAVAILABLE" },     { -ETIMEDOUT, "UNAVAILABLE" },
         };
 
         for (size_t i = 0; i < NELEM(codes); i++)

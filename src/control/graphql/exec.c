@@ -240,8 +240,9 @@ static bool exec_field(struct gql_request *r, const struct qfield *q, const void
         rc = get_scalar(&r->out, row, &q->f->type, obj);
         if (rc > 0)
                 return true;
-        c = (struct gql_call){ .req = r, .q = q, .parent = parent, .index = -1,
-                               .start = r->out.len };
+        c = (struct gql_call){
+                .req = r, .q = q, .parent = parent, .index = -1, .start = r->out.len
+        };
         if (rc == 0)
                 return write_null(&c);
         e.code = 0;

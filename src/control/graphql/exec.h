@@ -27,7 +27,7 @@ struct gql_request {
         struct gql_fault fault;
         uint32_t fault_line, fault_column; /* 0: no place */
         json_t **slot_args;
-        bool *skip; /* by field index; only when the query has conditions */
+        bool *skip;               /* by field index; only when the query has conditions */
         unsigned granted, denied; /* bits of enum gql_right */
         struct strbuf out, errors;
         size_t n_errors, n_bad_input, n_root_ok, errors_before;

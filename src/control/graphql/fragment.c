@@ -7,7 +7,8 @@
 
 static struct ast_frag **frag_slot(struct compiler *k, struct slice name)
 {
-        uint32_t i = (uint32_t) hash_bytes(k->s->hash_key, k->src + name.off, name.len) & (k->n_frag - 1);
+        uint32_t i = (uint32_t) hash_bytes(k->s->hash_key, k->src + name.off, name.len) &
+                     (k->n_frag - 1);
 
         while (k->frag[i] && !slice_same(k->src, k->frag[i]->name, name))
                 i = (i + 1) & (k->n_frag - 1);

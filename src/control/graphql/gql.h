@@ -60,13 +60,13 @@ enum gql_get {
         GQL_GET_U32,
         GQL_GET_I64,
         GQL_GET_U64,
-        GQL_GET_F64,   /* double */
-        GQL_GET_TIME,  /* uint64_t, wall clock in us, 0 = null */
-        GQL_GET_STRV,  /* char **, NULL-terminated; NULL = [] */
-        GQL_GET_SUB,   /* an embedded struct, answered as object */
-        GQL_GET_PTR,   /* a pointer to a struct, NULL = null */
-        GQL_GET_SELF,  /* @obj again, as an object of the field's type */
-        GQL_GET_NULL,  /* known, but this engine has no value for it */
+        GQL_GET_F64,  /* double */
+        GQL_GET_TIME, /* uint64_t, wall clock in us, 0 = null */
+        GQL_GET_STRV, /* char **, NULL-terminated; NULL = [] */
+        GQL_GET_SUB,  /* an embedded struct, answered as object */
+        GQL_GET_PTR,  /* a pointer to a struct, NULL = null */
+        GQL_GET_SELF, /* @obj again, as an object of the field's type */
+        GQL_GET_NULL, /* known, but this engine has no value for it */
         GQL_GET_COUNT
 };
 

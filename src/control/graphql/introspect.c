@@ -39,9 +39,18 @@ const char introspect_sdl[] =
         "  FIELD_DEFINITION ARGUMENT_DEFINITION INTERFACE UNION ENUM ENUM_VALUE INPUT_OBJECT\n"
         "  INPUT_FIELD_DEFINITION }\n";
 
-#define FN(field, text, func)     { .name = field, .type = text, .need = GQL_ANYONE, .fn = func }
-#define MEMBER(field, text, g, o) { .name = field, .type = text, .need = GQL_ANYONE, .get = g, .off = o }
-#define NOTHING(field, text)      { .name = field, .type = text, .need = GQL_ANYONE, .get = GQL_GET_NULL }
+#define FN(field, text, func)                                                                      \
+        {                                                                                          \
+                .name = field, .type = text, .need = GQL_ANYONE, .fn = func                        \
+        }
+#define MEMBER(field, text, g, o)                                                                  \
+        {                                                                                          \
+                .name = field, .type = text, .need = GQL_ANYONE, .get = g, .off = o                \
+        }
+#define NOTHING(field, text)                                                                       \
+        {                                                                                          \
+                .name = field, .type = text, .need = GQL_ANYONE, .get = GQL_GET_NULL               \
+        }
 
 /* A list of members; deprecated ones only when asked for. */
 static int put_members(struct gql_call *c, const struct names *l)
@@ -108,8 +117,8 @@ static int s_mutation(struct gql_call *c, const void *obj, struct err *e)
 
 static int s_directives(struct gql_call *c, const void *obj, struct err *e)
 {
-        const struct stype *t = names_find(&((const struct gql_schema *) obj)->types,
-                                           "__Directives", 12);
+        const struct stype *t =
+                names_find(&((const struct gql_schema *) obj)->types, "__Directives", 12);
 
         (void) e;
         return put_members(c, &t->members);
@@ -120,10 +129,8 @@ static int s_directives(struct gql_call *c, const void *obj, struct err *e)
 static int t_kind(struct gql_call *c, const void *obj, struct err *e)
 {
         static const char *const kinds[TK_COUNT] = {
-                [TK_NONE] = NULL,
-                [TK_SCALAR] = "SCALAR",
-                [TK_ENUM] = "ENUM",
-                [TK_INPUT] = "INPUT_OBJECT",
+                [TK_NONE] = NULL,       [TK_SCALAR] = "SCALAR",
+                [TK_ENUM] = "ENUM",     [TK_INPUT] = "INPUT_OBJECT",
                 [TK_OBJECT] = "OBJECT",
         };
         const struct tnode *t = obj;
@@ -238,7 +245,8 @@ static int d_repeatable(struct gql_call *c, const void *obj, struct err *e)
                 MEMBER("description", "String", GQL_GET_STR, offsetof(struct named, desc))
 #define DEPRECATED_ROWS                                                                            \
         FN("isDeprecated", "Boolean!", m_deprecated),                                              \
-                MEMBER("deprecationReason", "String", GQL_GET_STR, offsetof(struct named, deprecated))
+                MEMBER("deprecationReason", "String", GQL_GET_STR,                                 \
+                       offsetof(struct named, deprecated))
 
 static const struct gql_field query_rows[] = {
         FN("__schema", "__Schema!", q_schema),
@@ -246,12 +254,9 @@ static const struct gql_field query_rows[] = {
 };
 
 static const struct gql_field schema_rows[] = {
-        NOTHING("description", "String"),
-        FN("types", "[__Type!]!", s_types),
-        FN("queryType", "__Type!", s_query),
-        FN("mutationType", "__Type", s_mutation),
-        NOTHING("subscriptionType", "__Type"),
-        FN("directives", "[__Directive!]!", s_directives),
+        NOTHING("description", "String"),      FN("types", "[__Type!]!", s_types),
+        FN("queryType", "__Type!", s_query),   FN("mutationType", "__Type", s_mutation),
+        NOTHING("subscriptionType", "__Type"), FN("directives", "[__Directive!]!", s_directives),
 };
 
 static const struct gql_field type_rows[] = {

@@ -60,10 +60,11 @@ static int mismatch(struct coerce *c, const struct stype *t, const struct leaf *
         char buf[64];
 
         if (l->huge)
-                return coerce_refuse(c, l->off, "%s is too large a number", shown(l, buf, sizeof buf));
+                return coerce_refuse(c, l->off, "%s is too large a number",
+                                     shown(l, buf, sizeof buf));
         return coerce_refuse(c, l->off, "expected %s, got %s",
-                      t->kind == TK_SCALAR ? scalar_want[t->scalar] : t->n.name,
-                      shown(l, buf, sizeof buf));
+                             t->kind == TK_SCALAR ? scalar_want[t->scalar] : t->n.name,
+                             shown(l, buf, sizeof buf));
 }
 
 bool leaf_number(const char *s, size_t len, double *ret_d, json_int_t *ret_i, bool *ret_int)
@@ -184,8 +185,9 @@ static int to_enum(struct coerce *c, const struct stype *t, const struct leaf *l
                 near = names_nearest(&t->members, l->s, l->len);
                 if (!near)
                         near = t->members.first;
-                return coerce_refuse(c, l->off, "%s has no value \"%.*s\"; did you mean %s?", t->n.name,
-                              (int) (l->len > 40 ? 40 : l->len), l->s, near ? near->name : "null");
+                return coerce_refuse(c, l->off, "%s has no value \"%.*s\"; did you mean %s?",
+                                     t->n.name, (int) (l->len > 40 ? 40 : l->len), l->s,
+                                     near ? near->name : "null");
         }
         *ret = json_stringn(l->s, l->len);
         return *ret ? 0 : coerce_no_memory(c);

@@ -191,9 +191,9 @@ static int lex_string(struct lexer *l, struct token *t, struct gql_fault *f)
                 if (c == '\n' || c == '\r')
                         break;
                 if (c < 0x20 && c != '\t')
-                        return fault_set(f, -EINVAL, PARSE_FAILED, p,
-                                         "a string holds the control character 0x%02x: write \\u%04x",
-                                         c, c);
+                        return fault_set(
+                                f, -EINVAL, PARSE_FAILED, p,
+                                "a string holds the control character 0x%02x: write \\u%04x", c, c);
                 if (c == '\\')
                         n = escape(l->src + p, l->len - p, &v);
                 if (n == 0)
@@ -264,8 +264,8 @@ int lex_next(struct lexer *l, struct token *t, struct gql_fault *f)
         if (l->pos >= l->len)
                 return 0;
         if (l->max_tokens && ++l->tokens > l->max_tokens)
-                return fault_set(f, -E2BIG, PARSE_FAILED, l->pos,
-                                 "query: more than %u tokens", l->max_tokens);
+                return fault_set(f, -E2BIG, PARSE_FAILED, l->pos, "query: more than %u tokens",
+                                 l->max_tokens);
         c = l->src[l->pos];
         if (name_start(c)) {
                 uint32_t p = l->pos + 1;

@@ -159,7 +159,8 @@ static bool any_special(uint64_t w)
 {
         uint64_t quote = w ^ EACH('"'), slash = w ^ EACH('\\');
 
-        return ((w | (w - EACH(0x20)) | ((quote - EACH(1)) & ~quote) | ((slash - EACH(1)) & ~slash)) &
+        return ((w | (w - EACH(0x20)) | ((quote - EACH(1)) & ~quote) |
+                 ((slash - EACH(1)) & ~slash)) &
                 EACH(0x80)) != 0;
 }
 

@@ -21,8 +21,8 @@ int parser_next(struct parser *p)
         return lex_next(&p->lex, &p->tok, p->fault);
 }
 
-int parser_init(struct parser *p, const char *src, size_t len, uint32_t max_tokens,
-                struct arena *a, struct gql_fault *f)
+int parser_init(struct parser *p, const char *src, size_t len, uint32_t max_tokens, struct arena *a,
+                struct gql_fault *f)
 {
         *p = (struct parser){ .arena = a, .fault = f };
         if (len >= UINT32_MAX)

@@ -75,8 +75,8 @@ struct ast_frag {
         struct ast_sel *sel;
         struct ast_directive *dirs;
         struct ast_frag *next;
-        int mark; /* compiler: 0 new, 1 being walked, 2 done */
-        uint32_t seen_in; /* compiler: the selection that spread it last, */
+        int mark;              /* compiler: 0 new, 1 being walked, 2 done */
+        uint32_t seen_in;      /* compiler: the selection that spread it last, */
         const void *seen_cond; /* and under which conditions */
 };
 
@@ -102,8 +102,8 @@ struct parser {
         bool has_string;
 };
 
-int parser_init(struct parser *p, const char *src, size_t len, uint32_t max_tokens,
-                struct arena *a, struct gql_fault *f);
+int parser_init(struct parser *p, const char *src, size_t len, uint32_t max_tokens, struct arena *a,
+                struct gql_fault *f);
 int parser_next(struct parser *p);
 bool parser_at(const struct parser *p, char punct);
 int parser_eat(struct parser *p, char punct); /* 1 and on; 0 something else; < 0 */

@@ -199,7 +199,8 @@ static int decide_conditions(struct gql_request *r)
                         for (const struct cond *k = l->cond; k && in; k = k->up) {
                                 bool v = false;
 
-                                if (k->kind == COND_VAR && coerce_condition(&c, k->variable, &v) < 0)
+                                if (k->kind == COND_VAR &&
+                                    coerce_condition(&c, k->variable, &v) < 0)
                                         return r->fault.err.code;
                                 in = k->kind == COND_VAR && v != k->skip;
                         }

@@ -83,7 +83,7 @@ struct sinput {
         const char *preset_text; /* as written; NULL: none */
         struct ast_value *preset_ast;
         const char *src; /* what preset_ast points into */
-        json_t *preset; /* converted */
+        json_t *preset;  /* converted */
 };
 
 struct cache;

@@ -243,8 +243,9 @@ static int root_block(struct sdl *d)
                         r = parser_want(&d->p, ':', "before the type");
                 if (r >= 0)
                         r = parser_name(&d->p, &type, "a type");
-                if (r >= 0 && !(slice_is(d->p.lex.src, word, "query") &&
-                                slice_is(d->p.lex.src, type, "Query")) &&
+                if (r >= 0 &&
+                    !(slice_is(d->p.lex.src, word, "query") &&
+                      slice_is(d->p.lex.src, type, "Query")) &&
                     !(slice_is(d->p.lex.src, word, "mutation") &&
                       slice_is(d->p.lex.src, type, "Mutation")))
                         return fault_set(d->p.fault, -EINVAL, "", word.off,

@@ -21,8 +21,9 @@ static struct world *world_of(const struct gql_call *c)
 static void note_args(struct gql_call *c)
 {
         struct world *w = world_of(c);
-        AUTO(free) char *text = json_dumps(gql_args(c), 
-                                           JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(15));
+        AUTO(free)
+        char *text =
+                json_dumps(gql_args(c), JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(15));
 
         (void) snprintf(w->last_args, sizeof w->last_args, "%s", text ? text : "");
         (void) snprintf(w->last_noun, sizeof w->last_noun, "%s", gql_noun(c));
@@ -205,9 +206,15 @@ static int m_size(struct gql_call *c, const void *obj, struct err *e)
 
 /* ---- tables ---------------------------------------------------------------------------------------- */
 
-#define FN(n, t, need, f)   { n, t, need, f, GQL_GET_FN, 0 }
-#define AT(n, t, get, s, m) { n, t, GQL_READ, NULL, GQL_GET_##get, offsetof(struct s, m) }
-#define P(n, t, get, m)     AT(n, t, get, world_pod, m)
+#define FN(n, t, need, f)                                                                          \
+        {                                                                                          \
+                n, t, need, f, GQL_GET_FN, 0                                                       \
+        }
+#define AT(n, t, get, s, m)                                                                        \
+        {                                                                                          \
+                n, t, GQL_READ, NULL, GQL_GET_##get, offsetof(struct s, m)                         \
+        }
+#define P(n, t, get, m) AT(n, t, get, world_pod, m)
 
 static const struct gql_field query_rows[] = {
         FN("@", "@", GQL_SELF, q_pod),

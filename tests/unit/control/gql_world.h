@@ -31,9 +31,9 @@ struct world {
         bool hold;                   /* podStop waits for world_release() */
         char last_args[4096];        /* of the last deploy, save... or stop: JSON, keys sorted */
         char last_noun[8];
-        unsigned stops;              /* podStop resolvers run */
-        unsigned status;             /* of the last answer */
-        char *body;                  /* of the last answer; NULL: none yet */
+        unsigned stops;  /* podStop resolvers run */
+        unsigned status; /* of the last answer */
+        char *body;      /* of the last answer; NULL: none yet */
         size_t body_len;
 };
 

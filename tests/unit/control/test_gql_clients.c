@@ -30,8 +30,8 @@ static void test_accepted(void **state)
                 const char *body; /* NULL: only that there is data and no errors */
                 const char *args; /* NULL: not looked at */
         } t[] = {
-                { "shorthand", "{ myself { id } }", NULL, "{\"data\":{\"myself\":{\"id\":\"user1\"}}}",
-                  NULL },
+                { "shorthand", "{ myself { id } }", NULL,
+                  "{\"data\":{\"myself\":{\"id\":\"user1\"}}}", NULL },
                 { "anonymous query", "query { myself { id } }", NULL,
                   "{\"data\":{\"myself\":{\"id\":\"user1\"}}}", NULL },
                 { "operation named like a root field", "query myself { myself { id } }", NULL,
@@ -71,8 +71,9 @@ static void test_accepted(void **state)
                   "\"minMemoryInGb\":1,\"minVcpuCount\":1,\"name\":\"x\",\"startSsh\":true,"
                   "\"supportPublicIp\":true,\"volumeInGb\":0,"
                   "\"volumeMountPath\":\"/runpod-volume\"}}" },
-                { "defaults of the schema", "mutation { podFindAndDeployOnDemand(input: {}) { id } }",
-                  NULL, NULL, "{\"input\":{\"cloudType\":\"ALL\",\"gpuCount\":1}}" },
+                { "defaults of the schema",
+                  "mutation { podFindAndDeployOnDemand(input: {}) { id } }", NULL, NULL,
+                  "{\"input\":{\"cloudType\":\"ALL\",\"gpuCount\":1}}" },
                 { "enum quoted, enum bare",
                   "mutation { saveEndpoint(input: { name: \"abc\", scalerType: \"QUEUE_DELAY\", "
                   "flashBootType: FLASHBOOT, type: \"QB\", gpuIds: \"AMPERE_16\", idleTimeout: 5, "
@@ -93,29 +94,31 @@ static void test_accepted(void **state)
                   NULL, NULL,
                   "{\"input\":{\"clusterId\":\"p\",\"containerRegistryAuthId\":\"r\"}}" },
                 { "commas everywhere", ",,{,myself,{,id,},},", NULL, NULL, NULL },
-                { "alias", "{ pod(input: { podId: \"pod0000001\" }) { runtime { ports { "
-                           "PortType: type } } } }",
+                { "alias",
+                  "{ pod(input: { podId: \"pod0000001\" }) { runtime { ports { "
+                  "PortType: type } } } }",
                   NULL,
                   "{\"data\":{\"pod\":{\"runtime\":{\"ports\":[{\"PortType\":\"tcp\"},"
                   "{\"PortType\":\"http\"}]}}}}",
                   NULL },
-                { "nullability differs", "mutation S($input: SaveTemplateInput) { saveTemplate(input: "
-                                         "$input) { id } }",
+                { "nullability differs",
+                  "mutation S($input: SaveTemplateInput) { saveTemplate(input: "
+                  "$input) { id } }",
                   "{\"input\":{\"name\":\"n\",\"imageName\":\"i\",\"containerDiskInGb\":5,"
                   "\"dockerArgs\":\"\"}}",
                   NULL,
                   "{\"input\":{\"containerDiskInGb\":5,\"dockerArgs\":\"\",\"imageName\":\"i\","
                   "\"isPublic\":false,\"isServerless\":false,\"name\":\"n\"}}" },
-                { "declared but unused", "query Q($x: Int, $y: [Foo!]!) { myself { id } }", "{}", NULL,
-                  NULL },
+                { "declared but unused", "query Q($x: Int, $y: [Foo!]!) { myself { id } }", "{}",
+                  NULL, NULL },
                 { "supplied but not declared (gpuhunt)", "query Q { gpuTypes { id } }",
                   "{\"secureCloud\":true}", "{\"data\":{\"gpuTypes\":[{\"id\":\"NVIDIA H200\"}]}}",
                   NULL },
-                { "supplied, used, not declared",
-                  "query Q { gpuTypes(input: { id: $id }) { id } }", "{\"id\":\"x\"}", NULL,
-                  "{\"input\":{\"id\":\"x\"}}" },
-                { "variable of another type", "query Q($id: Int) { gpuTypes(input: {id: $id}) { id } }",
+                { "supplied, used, not declared", "query Q { gpuTypes(input: { id: $id }) { id } }",
                   "{\"id\":\"x\"}", NULL, "{\"input\":{\"id\":\"x\"}}" },
+                { "variable of another type",
+                  "query Q($id: Int) { gpuTypes(input: {id: $id}) { id } }", "{\"id\":\"x\"}", NULL,
+                  "{\"input\":{\"id\":\"x\"}}" },
                 { "default of a variable",
                   "query Q($n: Int = 4) { gpuTypes { lowestPrice(input: { gpuCount: $n }) { "
                   "uninterruptablePrice minMemory } } }",
@@ -136,10 +139,10 @@ static void test_accepted(void **state)
                   "{\"data\":{\"deleteTemplate\":null}}", "{\"templateName\":\"t\"}" },
                 { "deleteEndpoint", "mutation { deleteEndpoint(id: \"e\") }", NULL,
                   "{\"data\":{\"deleteEndpoint\":null}}", NULL },
-                { "deleteNetworkVolume", "mutation { deleteNetworkVolume(input: {id: \"v\"}) }", NULL,
-                  "{\"data\":{\"deleteNetworkVolume\":null}}", NULL },
-                { "deleteRegistryAuth", "mutation { deleteRegistryAuth(registryAuthId: \"r\") }", NULL,
-                  "{\"data\":{\"deleteRegistryAuth\":null}}", NULL },
+                { "deleteNetworkVolume", "mutation { deleteNetworkVolume(input: {id: \"v\"}) }",
+                  NULL, "{\"data\":{\"deleteNetworkVolume\":null}}", NULL },
+                { "deleteRegistryAuth", "mutation { deleteRegistryAuth(registryAuthId: \"r\") }",
+                  NULL, "{\"data\":{\"deleteRegistryAuth\":null}}", NULL },
                 { "secretDelete", "mutation { secretDelete(id: \"s\") }", NULL,
                   "{\"data\":{\"secretDelete\":null}}", NULL },
                 { "unknown input field (objectMounts)",
@@ -152,16 +155,17 @@ static void test_accepted(void **state)
                   "{\"input\":{\"podId\":\"pod0000001\",\"newThing\":{\"a\":[1]}}}",
                   "{\"data\":{\"podStop\":{\"id\":\"pod0000001\"}}}",
                   "{\"input\":{\"clusterId\":\"pod0000001\"}}" },
-                { "every known field answers null", "{ pod(input: {podId: \"pod0000001\"}) { dockerId "
-                                                    "port locked clusterIp latestTelemetry { state } "
-                                                    "savingsPlans { id } } }",
+                { "every known field answers null",
+                  "{ pod(input: {podId: \"pod0000001\"}) { dockerId "
+                  "port locked clusterIp latestTelemetry { state } "
+                  "savingsPlans { id } } }",
                   NULL,
                   "{\"data\":{\"pod\":{\"dockerId\":null,\"port\":null,\"locked\":null,"
                   "\"clusterIp\":null,\"latestTelemetry\":null,\"savingsPlans\":null}}}",
                   NULL },
                 { "podBidResume without gpuCount",
-                  "mutation { podBidResume(input: {podId: \"p\", bidPerGpu: 0.2}) { id } }", NULL, "",
-                  "{\"input\":{\"bidPerGpu\":0.2,\"clusterId\":\"p\"}}" },
+                  "mutation { podBidResume(input: {podId: \"p\", bidPerGpu: 0.2}) { id } }", NULL,
+                  "", "{\"input\":{\"bidPerGpu\":0.2,\"clusterId\":\"p\"}}" },
                 { "a fragment, an inline fragment, __typename, directives",
                   "query Q($y: Boolean!, $n: Boolean = false) { pod(input: {podId: \"pod0000002\"}) { "
                   "...F ... on Pod { name @include(if: $y) gpuCount @skip(if: $y) } ... @include(if: "
@@ -181,12 +185,14 @@ static void test_accepted(void **state)
                   NULL },
                 { "clusterId", "{ cluster(input: { clusterId: \"pod0000003\" }) { id } }", NULL,
                   "{\"data\":{\"cluster\":{\"id\":\"pod0000003\"}}}", NULL },
-                { "podId in the cluster spelling", "{ cluster(input: { podId: \"pod0000003\" }) { id } }",
-                  NULL, "{\"data\":{\"cluster\":{\"id\":\"pod0000003\"}}}", NULL },
+                { "podId in the cluster spelling",
+                  "{ cluster(input: { podId: \"pod0000003\" }) { id } }", NULL,
+                  "{\"data\":{\"cluster\":{\"id\":\"pod0000003\"}}}", NULL },
                 { "TensorOne's endpoints",
                   "{ myself { endpoints { gpuIds id idleTimeout clusters { desiredStatus } } "
                   "serverlessDiscount { discountFactor type expirationDate } } }",
-                  NULL, "{\"data\":{\"myself\":{\"endpoints\":[],\"serverlessDiscount\":null}}}", NULL },
+                  NULL, "{\"data\":{\"myself\":{\"endpoints\":[],\"serverlessDiscount\":null}}}",
+                  NULL },
                 { "numbers as text and as float",
                   "mutation { podFindAndDeployOnDemand(input: { containerDiskInGb: \"20\", volumeInGb: "
                   "8.0, deployCost: 1, minVcpuCount: \"\", gpuCount: \"2\" }) { id } }",
@@ -203,8 +209,7 @@ static void test_accepted(void **state)
                   "\"gpuCount\":1}}" },
                 { "unicode escapes",
                   "mutation { deleteTemplate(templateName: \"\\u00e9\\ud83d\\ude00\\u{1F600}\") }",
-                  NULL, NULL,
-                  "{\"templateName\":\"\303\251\360\237\230\200\360\237\230\200\"}" },
+                  NULL, NULL, "{\"templateName\":\"\303\251\360\237\230\200\360\237\230\200\"}" },
         };
         struct world *w = *state;
 
@@ -271,8 +276,8 @@ static void test_body(void **state)
                 const char *has;
         } t[] = {
                 { "{\"query\":\"{ myself { id } }\"}", 200, "\"user1\"" },
-                { "{\"query\":\"{ myself { id } }\",\"variables\":null,\"operationName\":null}", 200,
-                  "\"user1\"" },
+                { "{\"query\":\"{ myself { id } }\",\"variables\":null,\"operationName\":null}",
+                  200, "\"user1\"" },
                 { "{\"query\":\"query A { myself { id } }\",\"operationName\":\"A\"}", 200,
                   "\"user1\"" },
                 { "", 400, "GRAPHQL_PARSE_FAILED" },
@@ -344,8 +349,10 @@ static void test_statuses(void **state)
 
                 w->may = t[i].may;
                 body = world_ask(w, t[i].query, NULL, NULL);
-                if (!body || w->status != t[i].status || (t[i].body && strcmp(body, t[i].body) != 0))
-                        fail_msg("%s: %u\n got %s\nwant %s", t[i].query, w->status, body, t[i].body);
+                if (!body || w->status != t[i].status ||
+                    (t[i].body && strcmp(body, t[i].body) != 0))
+                        fail_msg("%s: %u\n got %s\nwant %s", t[i].query, w->status, body,
+                                 t[i].body);
         }
 }
 

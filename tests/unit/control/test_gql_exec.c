@@ -38,9 +38,15 @@ struct thing {
 
 static char *tags[] = { (char[]){ "a" }, (char[]){ "b\"\n" }, NULL };
 static const struct thing inner = { .id = 2, .name = "inner" };
-static const struct thing outer = { .id = 1, .name = "outer", .color = "RED", .tags = tags,
-                                    .inner = &inner, .flag = true, .big = UINT64_MAX,
-                                    .small = INT64_MIN, .when = 1795359845123456ULL,
+static const struct thing outer = { .id = 1,
+                                    .name = "outer",
+                                    .color = "RED",
+                                    .tags = tags,
+                                    .inner = &inner,
+                                    .flag = true,
+                                    .big = UINT64_MAX,
+                                    .small = INT64_MIN,
+                                    .when = 1795359845123456ULL,
                                     .ratio = 0.125 };
 
 struct ctx { /* of one request */
@@ -202,8 +208,14 @@ RESOLVER(r_time)
         return gql_put_time(c, 1795359845123456ULL);
 }
 
-#define FN(n, t, f)     { n, t, GQL_READ, f, GQL_GET_FN, 0 }
-#define AT(n, t, g, m)  { n, t, GQL_READ, NULL, GQL_GET_##g, offsetof(struct thing, m) }
+#define FN(n, t, f)                                                                                \
+        {                                                                                          \
+                n, t, GQL_READ, f, GQL_GET_FN, 0                                                   \
+        }
+#define AT(n, t, g, m)                                                                             \
+        {                                                                                          \
+                n, t, GQL_READ, NULL, GQL_GET_##g, offsetof(struct thing, m)                       \
+        }
 
 static const struct gql_field query_rows[] = {
         FN("thing", "Thing", r_thing),
@@ -223,10 +235,8 @@ static const struct gql_field query_rows[] = {
 };
 
 static const struct gql_field mutation_rows[] = {
-        FN("first", "Thing", r_later),
-        FN("second", "Thing", r_at_once),
-        FN("third", "Void", r_void),
-        FN("bad", "Thing", r_bad),
+        FN("first", "Thing", r_later),     FN("second", "Thing", r_at_once),
+        FN("third", "Void", r_void),       FN("bad", "Thing", r_bad),
         FN("must", "Thing!", r_no_handle),
 };
 
@@ -333,8 +343,9 @@ static void test_values(void **state)
               "\"small\":-9223372036854775808,\"when\":\"2026-11-22T15:04:05.123456Z\","
               "\"ratio\":0.125,\"whole\":0,\"unbound\":null,\"inner\":{\"id\":2,\"name\":\"inner\","
               "\"color\":null,\"tags\":[],\"flag\":false,\"when\":null,\"inner\":null}}}}");
-        check(*state, "{ a: number(n: 8) b: number(n: 7.6) c: number d: real(n: 8) e: real(n: 0.44) }",
-              200, "{\"data\":{\"a\":8,\"b\":8,\"c\":null,\"d\":8,\"e\":0.44}}");
+        check(*state,
+              "{ a: number(n: 8) b: number(n: 7.6) c: number d: real(n: 8) e: real(n: 0.44) }", 200,
+              "{\"data\":{\"a\":8,\"b\":8,\"c\":null,\"d\":8,\"e\":0.44}}");
         check(*state, "{ json time text }", 200,
               "{\"data\":{\"json\":{\"a\":[1,0.5,null],\"b\":\"\\\"\"},"
               "\"time\":\"2026-11-22T15:04:05.123456Z\","
@@ -345,45 +356,48 @@ static void test_values(void **state)
 }
 
 #define ERR(msg, col, path, code)                                                                  \
-        "{\"message\":\"" msg "\",\"locations\":[{\"line\":1,\"column\":" #col "}],\"path\":[" path \
-        "],\"extensions\":{\"code\":\"" code "\"}}"
+        "{\"message\":\"" msg "\",\"locations\":[{\"line\":1,\"column\":" #col                     \
+        "}],\"path\":[" path "],\"extensions\":{\"code\":\"" code "\"}}"
 
 static void test_errors(void **state)
 {
         check(*state, "{ thing { id fail } }", 200,
-              "{\"data\":{\"thing\":{\"id\":1,\"fail\":null}},\"errors\":["
-              ERR("no such thing", 14, "\"thing\",\"fail\"", "NOT_FOUND") "]}");
+              "{\"data\":{\"thing\":{\"id\":1,\"fail\":null}},\"errors\":[" ERR(
+                      "no such thing", 14, "\"thing\",\"fail\"", "NOT_FOUND") "]}");
         check(*state, "{ thing { id x: failMust } }", 200,
-              "{\"data\":{\"thing\":null},\"errors\":["
-              ERR("no such thing", 14, "\"thing\",\"x\"", "NOT_FOUND") "]}");
+              "{\"data\":{\"thing\":null},\"errors\":[" ERR("no such thing", 14, "\"thing\",\"x\"",
+                                                            "NOT_FOUND") "]}");
         check(*state, "{ thing { nothingMust } }", 200,
-              "{\"data\":{\"thing\":null},\"errors\":["
-              ERR("Thing.nothingMust has no value but must have one", 11,
-                  "\"thing\",\"nothingMust\"", "INTERNAL_SERVER_ERROR") "]}");
+              "{\"data\":{\"thing\":null},\"errors\":[" ERR(
+                      "Thing.nothingMust has no value but must have one", 11,
+                      "\"thing\",\"nothingMust\"", "INTERNAL_SERVER_ERROR") "]}");
         check(*state, "{ thing { inner { strict { failMust } } id } }", 200,
-              "{\"data\":{\"thing\":{\"inner\":null,\"id\":1}},\"errors\":["
-              ERR("no such thing", 28, "\"thing\",\"inner\",\"strict\",\"failMust\"", "NOT_FOUND") "]}");
+              "{\"data\":{\"thing\":{\"inner\":null,\"id\":1}},\"errors\":[" ERR(
+                      "no such thing", 28, "\"thing\",\"inner\",\"strict\",\"failMust\"",
+                      "NOT_FOUND") "]}");
         check(*state, "{ must { failMust } thing { id } }", 200,
               "{\"data\":null,\"errors\":[" ERR("no such thing", 10, "\"must\",\"failMust\"",
-                                               "NOT_FOUND") "]}");
+                                                "NOT_FOUND") "]}");
         check(*state, "{ maybe { failMust } }", 200,
-              "{\"data\":{\"maybe\":[null,null]},\"errors\":["
-              ERR("no such thing", 11, "\"maybe\",0,\"failMust\"", "NOT_FOUND") ","
-              ERR("no such thing", 11, "\"maybe\",1,\"failMust\"", "NOT_FOUND") "]}");
+              "{\"data\":{\"maybe\":[null,null]},\"errors\":[" ERR(
+                      "no such thing", 11, "\"maybe\",0,\"failMust\"",
+                      "NOT_FOUND") "," ERR("no such thing", 11, "\"maybe\",1,\"failMust\"",
+                                           "NOT_FOUND") "]}");
         check(*state, "{ loose { failMust } }", 200,
-              "{\"data\":{\"loose\":null},\"errors\":["
-              ERR("no such thing", 11, "\"loose\",0,\"failMust\"", "NOT_FOUND") "]}");
+              "{\"data\":{\"loose\":null},\"errors\":[" ERR(
+                      "no such thing", 11, "\"loose\",0,\"failMust\"", "NOT_FOUND") "]}");
         check(*state, "{ things { failMust } }", 200,
-              "{\"data\":null,\"errors\":["
-              ERR("no such thing", 12, "\"things\",0,\"failMust\"", "NOT_FOUND") "]}");
+              "{\"data\":null,\"errors\":[" ERR("no such thing", 12, "\"things\",0,\"failMust\"",
+                                                "NOT_FOUND") "]}");
         check(*state, "{ thing { gaps } }", 200, "{\"data\":{\"thing\":{\"gaps\":[\"x\",null]}}}");
         check(*state, "{ thing { holes } }", 200,
-              "{\"data\":{\"thing\":{\"holes\":null}},\"errors\":["
-              ERR("Thing.holes: an element has no value but must have one", 11,
-                  "\"thing\",\"holes\",1", "INTERNAL_SERVER_ERROR") "]}");
+              "{\"data\":{\"thing\":{\"holes\":null}},\"errors\":[" ERR(
+                      "Thing.holes: an element has no value but must have one", 11,
+                      "\"thing\",\"holes\",1", "INTERNAL_SERVER_ERROR") "]}");
         check(*state, "{ nobody }", 200,
-              "{\"data\":{\"nobody\":null},\"errors\":["
-              ERR("nobody is not available on this engine", 3, "\"nobody\"", "NOT_IMPLEMENTED") "]}");
+              "{\"data\":{\"nobody\":null},\"errors\":[" ERR(
+                      "nobody is not available on this engine", 3, "\"nobody\"",
+                      "NOT_IMPLEMENTED") "]}");
 }
 
 /* Resolvers that break the rules: an error on the field, a well-formed answer. */
@@ -404,9 +418,9 @@ static void test_misuse(void **state)
                 free(x.body);
         }
         check(*state, "mutation { must { id } }", 200,
-              "{\"data\":null,\"errors\":["
-              ERR("the resolver promised an answer without taking a handle", 12, "\"must\"",
-                  "INTERNAL_SERVER_ERROR") "]}");
+              "{\"data\":null,\"errors\":[" ERR(
+                      "the resolver promised an answer without taking a handle", 12, "\"must\"",
+                      "INTERNAL_SERVER_ERROR") "]}");
 }
 
 static void test_many_errors(void **state)
@@ -430,26 +444,30 @@ static void test_many_errors(void **state)
 
 static void test_merging(void **state)
 {
-        check(*state, "{ thing { inner { id } id inner { name } ...F } } fragment F on Thing { id inner "
-                      "{ flag id } }",
+        check(*state,
+              "{ thing { inner { id } id inner { name } ...F } } fragment F on Thing { id inner "
+              "{ flag id } }",
               200,
               "{\"data\":{\"thing\":{\"inner\":{\"id\":2,\"name\":\"inner\",\"flag\":false},\"id\":1}}}");
         check(*state, "{ thing @include(if: false) { fail } }", 200, "{\"data\":{}}");
         check(*state, "{ thing @skip(if: true) { fail } x: thing { id @skip(if: false) } }", 200,
               "{\"data\":{\"x\":{\"id\":1}}}");
-        check(*state, "query Q($t: Boolean = true, $f: Boolean = false) { thing { inner @include(if: $f) "
-                      "{ id } inner @include(if: $t) { name } ...F @skip(if: $t) ... @include(if: $t) { "
-                      "... @skip(if: $t) { color } flag } } } fragment F on Thing { id }",
+        check(*state,
+              "query Q($t: Boolean = true, $f: Boolean = false) { thing { inner @include(if: $f) "
+              "{ id } inner @include(if: $t) { name } ...F @skip(if: $t) ... @include(if: $t) { "
+              "... @skip(if: $t) { color } flag } } } fragment F on Thing { id }",
               200, "{\"data\":{\"thing\":{\"inner\":{\"name\":\"inner\"},\"flag\":true}}}");
-        check(*state, "query Q($t: Boolean = true, $f: Boolean = false) { thing { id @include(if: $f) id "
-                      "@include(if: $t) name @include(if: $f) name @skip(if: $t) flag @include(if: $f) "
-                      "flag } }",
+        check(*state,
+              "query Q($t: Boolean = true, $f: Boolean = false) { thing { id @include(if: $f) id "
+              "@include(if: $t) name @include(if: $f) name @skip(if: $t) flag @include(if: $f) "
+              "flag } }",
               200, "{\"data\":{\"thing\":{\"id\":1,\"flag\":true}}}");
         check(*state, "{ __typename a: __typename thing { __typename } }", 200,
               "{\"data\":{\"__typename\":\"Query\",\"a\":\"Query\",\"thing\":{\"__typename\":\"Thing\"}}}");
         check(*state, "mutation { __typename }", 200, "{\"data\":{\"__typename\":\"Mutation\"}}");
-        check(*state, "{ ...A ...A ...B } fragment A on Query { ...B } fragment B on Query { thing { id } "
-                      "}",
+        check(*state,
+              "{ ...A ...A ...B } fragment A on Query { ...B } fragment B on Query { thing { id } "
+              "}",
               200, "{\"data\":{\"thing\":{\"id\":1}}}");
 }
 
@@ -473,14 +491,17 @@ static void test_rights(void **state)
                 x.body,
                 "{\"data\":{\"things\":[{\"id\":1,\"name\":\"outer\",\"adminOnly\":null},{\"id\":2,"
                 "\"name\":\"inner\",\"adminOnly\":null}],\"admin\":null,\"thing\":{\"adminOnly\":null}},"
-                "\"errors\":["
-                ERR("forbidden: this key may not use \\\"adminOnly\\\"", 20, "\"things\",0,\"adminOnly\"",
-                    "FORBIDDEN") ","
-                ERR("forbidden: this key may not use \\\"adminOnly\\\"", 20, "\"things\",1,\"adminOnly\"",
-                    "FORBIDDEN") ","
-                ERR("forbidden: this key may not use \\\"admin\\\"", 32, "\"admin\"", "FORBIDDEN") ","
-                ERR("forbidden: this key may not use \\\"adminOnly\\\"", 46, "\"thing\",\"adminOnly\"",
-                    "FORBIDDEN") "]}");
+                "\"errors\":[" ERR(
+                        "forbidden: this key may not use \\\"adminOnly\\\"", 20,
+                        "\"things\",0,\"adminOnly\"",
+                        "FORBIDDEN") "," ERR("forbidden: this key may not use \\\"adminOnly\\\"",
+                                             20, "\"things\",1,\"adminOnly\"",
+                                             "FORBIDDEN") "," ERR("forbidden: this key may not use \\\"admin\\\"",
+                                                                  32, "\"admin\"",
+                                                                  "FORBIDDEN") "," ERR("forbidden: this key may not use \\\"adminOnly\\\"",
+                                                                                       46,
+                                                                                       "\"thing\",\"adminOnly\"",
+                                                                                       "FORBIDDEN") "]}");
         assert_int_equal(x.asked[GQL_READ], 1); /* once, not per field */
         gql_request_free(r);
         free(x.body);
@@ -491,8 +512,9 @@ static void test_rights(void **state)
 static void test_pending(void **state)
 {
         struct ctx x = { .may = GQL_READ };
-        struct gql_request *r = start(*state, "mutation { a: first { id } second { name } third b: first { "
-                                              "id } bad { id } }",
+        struct gql_request *r = start(*state,
+                                      "mutation { a: first { id } second { name } third b: first { "
+                                      "id } bad { id } }",
                                       &x);
         struct gql_pending *p = x.pending;
         struct err e = { 0 };
@@ -509,10 +531,11 @@ static void test_pending(void **state)
         assert_int_equal(x.answers, 1);
         assert_int_equal(x.status, 200);
         assert_string_equal(
-                x.body, "{\"data\":{\"a\":{\"id\":1},\"second\":{\"name\":\"inner\"},\"third\":null,"
-                        "\"b\":null,\"bad\":null},\"errors\":["
-                        ERR("no longer any instances available", 50, "\"b\"", "NO_CAPACITY") ","
-                        ERR("it is locked", 66, "\"bad\"", "BAD_STATE") "]}");
+                x.body,
+                "{\"data\":{\"a\":{\"id\":1},\"second\":{\"name\":\"inner\"},\"third\":null,"
+                "\"b\":null,\"bad\":null},\"errors\":[" ERR(
+                        "no longer any instances available", 50, "\"b\"",
+                        "NO_CAPACITY") "," ERR("it is locked", 66, "\"bad\"", "BAD_STATE") "]}");
         gql_request_free(r);
         free(x.body);
 }
@@ -594,13 +617,14 @@ static void done_and_free(void *arg, unsigned status, struct strbuf *body)
 
 static void test_free_when_done(void **state)
 {
-        static const char *const q[] = { "{ thing { id } }", "{ nope }", "mutation { first { id } }" };
+        static const char *const q[] = { "{ thing { id } }", "{ nope }",
+                                         "mutation { first { id } }" };
 
         for (size_t i = 0; i < NELEM(q); i++) {
                 struct owner o = { .x.may = GQL_READ };
 
-                assert_int_equal(gql_request_new(*state, q[i], strlen(q[i]), NULL, NULL, &o.x, &o.r),
-                                 0);
+                assert_int_equal(
+                        gql_request_new(*state, q[i], strlen(q[i]), NULL, NULL, &o.x, &o.r), 0);
                 gql_run(o.r, done_and_free, &o);
                 if (o.x.pending)
                         gql_complete(o.x.pending, &inner);
@@ -617,7 +641,8 @@ static void test_is_mutation(void **state)
         assert_int_equal(gql_request_new(*state, "{ thing { id } }", 16, NULL, NULL, NULL, &r), 0);
         assert_false(gql_request_is_mutation(r));
         r = gql_request_free(r);
-        assert_int_equal(gql_request_new(*state, "mutation { third }", 18, NULL, NULL, NULL, &r), 0);
+        assert_int_equal(gql_request_new(*state, "mutation { third }", 18, NULL, NULL, NULL, &r),
+                         0);
         assert_true(gql_request_is_mutation(r));
         r = gql_request_free(r);
         assert_int_equal(gql_request_new(*state, "mutation {", 10, NULL, NULL, NULL, &r), 0);
@@ -648,11 +673,14 @@ static void test_cache(void **state)
         }
         gql_stats(s, &st);
         assert_int_equal(st.cached, 512);
-        check(s, "{ thing { id } }", 200, "{\"data\":{\"thing\":{\"id\":1}}}"); /* fell out long ago */
+        check(s, "{ thing { id } }", 200,
+              "{\"data\":{\"thing\":{\"id\":1}}}"); /* fell out long ago */
         gql_stats(s, &st);
         assert_int_equal(st.cache_hits, 9);
-        check(s, "{ thing { id } real(n: \"1\") }", 200, "{\"data\":{\"thing\":{\"id\":1},\"real\":1}}");
-        check(s, "{ thing { id } real(n: \"1\") }", 200, "{\"data\":{\"thing\":{\"id\":1},\"real\":1}}");
+        check(s, "{ thing { id } real(n: \"1\") }", 200,
+              "{\"data\":{\"thing\":{\"id\":1},\"real\":1}}");
+        check(s, "{ thing { id } real(n: \"1\") }", 200,
+              "{\"data\":{\"thing\":{\"id\":1},\"real\":1}}");
         gql_stats(s, &st);
         assert_int_equal(st.cache_hits, 9); /* strings are not kept */
 }
@@ -663,21 +691,22 @@ static void test_error_body(void **state)
 
         (void) state;
         gql_error_body(&b, "RATE_LIMITED", "too \"many\"");
-        assert_string_equal(b.s, "{\"errors\":[{\"message\":\"too \\\"many\\\"\",\"extensions\":{\"code\":"
-                                 "\"RATE_LIMITED\"}}]}");
+        assert_string_equal(
+                b.s, "{\"errors\":[{\"message\":\"too \\\"many\\\"\",\"extensions\":{\"code\":"
+                     "\"RATE_LIMITED\"}}]}");
         assert_int_equal(strlen(b.s), b.len);
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_values),        cmocka_unit_test(test_errors),
-                cmocka_unit_test(test_misuse),        cmocka_unit_test(test_many_errors),
-                cmocka_unit_test(test_merging),       cmocka_unit_test(test_rights),
-                cmocka_unit_test(test_pending),
-                cmocka_unit_test(test_complete_with), cmocka_unit_test(test_cancel),
-                cmocka_unit_test(test_free_when_done), cmocka_unit_test(test_is_mutation),
-                cmocka_unit_test(test_cache),         cmocka_unit_test(test_error_body),
+                cmocka_unit_test(test_values),      cmocka_unit_test(test_errors),
+                cmocka_unit_test(test_misuse),      cmocka_unit_test(test_many_errors),
+                cmocka_unit_test(test_merging),     cmocka_unit_test(test_rights),
+                cmocka_unit_test(test_pending),     cmocka_unit_test(test_complete_with),
+                cmocka_unit_test(test_cancel),      cmocka_unit_test(test_free_when_done),
+                cmocka_unit_test(test_is_mutation), cmocka_unit_test(test_cache),
+                cmocka_unit_test(test_error_body),
         };
 
         return cmocka_run_group_tests(tests, up, down);

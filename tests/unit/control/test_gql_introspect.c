@@ -48,9 +48,8 @@ static json_t *named(const json_t *list, const char *name)
         json_t *one;
         size_t i;
 
-        json_array_foreach((json_t *) list, i, one)
-                if (str_eq(jsonx_str(one, "name"), name))
-                        return one;
+        json_array_foreach((json_t *) list, i,
+                           one) if (str_eq(jsonx_str(one, "name"), name)) return one;
         return NULL;
 }
 
@@ -92,7 +91,8 @@ static void check_refs(const json_t *types, const json_t *t)
 static void test_standard(void **state)
 {
         struct world *w = *state;
-        AUTO(json_put) json_t *j = json_loads(world_ask(w, standard, NULL, "IntrospectionQuery"), 0, NULL);
+        AUTO(json_put)
+        json_t *j = json_loads(world_ask(w, standard, NULL, "IntrospectionQuery"), 0, NULL);
         const json_t *schema = json_object_get(json_object_get(j, "data"), "__schema");
         const json_t *types = json_object_get(schema, "types"), *t, *f, *list;
         size_t i, k;
@@ -126,7 +126,8 @@ static void test_standard(void **state)
         assert_int_equal(json_array_size(list), 3);
         assert_type(named(json_object_get(named(list, "skip"), "args"), "if"), "Boolean!");
 
-        json_array_foreach((json_t *) types, i, t) {
+        json_array_foreach((json_t *) types, i, t)
+        {
                 json_array_foreach(json_object_get(t, "fields"), k, f)
                         check_refs(types, json_object_get(f, "type"));
                 json_array_foreach(json_object_get(t, "inputFields"), k, f)
@@ -138,37 +139,43 @@ static void test_type(void **state)
 {
         struct world *w = *state;
 
-        assert_string_equal(world_ask(w, "{ __type(name: \"PodGpu\") { name kind fields { name type { kind "
-                                         "ofType { name } } } enumValues { name } ofType { name } } }",
-                                      NULL, NULL),
-                            "{\"data\":{\"__type\":{\"name\":\"PodGpu\",\"kind\":\"OBJECT\",\"fields\":["
-                            "{\"name\":\"id\",\"type\":{\"kind\":\"NON_NULL\",\"ofType\":{\"name\":"
-                            "\"String\"}}},{\"name\":\"podId\",\"type\":{\"kind\":\"NON_NULL\",\"ofType\":"
-                            "{\"name\":\"String\"}}}],\"enumValues\":null,\"ofType\":null}}}");
+        assert_string_equal(
+                world_ask(w,
+                          "{ __type(name: \"PodGpu\") { name kind fields { name type { kind "
+                          "ofType { name } } } enumValues { name } ofType { name } } }",
+                          NULL, NULL),
+                "{\"data\":{\"__type\":{\"name\":\"PodGpu\",\"kind\":\"OBJECT\",\"fields\":["
+                "{\"name\":\"id\",\"type\":{\"kind\":\"NON_NULL\",\"ofType\":{\"name\":"
+                "\"String\"}}},{\"name\":\"podId\",\"type\":{\"kind\":\"NON_NULL\",\"ofType\":"
+                "{\"name\":\"String\"}}}],\"enumValues\":null,\"ofType\":null}}}");
         assert_string_equal(world_ask(w, "{ __type(name: \"Nope\") { name } }", NULL, NULL),
                             "{\"data\":{\"__type\":null}}");
-        assert_string_equal(world_ask(w, "query Q($n: String!) { __type(name: $n) { __typename name } }",
-                                      "{\"n\":\"User\"}", NULL),
-                            "{\"data\":{\"__type\":{\"__typename\":\"__Type\",\"name\":\"User\"}}}");
+        assert_string_equal(
+                world_ask(w, "query Q($n: String!) { __type(name: $n) { __typename name } }",
+                          "{\"n\":\"User\"}", NULL),
+                "{\"data\":{\"__type\":{\"__typename\":\"__Type\",\"name\":\"User\"}}}");
 }
 
 static void test_deprecated(void **state)
 {
-        static const char sdl[] = "type Query { old: Int @deprecated(reason: \"use new\") older: Int "
-                                  "@deprecated new: Int }";
-        static const char q[] = "{ __type(name: \"Query\") { fields { name } all: fields("
-                                "includeDeprecated: true) { name isDeprecated deprecationReason } } }";
+        static const char sdl[] =
+                "type Query { old: Int @deprecated(reason: \"use new\") older: Int "
+                "@deprecated new: Int }";
+        static const char q[] =
+                "{ __type(name: \"Query\") { fields { name } all: fields("
+                "includeDeprecated: true) { name isDeprecated deprecationReason } } }";
         struct world *w = *state;
         struct gql_schema *mine = w->schema;
         struct gql_ops ops = mine->ops;
 
         assert_int_equal(gql_schema_new(sdl, sizeof sdl - 1, NULL, 0, &ops, &w->schema, NULL), 0);
-        assert_string_equal(world_ask(w, q, NULL, NULL),
-                            "{\"data\":{\"__type\":{\"fields\":[{\"name\":\"new\"}],\"all\":["
-                            "{\"name\":\"old\",\"isDeprecated\":true,\"deprecationReason\":\"use new\"},"
-                            "{\"name\":\"older\",\"isDeprecated\":true,\"deprecationReason\":"
-                            "\"No longer supported\"},"
-                            "{\"name\":\"new\",\"isDeprecated\":false,\"deprecationReason\":null}]}}}");
+        assert_string_equal(
+                world_ask(w, q, NULL, NULL),
+                "{\"data\":{\"__type\":{\"fields\":[{\"name\":\"new\"}],\"all\":["
+                "{\"name\":\"old\",\"isDeprecated\":true,\"deprecationReason\":\"use new\"},"
+                "{\"name\":\"older\",\"isDeprecated\":true,\"deprecationReason\":"
+                "\"No longer supported\"},"
+                "{\"name\":\"new\",\"isDeprecated\":false,\"deprecationReason\":null}]}}}");
         gql_schema_free(w->schema);
         w->schema = mine;
 }

@@ -40,7 +40,8 @@ static void test_tokens(void **state)
                 { "a:b(c:$d)", "na p: nb p( nc p: p$ nd p)" },
                 { "...F ... on X", "p... nF p... non nX" },
                 { "[1!]=&|@x", "p[ i1 p! p] p= p& p| p@ nx" },
-                { "0 -0 7 -12 1.5 -1.5e3 1e9 2E-2 0.0", "i0 i-0 i7 i-12 f1.5 f-1.5e3 f1e9 f2E-2 f0.0" },
+                { "0 -0 7 -12 1.5 -1.5e3 1e9 2E-2 0.0",
+                  "i0 i-0 i7 i-12 f1.5 f-1.5e3 f1e9 f2E-2 f0.0" },
                 { "_a a1 A_b__c", "n_a na1 nA_b__c" },
                 { "\"\" \"a b\" \"\\\"\" \"\\u0041\"", "s\"\" s\"a b\" s\"\\\"\" s\"\\u0041\"" },
                 { "\"\"\"\"\"\" \"\"\"a\"b\"\"\"", "b\"\"\"\"\"\" b\"\"\"a\"b\"\"\"" },
@@ -156,8 +157,8 @@ static void test_position(void **state)
                 const char *src;
                 uint32_t off, line, column;
         } t[] = {
-                { "abc", 0, 1, 1 },    { "abc", 2, 1, 3 },     { "a\nb", 2, 2, 1 },
-                { "a\r\nb", 3, 2, 1 }, { "a\rb", 2, 2, 1 },    { "a\n\n\nbc", 5, 4, 2 },
+                { "abc", 0, 1, 1 },    { "abc", 2, 1, 3 },  { "a\nb", 2, 2, 1 },
+                { "a\r\nb", 3, 2, 1 }, { "a\rb", 2, 2, 1 }, { "a\n\n\nbc", 5, 4, 2 },
                 { "a", 99, 1, 100 },   { "", 0, 1, 1 },
         };
 

@@ -46,7 +46,8 @@ static void test_refused(void **state)
                 { "query Q($a) { myself { id } }", NULL, PARSE, 1, 11, "':'" },
                 { "query Q($a: ) { myself { id } }", NULL, PARSE, 1, 13, "a type" },
                 { "query Q($a: [Int) { myself { id } }", NULL, PARSE, 1, 17, "']'" },
-                { "query Q($a: Int = $b) { myself { id } }", NULL, PARSE, 1, 19, "a constant value" },
+                { "query Q($a: Int = $b) { myself { id } }", NULL, PARSE, 1, 19,
+                  "a constant value" },
                 { "{ myself() { id } }", NULL, PARSE, 1, 10, "an argument" },
                 { "{ a(b: ) }", NULL, PARSE, 1, 8, "a value" },
                 { "{ a(b 1) }", NULL, PARSE, 1, 7, "':'" },
@@ -63,7 +64,8 @@ static void test_refused(void **state)
                 { "{ nope }", NULL, VALID, 1, 3, "type Query has no field \\\"nope\\\"" },
                 { "{\n  myself {\n    idd\n  }\n}", NULL, VALID, 3, 5,
                   "type User has no field \\\"idd\\\"; did you mean \\\"id\\\"?" },
-                { "{ myself { pods { podHostId } } }", NULL, VALID, 1, 19, "type Pod has no field" },
+                { "{ myself { pods { podHostId } } }", NULL, VALID, 1, 19,
+                  "type Pod has no field" },
                 { "{ cluster(input: {clusterId: \"x\"}) { podType } }", NULL, VALID, 1, 38,
                   "did you mean \\\"clusterType\\\"?" },
                 { "{ myself }", NULL, VALID, 1, 3, "say which of its fields, as in myself { id }" },
@@ -87,37 +89,38 @@ static void test_refused(void **state)
                   "podStop(input.podId): String! is required" },
                 { "mutation { podStop(input: 5) { id } }", NULL, VALID, 1, 27,
                   "expected PodStopInput, got 5" },
-                { "mutation { podStop(input: {podId: \"a\", podId: \"b\"}) { id } }", NULL, VALID, 1, 40,
-                  "\\\"clusterId\\\" is given twice" },
-                { "mutation { podStop(input: {podId: \"a\", clusterId: \"b\"}) { id } }", NULL, VALID, 1,
-                  40, "given twice" },
+                { "mutation { podStop(input: {podId: \"a\", podId: \"b\"}) { id } }", NULL, VALID,
+                  1, 40, "\\\"clusterId\\\" is given twice" },
+                { "mutation { podStop(input: {podId: \"a\", clusterId: \"b\"}) { id } }", NULL,
+                  VALID, 1, 40, "given twice" },
                 { "mutation { podStop(input: {podId: {a: 1}}) { id } }", NULL, VALID, 1, 35,
                   "expected a String, got an object" },
-                { "mutation { podFindAndDeployOnDemand(input: {gpuCount: \"two\"}) { id } }", NULL, VALID,
-                  1, 55, "podFindAndDeployOnDemand(input.gpuCount): expected an Int, got \\\"two\\\"" },
-                { "mutation { podFindAndDeployOnDemand(input: {gpuCount: 1.5}) { id } }", NULL, VALID, 1,
-                  55, "expected an Int, got 1.5" },
-                { "mutation { podFindAndDeployOnDemand(input: {gpuCount: true}) { id } }", NULL, VALID,
-                  1, 55, "expected an Int, got true" },
+                { "mutation { podFindAndDeployOnDemand(input: {gpuCount: \"two\"}) { id } }", NULL,
+                  VALID, 1, 55,
+                  "podFindAndDeployOnDemand(input.gpuCount): expected an Int, got \\\"two\\\"" },
+                { "mutation { podFindAndDeployOnDemand(input: {gpuCount: 1.5}) { id } }", NULL,
+                  VALID, 1, 55, "expected an Int, got 1.5" },
+                { "mutation { podFindAndDeployOnDemand(input: {gpuCount: true}) { id } }", NULL,
+                  VALID, 1, 55, "expected an Int, got true" },
                 { "mutation { podFindAndDeployOnDemand(input: {volumeInGb: 99999999999999999999}) { id } "
                   "}",
                   NULL, VALID, 1, 57, "99999999999999999999 is too large a number" },
-                { "mutation { podFindAndDeployOnDemand(input: {deployCost: \"0x10\"}) { id } }", NULL,
-                  VALID, 1, 57, "expected a Float" },
-                { "mutation { podFindAndDeployOnDemand(input: {startSsh: \"yes\"}) { id } }", NULL, VALID,
-                  1, 55, "expected a Boolean (true or false), got \\\"yes\\\"" },
-                { "mutation { podFindAndDeployOnDemand(input: {cloudType: SECRET}) { id } }", NULL, VALID,
-                  1, 56, "CloudTypeEnum has no value \\\"SECRET\\\"; did you mean SECURE?" },
-                { "mutation { podFindAndDeployOnDemand(input: {stopAfter: \"soon\"}) { id } }", NULL,
-                  VALID, 1, 56, "expected a DateTime such as" },
-                { "mutation { podFindAndDeployOnDemand(input: {env: [{key: \"A\"}]}) { id } }", NULL,
-                  VALID, 1, 51, "input.env.value): String! is required" },
-                { "mutation { podFindAndDeployOnDemand(input: {env: [5]}) { id } }", NULL, VALID, 1, 51,
-                  "expected EnvironmentVariableInput, got 5" },
+                { "mutation { podFindAndDeployOnDemand(input: {deployCost: \"0x10\"}) { id } }",
+                  NULL, VALID, 1, 57, "expected a Float" },
+                { "mutation { podFindAndDeployOnDemand(input: {startSsh: \"yes\"}) { id } }", NULL,
+                  VALID, 1, 55, "expected a Boolean (true or false), got \\\"yes\\\"" },
+                { "mutation { podFindAndDeployOnDemand(input: {cloudType: SECRET}) { id } }", NULL,
+                  VALID, 1, 56, "CloudTypeEnum has no value \\\"SECRET\\\"; did you mean SECURE?" },
+                { "mutation { podFindAndDeployOnDemand(input: {stopAfter: \"soon\"}) { id } }",
+                  NULL, VALID, 1, 56, "expected a DateTime such as" },
+                { "mutation { podFindAndDeployOnDemand(input: {env: [{key: \"A\"}]}) { id } }",
+                  NULL, VALID, 1, 51, "input.env.value): String! is required" },
+                { "mutation { podFindAndDeployOnDemand(input: {env: [5]}) { id } }", NULL, VALID, 1,
+                  51, "expected EnvironmentVariableInput, got 5" },
                 { "{ a: myself { id } a: gpuTypes { id } }", NULL, VALID, 1, 20,
                   "\\\"a\\\" is selected twice with different meanings" },
-                { "{ gpuTypes(input: {id: \"a\"}) { id } gpuTypes(input: {id: \"b\"}) { id } }", NULL,
-                  VALID, 1, 37, "selected twice" },
+                { "{ gpuTypes(input: {id: \"a\"}) { id } gpuTypes(input: {id: \"b\"}) { id } }",
+                  NULL, VALID, 1, 37, "selected twice" },
                 { "{ ...F }", NULL, VALID, 1, 6, "unknown fragment \\\"F\\\"" },
                 { "{ ...F } fragment F on Pod { id }", NULL, VALID, 1, 24,
                   "a fragment on Pod cannot be used where the type is Query" },
@@ -127,14 +130,16 @@ static void test_refused(void **state)
                 { "{ myself { ...A } } fragment A on User { pods { ...B } } fragment B on Pod { endpoint "
                   "{ pods { ...B } } }",
                   NULL, VALID, 1, 99, "fragment \\\"B\\\" spreads itself" },
-                { "{ myself { id } } fragment F on A { x } fragment F on B { y }", NULL, VALID, 1, 50,
-                  "two fragments are called" },
+                { "{ myself { id } } fragment F on A { x } fragment F on B { y }", NULL, VALID, 1,
+                  50, "two fragments are called" },
                 { "{ myself @foo { id } }", NULL, VALID, 1, 11, "@foo: unknown directive" },
                 { "{ myself @include { id } }", NULL, VALID, 1, 11, "@include: needs exactly" },
-                { "{ myself @skip(if: 1) { id } }", NULL, VALID, 1, 11, "true, false or a variable" },
+                { "{ myself @skip(if: 1) { id } }", NULL, VALID, 1, 11,
+                  "true, false or a variable" },
                 { "{ myself @skip(unless: true) { id } }", NULL, VALID, 1, 11, "needs exactly" },
                 { "subscription { pods { id } }", NULL, VALID, 1, 1, "subscriptions do not exist" },
-                { "query Q($a: Int, $a: Int) { myself { id } }", NULL, VALID, 1, 19, "declared twice" },
+                { "query Q($a: Int, $a: Int) { myself { id } }", NULL, VALID, 1, 19,
+                  "declared twice" },
                 { "query A { myself { id } } query B { myself { id } }", NULL, VALID, 1, 1,
                   "operationName must say" },
                 /* variables */
@@ -142,20 +147,20 @@ static void test_refused(void **state)
                   "variable \\\"$x\\\" is neither declared nor given" },
                 { "query Q { myself @include(if: $x) { id } }", NULL, INPUT, 1, 32,
                   "neither declared nor given" },
-                { "query Q($x: Boolean) { myself @include(if: $x) { id } }", "{\"x\":\"true\"}", INPUT, 1,
-                  45, "must be true or false" },
+                { "query Q($x: Boolean) { myself @include(if: $x) { id } }", "{\"x\":\"true\"}",
+                  INPUT, 1, 45, "must be true or false" },
                 { "query Q($x: Boolean) { myself @include(if: $x) { id } }", "{}", INPUT, 1, 45,
                   "must be true or false" },
                 { "mutation M($i: PodStopInput!) { podStop(input: $i) { id } }", "{}", INPUT, 1, 41,
                   "podStop(input): PodStopInput! is required" },
-                { "mutation M($i: PodStopInput!) { podStop(input: $i) { id } }", "{\"i\":{}}", INPUT, 1,
-                  49, "podStop(input.podId): String! is required" },
-                { "mutation M($i: PodStopInput!) { podStop(input: $i) { id } }", "{\"i\":[]}", INPUT, 1,
-                  49, "expected PodStopInput, got a list" },
+                { "mutation M($i: PodStopInput!) { podStop(input: $i) { id } }", "{\"i\":{}}",
+                  INPUT, 1, 49, "podStop(input.podId): String! is required" },
+                { "mutation M($i: PodStopInput!) { podStop(input: $i) { id } }", "{\"i\":[]}",
+                  INPUT, 1, 49, "expected PodStopInput, got a list" },
                 { "mutation M($i: PodStopInput!) { podStop(input: $i) { id } }",
                   "{\"i\":{\"podId\":\"a\",\"clusterId\":\"b\"}}", INPUT, 1, 49, "given twice" },
-                { "mutation M($p: String) { podStop(input: {podId: $p}) { id } }", "{\"p\":null}", INPUT,
-                  1, 41, "podStop(input.podId): String! is required" },
+                { "mutation M($p: String) { podStop(input: {podId: $p}) { id } }", "{\"p\":null}",
+                  INPUT, 1, 41, "podStop(input.podId): String! is required" },
                 { "mutation M($i: X) { podFindAndDeployOnDemand(input: $i) { id } }",
                   "{\"i\":{\"gpuCount\":1.5}}", INPUT, 1, 54,
                   "podFindAndDeployOnDemand(input.gpuCount): expected an Int, got 1.5" },
@@ -173,7 +178,8 @@ static void test_refused(void **state)
                 (void) snprintf(code, sizeof code, "\"extensions\":{\"code\":\"%s\"}", t[i].code);
                 if (!body || w->status != 400 || !strstr(body, t[i].says) || !strstr(body, code) ||
                     (t[i].line ? !strstr(body, place) : !!strstr(body, "locations")) ||
-                    strncmp(body, "{\"errors\":[{\"message\":", 22) != 0 || strstr(body, "\"data\""))
+                    strncmp(body, "{\"errors\":[{\"message\":", 22) != 0 ||
+                    strstr(body, "\"data\""))
                         fail_msg("row %zu: %s\n%u %s", i, t[i].query, w->status, body);
                 assert_int_equal(w->last_args[0], 0); /* nothing ran */
         }
@@ -187,11 +193,12 @@ static void test_strict(void **state)
         (void) state;
         assert_int_equal(world_up(&strict, true), 0);
         body = world_ask(&strict,
-                         "mutation { podFindAndDeployOnDemand(input: {imageNam: \"i\"}) { id } }", NULL,
-                         NULL);
+                         "mutation { podFindAndDeployOnDemand(input: {imageNam: \"i\"}) { id } }",
+                         NULL, NULL);
         assert_int_equal(strict.status, 400);
-        assert_non_null(strstr(body, "\\\"imageNam\\\" is not known by PodFindAndDeployOnDemandInput; "
-                                     "did you mean \\\"imageName\\\"?"));
+        assert_non_null(strstr(body,
+                               "\\\"imageNam\\\" is not known by PodFindAndDeployOnDemandInput; "
+                               "did you mean \\\"imageName\\\"?"));
         body = world_ask(&strict, "mutation M($i: X) { podStop(input: $i) { id } }",
                          "{\"i\":{\"podId\":\"pod0000001\",\"x\":1}}", NULL);
         assert_int_equal(strict.status, 400);
@@ -202,15 +209,18 @@ static void test_strict(void **state)
 static void test_secrets_stay(void **state)
 {
         struct world *w = *state;
-        const char *body = world_ask(w,
-                                     "mutation { saveRegistryAuth(input: {name: \"n\", username: \"u\", "
-                                     "password: {s3cr3t: 1}}) { id } }",
-                                     NULL, NULL);
+        const char *body =
+                world_ask(w,
+                          "mutation { saveRegistryAuth(input: {name: \"n\", username: \"u\", "
+                          "password: {s3cr3t: 1}}) { id } }",
+                          NULL, NULL);
 
         assert_null(strstr(body, "s3cr3t"));
-        body = world_ask(w, "mutation { saveTemplate(input: {name: \"n\", imageName: \"i\", "
-                            "containerDiskInGb: 1, env: [{key: \"A\", value: [\"s3cr3t\", {}]}]}) { id } }",
-                         NULL, NULL);
+        body = world_ask(
+                w,
+                "mutation { saveTemplate(input: {name: \"n\", imageName: \"i\", "
+                "containerDiskInGb: 1, env: [{key: \"A\", value: [\"s3cr3t\", {}]}]}) { id } }",
+                NULL, NULL);
         assert_int_equal(w->status, 400);
         assert_null(strstr(body, "s3cr3t"));
 }
@@ -263,7 +273,8 @@ static void test_deep_fragments(void **state)
         for (unsigned i = 0; i < 5000; i++)
                 strbuf_fmt(&b, " fragment F%u on Query { ...F%u }", i, i + 1);
         strbuf_str(&b, " fragment F5000 on Query { myself { id } }");
-        assert_non_null(strstr(world_ask(w, b.s, NULL, NULL), "fragments nest deeper than 64 levels"));
+        assert_non_null(
+                strstr(world_ask(w, b.s, NULL, NULL), "fragments nest deeper than 64 levels"));
         assert_int_equal(w->status, 400);
 }
 
@@ -276,31 +287,38 @@ static void test_bombs(void **state)
         strbuf_str(&a, "query Q($x: Boolean) { ...F0 }");
         strbuf_str(&b, "{ myself { pods { ...G0 } } }");
         for (unsigned i = 0; i < 25; i++) {
-                strbuf_fmt(&a, " fragment F%u on Query { ...F%u @skip(if: $x) ...F%u @include(if: $x) }",
-                           i, i + 1, i + 1);
-                strbuf_fmt(&b, " fragment G%u on Pod { a: endpoint { pods { ...G%u } } b: endpoint { "
-                               "pods { ...G%u } } }",
+                strbuf_fmt(
+                        &a,
+                        " fragment F%u on Query { ...F%u @skip(if: $x) ...F%u @include(if: $x) }",
+                        i, i + 1, i + 1);
+                strbuf_fmt(&b,
+                           " fragment G%u on Pod { a: endpoint { pods { ...G%u } } b: endpoint { "
+                           "pods { ...G%u } } }",
                            i, i + 1, i + 1);
         }
         strbuf_str(&a, " fragment F25 on Query { myself { id } }");
         strbuf_str(&b, " fragment G25 on Pod { id }");
         assert_non_null(strstr(world_ask(w, a.s, "{\"x\":true}", NULL), "expand to more than"));
         assert_int_equal(w->status, 400);
-        assert_non_null(strstr(world_ask(w, b.s, NULL, NULL), "query: selects more than 65536 fields"));
+        assert_non_null(
+                strstr(world_ask(w, b.s, NULL, NULL), "query: selects more than 65536 fields"));
         assert_int_equal(w->status, 400);
 }
 
 static void test_one_megabyte(void **state)
 {
         AUTO(free) char *same = repeat("{ myself { ", "id ", 350000, "} }");
-        AUTO(free) char *text = repeat("mutation { podFindAndDeployOnDemand(input: {dockerArgs: \"",
-                                       "QUJDREVGR0hJSktM", 70000, "\"}) { id } }");
+        AUTO(free)
+        char *text = repeat("mutation { podFindAndDeployOnDemand(input: {dockerArgs: \"",
+                            "QUJDREVGR0hJSktM", 70000, "\"}) { id } }");
         AUTO(free) char *comment = repeat("#", "lorem ipsum ", 90000, "\n{ myself { id } }");
-        AUTO(free) char *lists = repeat("{ gpuTypes(input: {ids: [", "\"ab\" ", 200000, "]}) { id } }");
+        AUTO(free)
+        char *lists = repeat("{ gpuTypes(input: {ids: [", "\"ab\" ", 200000, "]}) { id } }");
         AUTO(strbuf_done) struct strbuf aliases = { 0 };
         struct world *w = *state;
 
-        assert_string_equal(world_ask(w, same, NULL, NULL), "{\"data\":{\"myself\":{\"id\":\"user1\"}}}");
+        assert_string_equal(world_ask(w, same, NULL, NULL),
+                            "{\"data\":{\"myself\":{\"id\":\"user1\"}}}");
         assert_non_null(strstr(world_ask(w, text, NULL, NULL), "pod0000000"));
         assert_int_equal(w->status, 200);
         assert_non_null(strstr(world_ask(w, comment, NULL, NULL), "user1"));
@@ -310,27 +328,32 @@ static void test_one_megabyte(void **state)
                 strbuf_fmt(&aliases, " alias_number_%u: id", i);
         strbuf_str(&aliases, "} }");
         assert_true(aliases.len > 1 << 20);
-        assert_non_null(strstr(world_ask(w, aliases.s, NULL, NULL), "\"alias_number_59999\":\"user1\""));
+        assert_non_null(
+                strstr(world_ask(w, aliases.s, NULL, NULL), "\"alias_number_59999\":\"user1\""));
         assert_int_equal(w->status, 200);
 }
 
 static void test_too_much(void **state)
 {
         AUTO(free) char *tokens = repeat("{ myself { ", "a ", LIMIT_QUERY_TOKENS, "} }");
-        AUTO(free) char *bytes = repeat("#", "lorem ipsum ", LIMIT_QUERY_BYTES / 12, "\n{ myself { id } }");
+        AUTO(free)
+        char *bytes = repeat("#", "lorem ipsum ", LIMIT_QUERY_BYTES / 12, "\n{ myself { id } }");
         AUTO(strbuf_done) struct strbuf vars = { 0 };
         struct world *w = *state;
 
         assert_non_null(strstr(world_ask(w, tokens, NULL, NULL), "query: more than 600000 tokens"));
         assert_int_equal(w->status, 400);
-        assert_non_null(strstr(world_ask(w, bytes, NULL, NULL), "query: longer than 4194304 bytes"));
+        assert_non_null(
+                strstr(world_ask(w, bytes, NULL, NULL), "query: longer than 4194304 bytes"));
         assert_int_equal(w->status, 400);
-        assert_non_null(strstr(world_post(w, bytes, strlen(bytes)), "body: longer than 4194304 bytes"));
+        assert_non_null(
+                strstr(world_post(w, bytes, strlen(bytes)), "body: longer than 4194304 bytes"));
         strbuf_str(&vars, "query Q(");
         for (unsigned i = 0; i < 300; i++)
                 strbuf_fmt(&vars, "$v%u: Int ", i);
         strbuf_str(&vars, ") { myself { id } }");
-        assert_non_null(strstr(world_ask(w, vars.s, NULL, NULL), "declares more than 256 variables"));
+        assert_non_null(
+                strstr(world_ask(w, vars.s, NULL, NULL), "declares more than 256 variables"));
 }
 
 /* A short query with an endless answer. */

@@ -35,8 +35,10 @@ static void test_text_refused(void **state)
                 { "type Query { a: Int } interface X { b: Int }", "expected scalar, enum, input" },
                 { "type Query { a: Int } union U = A", "expected scalar, enum, input" },
                 { "type Query { a: Int }\nextend type Query { b: Int }", "line 2 column 1" },
-                { "type Query { a(b: Query): Int }", "Query.b: Query cannot be used for a value given" },
-                { "input I { a: Int } type Query { a: I }", "Query.a: I cannot be used for an answer" },
+                { "type Query { a(b: Query): Int }",
+                  "Query.b: Query cannot be used for a value given" },
+                { "input I { a: Int } type Query { a: I }",
+                  "Query.a: I cannot be used for an answer" },
                 { "type Query { __a: Int }", "belong to introspection" },
                 { "type __X { a: Int } type Query { a: Int }", "belong to introspection" },
                 { "type Query { a(b: Int = \"x\"): Int }", "a.b: default" },
@@ -81,22 +83,37 @@ static void test_rows_refused(void **state)
                 { "Query", { "@s", "[@!]!", GQL_READ, nothing, GQL_GET_FN, 0 }, NULL },
                 { "@", { "@Id", "String!", GQL_READ, NULL, GQL_GET_STR, 0 }, NULL },
                 { "T", { "id", "String!", GQL_READ, NULL, GQL_GET_STR, 0 }, NULL },
-                { "T", { "n", "Int", GQL_READ, NULL, GQL_GET_U32, 0 }, "T.id is String! and has no row" },
+                { "T",
+                  { "n", "Int", GQL_READ, NULL, GQL_GET_U32, 0 },
+                  "T.id is String! and has no row" },
                 { "Nope", { "n", "Int", GQL_READ, NULL, GQL_GET_U32, 0 }, "no such object type" },
                 { "T", { "x", "Int", GQL_READ, NULL, GQL_GET_U32, 0 }, "T.x: not in the schema" },
-                { "T", { "id", "String", GQL_READ, NULL, GQL_GET_STR, 0 },
+                { "T",
+                  { "id", "String", GQL_READ, NULL, GQL_GET_STR, 0 },
                   "T.id: the row says String, the schema String!" },
-                { "T", { "id", "String!", GQL_RIGHT_NONE, NULL, GQL_GET_STR, 0 }, "names no right" },
+                { "T",
+                  { "id", "String!", GQL_RIGHT_NONE, NULL, GQL_GET_STR, 0 },
+                  "names no right" },
                 { "T", { "id", "String!", GQL_READ, NULL, GQL_GET_FN, 0 }, "either fn or get" },
                 { "T", { "id", "String!", GQL_READ, nothing, GQL_GET_STR, 0 }, "either fn or get" },
-                { "T", { "id", "String!", GQL_READ, NULL, GQL_GET_U32, 0 }, "does not make a String!" },
-                { "T", { "id", "String!", GQL_READ, NULL, GQL_GET_NULL, 0 }, "does not make a String!" },
+                { "T",
+                  { "id", "String!", GQL_READ, NULL, GQL_GET_U32, 0 },
+                  "does not make a String!" },
+                { "T",
+                  { "id", "String!", GQL_READ, NULL, GQL_GET_NULL, 0 },
+                  "does not make a String!" },
                 { "T", { "n", "Int", GQL_READ, NULL, GQL_GET_STR, 0 }, "does not make a Int" },
                 { "T", { "l", "[String!]", GQL_READ, NULL, GQL_GET_STR, 0 }, "does not make" },
                 { "T", { "o", "T", GQL_READ, NULL, GQL_GET_STR, 0 }, "does not make" },
-                { "Query", { "a", "T", GQL_READ, NULL, GQL_GET_PTR, 0 }, "a root field has no object" },
-                { "@", { "@", "String!", GQL_READ, nothing, GQL_GET_FN, 0 }, "Pod.pod: not in the schema" },
-                { "Pod", { "clusterId", "String!", GQL_READ, NULL, GQL_GET_STR, 0 }, "not in the schema" },
+                { "Query",
+                  { "a", "T", GQL_READ, NULL, GQL_GET_PTR, 0 },
+                  "a root field has no object" },
+                { "@",
+                  { "@", "String!", GQL_READ, nothing, GQL_GET_FN, 0 },
+                  "Pod.pod: not in the schema" },
+                { "Pod",
+                  { "clusterId", "String!", GQL_READ, NULL, GQL_GET_STR, 0 },
+                  "not in the schema" },
         };
 
         (void) state;
@@ -121,10 +138,11 @@ static void test_two_rows(void **state)
         struct err e = { 0 };
 
         (void) state;
-        assert_int_equal(gql_schema_new("type Query { a: Int }", 21, &type, 1, &ops, &s, &e), -EINVAL);
+        assert_int_equal(gql_schema_new("type Query { a: Int }", 21, &type, 1, &ops, &s, &e),
+                         -EINVAL);
         assert_non_null(strstr(e.msg, "Query.a: two rows"));
-        assert_int_equal(gql_schema_new("type Query { a: Int }", 21, NULL, 0, &(struct gql_ops){ 0 }, &s,
-                                        &e),
+        assert_int_equal(gql_schema_new("type Query { a: Int }", 21, NULL, 0,
+                                        &(struct gql_ops){ 0 }, &s, &e),
                          -EINVAL);
 }
 
@@ -185,11 +203,12 @@ static void test_spellings(void **state)
                 c = pod->twin->members.first;
                 for (p = pod->members.first; p && c; p = p->next, c = c->next) {
                         if (!twins(p->name, c->name))
-                                fail_msg("%s.%s is %s.%s", n->name, p->name, pod->twin->n.name, c->name);
+                                fail_msg("%s.%s is %s.%s", n->name, p->name, pod->twin->n.name,
+                                         c->name);
                         if (pod->kind != TK_ENUM &&
                             !twins(type_of(pod, p)->text, type_of(pod, c)->text))
-                                fail_msg("%s.%s: %s and %s", n->name, p->name, type_of(pod, p)->text,
-                                         type_of(pod, c)->text);
+                                fail_msg("%s.%s: %s and %s", n->name, p->name,
+                                         type_of(pod, p)->text, type_of(pod, c)->text);
                         if (pod->kind == TK_INPUT)
                                 assert_string_equal(((const struct sinput *) p)->canon, c->name);
                 }
@@ -214,7 +233,8 @@ static void test_operations(void **state)
                 { true, "clusterFindAndDeployOnDemand", "input:ClusterFindAndDeployOnDemandInput",
                   "Cluster" },
                 { true, "podRentInterruptable", "input:PodRentInterruptableInput!", "Pod" },
-                { true, "clusterRentInterruptable", "input:ClusterRentInterruptableInput!", "Cluster" },
+                { true, "clusterRentInterruptable", "input:ClusterRentInterruptableInput!",
+                  "Cluster" },
                 { true, "deployCpuPod", "input:deployCpuPodInput!", "Pod" },
                 { true, "deployCpuCluster", "input:deployCpuClusterInput!", "Cluster" },
                 { true, "podResume", "input:PodResumeInput!", "Pod" },
@@ -245,8 +265,10 @@ static void test_operations(void **state)
                 { true, "saveEndpoint", "input:EndpointInput!", "Endpoint" },
                 { true, "deleteEndpoint", "id:String!", "Void" },
                 { true, "updateEndpointTemplate", "input:UpdateEndpointTemplateInput", "Endpoint" },
-                { true, "saveRegistryAuth", "input:SaveRegistryAuthInput", "ContainerRegistryAuth" },
-                { true, "updateRegistryAuth", "input:UpdateRegistryAuthInput", "ContainerRegistryAuth" },
+                { true, "saveRegistryAuth", "input:SaveRegistryAuthInput",
+                  "ContainerRegistryAuth" },
+                { true, "updateRegistryAuth", "input:UpdateRegistryAuthInput",
+                  "ContainerRegistryAuth" },
                 { true, "deleteRegistryAuth", "registryAuthId:String!", "Void" },
                 { true, "createNetworkVolume", "input:CreateNetworkVolumeInput!", "NetworkVolume" },
                 { true, "updateNetworkVolume", "input:UpdateNetworkVolumeInput!", "NetworkVolume" },
@@ -302,8 +324,9 @@ static void test_members(void **state)
                 { "PodStopInput", "podId incrementVersion" },
                 { "PodTerminateInput", "podId" },
                 { "PodFilter", "podId" },
-                { "PodEditJobInput", "podId dockerArgs imageName env port ports containerDiskInGb volumeInGb "
-                                     "volumeMountPath containerRegistryAuthId" },
+                { "PodEditJobInput",
+                  "podId dockerArgs imageName env port ports containerDiskInGb volumeInGb "
+                  "volumeMountPath containerRegistryAuthId" },
                 { "GpuTypeFilter", "id ids cluster" },
                 { "GpuLowestPriceInput",
                   "gpuCount minMemoryInGb minVcpuCount minDisk totalDisk minDownload minUpload "
@@ -339,14 +362,16 @@ static void test_members(void **state)
                 { "PodRuntimeContainer", "cpuPercent memoryPercent" },
                 { "PodTelemetry", "state time cpuUtilization memoryUtilization averageGpuMetrics "
                                   "individualGpuMetrics lastStateTransitionTimestamp" },
-                { "PodGpuMetrics", "id percentUtilization temperatureCelcius memoryUtilization powerWatts" },
+                { "PodGpuMetrics",
+                  "id percentUtilization temperatureCelcius memoryUtilization powerWatts" },
                 { "PodMachineInfo",
                   "id podHostId costPerHr currentPricePerGpu gpuDisplayName gpuTypeId gpuType "
                   "gpuAvailable minPodGpuCount location dataCenterId secureCloud supportPublicIp listed "
                   "diskMBps maxDownloadSpeedMbps maxUploadSpeedMbps maintenanceStart maintenanceEnd "
                   "maintenanceNote note machineType machineSystem cpuTypeId cpuType cpuCount vcpuTotal "
                   "vcpuReserved memoryTotal memoryReserved runpodIp" },
-                { "MachineSystem", "os cudaVersion diskTotal diskFree dockerVersion kernelVersion" },
+                { "MachineSystem",
+                  "os cudaVersion diskTotal diskFree dockerVersion kernelVersion" },
                 { "User",
                   "id authId email pubKey clientBalance currentSpendPerHr spendLimit machineQuota "
                   "maxServerlessConcurrency minBalance underBalance notifyPodsStale notifyPodsGeneral "
@@ -354,8 +379,9 @@ static void test_members(void **state)
                   "containerRegistryCreds apiKeys secrets spendDetails serverlessDiscount billing" },
                 { "NetworkVolume", "id name size dataCenterId dataCenter" },
                 { "SpendDetails", "localStoragePerHour networkStoragePerHour gpuComputePerHour" },
-                { "ServerlessDiscount", "userId type discountFactor expirationDate activeDiscountFactor "
-                                        "activeWorkers" },
+                { "ServerlessDiscount",
+                  "userId type discountFactor expirationDate activeDiscountFactor "
+                  "activeWorkers" },
                 { "Endpoint",
                   "id name type userId version aiKey templateId template gpuIds gpuCount instanceIds "
                   "computeType locations networkVolumeId networkVolume networkVolumeIds idleTimeout "
@@ -384,8 +410,9 @@ static void test_members(void **state)
                 { "DataCenter", "id name location listed storageSupport gpuAvailability" },
                 { "GpuAvailability", "gpuTypeId displayName stockStatus available" },
                 { "ServerlessGpuPool", "id gpuTypeIds" },
-                { "Listing", "id title repoName repoOwner description category type tags stars views "
-                             "deploys language createdAt updatedAt" },
+                { "Listing",
+                  "id title repoName repoOwner description category type tags stars views "
+                  "deploys language createdAt updatedAt" },
                 { "Machine", "id name location listed gpuType gpuTotal secureCloud dataCenterId" },
                 { "PodStatus", "CREATED RUNNING RESTARTING EXITED PAUSED DEAD TERMINATED" },
                 { "PodType", "RESERVED INTERRUPTABLE BID BACKGROUND" },
@@ -413,9 +440,10 @@ static void test_nearest(void **state)
         static const struct {
                 const char *name, *near;
         } t[] = {
-                { "nam", "name" },           { "imagename", "imageName" }, { "gpucount", "gpuCount" },
-                { "desiredState", "desiredStatus" }, { "zzzzzzzz", NULL },  { "x", NULL },
-                { "prots", "ports" },        { "", NULL },
+                { "nam", "name" },          { "imagename", "imageName" },
+                { "gpucount", "gpuCount" }, { "desiredState", "desiredStatus" },
+                { "zzzzzzzz", NULL },       { "x", NULL },
+                { "prots", "ports" },       { "", NULL },
         };
         const struct gql_schema *s = *state;
         const struct stype *pod = names_find(&s->types, "Pod", 3);
@@ -431,8 +459,10 @@ static void test_nearest(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_text_refused), cmocka_unit_test(test_rows_refused),
-                cmocka_unit_test(test_two_rows),     cmocka_unit_test_setup_teardown(test_spellings, up, down),
+                cmocka_unit_test(test_text_refused),
+                cmocka_unit_test(test_rows_refused),
+                cmocka_unit_test(test_two_rows),
+                cmocka_unit_test_setup_teardown(test_spellings, up, down),
                 cmocka_unit_test_setup_teardown(test_operations, up, down),
                 cmocka_unit_test_setup_teardown(test_members, up, down),
                 cmocka_unit_test_setup_teardown(test_nearest, up, down),

@@ -11,11 +11,27 @@
 
 static const char *const not_here[] = {
         /* multi-node, serverless, registries, volumes and secrets come with later issues */
-        "addModelToRepo", "completeModelRepoUpload", "createCluster", "createModelRepoUpload",
-        "createNetworkVolume", "deleteCluster", "deleteEndpoint", "deleteNetworkVolume",
-        "deleteRegistryAuth", "listing", "listingFromRepo", "myModel", "removeModelFromRepo",
-        "saveEndpoint", "saveRegistryAuth", "secretCreate", "secretDelete", "updateEndpointTemplate",
-        "updateModelVersionStatus", "updateNetworkVolume", "updateRegistryAuth",
+        "addModelToRepo",
+        "completeModelRepoUpload",
+        "createCluster",
+        "createModelRepoUpload",
+        "createNetworkVolume",
+        "deleteCluster",
+        "deleteEndpoint",
+        "deleteNetworkVolume",
+        "deleteRegistryAuth",
+        "listing",
+        "listingFromRepo",
+        "myModel",
+        "removeModelFromRepo",
+        "saveEndpoint",
+        "saveRegistryAuth",
+        "secretCreate",
+        "secretDelete",
+        "updateEndpointTemplate",
+        "updateModelVersionStatus",
+        "updateNetworkVolume",
+        "updateRegistryAuth",
 };
 
 static bool expected(const char *name)
@@ -61,14 +77,15 @@ static void test_spellings(void **state)
         assert_int_equal(resolve_schema_new(&s, NULL), 0);
         for (const struct named *n = s->types.first; n; n = n->next) {
                 const struct stype *t = (const struct stype *) n;
-                const struct named *a = t->members.first, *b = t->twin ? t->twin->members.first : NULL;
+                const struct named *a = t->members.first,
+                                   *b = t->twin ? t->twin->members.first : NULL;
 
                 if (t->kind != TK_OBJECT || !t->twin)
                         continue;
                 for (; a && b; a = a->next, b = b->next)
                         if (((const struct sfield *) a)->row != ((const struct sfield *) b)->row)
-                                fail_msg("%s.%s and %s.%s are answered differently", t->n.name, a->name,
-                                         t->twin->n.name, b->name);
+                                fail_msg("%s.%s and %s.%s are answered differently", t->n.name,
+                                         a->name, t->twin->n.name, b->name);
         }
 }
 

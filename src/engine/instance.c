@@ -128,17 +128,29 @@ static int open_dirs(struct instance *i, const char *data_dir, struct err *e)
         return own_dir(run, 0711, &i->run_fd, e);
 }
 
-/* Our other programs lie beside us. */
+/* Our other programs lie beside us in a build, in libexec when installed. */
 static int find_libexec(struct instance *i, struct err *e)
 {
-        char self[PATH_MAX];
+        static const char *const places[] = { "", "/../libexec/hypervisor-vmm" };
+        char self[PATH_MAX], *dir;
         ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
 
         if (n < 0)
                 return err_errno(e, -errno, "read /proc/self/exe");
         self[n] = '\0';
-        i->libexec = strdup(dirname(self));
-        return i->libexec ? 0 : err_set(e, -ENOMEM, "out of memory");
+        dir = dirname(self);
+        for (size_t k = 0; k < NELEM(places); k++) {
+                AUTO(free) char *monitor = str_fmt("%s%s/vmm-monitor", dir, places[k]);
+
+                if (!monitor)
+                        return err_set(e, -ENOMEM, "out of memory");
+                if (access(monitor, X_OK) < 0)
+                        continue;
+                i->libexec = str_fmt("%s%s", dir, places[k]);
+                return i->libexec ? 0 : err_set(e, -ENOMEM, "out of memory");
+        }
+        return err_set(e, -ENOENT, "vmm-monitor lies neither in %s nor in %s%s", dir, dir,
+                       places[1]);
 }
 
 int instance_open(const char *data_dir, const char *config, struct instance **ret, struct err *e)

@@ -3,9 +3,7 @@
 #include "engine/boot/stage.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <sys/mount.h>
-#include <sys/syscall.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -75,19 +73,6 @@ int stage_image_run(struct boot *b, struct err *e)
         return b->lower_mnt < 0 ? b->lower_mnt : 0;
 }
 
-/* An idmapped clone of a disk's mount; the plain one may then be closed. */
-static int idmapped_clone(struct boot *b, int mnt, const char *what, struct err *e)
-{
-        AUTO(fd) int clone = (int) syscall(SYS_open_tree, mnt, "",
-                                           OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
-        int r;
-
-        if (clone < 0)
-                return err_errno(e, -errno, "%s: clone the mount", what);
-        r = idmap_mount(clone, b->userns, 0, e);
-        return r < 0 ? err_wrap(e, r, "%s", what) : fd_take(&clone);
-}
-
 static int container_disk(struct boot *b, struct err *e)
 {
         char name[64];
@@ -106,8 +91,8 @@ static int container_disk(struct boot *b, struct err *e)
                 if (b->disk_mnt < 0)
                         return b->disk_mnt;
         }
-        b->upper_mnt = idmapped_clone(b, b->disk_mnt, "container disk", e);
-        return b->upper_mnt < 0 ? b->upper_mnt : 0;
+        b->upper_mnt = fd_take(&b->disk_mnt);
+        return idmap_mount(b->upper_mnt, b->userns, 0, e);
 }
 
 static void volume_name(const struct boot *b, char ret[static 64])
@@ -119,7 +104,6 @@ static void volume_name(const struct boot *b, char ret[static 64])
 static int volume(struct boot *b, struct err *e)
 {
         uint64_t want = b->plan.volume_gib * GIB, size = 0, used = 0;
-        AUTO(fd) int mnt = -EBADF;
         char name[64];
         int r;
 
@@ -136,11 +120,9 @@ static int volume(struct boot *b, struct err *e)
                 r = disk_grow(b->host->volumes, name, want, e);
         if (r < 0)
                 return err_wrap(e, r, "volumeInGb");
-        mnt = disk_mount(b->host->volumes, name, clock_mono_us() + DISK_WAIT_US, e);
-        if (mnt < 0)
-                return err_wrap(e, mnt, "volume");
-        b->volume_mnt = idmapped_clone(b, mnt, "volume", e);
-        return b->volume_mnt < 0 ? b->volume_mnt : 0;
+        b->volume_mnt = disk_mount(b->host->volumes, name, clock_mono_us() + DISK_WAIT_US, e);
+        r = b->volume_mnt < 0 ? b->volume_mnt : idmap_mount(b->volume_mnt, b->userns, 0, e);
+        return r < 0 ? err_wrap(e, r, "volume") : 0;
 }
 
 int stage_disk_run(struct boot *b, struct err *e)
@@ -246,7 +228,7 @@ int stage_slice_run(struct boot *b, struct err *e)
 int stage_slice_undo(struct boot *b, const struct undo_how *how, struct err *e)
 {
         uint64_t deadline = clock_mono_us() + KILL_WAIT_US;
-        char name[32];
+        char name[32], disk[64];
         int r;
 
         (void) how;
@@ -256,6 +238,10 @@ int stage_slice_undo(struct boot *b, const struct undo_how *how, struct err *e)
          * one any more, and the first process is in one of the two at every instant. */
         boot_monitor_slice_name(b, name);
         r = slice_kill(b->host->slices, name, deadline, e);
+        /* what the disk has not written yet never needs to be */
+        boot_disk_name(b->plan.cluster, b->attempt, disk);
+        if (r >= 0)
+                r = disk_abandon(b->host->disks, disk, e);
         boot_slice_name(b, name);
         if (r >= 0)
                 r = slice_kill(b->host->slices, name, deadline, e);

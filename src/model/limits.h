@@ -24,7 +24,7 @@
 #define LIMIT_SLOTS               4094U  /* clusters on one host: id ranges, addresses, links */
 #define LIMIT_QUERY_BYTES         (4U << 20) /* a GraphQL request body */
 #define LIMIT_QUERY_DEPTH         64U    /* nesting of a GraphQL query */
-#define LIMIT_QUERY_TOKENS        600000U /* words of a GraphQL query: 1 MiB of one-letter fields */
+#define LIMIT_QUERY_TOKENS        1048576U /* words of a GraphQL query: any text of 1 MiB passes */
 #define LIMIT_QUERY_FIELDS        65536U /* different fields that one query may select */
 #define LIMIT_QUERY_VARIABLES     256U   /* variables that one query may declare */
 #define LIMIT_QUERY_ERRORS        100U   /* errors reported in one answer */

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import time
 
@@ -288,7 +289,8 @@ def test_masks(order):
         if os.path.exists(f"/proc/{d}"):
             assert re.search(rf" /{d} /proc/{d} ro,nosuid,nodev,noexec", ro), d
     assert re.search(r" / /sys ro,nosuid,nodev,noexec", ro)
-    assert re.search(r" / / rw,nodev,", ro)
+    assert re.search(r" / / rw,nosuid,nodev,", ro)
+    assert re.search(r" / / rw,nodev,", say(order, "cat /proc/self/mountinfo", new_privs=True))
 
 
 def test_nothing_of_the_host(order, tmp_path):
@@ -342,6 +344,16 @@ def test_setuid_only_with_new_privs(order, image):
         assert f"uid 1000 euid {euid}" in out
     out = say(order, "grep -E 'NoNewPrivs|Seccomp:|CapBnd' /proc/self/status", new_privs=True)
     assert out.split() == ["CapBnd:", "00000000800405fb", "NoNewPrivs:", "0", "Seccomp:", "2"]
+
+
+def test_file_capabilities_do_not_stop_a_program(order, image):
+    """Debian's ping asks for NET_RAW, which nobody here has."""
+    tool = image.base / "bin/asks"
+    shutil.copy(HERE / "probe", tool)
+    os.setxattr(tool, "security.capability", struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0))
+    for user in ("", "user"):
+        assert "uid" in say(order, ["asks", "ids"], user=user)
+        assert say(order, "asks mount; grep CapEff /proc/self/status", user=user)
 
 
 # ---- bent images
@@ -540,10 +552,17 @@ def test_exec_cannot_be_looked_into(order):
 # ---- groups
 
 def test_group(order):
-    first, (a,) = go(order, program(["sleep", "100"]), [program("cat /proc/self/cgroup; "
-                                                                "ls /sys/fs/cgroup")],
-                     slice="flowsandbox")
-    assert all(x.endswith(":/") for x in a.ok().split("\n") if ":" in x)
+    first, (a,) = go(order, program(["sleep", "100"]), [program(
+        "cat /proc/self/cgroup; cd /sys/fs/cgroup; cat memory.max memory/memory.limit_in_bytes "
+        "2>/dev/null; cat pids.max pids/pids.max 2>/dev/null; echo $$ > pids/tasks; "
+        "echo $$ > cgroup.procs; mkdir x; ls | wc -l")], slice="flowsandbox")
+    lines = a.ok().split("\n")
+    groups = [x for x in lines if re.match(r"\d+:", x)]
+    assert groups and all(x.endswith(":/") for x in groups)
+    values = lines[len(groups):len(groups) + 2]
+    assert values == [str(256 << 20), "64"], lines
+    assert sum("Read-only file system" in x for x in lines) == 3, lines
+    assert a.standing.split().count("kill") == 1 and " kill 0 " in a.standing
     assert first.signal == 9
 
 

@@ -71,10 +71,18 @@ static int attach_at(int mnt, int root, const char *name, struct err *e)
         return at < 0 ? at : mount_attach(mnt, at, "", e);
 }
 
-/* @mnt becomes / and the host's tree goes away, so that no descriptor-less way leads back. */
-static int switch_root(int mnt, struct err *e)
+/* Device nodes that lie on a disk or in an image never work.  Under no_new_privs set-id bits and
+ * file capabilities give nothing anyway; nosuid makes the kernel pass over them instead of refusing
+ * to run a program (Debian's ping asks for NET_RAW, which no one here has, and does without). */
+uint64_t mount_attrs_for(const struct sandbox_spec *s)
 {
-        int r = mount_restrict(mnt, MOUNT_ATTR_NODEV, e);
+        return MOUNT_ATTR_NODEV | (s->new_privs ? 0 : MOUNT_ATTR_NOSUID);
+}
+
+/* @mnt becomes / and the host's tree goes away, so that no descriptor-less way leads back. */
+static int switch_root(int mnt, uint64_t attrs, struct err *e)
+{
+        int r = mount_restrict(mnt, attrs, e);
 
         if (r >= 0)
                 r = mount_attach(mnt, AT_FDCWD, "/", e);
@@ -162,7 +170,7 @@ int mounts_setup(const struct launch *l, struct err *e)
                 sys = own_sys = mount_make("sysfs", NULL, ATTR_PSEUDO | MOUNT_ATTR_RDONLY, e);
         if (sys < 0)
                 return sys;
-        r = switch_root(s->root_mnt, e);
+        r = switch_root(s->root_mnt, mount_attrs_for(s), e);
         if (r < 0)
                 return r;
         root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -172,7 +180,7 @@ int mounts_setup(const struct launch *l, struct err *e)
         if (r >= 0)
                 r = kernel_mounts(l, root, proc, sys, e);
         for (size_t i = 0; i < s->n_binds && r >= 0; i++)
-                r = root_bind(root, &s->binds[i], e);
+                r = root_bind(root, &s->binds[i], mount_attrs_for(s), e);
         for (size_t i = 0; i < s->n_files && r >= 0; i++)
                 r = root_write_file(root, &s->files[i], e);
         return r < 0 ? r : fd_take(&root);

@@ -153,7 +153,7 @@ static int check_target(int fd)
         return 0;
 }
 
-int root_bind(int root, const struct sandbox_bind *b, struct err *e)
+int root_bind(int root, const struct sandbox_bind *b, uint64_t attrs, struct err *e)
 {
         AUTO(fd) int at = -EBADF;
         struct stat st;
@@ -167,7 +167,7 @@ int root_bind(int root, const struct sandbox_bind *b, struct err *e)
         r = at < 0 ? at : check_target(at);
         if (r < 0)
                 return err_errno(e, r, "mount at %s", b->target);
-        r = mount_restrict(b->mnt, MOUNT_ATTR_NODEV, e);
+        r = mount_restrict(b->mnt, attrs, e);
         if (r >= 0)
                 r = mount_attach(b->mnt, at, "", e);
         return r < 0 ? err_wrap(e, r, "mount at %s", b->target) : 0;

@@ -84,6 +84,8 @@ int mounts_finish(const struct sandbox_spec *s, const int mnt[MNT_COUNT], struct
 int mounts_setup(const struct launch *l, struct err *e);
 /* fsopen, options ("key", "value" or NULL for a flag; ended by NULL), fsmount: a detached mount. */
 int mount_make(const char *type, const char *const (*options)[2], unsigned attrs, struct err *e);
+/* What holds for the root and for every bind. */
+uint64_t mount_attrs_for(const struct sandbox_spec *s);
 int mount_restrict(int mnt, uint64_t attrs, struct err *e);
 int mount_attach(int mnt, int dir, const char *path, struct err *e); /* @path "" is @dir itself */
 
@@ -100,7 +102,7 @@ int masks_apply(int proc, int sys, int null, int empty, struct err *e);
 /* Directory @path (absolute), made with its parents when missing; O_PATH descriptor. */
 int root_mkdirs(int root, const char *path, mode_t mode);
 int root_write_file(int root, const struct sandbox_file *f, struct err *e);
-int root_bind(int root, const struct sandbox_bind *b, struct err *e);
+int root_bind(int root, const struct sandbox_bind *b, uint64_t attrs, struct err *e);
 
 /* ---- user.c */
 #define USER_GROUPS_MAX 256U

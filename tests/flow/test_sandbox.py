@@ -110,8 +110,8 @@ def go(order, run, execs=(), **kw):
     return (first, [Result(x) for x in answer["exec"]]) if execs else first
 
 
-def say(order, argv, **kw):
-    return go(order, program(argv, **kw)).ok()
+def say(order, argv, pooled=False, **kw):
+    return go({**order, "pooled": pooled}, program(argv, **kw)).ok()
 
 
 # ---- who and where
@@ -300,7 +300,7 @@ def test_nothing_of_the_host(order, tmp_path):
 
 
 def test_no_descriptor_leaks(order):
-    out = say(order, ["sh", "-c", "exec ls -1 /proc/self/fd"], keep_fds=True)
+    out = say({**order, "keep_fds": True}, ["ls", "-1", "/proc/self/fd"])
     assert out.split("\n") == ["0", "1", "2", "3"]  # 3 is ls reading the directory
 
 
@@ -456,8 +456,10 @@ def test_image_has_no_devices(order, image):
 
 # ---- overlay
 
-def test_overlay(order, image):
-    names = [f"layer-with-a-rather-long-name-{i:03}" for i in range(100)]
+@pytest.mark.parametrize("way", [0, 1, 2], ids=["any", "namespace", "options"])
+def test_overlay(order, image, way):
+    order["way"] = way
+    names = [f"layer-with-a-rather-long-name-{i:03}" for i in range(30 if way else 100)]
     for i, n in enumerate(names):
         (image.tree / n / "stack").mkdir(parents=True)
         (image.tree / n / "stack" / str(i)).write_text("")
@@ -465,7 +467,8 @@ def test_overlay(order, image):
     order["layers"] = [*names, "base"]
     out = say(order, "ls /stack | wc -l; cat /stack/top; echo; mv /stack /moved && ls /moved | wc -l;"
                      "rm /etc/group; ls /etc")
-    assert out.split() == ["101", names[0], "101", "passwd"]
+    n = str(len(names) + 1)
+    assert out.split() == [n, names[0], n, "passwd"]
     assert (image.base / "etc/group").exists()
 
 
@@ -564,6 +567,24 @@ def test_group(order):
     assert sum("Read-only file system" in x for x in lines) == 3, lines
     assert a.standing.split().count("kill") == 1 and " kill 0 " in a.standing
     assert first.signal == 9
+
+
+def test_group_of_version_2(order):
+    """On a hybrid host the unified hierarchy is there too, with fewer controllers."""
+    first, (a,) = go(order, program(["sleep", "100"]), [program(
+        "grep ^0: /proc/self/cgroup; cd /sys/fs/cgroup; ls cgroup.procs; cat cgroup.procs | head -1;"
+        "grep cgroup2 /proc/self/mountinfo; echo $$ > cgroup.procs")], slice="flowsandbox", cgroup=2)
+    lines = a.out.split("\n")
+    assert lines[:3] == ["0::/", "cgroup.procs", "1"], lines
+    assert " / /sys/fs/cgroup ro,nosuid,nodev,noexec," in lines[3]
+    assert "Read-only file system" in lines[4]
+    assert first.signal == 9
+
+
+def test_mounts_made_ahead(order):
+    out = say(order, "ls /dev | wc -l; stat -c %a /dev/shm; df -k /dev/shm | tail -1 | "
+                     "awk '{print $2}'; tty", pooled=True, tty=True, devices={"x": "/dev/zero"})
+    assert out.split() == ["15", "1777", "8192", "/dev/pts/0"]
 
 
 def test_pids_limit_bites(order):

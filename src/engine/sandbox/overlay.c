@@ -27,6 +27,7 @@
 #define OPTIONS_MAX 4000U /* of mount(2), less than a page */
 
 struct overlay {
+        enum overlay_way way;
         int lower; /* the working directory while layers are looked up */
         const char *const *layers;
         size_t n;
@@ -152,7 +153,7 @@ static int attached(struct overlay *o, const char *all, int upper_mnt, struct er
                 return err_errno(e, -errno, "enter the layers");
         (void) snprintf(o->upper, sizeof o->upper, "/proc/u/upper");
         (void) snprintf(o->work, sizeof o->work, "/proc/u/work");
-        r = by_fsconfig(o, all);
+        r = o->way == OVERLAY_OPTIONS ? -EINVAL : by_fsconfig(o, all);
         if (r == -EINVAL)
                 r = by_mount(o, all, "/proc/o");
         return r < 0 ? err_errno(e, r, "overlay of %zu layers", o->n) : r;
@@ -195,16 +196,16 @@ static int mount_overlay(struct overlay *o, int upper_mnt, struct err *e)
                 return err_errno(e, r, "directories of the container disk");
         if (fchdir(o->lower) < 0)
                 return err_errno(e, -errno, "enter the layers");
-        r = by_fsconfig(o, all);
-        return r == -EINVAL ? by_namespace(o, all, upper_mnt, e)
-               : r < 0      ? err_errno(e, r, "overlay of %zu layers", o->n)
-                            : r;
+        r = o->way == OVERLAY_ANY ? by_fsconfig(o, all) : -EINVAL;
+        if (r == -EINVAL)
+                return by_namespace(o, all, upper_mnt, e);
+        return r < 0 ? err_errno(e, r, "overlay of %zu layers", o->n) : r;
 }
 
-int sandbox_overlay(int lower_mnt, const char *const *layers, size_t n_layers, int upper_mnt,
-                    struct err *e)
+int overlay_make(int lower_mnt, const char *const *layers, size_t n_layers, int upper_mnt,
+                 enum overlay_way way, struct err *e)
 {
-        struct overlay o = { .lower = lower_mnt, .layers = layers, .n = n_layers };
+        struct overlay o = { .way = way, .lower = lower_mnt, .layers = layers, .n = n_layers };
         AUTO(fd) int cwd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
         AUTO(fd) int mnt = -EBADF;
         struct stat st;
@@ -227,4 +228,10 @@ int sandbox_overlay(int lower_mnt, const char *const *layers, size_t n_layers, i
         if (fs_ids(0, 0) < 0 || fchdir(cwd) < 0)
                 return err_errno(e, -errno, "overlay: return to own ids and directory");
         return r < 0 ? r : fd_take(&mnt);
+}
+
+int sandbox_overlay(int lower_mnt, const char *const *layers, size_t n_layers, int upper_mnt,
+                    struct err *e)
+{
+        return overlay_make(lower_mnt, layers, n_layers, upper_mnt, OVERLAY_ANY, e);
 }

@@ -92,6 +92,7 @@ int sandbox_prepare(struct err *e);
 
 /* Overlay of read-only @lower (detached, idmapped; sub-directories @layers, topmost first, named
  * relative to it) over the writable tree on @upper_mnt (detached, idmapped; directories "upper" and
- * "work" are made in it).  Returns a detached mount. */
+ * "work" are made in it).  Returns a detached mount.  On kernels before 6.15 both mounts may have
+ * been used up; the caller closes them in any case. */
 int sandbox_overlay(int lower_mnt, const char *const *layers, size_t n_layers, int upper_mnt,
                     struct err *e);

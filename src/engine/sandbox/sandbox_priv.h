@@ -127,3 +127,12 @@ int confine_exec(char *const *argv, char *const *env, struct err *e);
 void confine_signals(void);
 /* The launcher: an id of its own, no capability, now and by execve. */
 int confine_monitor(uint32_t uid, struct err *e);
+
+/* ---- overlay.c: sandbox_overlay() with a choice, for tests: what older kernels need. */
+enum overlay_way {
+        OVERLAY_ANY,       /* the first that works */
+        OVERLAY_NAMESPACE, /* layers attached in a namespace made for it */
+        OVERLAY_OPTIONS    /* there, and by mount(2) */
+};
+int overlay_make(int lower_mnt, const char *const *layers, size_t n_layers, int upper_mnt,
+                 enum overlay_way way, struct err *e);

@@ -2,7 +2,8 @@
  * print what became of them as JSON.  Driven by tests/flow/test_sandbox.py; root.
  *
  * Order: { "tree": DIR with layers, "layers": [names], "libexec": DIR, "upper": DIR or null (tmpfs),
- *          "id_base": N, "shared_net": bool, "slice": NAME or null,
+ *          "id_base": N, "slice": NAME or null,
+ *          "cgroup": 0/1/2, "way": enum overlay_way, "pooled": bool,
  *          "run": PROGRAM, "exec": [PROGRAM...] }
  * PROGRAM: { "argv": [], "env": [], "user", "cwd", "tty", "new_privs", "nofile" } and, for run,
  *          "hostname", "files": {target: content}, "binds": {target: host directory or file},
@@ -25,7 +26,7 @@
 #include "base/fd.h"
 #include "base/str.h"
 #include "engine/idmap.h"
-#include "engine/sandbox/sandbox.h"
+#include "engine/sandbox/sandbox_priv.h"
 
 #define MAX 16
 #define DIE(...)                                                                                   \
@@ -147,6 +148,7 @@ int main(void)
         struct slice_enter none = { .v2_dir = -EBADF };
         struct slice_host *host = NULL;
         struct slice_enter enter = none;
+        struct sandbox_mounts pooled;
         struct sandbox_proc p = { .monitor_pidfd = -EBADF, .init_pidfd = -EBADF };
         struct err e = { 0 };
         int userns, upper, lower, r;
@@ -167,9 +169,12 @@ int main(void)
                 DIE("%s", e.msg);
         group = text(o, "slice");
         if (group) {
-                struct slice_limits l = { .memory_bytes = 256 << 20, .pids = 64 };
+                int version = (int) json_integer_value(json_object_get(o, "cgroup"));
+                /* a unified hierarchy forced on a hybrid host has no controllers to limit with */
+                struct slice_limits l = { .memory_bytes = version == 2 ? 0 : 256 << 20,
+                                          .pids = version == 2 ? 0 : 64 };
 
-                if (slice_host_open(group, 0, &host, &e) < 0 ||
+                if (slice_host_open(group, version, &host, &e) < 0 ||
                     slice_create(host, "box", &l, &e) < 0 ||
                     slice_enter_open(host, "box", &enter, &e) < 0)
                         DIE("%s", e.msg);
@@ -178,13 +183,19 @@ int main(void)
         lower = idmapped(text(o, "tree"), userns);
         upper = text(o, "upper") ? idmapped(text(o, "upper"), userns) : tmpfs(userns);
         layers = strings(json_object_get(o, "layers"));
-        s.root_mnt = sandbox_overlay(lower, (const char *const *) layers, strv_len(layers), upper, &e);
+        s.root_mnt = overlay_make(lower, (const char *const *) layers, strv_len(layers), upper,
+                                  (enum overlay_way) json_integer_value(json_object_get(o, "way")), &e);
         if (s.root_mnt < 0)
                 DIE("overlay: %s", e.msg);
         if (json_is_true(json_object_get(o, "keep_fds"))) /* must not be seen inside */
                 (void) open("/etc", O_RDONLY | O_DIRECTORY);
         program(&s, json_object_get(o, "run"));
         first_only(&s, json_object_get(o, "run"), userns);
+        if (json_is_true(json_object_get(o, "pooled"))) {
+                if (sandbox_mounts_make(s.id_base, &pooled, &e) < 0)
+                        DIE("%s", e.msg);
+                s.mounts = &pooled;
+        }
         r = sandbox_start(&s, &p, &e);
         a = answer(r, &e, &p);
         (void) json_object_set_new(out, "run", a);

@@ -52,7 +52,7 @@ struct api {
         sd_event *loop;
         struct plane *plane;
         struct http_server *http;
-        int listen_fd, ready_fd;
+        int listen_fd, ready_fd, inner_fd; /* inner_fd: came before the server was there */
         sd_event_source *ready_timer;
         bool synced, ready;
         int fence; /* 1: waiting, <= 0: the result */
@@ -250,10 +250,12 @@ static void on_inner(void *arg, int fd)
 {
         struct api *a = arg;
 
-        if (a->http)
+        if (a->http) {
                 http_set_inner(a->http, fd);
-        else
-                (void) fd_close(fd);
+                return;
+        }
+        (void) fd_close(a->inner_fd);
+        a->inner_fd = fd;
 }
 
 static void on_settled(int r, void *arg)
@@ -310,6 +312,8 @@ static int start(struct api *a, struct err *e)
         r = http_new(&hc, &a->http, e);
         if (r < 0)
                 return r;
+        if (a->inner_fd >= 0)
+                http_set_inner(a->http, fd_take(&a->inner_fd));
         if (a->synced)
                 say_ready(a);
         else
@@ -327,11 +331,12 @@ static void stop(struct api *a)
         a->loop = sd_event_unref(a->loop);
         a->listen_fd = fd_close(a->listen_fd);
         a->ready_fd = fd_close(a->ready_fd);
+        a->inner_fd = fd_close(a->inner_fd);
 }
 
 int main(int argc, char **argv)
 {
-        struct api a = { .listen_fd = -EBADF, .ready_fd = -EBADF };
+        struct api a = { .listen_fd = -EBADF, .ready_fd = -EBADF, .inner_fd = -EBADF };
         struct err e = { 0 };
         int level, r;
 

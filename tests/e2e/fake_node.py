@@ -132,6 +132,10 @@ class Log:
     def close(self):
         with self.lock:
             for s in self.followers:
+                try:
+                    s.shutdown(socket.SHUT_RDWR)  # its reader is in recv(), close() alone is not seen
+                except OSError:
+                    pass
                 s.close()
             self.followers = []
 

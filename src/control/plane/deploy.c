@@ -192,12 +192,12 @@ static int check_record(const struct cluster *c, struct err *e)
         struct plan_port ports[LIMIT_PORTS];
         int r;
 
-        if (strlen(c->name) > LIMIT_NAME_LEN)
-                return err_set(e, -E2BIG, "name: %zu bytes, at most %u are allowed",
-                               strlen(c->name), LIMIT_NAME_LEN);
         if (strlen(c->image) > LIMIT_IMAGE_REF_LEN)
                 return err_set(e, -E2BIG, "imageName: %zu bytes, at most %u are allowed",
                                strlen(c->image), LIMIT_IMAGE_REF_LEN);
+        if (strlen(c->name) > LIMIT_NAME_LEN)
+                return err_set(e, -E2BIG, "name: %zu bytes, at most %u are allowed",
+                               strlen(c->name), LIMIT_NAME_LEN);
         r = plan_mount_path("volumeMountPath", c->volume_path, e);
         return r < 0 ? r : plan_ports(c->ports, ports, NELEM(ports), e);
 }

@@ -563,9 +563,11 @@ static ssize_t on_stream(void *arg, uint64_t pos, char *buf, size_t max)
         ssize_t n = st->gone || q->server->closing ? -1 : st->read(q->priv, buf, max);
 
         (void) pos;
+        /* also for a client that has gone: libmicrohttpd then finds out by itself and closes.
+         * (Ended with an error, a connection that was suspended keeps its socket until every older
+         * one has ended.) */
         if (n < 0)
-                return st->gone ? MHD_CONTENT_READER_END_WITH_ERROR
-                                : MHD_CONTENT_READER_END_OF_STREAM;
+                return MHD_CONTENT_READER_END_OF_STREAM;
         if (n > 0)
                 return n;
         suspend(q);
@@ -721,6 +723,8 @@ void http_session_add(struct http_server *s, struct http_session *x)
 
 void http_session_remove(struct http_server *s, struct http_session *x)
 {
+        if (s->outer.mhd) /* its connection is given back by the next run */
+                kick(&s->outer);
         if (x->prev)
                 x->prev->next = x->next;
         else

@@ -1,8 +1,10 @@
 /* session.c - see session.h.  tensorone-api, loop thread.
  *
- * Flow control: the monitor is read while little is queued for the client, and gets credit for
- * what was queued once that has left; the client is read while little is queued for the monitor.
- * Neither side can make us hold more than a few hundred KiB. */
+ * Flow control: the monitor is read while little is queued for the client, the client is read
+ * while little is queued for the monitor.  Neither side can make us hold more than a few hundred
+ * KiB.  The sockets are the flow control: the monitor gets credit for far more than ever waits,
+ * because a CREDIT packet behind stdin that the process does not take yet would not be seen, and a
+ * process that waits for its output to be read would wait for ever. */
 #include "control/rest/session.h"
 
 #include <errno.h>
@@ -19,6 +21,8 @@
 #define QUEUE_HIGH      (128U << 10) /* bytes waiting for one side that stop reading the other */
 #define MESSAGE_MAX     (1U << 20)   /* one WebSocket message */
 #define CLOSE_WAIT_US   (5 * US_PER_S)
+#define CREDIT_BYTES    (1U << 30) /* ahead of what was read ... */
+#define CREDIT_STEP     (64U << 20) /* ... and renewed in such steps */
 
 enum channel { CH_STDIN, CH_STDOUT, CH_STDERR, CH_RESIZE, CH_EOF, CH_EXIT, CH_ERROR, CH_SIGNAL };
 
@@ -35,15 +39,15 @@ struct session {
         struct attach_parser parser;
         uint8_t parser_buf[ATTACH_PARSER_MAX];
         struct strbuf out; /* for the monitor */
-        uint32_t owed;     /* bytes given to the client's queue, not credited yet */
-        bool closing, dead;
+        uint32_t owed;     /* bytes read and not credited yet */
+        uint16_t close_code; /* queued behind the last message */
+        bool closing, close_queued, dead;
 };
 
 static void session_end(struct http_session *base)
 {
         struct session *s = (struct session *) base;
 
-        http_session_remove(s->server, base);
         s->ws_io = sd_event_source_disable_unref(s->ws_io);
         s->mon_io = sd_event_source_disable_unref(s->mon_io);
         s->timer = sd_event_source_disable_unref(s->timer);
@@ -53,6 +57,7 @@ static void session_end(struct http_session *base)
         strbuf_done(&s->early);
         strbuf_done(&s->out);
         (void) MHD_upgrade_action(s->urh, MHD_UPGRADE_ACTION_CLOSE);
+        http_session_remove(s->server, base);
         free(s);
 }
 
@@ -80,16 +85,16 @@ static int on_timer(sd_event_source *src, uint64_t usec, void *arg)
         return 0;
 }
 
-/* Queue the close frame; the session ends when it was answered, or after a while. */
+/* Say goodbye; the session ends when that was answered, or after a while. */
 static void ws_close(struct session *s, uint16_t code)
 {
         if (s->closing)
                 return;
         s->closing = true;
+        s->close_code = code;
         s->mon_io = sd_event_source_disable_unref(s->mon_io);
         s->monitor = fd_close(s->monitor);
-        if (wslay_event_queue_close(s->ws, code, NULL, 0) != 0 ||
-            sd_event_add_time_relative(s->loop, &s->timer, CLOCK_MONOTONIC, CLOSE_WAIT_US, 0,
+        if (sd_event_add_time_relative(s->loop, &s->timer, CLOCK_MONOTONIC, CLOSE_WAIT_US, 0,
                                        on_timer, s) < 0)
                 s->dead = true;
 }
@@ -212,7 +217,7 @@ static void flush_monitor(struct session *s)
 {
         uint8_t buf[16];
 
-        if (s->owed && wslay_event_get_queued_msg_length(s->ws) < QUEUE_HIGH / 2) {
+        if (s->owed >= CREDIT_STEP) {
                 mon_packet(s, buf, attach_put_credit(buf, sizeof buf, s->owed));
                 s->owed = 0;
         }
@@ -287,6 +292,13 @@ static void turn(struct session *s)
 
         if (wslay_event_want_write(s->ws) && wslay_event_send(s->ws) != 0)
                 s->dead = true;
+        /* a close frame overtakes queued messages, so it is not queued while there are any */
+        if (s->closing && !s->close_queued && wslay_event_get_queued_msg_count(s->ws) == 0) {
+                s->close_queued = true;
+                if (wslay_event_queue_close(s->ws, s->close_code, NULL, 0) != 0 ||
+                    wslay_event_send(s->ws) != 0)
+                        s->dead = true;
+        }
         flush_monitor(s);
         if (wslay_event_get_close_received(s->ws) && wslay_event_get_close_sent(s->ws))
                 s->dead = true;
@@ -353,6 +365,7 @@ static int begin(struct session *s)
         wslay_event_config_set_max_recv_msg_length(s->ws, MESSAGE_MAX);
         attach_parser_init(&s->parser, s->parser_buf, sizeof s->parser_buf);
         mon_packet(s, buf, attach_put_hello(buf, sizeof buf, &hello));
+        mon_packet(s, buf, attach_put_credit(buf, sizeof buf, CREDIT_BYTES));
         r = sd_event_add_io(s->loop, &s->ws_io, s->fd, EPOLLIN, on_ws, s);
         if (r >= 0)
                 r = sd_event_add_io(s->loop, &s->mon_io, s->monitor, EPOLLIN, on_mon, s);

@@ -350,15 +350,16 @@ static int migrate(sqlite3 *db, struct err *e)
 static int open_db(struct sqlite_store *s, const char *dir, struct err *e)
 {
         AUTO(free) char *path = str_fmt("%s/store.db", dir);
-        AUTO(fd) int fd = -EBADF;
-        int rc, r;
+        int rc, r, fd;
 
         if (!path)
                 return err_set(e, -ENOMEM, "out of memory");
-        /* made by us first, so that it is never readable by others, not even for an instant */
+        /* made by us first, so that it is never readable by others, not even for an instant, and
+         * closed before SQLite locks it: closing any descriptor of a file drops all its locks */
         fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
                 return err_errno(e, -errno, "open %s", path);
+        (void) fd_close(fd);
         rc = sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX, NULL);
         if (rc != SQLITE_OK)
                 return err_set(e, -EIO, "open %s: %s", path, sqlite3_errstr(rc));

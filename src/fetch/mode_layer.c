@@ -33,27 +33,49 @@ static int open_source(const struct mode_context *c, struct http **http, struct 
         return http_stream(*http, url, c->req->size_bytes, ret, e);
 }
 
-/* source -> tap -> decode -> (thread) -> tap; on success *@ret owns them all. */
-static int build_chain(const struct mode_context *c, struct http **http, struct stream **ret,
-                       struct tap **ret_packed, struct tap **ret_plain, struct err *e)
+struct chain {
+        struct http *http;     /* what the source borrows */
+        struct stream *packed; /* source -> tap: the blob as it comes */
+        struct tap *packed_tap;
+        struct stream *plain;  /* -> decompression -> thread -> tap: the tar; borrows packed */
+        struct tap *plain_tap;
+};
+
+static void chain_done(struct chain *c)
 {
+        c->plain = stream_free(c->plain);
+        c->packed = stream_free(c->packed);
+        c->http = http_free(c->http);
+}
+
+static inline void chain_done_cleanup(struct chain *c)
+{
+        chain_done(c);
+}
+
+static int chain_build(struct chain *ch, const struct mode_context *c, struct err *e)
+{
+        /* more than twice the limit in headers and padding is an attack, too */
+        uint64_t max = c->req->max_bytes < UINT64_MAX / 4 ? 2 * c->req->max_bytes + (64U << 20)
+                                                          : UINT64_MAX;
         struct stream *s = NULL;
-        int r = open_source(c, http, &s, e);
+        int r = open_source(c, &ch->http, &s, e);
 
         if (r >= 0)
-                r = stream_tap_new(s, &s, ret_packed, e);
+                r = stream_tap_new(s, &ch->packed, &ch->packed_tap, e);
         if (r < 0)
                 return r;
-        tap_watch(*ret_packed, on_bytes, c->res);
-        r = stream_decode_new(s, &s, e);
+        tap_watch(ch->packed_tap, on_bytes, c->res);
+        r = stream_borrow_new(ch->packed, &s, e);
+        if (r >= 0)
+                r = stream_decode_new(s, &s, e);
         if (r >= 0)
                 r = stream_ahead_new(s, &s, e);
         if (r >= 0)
-                r = stream_tap_new(s, &s, ret_plain, e);
-        if (r < 0)
-                return r;
-        *ret = s;
-        return 0;
+                r = stream_tap_new(s, &ch->plain, &ch->plain_tap, e);
+        if (r >= 0)
+                tap_limit(ch->plain_tap, max, "unpacked layer");
+        return r;
 }
 
 static int check_digest(struct tap *t, const char *want, const char *what, struct err *e)
@@ -72,33 +94,49 @@ static int report_dir(void *arg, const char *type, const char *path)
         return result_path(arg, type, path);
 }
 
+/* The blob against what the manifest says of it; it has been read to its end. */
+static int check_packed(struct chain *ch, const struct fetch_request *req, struct err *e)
+{
+        if (tap_bytes(ch->packed_tap) != req->size_bytes)
+                return err_set(e, -EBADMSG, "it has %llu bytes, not %llu",
+                               (unsigned long long) tap_bytes(ch->packed_tap),
+                               (unsigned long long) req->size_bytes);
+        return check_digest(ch->packed_tap, req->digest, "digest", e);
+}
+
+/* The content made no sense.  When that is because other bytes came than the manifest promises, say
+ * so instead. */
+static int explain_damage(struct chain *ch, const struct fetch_request *req, int why, struct err *e)
+{
+        struct err other = { 0 };
+        int r;
+
+        ch->plain = stream_free(ch->plain); /* ends its thread */
+        r = stream_drain(ch->packed, &other);
+        if (r >= 0)
+                r = check_packed(ch, req, &other);
+        return r == -EBADMSG ? err_copy(e, &other) : why;
+}
+
 int mode_layer(const struct mode_context *c, int root, struct err *e)
 {
         const struct untar_limits limits = { c->req->max_bytes, c->req->max_entries };
-        AUTO(http_free) struct http *http = NULL; /* freed after the chain that borrows it */
         AUTO(tree_free) struct tree *tree = NULL;
-        AUTO(stream_free) struct stream *chain = NULL;
-        struct tap *packed = NULL, *plain = NULL;
+        AUTO(chain_done) struct chain ch = { 0 };
         struct untar_totals total = { 0 };
         int r = tree_new(root, &tree, e);
 
         if (r >= 0)
-                r = build_chain(c, &http, &chain, &packed, &plain, e);
-        if (r >= 0) /* more than twice the limit in tar headers and padding is an attack, too */
-                tap_limit(plain, c->req->max_bytes < UINT64_MAX / 2 ? 2 * c->req->max_bytes + (64U << 20)
-                                                                   : UINT64_MAX,
-                          "unpacked layer");
+                r = chain_build(&ch, c, e);
         if (r >= 0)
-                r = untar(chain, tree, &limits, c->res, &total, e);
+                r = untar(ch.plain, tree, &limits, c->res, &total, e);
+        if (r == -EBADMSG && ch.packed)
+                r = explain_damage(&ch, c->req, r, e);
         /* the chain was read to its end, so its thread has finished with the first tap */
-        if (r >= 0 && tap_bytes(packed) != c->req->size_bytes)
-                r = err_set(e, -EBADMSG, "it has %llu bytes, not %llu",
-                            (unsigned long long) tap_bytes(packed),
-                            (unsigned long long) c->req->size_bytes);
         if (r >= 0)
-                r = check_digest(packed, c->req->digest, "digest", e);
+                r = check_packed(&ch, c->req, e);
         if (r >= 0)
-                r = check_digest(plain, c->req->diff_id, "diff id", e);
+                r = check_digest(ch.plain_tap, c->req->diff_id, "diff id", e);
         if (r >= 0)
                 r = tree_finish(tree, report_dir, c->res, e);
         if (r < 0)

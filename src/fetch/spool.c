@@ -172,6 +172,7 @@ static int take_entry(struct spool *p, struct archive *a, struct archive_entry *
 static int read_tar(struct spool *p, struct archive *a, struct err *e)
 {
         if (archive_read_support_format_tar(a) != ARCHIVE_OK ||
+            archive_read_support_format_empty(a) != ARCHIVE_OK ||
             archive_read_open(a, p, NULL, on_read, NULL) != ARCHIVE_OK)
                 return broken(p, a, e);
         for (;;) {

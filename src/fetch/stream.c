@@ -144,6 +144,34 @@ void tap_watch(struct tap *t, tap_fn *fn, void *arg)
         t->arg = arg;
 }
 
+struct borrow {
+        struct stream base;
+        struct stream *up;
+};
+
+static ssize_t borrow_next(struct stream *s, const void **ret, struct err *e)
+{
+        return stream_next(((struct borrow *) s)->up, ret, e);
+}
+
+static void borrow_free(struct stream *s)
+{
+        free(s);
+}
+
+int stream_borrow_new(struct stream *up, struct stream **ret, struct err *e)
+{
+        static const struct stream_ops ops = { borrow_next, borrow_free };
+        struct borrow *b = calloc(1, sizeof *b);
+
+        if (!b)
+                return err_set(e, -ENOMEM, "out of memory");
+        b->base.ops = &ops;
+        b->up = up;
+        *ret = &b->base;
+        return 0;
+}
+
 int stream_drain(struct stream *s, struct err *e)
 {
         const void *p;

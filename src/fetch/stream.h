@@ -51,6 +51,9 @@ void tap_limit(struct tap *t, uint64_t max, const char *what);
 typedef void tap_fn(void *arg, uint64_t bytes);
 void tap_watch(struct tap *t, tap_fn *fn, void *arg);
 
+/* Pass @up on without owning it: who made it may go on with it after the chain has been freed. */
+int stream_borrow_new(struct stream *up, struct stream **ret, struct err *e);
+
 /* Decompress what begins like gzip or zstd; pass anything else on as it is. */
 int stream_decode_new(struct stream *up, struct stream **ret, struct err *e);
 

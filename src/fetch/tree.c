@@ -476,7 +476,7 @@ int tree_finish(struct tree *t, tree_report_fn *fn, void *arg, struct err *e)
                         continue; /* replaced since */
                 if (fd < 0)
                         return failed(e, fd, path);
-                if (n->described && futimens(fd, times) < 0)
+                if (futimens(fd, times) < 0) /* 1970 when nothing was said: no clock in a layer */
                         return failed(e, -errno, path);
                 if (n->opaque)
                         r = fn(arg, "opaque", path);

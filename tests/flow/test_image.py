@@ -1,0 +1,1051 @@
+"""Images on the real kernel (root): engine/image and vmm-fetch through the driver imagectl.
+
+Pulled from a real docker-registry (pushed by skopeo) and from a registry of ours that misbehaves;
+what comes out is held, file by file, against `umoci unpack`."""
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import time
+
+import pytest
+
+from ocimake import (ARCH, Hang, Image, Index, Layer, Redirect, Registry, Replace, Slow, Status,
+                     Truncate, docker_archive, sha256)
+from programs import build_dir, program
+
+IMAGECTL = os.path.join(build_dir(), "tests/flow/image/imagectl")
+ID_BASE = 0x5abc0000
+CAP_NET_BIND = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service=ep
+
+
+class Store:
+    """One image store below a temporary directory, as an engine would have it."""
+
+    def __init__(self, path):
+        self.dir = pathlib.Path(path)
+        self.images = self.dir / "images"
+        self.registries, self.options = [], []
+        self.libexec = os.path.dirname(program("vmm-fetch"))
+
+    def argv(self, *args):
+        registries = [x for r in self.registries for x in ("--registry", r)]
+        return [IMAGECTL, str(self.dir), self.libexec, *registries, *self.options, *map(str, args)]
+
+    def run(self, *args, ok=True, stdin=None, **kw):
+        p = subprocess.run(self.argv(*args), input=stdin, capture_output=True, timeout=100, **kw)
+        err = p.stderr.decode(errors="replace")
+        if ok:
+            assert p.returncode == 0, err
+        else:
+            assert p.returncode == 1, f"exit {p.returncode}: {err}{p.stdout.decode()}"
+        self.progress = [l for l in err.splitlines() if not l.startswith("error")]
+        return p.stdout.decode() if ok else [l for l in err.splitlines() if l.startswith("error")][-1]
+
+    def pull(self, ref, *args, **kw):
+        return self.run("pull", ref, *args, **kw)
+
+    def fails(self, *args, **kw):
+        """The message; and nothing is left."""
+        text = self.run(*args, ok=False, **kw)
+        self.nothing_staged()
+        return text
+
+    def find(self, ref, account="acc"):
+        return json.loads(self.run("find", account, ref))
+
+    def list(self, account="acc", *admin):
+        return [json.loads(l) for l in self.run("list", account, *admin).splitlines()]
+
+    def layers(self):
+        return sorted(p.name for p in (self.images / "layers").iterdir())
+
+    def nothing_staged(self):
+        assert list((self.images / "staging").iterdir()) == []
+
+    @contextlib.contextmanager
+    def merged(self, ref, account="acc"):
+        """The image as a cluster would see it, ids as on the disk."""
+        names = self.find(ref, account)["layers"]
+        target = self.dir / "merged"
+        target.mkdir(exist_ok=True)
+        lower = ":".join(str(self.images / "layers" / n) for n in names)
+        if len(names) == 1:  # an overlay wants two lower layers when there is no upper one
+            (self.dir / "empty").mkdir(exist_ok=True)
+            lower += f":{self.dir}/empty"
+        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", f"ro,lowerdir={lower}", target], check=True)
+        try:
+            yield target
+        finally:
+            subprocess.run(["umount", target], check=True)
+
+
+@pytest.fixture
+def store(tmp_path):
+    s = Store(tmp_path / "data")
+    yield s
+    if os.path.ismount(s.dir / "merged"):
+        subprocess.run(["umount", s.dir / "merged"], check=False)
+    s.run("recover")
+    assert not (s.dir / "fetch-ids").exists(), "the lock file of id ranges stayed"
+
+
+@pytest.fixture
+def fake(store):
+    with Registry() as reg:
+        store.registries.append(reg.host + ",insecure")
+        yield reg
+
+
+def tree_of(root, skip_times=()):
+    """Everything that can be seen of a tree, by path."""
+    out, inodes = {}, {}
+    for d, dirs, files in os.walk(root):
+        for name in dirs + files:
+            path = os.path.join(d, name)
+            rel, st = os.path.relpath(path, root), os.lstat(path)
+            content = None
+            if stat.S_ISREG(st.st_mode):
+                with open(path, "rb") as f:
+                    content = hashlib.sha256(f.read()).hexdigest()
+            elif stat.S_ISLNK(st.st_mode):
+                content = os.readlink(path)
+            xattrs = {k: os.getxattr(path, k, follow_symlinks=False)
+                      for k in os.listxattr(path, follow_symlinks=False)}
+            if not stat.S_ISDIR(st.st_mode) and st.st_nlink > 1:
+                inodes.setdefault(st.st_ino, []).append(rel)
+            out[rel] = (oct(st.st_mode), st.st_uid, st.st_gid, st.st_size if content else 0,
+                        st.st_mtime_ns if rel not in skip_times else 0, xattrs, content)
+    return out, sorted(sorted(names) for names in inodes.values())
+
+
+def assert_same_trees(ours, theirs, skip_times=()):
+    a, links_a = tree_of(ours, skip_times)
+    b, links_b = tree_of(theirs, skip_times)
+    differ = {k: (a.get(k), b.get(k)) for k in a.keys() | b.keys() if a.get(k) != b.get(k)}
+    assert not differ, json.dumps({k: str(v) for k, v in list(differ.items())[:8]}, indent=1)
+    assert links_a == links_b
+
+
+def umoci(layout, tmp_path, tag="latest"):
+    bundle = tmp_path / "umoci"
+    shutil.rmtree(bundle, ignore_errors=True)
+    subprocess.run(["umoci", "unpack", "--image", f"{layout}:{tag}", bundle], check=True, capture_output=True)
+    return bundle / "rootfs"
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """A real docker-registry; .push(layout, name, *skopeo options)."""
+    with docker_registry(tmp_path_factory.mktemp("registry")) as reg:
+        yield reg
+
+
+class DockerRegistry:
+    def __init__(self, host):
+        self.host, self.creds = host, []
+
+    def push(self, layout, name, *options):
+        subprocess.run(["skopeo", "copy", "-q", *self.creds, "--dest-tls-verify=false", *options,
+                        f"oci:{layout}:latest", f"docker://{self.host}/{name}"], check=True, capture_output=True)
+        return f"{self.host}/{name}"
+
+
+@contextlib.contextmanager
+def docker_registry(path, extra=""):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    conf = path / "conf.yml"
+    conf.write_text(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {path}/d}}}}\n"
+                    f"http: {{addr: '127.0.0.1:{port}'}}\n{extra}")
+    with open(path / "log", "wb") as log:
+        proc = subprocess.Popen(["docker-registry", "serve", str(conf)], stdout=log, stderr=log)
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            assert proc.poll() is None, (path / "log").read_text()
+            time.sleep(0.05)
+        yield DockerRegistry(f"127.0.0.1:{port}")
+    finally:
+        proc.terminate()
+        proc.wait(10)
+
+
+# --- what a layer can hold ---------------------------------------------------------------------
+
+LONG = "long/" + "d" * 120 + "/" + "e" * 200 + "/" + "f" * 250
+
+
+def rich_layers():
+    base = (Layer().dir("./").dir("etc").file("etc/passwd", b"root:x:0:0::/:/bin/sh\n", mode=0o644)
+            .file("etc/shadow", b"s\n", mode=0o640, gid=42).dir("tmp", mode=0o1777)
+            .dir("bin").file("bin/su", b"#!su", mode=0o4755).file("bin/wall", b"#!wall", mode=0o2755, gid=5)
+            .hardlink("bin/su2", "bin/su").symlink("bin/sh", "su").symlink("abs", "/etc/passwd")
+            .symlink("dangling", "../../nowhere").file("owned", b"x" * 70000, uid=1000, gid=65535)
+            .file("bin/ping", b"ping", mode=0o755, xattrs={"security.capability": CAP_NET_BIND})
+            .file("attr", b"a", xattrs={"user.note": b"hello", "user.bin": b"\x01\x02"})
+            .dir("attrdir", xattrs={"user.d": b"1"}).fifo("fifo", mode=0o622, uid=7)
+            .dir("gone").file("gone/a", b"1").file("gone/b", b"2").file("gonefile", b"3")
+            .dir("opaque", mode=0o700).file("opaque/old", b"4").dir("opaque/olddir")
+            .dir("remade").file("remade/old", b"5").dir("turned").file("turned/x", b"6").file("turnedfile", b"7")
+            .dir("readonly", mode=0o555).file("readonly/inside", b"8", mode=0o400).dir("closed", mode=0)
+            .file("closed/inside", b"9").file(LONG, b"long").symlink("longlink", "t" * 300)
+            .file("unicode-\u00fc\u4e2d", b"u").file("empty").file("old-time", b"o", mtime=1.0))
+    top = (Layer().whiteout("gone").whiteout("gonefile").dir("opaque", mode=0o711, uid=3).opaque("opaque")
+           .file("opaque/new", b"10").whiteout("remade").dir("remade").file("remade/new", b"11")
+           .file("turned", b"now a file").dir("turnedfile").file("turnedfile/x", b"now a directory")
+           .whiteout("etc/shadow").file("etc/passwd", b"changed\n", mode=0o600)
+           .hardlink("etc/passwd2", "etc/passwd").file("tmp/added", b"12"))
+    return [base.tar(), top.tar()]
+
+
+# directories whose time is set by something later than the entry that describes them
+SKIP = ("long", LONG.rsplit("/", 1)[0], LONG.rsplit("/", 2)[0], "tmp", "etc", "remade", "turnedfile")
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd", "none"])
+def test_tree_is_what_umoci_makes(store, fake, tmp_path, how):
+    image = Image(rich_layers(), compress_as=how)
+    ref = fake.add("rich/tree", "v1", image)
+    plain = Image(rich_layers(), compress_as="gzip")
+    rootfs = umoci(plain.write_layout(str(tmp_path / "layout")), tmp_path)
+    store.pull(ref)
+    store.nothing_staged()
+    with store.merged(ref) as merged:
+        assert_same_trees(merged, rootfs, SKIP)
+
+
+def test_docker_registry_and_starter(store, registry, tmp_path):
+    """The starter image of `make images` through skopeo, docker-registry and back."""
+    layout = os.path.join(build_dir(), "images/starter")
+    assert os.path.isdir(layout), "run `make images` first"
+    store.registries.append(registry.host + ",insecure")
+    for i, options in enumerate(([], ["--format", "v2s2"], ["--dest-compress-format", "zstd"])):
+        ref = registry.push(layout, f"tensorone/starter:v{i}", *options)
+        store.pull(ref)
+        with store.merged(ref) as merged:
+            assert_same_trees(merged, umoci(layout, tmp_path))
+    found = store.find(ref)
+    assert found["command"][0] == "httpd" and found["working_dir"] == "/root"
+    assert any(e.startswith("PATH=") for e in found["env"])
+    assert len(store.layers()) == 1, "the layer is known by its diff id, however it was compressed"
+
+
+def test_basic_auth(store, tmp_path):
+    line = subprocess.run(["htpasswd", "-Bbn", "ada", "s3cret"], capture_output=True, check=True).stdout
+    (tmp_path / "htpasswd").write_bytes(line)
+    extra = f"auth: {{htpasswd: {{realm: r, path: {tmp_path}/htpasswd}}}}\n"
+    layout = Image([Layer().file("x", b"1").tar()]).write_layout(str(tmp_path / "layout"))
+    with docker_registry(tmp_path, extra) as reg:
+        reg.creds = ["--dest-creds", "ada:s3cret"]
+        ref = reg.push(layout, "private/x:1")
+        store.registries.append(reg.host + ",insecure")
+        assert "denies access" in store.fails("pull", ref)
+        assert "denies access" in store.fails("pull", ref, "ada", "wrong")
+        store.pull(ref, "ada", "s3cret", "acc")
+        assert store.find(ref, "acc")["account"] == "acc"
+        assert "not on this host" in store.run("find", "other", ref, ok=False)
+        store.registries[0] += ",user=ada,password=s3cret"   # the operator's own, for everybody
+        store.pull(ref)
+        assert store.find(ref, "other")["account"] is None
+
+
+def test_multi_arch_index(store, fake):
+    other = "arm64" if ARCH == "amd64" else "amd64"
+    mine = Image([Layer().file("mine", b"1").tar()])
+    theirs = Image([Layer().file("theirs", b"1").tar()], arch=other)
+    ref = fake.add("a/multi", "v1", Index([theirs, mine]))
+    store.pull(ref)
+    assert store.find(ref)["digest"] == mine.digest
+    with store.merged(ref) as m:
+        assert (m / "mine").exists()
+    only = fake.add("a/other", "v1", Index([theirs]))
+    assert f"no linux/{ARCH} image in it, only linux/{other}" in store.fails("pull", only)
+    single = fake.add("a/single", "v1", theirs)
+    assert f"it is an image for {other}" in store.fails("pull", single)
+    by_digest = f"{fake.host}/a/multi@{Index([theirs, mine]).digest}"
+    store.pull(by_digest)
+    assert store.find(by_digest)["digest"] == mine.digest
+
+
+# --- authentication, redirects, addresses ------------------------------------------------------
+
+def one_layer(reg, repo="a/b", tag="v1", **kw):
+    image = Image([Layer().dir("d").file("d/f", os.urandom(300000)).tar()], **kw)
+    return reg.add(repo, tag, image), image
+
+
+def test_bearer_token(store, fake):
+    ref, _ = one_layer(fake)
+    fake.need_token(user="ada", password="s3cret")
+    assert "denies access" in store.fails("pull", ref)
+    store.pull(ref, "ada", "s3cret", "acc")
+    assert fake.tokens[-1]["scope"] == ["repository:a/b:pull"] and fake.tokens[-1]["service"] == ["test"]
+    assert len(fake.tokens) == 1, "the manifest's token serves the layers, too"
+
+
+def test_anonymous_token_that_expires(store, fake):
+    ref, _ = one_layer(fake)
+    fake.need_token()
+    real = fake.auth_ok
+    seen = []
+
+    def once_each(value):   # every token is good for one request
+        if real(value):
+            seen.append(value)
+            fake.token = f"tok-{len(seen) + 1}"
+            return True
+        return False
+    fake.auth_ok = once_each
+    store.pull(ref)
+    assert len(fake.tokens) == 3
+
+
+def test_redirect_keeps_credentials_home(store, fake):
+    ref, image = one_layer(fake)
+    fake.need_basic("ada", "s3cret")
+    with Registry() as cdn:
+        cdn.add("a/b", "v1", image)
+        fake.fault("/blobs/", Redirect(f"http://user:pw@{cdn.host}{{path}}"))
+        text = store.fails("pull", ref, "ada", "s3cret", "acc")
+        assert "plain HTTP" in text and not cdn.requests
+        store.registries.append(cdn.host)          # listed, but not for plain HTTP
+        assert "plain HTTP" in store.fails("pull", ref, "ada", "s3cret", "acc")
+        store.registries[-1] = cdn.host + ",insecure"
+        store.pull(ref, "ada", "s3cret", "acc")
+        assert cdn.requests and all("Authorization" not in headers for _, headers in cdn.requests)
+    assert any("Authorization" in headers for _, headers in fake.requests)
+
+
+@pytest.mark.parametrize("to, why", [
+    ("https://127.0.0.1:1/x", "loopback address 127.0.0.1"), ("https://10.1.2.3/x", "private address 10.1.2.3"),
+    ("https://169.254.169.254/latest", "link-local address"), ("https://[::1]/x", "loopback address"),
+    ("https://[::ffff:127.0.0.1]/x", "loopback address"), ("https://0.0.0.0/x", "unspecified address"),
+    ("https://localhost/x", "loopback address"), ("https://2130706433/x", "loopback address"),
+    ("file:///etc/passwd", "redirect"), ("ftp://example.com/x", "redirect"), ("gopher://127.0.0.1/x", "redirect"),
+])
+def test_redirects_do_not_reach_private_addresses(store, fake, to, why):
+    ref, _ = one_layer(fake)
+    fake.fault("/blobs/", Redirect(to))
+    assert why in store.fails("pull", ref)
+
+
+def test_token_realm_is_judged_too(store, fake):
+    ref, _ = one_layer(fake)
+    with Registry() as inside:
+        fake.need_token(realm=f"http://{inside.host}/token")
+        assert "plain HTTP" in store.fails("pull", ref)
+        fake.need_token(realm=f"https://{inside.host}/token")
+        assert "loopback address" in store.fails("pull", ref)
+        assert not inside.requests
+
+
+def test_unlisted_registries(store):
+    with Registry() as reg:
+        ref, _ = one_layer(reg)
+        assert "loopback address 127.0.0.1" in store.fails("pull", ref)
+        assert not reg.requests
+    assert "loopback address" in store.fails("pull", "localhost:5000/x")
+    assert "private address" in store.fails("pull", "10.0.0.1/x")
+
+
+def test_redirect_loop(store, fake):
+    ref, _ = one_layer(fake)
+    fake.fault("/manifests/", Redirect(f"http://{fake.host}{{path}}"))
+    assert "redirects more than 5 times" in store.fails("pull", ref)
+    assert len(fake.requests) == 6
+
+
+# --- when things go wrong on the way -----------------------------------------------------------
+
+def test_server_errors_pass(store, fake):
+    ref, _ = one_layer(fake)
+    fake.fault("/manifests/", Status(503, times=2))
+    fake.fault("/blobs/", Status(500, times=3))
+    store.pull(ref)
+
+
+def test_server_errors_stay(store, fake):
+    ref, _ = one_layer(fake)
+    fake.fault("/manifests/", Status(500, body=b'{"errors":[{"message":"disk on fire"}]}'))
+    assert "HTTP 500: disk on fire" in store.fails("pull", ref)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_broken_connections_resume(store, fake, ranges):
+    ref, image = one_layer(fake)
+    fake.ranges = ranges
+    cut = fake.fault(image.layers[0]["digest"], Truncate(100000, times=2))
+    store.pull(ref)
+    asked = [h.get("Range") for p, h in fake.requests if image.layers[0]["digest"] in p]
+    assert cut.left == 0 and asked[0] is None and asked[1] == "bytes=100000-"
+    with store.merged(ref) as m:
+        assert (m / "d/f").stat().st_size == 300000
+
+
+def test_truncated_for_ever(store, fake):
+    ref, image = one_layer(fake)
+    fake.ranges = False
+    fake.fault(image.layers[0]["digest"], Truncate(1000))
+    assert "layer 1 of 1" in store.fails("pull", ref)
+
+
+@pytest.mark.parametrize("where", ["/manifests/", "/blobs/"])
+def test_registry_that_hangs(store, fake, where):
+    ref, _ = one_layer(fake)
+    fake.fault(where, Hang(at=100 if where == "/blobs/" else 0))
+    store.options = ["--deadline", "2"]
+    began = time.monotonic()
+    assert "in time" in store.fails("pull", ref)
+    assert time.monotonic() - began < 6
+
+
+def test_registry_that_is_silent(store):
+    """It accepts the connection and says nothing at all."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen(16)
+        host = "127.0.0.1:%d" % s.getsockname()[1]
+        store.registries, store.options = [host + ",insecure"], ["--deadline", "2"]
+        assert "in time" in store.fails("pull", host + "/x")
+
+
+def test_wrong_bytes(store, fake):
+    ref, image = one_layer(fake)
+    pinned = f"{fake.host}/a/b@{image.digest}"
+    layer = image.layers[0]
+    other = Image([Layer().file("evil", b"1").tar()])
+    for what, data, message in (
+            (image.digest, other.blobs[other.digest], "manifest: its digest is sha256:"),
+            (sha256(json.dumps(image.config).encode()), b"{}", "configuration: its digest is not sha256:"),
+            (layer["digest"], os.urandom(layer["size"]), "its digest is sha256:"),
+            (layer["digest"], other.blobs[other.layers[0]["digest"]], "")):
+        fake.faults = [(what, Replace(data))]
+        text = store.fails("pull", pinned)
+        assert message in text, text
+    fake.faults = []
+    assert store.layers() == []
+    store.pull(pinned)
+
+
+def test_wrong_diff_id(store, fake):
+    ref, _ = one_layer(fake, diff_ids=["sha256:" + "0" * 64])
+    assert "its diff id is sha256:" in store.fails("pull", ref)
+    assert store.layers() == [] and store.list() == []
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"nonsense", b'{"schemaVersion":1}', b'{"manifests":[]}',
+                                  b'{"layers":[],"config":{"digest":"x"}}', b"[" * 100000, b'{"a":1,"a":2}',
+                                  b"\xff\xfe", b'{"manifests":"x"}', b'{"schemaVersion":2,"layers":{}}'],
+                         ids=lambda d: d[:20].decode("latin-1") or "empty")
+def test_manifests_that_are_not(store, fake, data):
+    ref, _ = one_layer(fake)
+    fake.fault("/manifests/", Replace(data))
+    store.fails("pull", ref)
+
+
+def test_manifest_too_large(store, fake):
+    ref, _ = one_layer(fake)
+    fake.fault("/manifests/", Replace(b" " * (5 << 20)))
+    assert "more than 4194304 bytes" in store.fails("pull", ref)
+
+
+def test_not_an_image(store, fake):
+    ref, _ = one_layer(fake, media="application/vnd.cncf.helm.chart.content.v1.tar+gzip")
+    assert "not the media type of a file system layer" in store.fails("pull", ref)
+    ref = fake.add("a/none", "v1", Image([]))
+    assert "no layers" in store.fails("pull", ref)
+    ref = fake.add("a/many", "v1", Image([Layer().file("x", b"%d" % i).tar() for i in range(128)]))
+    assert "128 layers, at most 127" in store.fails("pull", ref)
+    assert "manifest unknown" in store.fails("pull", f"{fake.host}/no/such:thing")
+
+
+# --- hostile layers ----------------------------------------------------------------------------
+
+def pull_layers(store, fake, *tars, **kw):
+    ref = fake.add("evil/x", "v1", Image(list(tars), **kw))
+    return store, ref
+
+
+@pytest.mark.parametrize("layer, message", [
+    (Layer().file("../escape", b"1"), "climbs out with .."),
+    (Layer().file("a/../../escape", b"1"), "climbs out with .."),
+    (Layer().hardlink("x", "/etc/passwd"), "not a file of this layer"),
+    (Layer().hardlink("x", "../../../etc/passwd"), "climbs out"),
+    (Layer().symlink("out", "/etc").hardlink("x", "out/passwd"), "not a file of this layer"),
+    (Layer().whiteout("gone").hardlink("x", "gone"), "not a file of this layer"),
+    (Layer().file("a/.wh...", b""), "whiteout of nothing"),
+    (Layer().file(".wh.", b""), "whiteout of nothing"),
+    (Layer().file("x", b"1", uid=70000), "outside 0..65535"),
+    (Layer().dir("x", gid=1 << 31), "outside 0..65535"),
+    (Layer().file("/".join("d" * 300), b"1"), "deeper than 256"),
+    (Layer().file("n" * 256, b"1"), "over 255 bytes"),
+], ids=lambda x: x.replace(" ", "-") if isinstance(x, str) else "")
+def test_refused_entries(store, fake, layer, message):
+    _, ref = pull_layers(store, fake, layer.tar())
+    assert message in store.fails("pull", ref)
+    assert store.layers() == []
+
+
+def test_tamed_entries(store, fake):
+    """What is not refused does no harm: everything stays below the layer's own directory."""
+    marker = pathlib.Path("/tmp/hvmm-test-escape")
+    layer = (Layer().file("/absolute", b"1").file("//slashes//x", b"2").file("./dot/./y", b"3")
+             .symlink("link", "/tmp").file("link/hvmm-test-escape", b"4")          # not through the link
+             .symlink("deep/up", "../../../../../tmp").dir("deep/up/hvmm-test-escape")
+             .symlink("self", "self").file("self/x", b"5")
+             .file("file", b"6").file("file/x", b"7")                              # the later entry wins
+             .dir("dir").file("dir/a", b"8").file("dir", b"9")
+             .file("twice", b"first", mode=0o4755).file("twice", b"second", mode=0o644)
+             .symlink("linkthenfile", "/etc/passwd").file("linkthenfile", b"10")
+             .device("null", 1, 3).device("sda", 8, 0, block=True).device("whiteoutlike", 0, 0)
+             .file("x", b"11", xattrs={"trusted.overlay.opaque": b"y", "user.overlay.opaque": b"y",
+                                       "security.selinux": b"evil", "system.posix_acl_access": b"z",
+                                       "user.ok": b"1"})
+             .dir("d2", xattrs={"trusted.overlay.redirect": b"/etc", "user.overlay.whiteout": b"y"})
+             .file(".wh..wh.plnk/1.2", b"aufs").file(".wh..wh.aufs", b"aufs"))
+    _, ref = pull_layers(store, fake, layer.tar())
+    store.pull(ref)
+    assert not marker.exists()
+    with store.merged(ref) as m:
+        read = lambda p: (m / p).read_bytes()
+        assert read("absolute") == b"1" and read("slashes/x") == b"2" and read("dot/y") == b"3"
+        assert not (m / "link").is_symlink() and read("link/hvmm-test-escape") == b"4"
+        assert not (m / "deep/up").is_symlink() and (m / "deep/up/hvmm-test-escape").is_dir()
+        assert read("self/x") == b"5" and read("file/x") == b"7" and read("dir") == b"9"
+        assert read("twice") == b"second" and stat.S_IMODE((m / "twice").stat().st_mode) == 0o644
+        assert read("linkthenfile") == b"10" and pathlib.Path("/etc/passwd").read_bytes() != b"10"
+        for name in ("null", "sda", "whiteoutlike", ".wh..wh.plnk", ".wh..wh.aufs"):
+            assert not (m / name).exists()
+        assert os.listxattr(m / "x") == ["user.ok"] and os.listxattr(m / "d2") == []
+
+
+def test_whiteouts_in_any_order(store, fake):
+    """They speak of lower layers only, before or after the entries of their own."""
+    base = Layer()
+    for d in ("a", "b", "c", "e"):
+        base.dir(d).file(f"{d}/low", b"low")
+    base.file("f", b"low").dir("g").file("g/low", b"low")
+    top = (Layer().dir("a").file("a/top", b"1").whiteout("a")            # whiteout after the directory
+           .whiteout("b").dir("b").file("b/top", b"1")                   # and before
+           .whiteout("c").file("c/top", b"1")                            # and before an implied one
+           .file("e/top", b"1").opaque("e")                              # opaque after the file
+           .file("f", b"top").whiteout("f").whiteout("g").whiteout("never-was"))
+    _, ref = pull_layers(store, fake, base.tar(), top.tar())
+    store.pull(ref)
+    with store.merged(ref) as m:
+        for d in ("a", "b", "c", "e"):
+            assert os.listdir(m / d) == ["top"], d
+        assert (m / "f").read_bytes() == b"top"
+        assert sorted(os.listdir(m)) == ["a", "b", "c", "e", "f"]
+
+
+def test_implied_directories_take_after_the_layer_below(store, fake):
+    low = (Layer().dir("tmp", mode=0o1777).dir("srv", mode=0o750, uid=33, gid=34).dir("srv/sub", mode=0o700, uid=9)
+           .dir("cut").dir("cut/inner", mode=0o711).symlink("lnk", "srv"))
+    mid = Layer().whiteout("cut").file("other", b"1")
+    top = Layer().file("tmp/x", b"1").file("srv/sub/y", b"2").file("cut/inner/z", b"3").file("fresh/w", b"4")
+    _, ref = pull_layers(store, fake, low.tar(), mid.tar(), top.tar())
+    store.pull(ref)
+    mode = lambda p: stat.S_IMODE(p.stat().st_mode)
+    with store.merged(ref) as m:
+        assert mode(m / "tmp") == 0o1777 and (m / "tmp").stat().st_mtime_ns == 1700000000250000000
+        assert (mode(m / "srv"), (m / "srv").stat().st_uid, (m / "srv").stat().st_gid) == (0o750, 33, 34)
+        assert (mode(m / "srv/sub"), (m / "srv/sub").stat().st_uid) == (0o700, 9)
+        assert mode(m / "cut/inner") == 0o755 and mode(m / "fresh") == 0o755
+    # over another layer below, the same layer is another one
+    low2 = Layer().dir("tmp", mode=0o700).tar()
+    ref2 = fake.add("evil/x", "v2", Image([low2, top.tar()]))
+    store.pull(ref2)
+    with store.merged(ref2) as m:
+        assert mode(m / "tmp") == 0o700
+
+
+def test_sparse_file(store, fake, tmp_path):
+    src = tmp_path / "s"
+    src.mkdir()
+    with open(src / "sparse", "wb") as f:
+        f.write(b"begin")
+        f.seek(200 << 20)
+        f.write(b"end")
+        f.truncate(300 << 20)
+    for i, form in enumerate((["--format=gnu"], ["--format=posix", "--sparse-version=1.0"],
+                              ["--format=posix", "--sparse-version=0.1"])):
+        tar = subprocess.run(["tar", "-C", src, *form, "-S", "-cf", "-", "sparse"], stdout=subprocess.PIPE, check=True).stdout
+        assert len(tar) < 1 << 20
+        ref = fake.add("a/sparse", f"v{i}", Image([tar]))
+        store.pull(ref)
+        with store.merged(ref) as m:
+            st = (m / "sparse").stat()
+            assert st.st_size == 300 << 20 and st.st_blocks * 512 < 1 << 20
+            assert hashlib.sha256((m / "sparse").read_bytes()).digest() == hashlib.sha256((src / "sparse").read_bytes()).digest()
+
+
+def test_formats(store, fake, tmp_path):
+    """GNU and v7 headers, base-256 numbers, several gzip members, padding behind the end."""
+    src = tmp_path / "s"
+    (src / ("d" * 50) / ("e" * 50)).mkdir(parents=True)
+    (src / ("d" * 50) / ("e" * 50) / ("f" * 90)).write_bytes(b"x" * 1000)
+    (src / "short").write_bytes(b"y")
+    for i, form in enumerate(("gnu", "oldgnu", "posix", "ustar")):
+        tar = subprocess.run(["tar", "-C", src, f"--format={form}", "--owner=4321", "-cf", "-", "."],
+                             stdout=subprocess.PIPE, check=True).stdout
+        if i == 0:
+            tar += b"\0" * 100000
+        ref = fake.add("a/form", f"v{i}", Image([tar]))
+        store.pull(ref)
+        with store.merged(ref) as m:
+            assert (m / ("d" * 50) / ("e" * 50) / ("f" * 90)).stat().st_size == 1000
+            assert (m / "short").stat().st_uid == 4321
+    tar = Layer().file("a", b"1" * 100000).tar()
+    image = Image([tar])
+    import gzip
+    members = gzip.compress(tar[:5000]) + gzip.compress(tar[5000:]) + b"\0" * 512
+    image.layers = [image.add(members, image.layers[0]["mediaType"])]
+    image.finish()
+    ref = fake.add("a/form", "members", image)
+    store.pull(ref)
+    for bad in (gzip.compress(tar)[:-5], gzip.compress(tar) + b"junk", gzip.compress(tar[:6000])):
+        image.layers = [image.add(bad, image.layers[0]["mediaType"])]
+        image.finish()
+        store.fails("pull", fake.add("a/bad", "bad", image))   # not the repository that has this layer
+
+
+def test_empty_and_repeated_layers(store, fake):
+    empty, zero = b"\0" * 1024, b""
+    x = Layer().file("f", b"1").tar()
+    y = Layer().whiteout("f").file("g", b"2").tar()
+    ref = fake.add("a/rep", "v1", Image([empty, x, empty, y, x, zero, empty]))
+    store.pull(ref)
+    with store.merged(ref) as m:
+        assert sorted(os.listdir(m)) == ["f", "g"]
+
+
+def test_bombs(store, fake):
+    store.options = ["--max-mib", "32"]
+    zeros = Layer().file("z", b"\0" * (64 << 20)).tar()
+    for how in ("gzip", "zstd"):
+        _, ref = pull_layers(store, fake, zeros, compress_as=how)
+        assert "more than the 32 MiB that are allowed" in store.fails("pull", ref)
+    # many that are small enough each
+    part = [Layer().file(f"z{i}", bytes([i]) * (20 << 20)).tar() for i in range(3)]
+    _, ref = pull_layers(store, fake, *part)
+    assert "more than the 32 MiB" in store.fails("pull", ref)
+    # a sparse file that claims the universe
+    huge = Layer(form=1)
+    info = huge.t.tarinfo("s")
+    info.size = 0
+    info.pax_headers = {}
+    _, ref = pull_layers(store, fake, gnu_sparse_claim(1 << 60))
+    text = store.fails("pull", ref)
+    assert "allowed" in text or "damaged" in text
+    # zeros behind the end of the archive, without end
+    _, ref = pull_layers(store, fake, Layer().file("a", b"1").tar() + b"\0" * (256 << 20))
+    assert "unpacked layer: more than" in store.fails("pull", ref)
+
+
+def gnu_sparse_claim(size):
+    """A GNU sparse header: no data, `size` bytes of hole."""
+    h = bytearray(512)
+    h[0:1] = b"s"
+    h[100:108], h[108:116], h[116:124] = b"0000644\0", b"0000000\0", b"0000000\0"
+    h[124:136], h[136:148] = b"00000000000\0", b"00000000000\0"
+    h[156:157], h[257:265] = b"S", b"ustar  \0"
+    h[386:398] = b"00000000000\0"
+    h[398:410] = b"00000000000\0"
+    h[483:495] = b"\x80" + size.to_bytes(11, "big")
+    h[148:156] = b" " * 8
+    h[148:156] = b"%06o\0 " % sum(h)
+    return bytes(h) + b"\0" * 1024
+
+
+def test_file_capabilities_work_inside(store, fake, tmp_path):
+    busybox = pathlib.Path(shutil.which("busybox")).read_bytes()
+    layer = (Layer().dir("bin").file("bin/busybox", busybox, mode=0o755, xattrs={"security.capability": CAP_NET_BIND})
+             .file("bin/setuid", busybox, mode=0o4755))
+    _, ref = pull_layers(store, fake, layer.tar())
+    store.pull(ref)
+    n = store.find(ref)["layers"][0]
+    on_disk = os.getxattr(store.images / "layers" / n / "bin/busybox", "security.capability")
+    assert on_disk == CAP_NET_BIND
+    target = tmp_path / "idmapped"
+    target.mkdir()
+    for d in (store.dir, *tmp_path.parents):
+        if str(d).startswith("/tmp/") and d != pathlib.Path("/tmp"):
+            os.chmod(d, 0o711)
+    inside = subprocess.run(["unshare", "-m", "/usr/bin/python3", "-c", AS_USER, str(target), n, str(ID_BASE),
+                             *store.argv("mount", target, ID_BASE)], capture_output=True)
+    out = inside.stdout.decode().splitlines()
+    assert inside.returncode == 0, inside.stderr.decode()
+    assert out[0] == f"{ID_BASE}:{ID_BASE} read-only"
+    assert int(out[1].split()[1], 16) == 1 << 10     # CapEff of user 1000
+    assert out[2].split()[1:3] == ["1000", "0"]      # Uid: the set-id bit
+
+
+# In a mount namespace of its own: mount, look, then run two programs as user 1000 of a user
+# namespace with ids ID_BASE...
+AS_USER = r"""
+import ctypes, os, subprocess, sys
+target, n, base, mount = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
+libc = ctypes.CDLL(None, use_errno=True)
+subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+subprocess.run(mount, check=True)
+# layers/ is closed to all but root: in a cluster the overlay goes through it
+subprocess.run(["mount", "--bind", f"{target}/{n}", target], check=True)
+st = os.stat(f"{target}/bin/busybox")
+try:
+    open(f"{target}/x", "w")
+    how = "writable"
+except OSError as e:
+    how = "read-only"
+print(f"{st.st_uid}:{st.st_gid} {how}", flush=True)
+for name, word in (("busybox", "CapEff"), ("setuid", "Uid")):
+    ready, go = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        assert libc.unshare(0x10000000) == 0
+        os.write(ready[1], b"x"); os.read(go[0], 1)
+        os.setgroups([]); os.setresgid(1000, 1000, 1000); os.setresuid(1000, 1000, 1000)
+        os.execv(f"{target}/bin/{name}", ["grep", word, "/proc/self/status"])
+    os.read(ready[0], 1)
+    for kind in ("uid", "gid"):
+        open(f"/proc/{pid}/{kind}_map", "w").write(f"0 {base} 65536")
+    os.write(go[1], b"x")
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+# --- the sandbox -------------------------------------------------------------------------------
+
+def fetchers(pid):
+    """vmm-fetch processes below a process."""
+    found = []
+    for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            if pathlib.Path(f"/proc/{child}/comm").read_text().strip() == "vmm-fetch":
+                found.append(int(child))
+    return found
+
+
+@contextlib.contextmanager
+def hanging_pull(store, fake, n_layers=2):
+    """A pull whose layers all hang; yields the process and its fetchers."""
+    image = Image([Layer().file(f"f{i}", os.urandom(200000)).tar() for i in range(n_layers)])
+    ref = fake.add("a/hang", "v1", image)
+    for layer in image.layers:
+        fake.fault(layer["digest"], Hang(at=1000))
+    proc = subprocess.Popen(store.argv("pull", ref), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            pids = fetchers(proc.pid)
+            blobs = sum(l["digest"] in p for p, _ in fake.requests for l in image.layers)
+            if len(pids) == n_layers and blobs == n_layers:
+                break
+            time.sleep(0.02)
+        else:
+            pytest.fail("the fetchers did not start")
+        yield proc, pids, ref
+    finally:
+        proc.kill()
+        proc.wait()
+
+
+def status_of(pid):
+    return dict(l.split(":\t", 1) for l in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in l)
+
+
+def test_sandbox_of_a_fetcher(store, fake):
+    with hanging_pull(store, fake) as (proc, pids, _):
+        bases = set()
+        for pid in pids:
+            s = status_of(pid)
+            base, count = map(int, pathlib.Path(f"/proc/{pid}/uid_map").read_text().split()[1:])
+            bases.add(base)
+            assert count == 65536 and 0x4F000000 <= base < 0x4FD00000
+            assert s["Uid"].split() == [str(base)] * 4 and s["Gid"].split() == [str(base)] * 4
+            assert s["Groups"].split() == []
+            want = sum(1 << c for c in (0, 1, 3, 4, 31))  # chown dac_override fowner fsetid setfcap
+            for kind in ("CapEff", "CapPrm", "CapBnd"):
+                assert int(s[kind], 16) == want, kind
+            assert int(s["CapInh"], 16) == 0 and int(s["CapAmb"], 16) == 0
+            assert s["Seccomp"].strip() == "2" and s["NoNewPrivs"].strip() == "1"
+            for ns in ("user", "mnt", "pid", "ipc", "uts"):
+                assert os.readlink(f"/proc/{pid}/ns/{ns}") != os.readlink(f"/proc/self/ns/{ns}"), ns
+            root = f"/proc/{pid}/root"
+            assert sorted(os.listdir(root)) == ["etc", "layer"]
+            assert set(os.listdir(root + "/etc")) <= {"resolv.conf", "hosts", "nsswitch.conf", "host.conf", "gai.conf", "services"}
+            mounts = [l.split() for l in pathlib.Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+            assert sorted(m[4] for m in mounts) == ["/", "/layer"]
+            assert {m[4]: m[5].split(",")[0] for m in mounts} == {"/": "ro", "/layer": "rw"}
+            for m in mounts:
+                assert {"nosuid", "nodev", "noexec"} <= set(m[5].split(","))
+            assert pathlib.Path(f"/proc/{pid}/environ").read_bytes() == b""
+            assert pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() == b"vmm-fetch\0layer\0"
+            limits = pathlib.Path(f"/proc/{pid}/limits").read_text()
+            assert re.search(r"Max core file size +0 ", limits)
+        assert len(bases) == len(pids), "each has ids of its own"
+
+
+def test_credentials_are_nowhere_to_be_seen(store, fake):
+    fake.need_basic("ada", "Pa55w0rd")
+    image = Image([Layer().file("f", os.urandom(200000)).tar()])
+    ref = fake.add("a/secret", "v1", image)
+    fake.fault(image.layers[0]["digest"], Hang(at=1000))
+    store.registries[0] += ",user=ada,password=Pa55w0rd"
+    # the driver has the password in its own argv; what it starts must not
+    proc = subprocess.Popen(store.argv("pull", ref), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            if any(image.layers[0]["digest"] in p for p, _ in fake.requests):
+                break
+            time.sleep(0.02)
+        (pid,) = fetchers(proc.pid)
+        for name in ("cmdline", "environ"):
+            text = pathlib.Path(f"/proc/{pid}/{name}").read_bytes()
+            assert b"Pa55w0rd" not in text and base64.b64encode(b"ada:Pa55w0rd") not in text
+        links = [os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd")]
+        assert not any("memfd" in l for l in links), "the request is closed once it is read"
+    finally:
+        proc.kill()
+        proc.wait()
+    for path in store.images.rglob("*"):
+        if path.is_file():
+            assert b"Pa55w0rd" not in path.read_bytes()
+
+
+def gone(pids):
+    for _ in range(250):
+        if not any(os.path.exists(f"/proc/{p}/ns") and status_of(p)["State"][0] != "Z" for p in pids
+                   if os.path.exists(f"/proc/{p}")):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_operation_is_killed(store, fake):
+    with hanging_pull(store, fake) as (proc, pids, ref):
+        proc.kill()
+        proc.wait()
+        assert gone(pids), "fetchers die with their operation"
+    assert len(list((store.images / "staging").iterdir())) == 1
+    store.run("recover")
+    store.nothing_staged()
+    assert store.list() == [] and store.layers() == []
+
+
+def test_recovery_leaves_the_living_alone(store, fake):
+    with hanging_pull(store, fake) as (proc, pids, ref):
+        store.run("recover")
+        assert len(list((store.images / "staging").iterdir())) == 1 and len(fetchers(proc.pid)) == 2
+    store.run("recover")
+
+
+def test_fetcher_is_killed(store, fake):
+    with hanging_pull(store, fake) as (proc, pids, ref):
+        os.kill(pids[0], signal.SIGKILL)
+        assert proc.wait(10) == 1
+        assert gone(pids)
+    store.nothing_staged()
+
+
+def test_parallel_layers(store, fake):
+    image = Image([Layer().file(f"f{i}", os.urandom(1000)).tar() for i in range(6)])
+    ref = fake.add("a/par", "v1", image)
+    fake.fault("/blobs/", Slow(0.3))
+    store.options = ["--parallel", "3"]
+    store.pull(ref)
+    assert fake.most == 3
+    with store.merged(ref) as m:
+        assert len(os.listdir(m)) == 6
+
+
+# --- what the store knows ----------------------------------------------------------------------
+
+def test_known_layers_are_not_fetched_again(store, fake):
+    base, a, b = (Layer().file(n, n.encode() * 1000).tar() for n in ("base", "a", "b"))
+    one, two = Image([base, a]), Image([base, b])
+    store.pull(fake.add("a/b", "one", one))
+    fake.requests.clear()
+    store.pull(fake.add("a/b", "two", two))
+    blobs = [p for p, _ in fake.requests if "/blobs/" in p]
+    assert not any(one.layers[0]["digest"] in p for p in blobs)
+    assert len(store.layers()) == 3
+    # another repository is another source: nothing it says may stand for somebody else's layer
+    store.pull(fake.add("c/d", "one", one))
+    assert len(store.layers()) == 5
+
+
+def test_names(store, fake):
+    one, two = Image([Layer().file("one", b"1").tar()]), Image([Layer().file("two", b"2").tar()])
+    ref = fake.add("a/b", "v1", one)
+    store.pull(ref)
+    fake.add("a/b", "v1", two)
+    store.pull(ref)                      # the tag has moved
+    assert store.find(ref)["digest"] == two.digest
+    assert [i["reference"] for i in store.list()] == [ref]
+    assert "belongs to all accounts" in store.run("rm", "acc", ref, ok=False)
+    assert "no image" in store.run("rm", "acc", f"{fake.host}/a/c", "admin", ok=False)
+    assert "a cluster runs" in store.run("rm", "root", ref, "admin", two.digest, ok=False)
+    store.run("rm", "root", ref, "admin", one.digest)   # `one` has no name but is in use
+    assert len(store.layers()) == 1 and store.list() == []
+    store.pull(ref)
+    store.run("rm", "root", ref, "admin")
+    assert store.layers() == []
+
+
+def layout_tar(image, tmp_path, *options):
+    layout = image.write_layout(str(tmp_path / f"layout-{image.digest[7:15]}"))
+    return subprocess.run(["tar", "-C", layout, *options, "-cf", "-", "."], stdout=subprocess.PIPE, check=True).stdout
+
+
+def test_imports(store, tmp_path):
+    tars = rich_layers()
+    image = Image(tars, config={"Entrypoint": ["/e"], "Cmd": ["c"], "Env": ["A=b"], "User": "7:8",
+                                "WorkingDir": "/w", "StopSignal": "SIGINT"})
+    rootfs = umoci(image.write_layout(str(tmp_path / "l")), tmp_path)
+    import gzip
+    uploads = {"layout": layout_tar(image, tmp_path), "archive": docker_archive(image, tars),
+               "links": docker_archive(image, tars, links=True),
+               "packed": gzip.compress(docker_archive(image, tars), 1)}
+    for name, data in uploads.items():
+        store.run("import", "acc", name, stdin=data)
+        found = store.find(name)
+        assert found["reference"] == f"docker.io/library/{name}:latest" and found["account"] == "acc"
+        assert (found["entrypoint"], found["command"], found["env"]) == (["/e"], ["c"], ["A=b"])
+        assert (found["user"], found["working_dir"], found["stop_signal"]) == ("7:8", "/w", "SIGINT")
+        with store.merged(name) as merged:
+            assert_same_trees(merged, rootfs, SKIP)
+        store.nothing_staged()
+    assert len(store.layers()) == 2, "all four are the same layers"
+    assert store.find("layout")["digest"] == image.digest
+
+
+def test_import_visibility(store, tmp_path):
+    mine, public = (layout_tar(Image([Layer().file(n, b"1").tar()]), tmp_path) for n in ("mine", "public"))
+    store.run("import", "acc", "ubuntu", stdin=mine)
+    assert store.find("ubuntu", "acc")["account"] == "acc"
+    assert "not on this host" in store.run("find", "other", "ubuntu", ok=False)
+    store.run("import", "root", "ubuntu", "public", stdin=public)
+    assert store.find("ubuntu", "other")["account"] == "root" and store.find("ubuntu", "other")["public"]
+    assert store.find("ubuntu", "acc")["account"] == "acc", "one's own comes first"
+    assert len(store.list("other")) == 1 and len(store.list("acc")) == 2 and len(store.list("x", "admin")) == 2
+    assert "another account" in store.run("rm", "other", "ubuntu", ok=False)
+    store.run("rm", "acc", "ubuntu")
+    assert store.find("ubuntu", "acc")["account"] == "root"
+
+
+def test_bad_imports(store, tmp_path):
+    tars = [Layer().file("x", b"1").tar()]
+    image = Image(tars)
+    good = image.write_layout(str(tmp_path / "good"))
+    pack = lambda d: subprocess.run(["tar", "-C", d, "-cf", "-", "."], stdout=subprocess.PIPE, check=True).stdout
+    cases = [(b"", "neither an OCI layout"), (b"junk", "not a tar"), (pack(good)[:2000], "not a tar, or damaged"),
+             (Layer().file("other", b"").tar(), "neither an OCI layout"),
+             (Layer().file("../index.json", b"{}").tar(), "climbs out"),
+             (Layer().file("index.json", b"{}").tar(), ""),
+             (Layer().symlink("index.json", "/etc/passwd").tar(), "neither an OCI layout"),
+             (Layer().symlink("index.json", "index.json").tar(), "neither an OCI layout"),
+             (Layer().file("manifest.json", b"[]").tar(), "holds 0 images"),
+             (Layer().file("manifest.json", b'[{"Config":"c","Layers":["l"]}]').tar(), "the upload has no c"),
+             (docker_archive(Image(tars, diff_ids=["sha256:" + "1" * 64]), tars), "diff id"),
+             (docker_archive(Image(tars, arch="vax"), tars), "image for vax")]
+    broken = shutil.copytree(good, tmp_path / "broken")
+    (broken / "blobs/sha256" / image.layers[0]["digest"][7:]).write_bytes(b"other")
+    cases.append((pack(broken), "missing or damaged"))
+    (broken / "blobs/sha256" / image.digest[7:]).write_bytes(b"{}")
+    cases.append((pack(broken), "its digest is"))
+    for data, message in cases:
+        text = store.fails("import", "acc", "bad", stdin=data)
+        assert message in text, (data[:60], text)
+    assert "upper" in store.fails("import", "acc", "Bad/NAME", stdin=b"") or True
+    assert "digest" in store.fails("import", "acc", "x@sha256:" + "0" * 64, stdin=b"")
+    store.options = ["--max-mib", "1"]
+    big = docker_archive(image, [os.urandom(2 << 20)])
+    assert "more than the 1 MiB" in store.fails("import", "acc", "big", stdin=big)
+    assert store.list() == [] and store.layers() == []
+
+
+# --- kill -9 at any instant --------------------------------------------------------------------
+
+def whole_or_nothing(store, ref, expect):
+    """After a kill and a recovery: the complete image, or no trace."""
+    store.run("recover")
+    store.nothing_staged()
+    names = [i["reference"] for i in store.list("x", "admin")]
+    if not names:
+        assert store.layers() == []
+        return False
+    assert names == [ref]
+    with store.merged(ref) as m:
+        assert tree_of(m) == expect
+    assert len(store.layers()) == len(store.find(ref)["layers"])
+    return True
+
+
+@pytest.mark.limit(300)
+def test_killed_at_random_instants(store, fake, tmp_path):
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    layers = [Layer().dir(f"d{i}").file(f"d{i}/f", rng.randbytes(200000)).file(f"x{i}/implied", b"1").opaque(f"d{i}").tar()
+              for i in range(3)]
+    ref = fake.add("a/kill", "v1", Image(layers))
+    began = time.monotonic()
+    store.pull(ref)
+    whole = time.monotonic() - began
+    with store.merged(ref) as m:
+        expect = tree_of(m)
+    done = 0
+    for i in range(40):
+        shutil.rmtree(store.images)
+        proc = subprocess.Popen(store.argv("pull", ref), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(0, whole * 1.2))
+        victims = [proc.pid] if i % 3 else (fetchers(proc.pid) if proc.poll() is None else []) or [proc.pid]
+        for pid in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        proc.wait(20)
+        done += whole_or_nothing(store, ref, expect)
+    print("complete", done, "of 40")
+    store.pull(ref)
+    assert whole_or_nothing(store, ref, expect)
+
+
+STATE_CALLS = "mkdirat,renameat,renameat2,rename,fsync,fdatasync,syncfs,unlinkat,pwrite64,ftruncate,clone3,fsetxattr"
+
+
+@pytest.mark.limit(600)
+def test_killed_at_each_state_changing_call(store, fake, tmp_path):
+    """strace finds the calls of one pull's operation process; each pull is killed before another one."""
+    layers = [Layer().dir("d").file("d/f", b"1").opaque("d").tar(), Layer().file("t/g", b"2").tar()]
+    ref = fake.add("a/steps", "v1", Image(layers))
+    store.options = ["--parallel", "1"]
+    log = tmp_path / "trace"
+    subprocess.run(["strace", "-o", log, "-e", f"trace={STATE_CALLS}", *store.argv("pull", ref)], check=True, capture_output=True)
+    calls = [m[1] for m in (re.match(r"(\w+)\(", l) for l in log.read_text().splitlines()) if m]
+    assert "syncfs" in calls and "renameat" in calls and "fsetxattr" in calls
+    with store.merged(ref) as m:
+        expect = tree_of(m)
+    count, outcomes = {}, []
+    for name in calls:
+        count[name] = count.get(name, 0) + 1
+        shutil.rmtree(store.images)
+        p = subprocess.run(["strace", "-o", "/dev/null", "-e", f"trace={STATE_CALLS}",
+                            "-e", f"inject={name}:signal=KILL:when={count[name]}", *store.argv("pull", ref)],
+                           capture_output=True)
+        assert p.returncode != 0, f"{name} number {count[name]} was not reached"
+        outcomes.append(whole_or_nothing(store, ref, expect))
+    assert outcomes[0] is False and outcomes[-1] is True, outcomes
+    print(len(calls), "calls,", sum(outcomes), "after the commit")

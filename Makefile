@@ -22,6 +22,7 @@ images: build ## build the starter images as OCI layouts in build/images
 	images/build $(BUILD)/images
 
 check: build ## unit tests: no root, under 30 s
+	@tools/deps.sh test
 	$(PY) tests/run --build $(BUILD) unit
 
 test: ## install, build, run every test (root)

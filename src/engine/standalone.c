@@ -34,6 +34,7 @@
 #include "engine/pool/pool.h"
 #include "engine/sandbox/sandbox.h"
 #include "engine/slice/slice.h"
+#include "engine/upkeep.h"
 
 #define SPARE_OPS       4
 #define IN_USE_TRIES    40
@@ -45,6 +46,7 @@ struct standalone {
         struct journal *journal;
         sd_event *loop;
         struct op_runner *runner;
+        struct upkeep *upkeep;
         struct pool *pool;
         struct channel *channel;
         struct fleet *fleet;
@@ -81,6 +83,7 @@ static void standalone_done(struct standalone *s)
         s->fleet = fleet_free(s->fleet); /* its last reports still go out */
         s->channel = channel_free(s->channel);
         s->pool = pool_free(s->pool);
+        s->upkeep = upkeep_free(s->upkeep);
         s->runner = op_runner_free(s->runner);
         s->inner_fd = fd_close(s->inner_fd);
         if (empty)
@@ -233,11 +236,15 @@ static int open_service(struct standalone *s, struct err *e)
         int r = pool_new(s->loop, s->runner, &s->host, journal_epoch(s->journal), &s->pool, e);
 
         if (r >= 0)
+                r = upkeep_new(s->loop, s->runner, &s->host, &s->upkeep, e);
+        if (r >= 0)
                 r = channel_new(&ch, &s->channel, e);
         if (r < 0)
                 return r;
         fl.pool = s->pool;
         fl.arg = s->channel;
+        fl.released = upkeep_released;
+        fl.released_arg = s->upkeep;
         r = fleet_new(&fl, &s->fleet, e);
         if (r < 0)
                 return r;

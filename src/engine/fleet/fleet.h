@@ -32,6 +32,8 @@ struct fleet_spec {
         struct op_runner *runner;
         fleet_report_fn *report;
         void *arg;
+        void (*released)(void *arg); /* a cluster's network was given back; may be NULL */
+        void *released_arg;
 };
 
 /* Reads the journal and compares it with the kernel: adopts what runs, finishes or undoes what was

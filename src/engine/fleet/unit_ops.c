@@ -224,6 +224,8 @@ static void on_undone(void *arg, int r, const struct err *err)
         if (u->row.state != CS_BACKOFF && u->row.attempt > 0)
                 unit_read_exit(u, NULL, 0);
         forget_boot(u);
+        if (f->spec.released)
+                f->spec.released(f->spec.released_arg);
         (void) unit_save(u, false);
         if (u->row.state == CS_TERMINATING)
                 unit_event(u, CE_RELEASED, NULL);

@@ -16,6 +16,7 @@ import socket
 import stat
 import struct
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -680,13 +681,11 @@ def test_file_capabilities_work_inside(store, fake, tmp_path):
     n = store.find(ref)["layers"][0]
     on_disk = os.getxattr(store.images / "layers" / n / "bin/busybox", "security.capability")
     assert on_disk == CAP_NET_BIND
-    target = tmp_path / "idmapped"
-    target.mkdir()
-    for d in (store.dir, *tmp_path.parents):
-        if str(d).startswith("/tmp/") and d != pathlib.Path("/tmp"):
-            os.chmod(d, 0o711)
+    target = pathlib.Path(tempfile.mkdtemp(dir="/var/tmp"))  # every directory above it is open
+    os.chmod(target, 0o755)
     inside = subprocess.run(["unshare", "-m", "/usr/bin/python3", "-c", AS_USER, str(target), n, str(ID_BASE),
                              *store.argv("mount", target, ID_BASE)], capture_output=True)
+    target.rmdir()
     out = inside.stdout.decode().splitlines()
     assert inside.returncode == 0, inside.stderr.decode()
     assert out[0] == f"{ID_BASE}:{ID_BASE} read-only"

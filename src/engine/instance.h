@@ -17,6 +17,7 @@ struct engine_conf {
         uint32_t parallel_ops;  /* operation processes at once */
         uint32_t parallel_layers; /* vmm-fetch processes at once */
         uint64_t image_max_bytes; /* one image, unpacked */
+        uint64_t registry_silence_us; /* a registry that sends nothing for so long is given up */
         uint64_t grace_us;      /* TERM to KILL */
         /* [network] */
         char *network_pool;     /* IPv4 pool "100.96.0.0/16"; address = base + slot */

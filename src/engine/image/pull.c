@@ -19,7 +19,6 @@
 #include "store_priv.h"
 
 #define CONNECT_US   (10 * US_PER_S)
-#define STALL_US     (30 * US_PER_S)
 #define GRACE_US     (2 * US_PER_S)   /* fetchers report a deadline better than we do */
 #define WATCH_MS     250              /* how often free space and progress are looked at */
 #define PARALLEL_MAX 16U
@@ -348,7 +347,7 @@ static int job_begin(struct image_store *s, uint64_t deadline_us, image_progress
         ret->req.max_bytes = s->inst->conf.image_max_bytes;
         ret->req.max_entries = LIMIT_LAYER_ENTRIES;
         ret->req.connect_us = CONNECT_US;
-        ret->req.stall_us = STALL_US;
+        ret->req.stall_us = s->inst->conf.registry_silence_us;
         ret->req.deadline_us = deadline_us;
         if (copy(&ret->req.architecture, architecture()) < 0)
                 return err_set(e, -ENOMEM, "out of memory");

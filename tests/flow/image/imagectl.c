@@ -172,7 +172,8 @@ static int open_instance(struct ctl *c, char *dir, char *libexec)
 
 int main(int argc, char **argv)
 {
-        struct ctl c = { .inst.conf.image_max_bytes = 16ULL << 30 };
+        struct ctl c = { .inst.conf = { .image_max_bytes = 16ULL << 30,
+                                           .registry_silence_us = 30 * US_PER_S } };
         struct err e = { 0 };
         int i = 3, r = -EINVAL;
 

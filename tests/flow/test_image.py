@@ -673,13 +673,13 @@ def gnu_sparse_claim(size):
 
 
 def test_file_capabilities_work_inside(store, fake, tmp_path):
-    busybox = pathlib.Path(shutil.which("busybox")).read_bytes()
-    layer = (Layer().dir("bin").file("bin/busybox", busybox, mode=0o755, xattrs={"security.capability": CAP_NET_BIND})
-             .file("bin/setuid", busybox, mode=0o4755))
+    grep = pathlib.Path(shutil.which("grep")).read_bytes()
+    layer = (Layer().dir("bin").file("bin/capable", grep, mode=0o755, xattrs={"security.capability": CAP_NET_BIND})
+             .file("bin/setuid", grep, mode=0o4755))
     _, ref = pull_layers(store, fake, layer.tar())
     store.pull(ref)
     n = store.find(ref)["layers"][0]
-    on_disk = os.getxattr(store.images / "layers" / n / "bin/busybox", "security.capability")
+    on_disk = os.getxattr(store.images / "layers" / n / "bin/capable", "security.capability")
     assert on_disk == CAP_NET_BIND
     target = pathlib.Path(tempfile.mkdtemp(dir="/var/tmp"))  # every directory above it is open
     os.chmod(target, 0o755)
@@ -703,14 +703,14 @@ subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 subprocess.run(mount, check=True)
 # layers/ is closed to all but root: in a cluster the overlay goes through it
 subprocess.run(["mount", "--bind", f"{target}/{n}", target], check=True)
-st = os.stat(f"{target}/bin/busybox")
+st = os.stat(f"{target}/bin/capable")
 try:
     open(f"{target}/x", "w")
     how = "writable"
 except OSError as e:
     how = "read-only"
 print(f"{st.st_uid}:{st.st_gid} {how}", flush=True)
-for name, word in (("busybox", "CapEff"), ("setuid", "Uid")):
+for name, word in (("capable", "CapEff"), ("setuid", "Uid")):
     ready, go = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:

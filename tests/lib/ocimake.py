@@ -289,12 +289,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_body(json.dumps({"token": reg.token, "expires_in": 60}).encode())
 
 
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        pass  # clients of ours are killed on purpose
+
+
 class Registry:
     """The read side of the OCI distribution protocol, on loopback."""
 
     def __init__(self, address="127.0.0.1"):
-        self.server = http.server.ThreadingHTTPServer((address, 0), Handler)
-        self.server.daemon_threads = True
+        self.server = Server((address, 0), Handler)
         self.server.reg = self
         self.host = f"{address}:{self.server.server_address[1]}"
         self.repos, self.faults, self.requests, self.tokens = {}, [], [], []

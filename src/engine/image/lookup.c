@@ -263,5 +263,5 @@ int image_remove(struct image_store *s, const char *account, bool is_admin, cons
                 catalog_rollback(s);
                 return r;
         }
-        return staging_collect(s, e); /* layers that are nobody's now */
+        return staging_collect(s, 0, e); /* layers that are nobody's now */
 }

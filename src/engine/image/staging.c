@@ -7,16 +7,20 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/proc.h"
 #include "fetchids.h"
 #include "store_priv.h"
+
+#define PATIENCE_US (500 * US_PER_MS) /* what was killed just now may take a moment to die */
 
 /* Make a directory of a random name and lock it.  Between the two somebody's recovery may take it
  * for rubbish: then the name is gone and the next one is tried. */
@@ -147,29 +151,42 @@ static int evict_unknown(struct image_store *s, struct err *e)
         return 0;
 }
 
-int staging_collect(struct image_store *s, struct err *e)
+/* One directory below staging/.  1: somebody is writing it. */
+static int collect_one(struct image_store *s, const char *name, struct err *e)
 {
+        AUTO(fd) int fd = fd_open_beneath(s->staging_fd, name, O_RDONLY | O_DIRECTORY, 0);
+        int r;
+
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
+                return 1;
+        r = remove_staged(s, name);
+        return r < 0 ? err_errno(e, r, "removing images/staging/%s", name) : 0;
+}
+
+int staging_collect(struct image_store *s, uint64_t patience_us, struct err *e)
+{
+        uint64_t until = clock_mono_us() + patience_us;
         AUTO(strv_free) char **names = NULL;
         int r = catalog_begin(s, e);
 
-        if (r >= 0) {
-                r = evict_unknown(s, e);
-                catalog_rollback(s); /* nothing was written */
-        }
-        if (r >= 0) {
-                r = list_dir(s->staging_fd, &names);
-                if (r < 0)
-                        return err_errno(e, r, "reading images/staging");
-        }
-        for (char **n = r >= 0 ? names : NULL; n && *n; n++) {
-                AUTO(fd) int fd = fd_open_beneath(s->staging_fd, *n, O_RDONLY | O_DIRECTORY, 0);
-                int rr;
+        if (r < 0)
+                return r;
+        r = evict_unknown(s, e);
+        catalog_rollback(s); /* nothing was written */
+        if (r < 0)
+                return r;
+        r = list_dir(s->staging_fd, &names);
+        if (r < 0)
+                return err_errno(e, r, "reading images/staging");
+        for (char **n = names; *n; n++) {
+                int one = collect_one(s, *n, e);
 
-                if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0)
-                        continue; /* somebody is writing it */
-                rr = remove_staged(s, *n);
-                if (rr < 0)
-                        r = err_errno(e, rr, "removing images/staging/%s", *n);
+                while (one == 1 && clock_mono_us() < until) {
+                        (void) poll(NULL, 0, 10);
+                        one = collect_one(s, *n, e);
+                }
+                if (one < 0)
+                        r = one; /* go on with the others */
         }
         return r;
 }
@@ -177,5 +194,5 @@ int staging_collect(struct image_store *s, struct err *e)
 int image_recover(struct image_store *s, struct err *e)
 {
         fetchids_tidy(s->inst);
-        return staging_collect(s, e);
+        return staging_collect(s, PATIENCE_US, e);
 }

@@ -66,8 +66,9 @@ int staging_begin(struct image_store *s, struct staging *ret, struct err *e);
 /* A fresh directory in it, root's own; a readable descriptor. */
 int staging_dir(struct staging *g, const char *name, struct err *e);
 void staging_end(struct staging *g); /* everything in it goes */
-/* Move layers/ entries that the database does not know out of the way, then remove them. */
-int staging_collect(struct image_store *s, struct err *e);
+/* Remove layers/ entries that the database does not know, and staging directories that nobody writes;
+ * wait up to @patience_us for those that somebody still holds. */
+int staging_collect(struct image_store *s, uint64_t patience_us, struct err *e);
 
 static inline void staging_end_cleanup(struct staging *g)
 {

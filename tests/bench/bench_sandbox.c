@@ -114,7 +114,8 @@ int main(int argc, char **argv)
         struct slice_enter none = { .v2_dir = -EBADF };
         const struct sandbox_file files[] = { { "/etc/hosts", "127.0.0.1 localhost\n", 0644 },
                                               { "/etc/hostname", "box\n", 0644 },
-                                              { "/etc/resolv.conf", "nameserver 10.0.0.1\n", 0644 } };
+                                              { "/etc/resolv.conf", "nameserver 10.0.0.1\n",
+                                                0644 } };
         const char *layer = "l0";
         int userns, lower;
         struct err e;
@@ -126,11 +127,18 @@ int main(int argc, char **argv)
                 DIE("%s", e.msg);
         lower = idmapped(argv[1], userns);
         for (size_t i = 0; i < n; i++) {
-                struct sandbox_spec s = { .cluster = "bench", .hostname = "bench",
-                                          .id_base = ID_BASE, .monitor_uid = ID_BASE - 1,
-                                          .libexec = argv[2], .slice = &none, .files = files,
-                                          .n_files = NELEM(files), .shm_bytes = 1 << 20,
-                                          .argv = run, .env = env, .listen_fd = -EBADF,
+                struct sandbox_spec s = { .cluster = "bench",
+                                          .hostname = "bench",
+                                          .id_base = ID_BASE,
+                                          .monitor_uid = ID_BASE - 1,
+                                          .libexec = argv[2],
+                                          .slice = &none,
+                                          .files = files,
+                                          .n_files = NELEM(files),
+                                          .shm_bytes = 1 << 20,
+                                          .argv = run,
+                                          .env = env,
+                                          .listen_fd = -EBADF,
                                           .log_fd = { -EBADF, -EBADF } };
                 struct sandbox_proc p;
                 int up = upper(argv[3], i, userns);

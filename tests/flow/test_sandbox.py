@@ -231,7 +231,8 @@ def test_path_lookup(order, image):
 
 def test_monitor_is_confined(order):
     r = go(order, program("true"))
-    m = re.fullmatch(r"#uid (\d+) gid (\d+) groups 0 bnd 0{16} nnp 1 kill 0 fds ([\d ]+)", r.standing)
+    m = re.fullmatch(r"#uid (\d+) gid (\d+) groups 0 bnd 0{16} nnp 1 kill 0 fds ([\d ]+)",
+                     r.standing)
     assert m and int(m[1]) == int(m[2]) == ID_BASE - 1
     assert len(m[3].split()) == 3 + 8  # 0 1 2, pidfd listen status in out err log0 log1
 
@@ -465,8 +466,8 @@ def test_overlay(order, image, way):
         (image.tree / n / "stack" / str(i)).write_text("")
         (image.tree / n / "stack/top").write_text(n)
     order["layers"] = [*names, "base"]
-    out = say(order, "ls /stack | wc -l; cat /stack/top; echo; mv /stack /moved && ls /moved | wc -l;"
-                     "rm /etc/group; ls /etc")
+    out = say(order, "ls /stack | wc -l; cat /stack/top; echo; mv /stack /moved && "
+                     "ls /moved | wc -l; rm /etc/group; ls /etc")
     n = str(len(names) + 1)
     assert out.split() == [n, names[0], n, "passwd"]
     assert (image.base / "etc/group").exists()
@@ -572,8 +573,9 @@ def test_group(order):
 def test_group_of_version_2(order):
     """On a hybrid host the unified hierarchy is there too, with fewer controllers."""
     first, (a,) = go(order, program(["sleep", "100"]), [program(
-        "grep ^0: /proc/self/cgroup; cd /sys/fs/cgroup; ls cgroup.procs; cat cgroup.procs | head -1;"
-        "grep cgroup2 /proc/self/mountinfo; echo $$ > cgroup.procs")], slice="flowsandbox", cgroup=2)
+        "grep ^0: /proc/self/cgroup; cd /sys/fs/cgroup; ls cgroup.procs; head -1 cgroup.procs;"
+        "grep cgroup2 /proc/self/mountinfo; echo $$ > cgroup.procs")],
+        slice="flowsandbox", cgroup=2)
     lines = a.out.split("\n")
     assert lines[:3] == ["0::/", "cgroup.procs", "1"], lines
     assert " / /sys/fs/cgroup ro,nosuid,nodev,noexec," in lines[3]

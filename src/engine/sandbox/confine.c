@@ -77,8 +77,7 @@ int confine_limits(const struct sandbox_spec *s, struct err *e)
                 r = limit(rows[i].what, rows[i].value, e);
         (void) setpriority(PRIO_PROCESS, 0, 0); /* an engine with a better nice value keeps it */
         /* the session keyring that we inherited is the host's */
-        if (r >= 0 && syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 &&
-            errno != ENOSYS)
+        if (r >= 0 && syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS)
                 r = err_errno(e, -errno, "new session keyring");
         return r;
 }
@@ -189,8 +188,7 @@ int confine_exec(char *const *argv, char *const *env, struct err *e)
         for (path = str_empty(path) ? DEFAULT_PATH : path; path;) {
                 size_t n = strcspn(path, ":");
 
-                r = snprintf(full, sizeof full, "%.*s%s%s", (int) n, path, n ? "/" : "./",
-                             argv[0]);
+                r = snprintf(full, sizeof full, "%.*s%s%s", (int) n, path, n ? "/" : "./", argv[0]);
                 if (r < (int) sizeof full) {
                         struct err now = { .code = 0 };
 

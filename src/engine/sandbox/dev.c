@@ -1,11 +1,12 @@
-/* dev.c - a cluster's /dev and what else can be mounted ahead.  Operation process, root on the host,
- * while launcher and first process are being born.
+/* dev.c - a cluster's /dev and what else can be mounted ahead.  Operation process or the filling of
+ * a pool; root on the host.
  *
  * The tmpfs and its nodes are made here, with the host's rights, and handed on as a detached mount:
  * nodes in a file system that belongs to the cluster's own user namespace would not open.  Fresh
  * inodes per cluster, rather than the host's nodes bind-mounted, also mean that locks, watches and
  * times on /dev/null are nothing that two clusters share.  What may be opened is up to the
- * cluster's device rules; the caller has checked the inodes that further devices are copied from. */
+ * cluster's device rules; the caller has checked the inodes that further devices are copied from.
+ */
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mount.h>
@@ -94,8 +95,11 @@ static int further(int dir, const struct sandbox_device *d, uint32_t id, struct 
 static int own_devpts(uint32_t id, struct err *e)
 {
         char tty[16];
-        const char *const options[][2] = { { "newinstance", NULL }, { "ptmxmode", "0666" },
-                                           { "mode", "0620" }, { "gid", tty }, { NULL, NULL } };
+        const char *const options[][2] = { { "newinstance", NULL },
+                                           { "ptmxmode", "0666" },
+                                           { "mode", "0620" },
+                                           { "gid", tty },
+                                           { NULL, NULL } };
         AUTO(fd) int fd = -EBADF;
 
         (void) snprintf(tty, sizeof tty, "%u", id + SANDBOX_TTY_GID);
@@ -111,8 +115,9 @@ static int own_devpts(uint32_t id, struct err *e)
 static int own_tmpfs(const char *id, const char *mode, const char *size, unsigned attrs,
                      struct err *e)
 {
-        const char *const options[][2] = { { "mode", mode }, { "size", size }, { "uid", id },
-                                           { "gid", id }, { NULL, NULL } };
+        const char *const options[][2] = {
+                { "mode", mode }, { "size", size }, { "uid", id }, { "gid", id }, { NULL, NULL }
+        };
 
         return mount_make("tmpfs", options, attrs, e);
 }

@@ -38,10 +38,9 @@ static uint32_t put(struct emit *b, unsigned code, uint32_t k, uint32_t jt, uint
                 b->full = true;
                 return 0;
         }
-        b->f[--b->at] = (struct sock_filter){ .code = (uint16_t) code,
-                                              .jt = (uint8_t) jt,
-                                              .jf = (uint8_t) jf,
-                                              .k = k };
+        b->f[--b->at] = (struct sock_filter){
+                .code = (uint16_t) code, .jt = (uint8_t) jt, .jf = (uint8_t) jf, .k = k
+        };
         return b->at;
 }
 
@@ -216,7 +215,8 @@ int filter_build(const struct filter_row *rows, size_t n, struct filter **ret, s
                 (void) put(&b, BPF_JMP | BPF_JA, top - b.at, 0, 0);
         (void) put(&b, BPF_LD | BPF_W | BPF_ABS, OFF_NR, 0, 0);
         top = b.at;
-        (void) put_if(&b, BPF_JEQ, seccomp_arch_native(), top, put_ret(&b, SECCOMP_RET_KILL_PROCESS));
+        (void) put_if(&b, BPF_JEQ, seccomp_arch_native(), top,
+                      put_ret(&b, SECCOMP_RET_KILL_PROCESS));
         (void) put(&b, BPF_LD | BPF_W | BPF_ABS, OFF_ARCH, 0, 0);
         if (b.full)
                 return err_set(e, -E2BIG, "seccomp policy: more than %u instructions", INSN_MAX);

@@ -11,9 +11,9 @@
  *   <--------------------------------- EXEC, execve, and with it the end of file
  *   RUN ---------------------> drop everything, execve vmm-monitor
  *
- * Always holds: the operation decides and the launcher obeys, but an operation that is killed leaves
- * no half-built cluster, because both others watch their end of the socket.  The launcher stays
- * root until the program runs: killing the first process takes that. */
+ * Always holds: the operation decides and the launcher obeys, but an operation that is killed
+ * leaves no half-built cluster, because both others watch their end of the socket.  The launcher
+ * stays root until the program runs: killing the first process takes that. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>

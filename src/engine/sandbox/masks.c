@@ -21,21 +21,14 @@ struct mask {
 };
 
 static const struct mask proc_masks[] = {
-        { MASK_HIDE, "acpi" },
-        { MASK_HIDE, "asound" },
+        { MASK_HIDE, "acpi" },          { MASK_HIDE, "asound" },
         { MASK_HIDE, "interrupts" }, /* key strokes and other tenants' traffic can be timed by it */
-        { MASK_HIDE, "kcore" },
-        { MASK_HIDE, "keys" },
-        { MASK_HIDE, "latency_stats" },
-        { MASK_HIDE, "sched_debug" },
-        { MASK_HIDE, "scsi" },
-        { MASK_HIDE, "timer_list" },
-        { MASK_HIDE, "timer_stats" },
-        { MASK_HIDE, "sysrq-trigger" },
-        { MASK_RDONLY, "bus" },
-        { MASK_RDONLY, "fs" },
-        { MASK_RDONLY, "irq" },
-        { MASK_RDONLY, "sys" },
+        { MASK_HIDE, "kcore" },         { MASK_HIDE, "keys" },
+        { MASK_HIDE, "latency_stats" }, { MASK_HIDE, "sched_debug" },
+        { MASK_HIDE, "scsi" },          { MASK_HIDE, "timer_list" },
+        { MASK_HIDE, "timer_stats" },   { MASK_HIDE, "sysrq-trigger" },
+        { MASK_RDONLY, "bus" },         { MASK_RDONLY, "fs" },
+        { MASK_RDONLY, "irq" },         { MASK_RDONLY, "sys" },
 };
 
 static const struct mask sys_masks[] = {

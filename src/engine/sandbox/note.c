@@ -42,10 +42,9 @@ int note_recv(int sock, struct note *n, int *fds)
 {
         union control c;
         struct iovec v = { n, sizeof *n };
-        struct msghdr m = { .msg_iov = &v,
-                            .msg_iovlen = 1,
-                            .msg_control = &c,
-                            .msg_controllen = sizeof c.buf };
+        struct msghdr m = {
+                .msg_iov = &v, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c.buf
+        };
         struct cmsghdr *h;
         ssize_t len;
 

@@ -34,7 +34,7 @@ struct overlay {
         char upper[40], work[40];
 };
 
-/* File system ids of @uid and @gid, keeping every capability: changing them drops those for files. */
+/* File system ids of @uid and @gid, keeping every capability: the change drops those for files. */
 static int fs_ids(uid_t uid, gid_t gid)
 {
         struct __user_cap_header_struct h = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -110,8 +110,9 @@ static int by_fsconfig(const struct overlay *o, const char *all)
 /* mount(2) takes a page of options but wants a place: @dir of the throw-away namespace. */
 static int by_mount(const struct overlay *o, const char *all, const char *dir)
 {
-        AUTO(free) char *options = str_fmt("lowerdir=%s,upperdir=%s,workdir=%s,redirect_dir=on,"
-                                           "metacopy=off", all, o->upper, o->work);
+        static const char format[] = "lowerdir=%s,upperdir=%s,workdir=%s,"
+                                     "redirect_dir=on,metacopy=off";
+        AUTO(free) char *options = str_fmt(format, all, o->upper, o->work);
         int fd;
 
         if (!options)

@@ -140,9 +140,9 @@ static int touch(int root, const char *path)
 /* A link in the image must not lead a mount onto the masked trees. */
 static int check_target(int fd)
 {
-        static const unsigned long refused[] = { PROC_SUPER_MAGIC,    SYSFS_MAGIC,
-                                                 CGROUP_SUPER_MAGIC,  CGROUP2_SUPER_MAGIC,
-                                                 DEVPTS_SUPER_MAGIC,  0x19800202 /* mqueue */ };
+        static const unsigned long refused[] = { PROC_SUPER_MAGIC,   SYSFS_MAGIC,
+                                                 CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC,
+                                                 DEVPTS_SUPER_MAGIC, 0x19800202 /* mqueue */ };
         struct statfs fs;
 
         if (fstatfs(fd, &fs) < 0)

@@ -19,7 +19,7 @@
 #include "base/str.h"
 #include "engine/sandbox/sandbox_priv.h"
 
-/* The one piece of state here: written once at engine start, inherited by every fork from then on. */
+/* The one piece of state: written once at engine start, inherited by every fork from then on. */
 static struct {
         struct filter *filter; /* the policy, compiled */
         struct cgroup_view view;
@@ -158,8 +158,9 @@ static int first_note(struct progress *g, const struct launch *l, struct err *e)
         if (r < 0)
                 return err_errno(e, r, "hear from the first process");
         if (r == 0)
-                return g->ready ? 1
-                                : err_set(e, -ECHILD, "the first process ended while it was set up");
+                return g->ready
+                               ? 1
+                               : err_set(e, -ECHILD, "the first process ended while it was set up");
         if (n.type == NOTE_PTY && fd >= 0 && l->s->tty && g->pty < 0) {
                 g->pty = fd;
                 return 0;
@@ -207,7 +208,8 @@ static void undo(struct sandbox_proc *p)
         struct pollfd gone = { .fd = p->init_pidfd, .events = POLLIN };
 
         kill_wait(p->monitor_pidfd);
-        if (p->init_pidfd >= 0) { /* somebody else's child by now: wait for its end, not its status */
+        if (p->init_pidfd >=
+            0) { /* somebody else's child by now: wait for its end, not its status */
                 (void) syscall(SYS_pidfd_send_signal, p->init_pidfd, SIGKILL, NULL, 0);
                 while (poll(&gone, 1, -1) < 0 && errno == EINTR)
                         ;
@@ -249,11 +251,11 @@ static int get_mounts(const struct sandbox_spec *s, struct progress *g, struct e
 static int spawn(struct launch *l, struct sandbox_proc *ret, struct err *e)
 {
         struct sandbox_proc p = { .monitor_pidfd = -EBADF, .init_pidfd = -EBADF };
-        AUTO(progress_done) struct progress g = { .launcher = -EBADF,
-                                                  .first = -EBADF,
-                                                  .own = { { -EBADF, -EBADF, -EBADF, -EBADF,
-                                                             -EBADF } },
-                                                  .pty = -EBADF };
+        AUTO(progress_done)
+        struct progress g = { .launcher = -EBADF,
+                              .first = -EBADF,
+                              .own = { { -EBADF, -EBADF, -EBADF, -EBADF, -EBADF } },
+                              .pty = -EBADF };
         int r = fork_launcher(l, &g, &p, e);
 
         l->up = fd_close(l->up);

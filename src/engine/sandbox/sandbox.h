@@ -1,9 +1,10 @@
 /* sandbox.h - the launcher: from descriptors and a command to a running, confined first process.
  *
  * Runs inside an operation process (single-threaded, root).  sandbox_start() forks the process that
- * becomes vmm-monitor; that one clone3()s the cluster's first process into its namespaces, and execs
- * vmm-monitor once the first process's own execve has succeeded, so the monitor is its parent from
- * the first instant.  No path that a tenant can influence is resolved on the host; no hook exists. */
+ * becomes vmm-monitor; that one clone3()s the cluster's first process into its namespaces, and
+ * execs vmm-monitor once the first process's own execve has succeeded, so the monitor is its parent
+ * from the first instant.  No path that a tenant can influence is resolved on the host; no hook
+ * exists.  Descriptors in an order are above 2: the launcher's 0 to 2 become /dev/null. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -27,8 +28,8 @@ struct sandbox_file {       /* small file of ours, shown read-only or writable o
 };
 
 struct sandbox_device {
-        const char *name;   /* "null", or "nvidia0" */
-        int fd;             /* O_PATH on the host's node, opened and checked by the caller */
+        const char *name; /* "null", or "nvidia0" */
+        int fd;           /* O_PATH on the host's node, opened and checked by the caller */
 };
 
 /* The mounts that are the same for every cluster with these ids (/dev and what lies in it).  Making
@@ -42,15 +43,15 @@ void sandbox_mounts_done(struct sandbox_mounts *m); /* closes; also after a star
 
 struct sandbox_spec {
         const char *cluster, *hostname;
-        uint32_t id_base;      /* host id of root inside; 65,536 ids */
-        uint32_t monitor_uid;  /* uid and gid of vmm-monitor */
-        const char *libexec;   /* where vmm-monitor lies */
-        int root_mnt;          /* detached overlay mount that becomes / */
-        int netns, sysfs_mnt;  /* from net_prepare(); netns -EBADF: a fresh empty one (tests) */
+        uint32_t id_base;     /* host id of root inside; 65,536 ids */
+        uint32_t monitor_uid; /* uid and gid of vmm-monitor */
+        const char *libexec;  /* where vmm-monitor lies */
+        int root_mnt;         /* detached overlay mount that becomes / */
+        int netns, sysfs_mnt; /* from net_prepare(); netns -EBADF: a fresh empty one (tests) */
         const struct sandbox_mounts *mounts; /* made ahead, used once; NULL: made by the start */
         const struct slice_enter *slice;
-        const struct slice_enter *monitor_slice; /* vmm-monitor's own group, entered by the launcher
-                                                  * before clone3(); NULL: stay where the operation is */
+        const struct slice_enter *monitor_slice; /* vmm-monitor's own group, entered by the
+                                                  * launcher before clone3(); NULL: none */
         const struct sandbox_bind *binds;
         size_t n_binds;
         const struct sandbox_file *files;
@@ -59,17 +60,17 @@ struct sandbox_spec {
         size_t n_devices;
         uint64_t shm_bytes;
         char *const *argv, *const *env;
-        const char *cwd;       /* created when missing, as Docker does; NULL = "/" */
-        const char *user;      /* "1000", "1000:1000", "name[:group]" from the image; NULL = root */
+        const char *cwd;  /* created when missing, as Docker does; NULL = "/" */
+        const char *user; /* "1000", "1000:1000", "name[:group]" from the image; NULL = root */
         uint64_t nofile;
-        bool new_privs;        /* do not set no_new_privs */
+        bool new_privs; /* do not set no_new_privs */
         bool tty;
         /* the monitor's */
         int listen_fd, status_fd, log_fd[2];
 };
 
 struct sandbox_proc {
-        pid_t monitor, init;   /* as seen on the host */
+        pid_t monitor, init; /* as seen on the host */
         int monitor_pidfd, init_pidfd;
 };
 void sandbox_proc_done(struct sandbox_proc *p); /* closes; the processes go on */

@@ -33,13 +33,13 @@ struct cgroup_view {
 
 struct launch {
         const struct sandbox_spec *s;
-        int join;          /* pidfd of a running first process: an exec session; else -EBADF */
-        int program;       /* O_PATH on vmm-monitor */
-        int up;            /* launcher's way to the operation */
-        int report;        /* first's way to the operation */
+        int join;           /* pidfd of a running first process: an exec session; else -EBADF */
+        int program;        /* O_PATH on vmm-monitor */
+        int up;             /* launcher's way to the operation */
+        int report;         /* first's way to the operation */
         int mnt[MNT_COUNT]; /* made by the operation, reach first with NOTE_GO; not with join */
-        int io[3];         /* the program's stdin, stdout, stderr; without a tty */
-        int monitor_io[3]; /* their other ends; [0] alone is the pty's master with a tty */
+        int io[3];          /* the program's stdin, stdout, stderr; without a tty */
+        int monitor_io[3];  /* their other ends; [0] alone is the pty's master with a tty */
         const struct filter *filter;
         const struct cgroup_view *view;
 };
@@ -80,7 +80,7 @@ int mounts_make(const struct cgroup_view *v, uint32_t id_base, int mnt[MNT_COUNT
 int mounts_finish(const struct sandbox_spec *s, const int mnt[MNT_COUNT], struct err *e);
 
 /* ---- mounts.c: first process, root of its user namespace */
-/* Everything below / in place and nothing of the host in sight; returns an O_PATH descriptor on /. */
+/* Everything below / in place and nothing of the host in sight; returns O_PATH on /. */
 int mounts_setup(const struct launch *l, struct err *e);
 /* fsopen, options ("key", "value" or NULL for a flag; ended by NULL), fsmount: a detached mount. */
 int mount_make(const char *type, const char *const (*options)[2], unsigned attrs, struct err *e);
@@ -91,7 +91,7 @@ int mount_attach(int mnt, int dir, const char *path, struct err *e); /* @path ""
 
 /* ---- cgroup.c */
 void cgroup_view_parse(const char *proc_self_cgroup, struct cgroup_view *ret);
-int cgroup_dirs(const struct cgroup_view *v, int dir); /* mount points in MNT_CGROUP */
+int cgroup_dirs(const struct cgroup_view *v, int dir);            /* mount points in MNT_CGROUP */
 int cgroup_mount(const struct launch *l, int sys, struct err *e); /* first process */
 
 /* ---- masks.c: @proc and @sys are our own fresh mounts, @null a node of our own /dev, @empty a

@@ -165,8 +165,8 @@ int user_parse(const char *passwd, const char *group, const char *spec, struct u
                 if (digits(who, len))
                         return err_set(e, -ERANGE, "user %.*s: ids inside are 0 to %u", (int) len,
                                        who, SANDBOX_IDS - 1);
-                return err_set(e, -ENOENT, "user %.*s is not in the image's /etc/passwd",
-                               (int) len, who);
+                return err_set(e, -ENOENT, "user %.*s is not in the image's /etc/passwd", (int) len,
+                               who);
         }
         if (known && l.len[5] > 0 && l.len[5] < sizeof u.home && l.f[5][0] == '/')
                 (void) snprintf(u.home, sizeof u.home, "%.*s", (int) l.len[5], l.f[5]);

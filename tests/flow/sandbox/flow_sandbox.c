@@ -47,8 +47,7 @@ static char **strings(const json_t *a)
         size_t i;
         json_t *s;
 
-        json_array_foreach(a, i, s)
-                v[i] = str_dup(json_string_value(s));
+        json_array_foreach(a, i, s) v[i] = str_dup(json_string_value(s));
         return v;
 }
 
@@ -88,7 +87,8 @@ static void program(struct sandbox_spec *s, const json_t *p)
         s->nofile = (uint64_t) json_integer_value(json_object_get(p, "nofile"));
         s->status_fd = memfd_create("status", MFD_CLOEXEC);
         s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (bind(s->listen_fd, &(struct sockaddr){ .sa_family = AF_UNIX }, sizeof(sa_family_t)) < 0 ||
+        if (bind(s->listen_fd, &(struct sockaddr){ .sa_family = AF_UNIX }, sizeof(sa_family_t)) <
+                    0 ||
             listen(s->listen_fd, 8) < 0)
                 DIE("listen: %s", strerror(errno));
 }
@@ -101,15 +101,12 @@ static void first_only(struct sandbox_spec *s, const json_t *p, int userns)
         const char *key;
         json_t *v;
 
-        json_object_foreach(json_object_get(p, "files"), key, v)
-                files[s->n_files++] = (struct sandbox_file){ key, json_string_value(v), 0644 };
-        json_object_foreach(json_object_get(p, "binds"), key, v)
-                binds[s->n_binds++] = (struct sandbox_bind){ idmapped(json_string_value(v), userns),
-                                                             key };
-        json_object_foreach(json_object_get(p, "devices"), key, v)
-                devices[s->n_devices++] = (struct sandbox_device){
-                        key, open(json_string_value(v), O_PATH | O_CLOEXEC)
-                };
+        json_object_foreach(json_object_get(p, "files"), key, v) files[s->n_files++] =
+                (struct sandbox_file){ key, json_string_value(v), 0644 };
+        json_object_foreach(json_object_get(p, "binds"), key, v) binds[s->n_binds++] =
+                (struct sandbox_bind){ idmapped(json_string_value(v), userns), key };
+        json_object_foreach(json_object_get(p, "devices"), key, v) devices[s->n_devices++] =
+                (struct sandbox_device){ key, open(json_string_value(v), O_PATH | O_CLOEXEC) };
         s->files = files;
         s->binds = binds;
         s->devices = devices;
@@ -183,8 +180,9 @@ int main(void)
         lower = idmapped(text(o, "tree"), userns);
         upper = text(o, "upper") ? idmapped(text(o, "upper"), userns) : tmpfs(userns);
         layers = strings(json_object_get(o, "layers"));
-        s.root_mnt = overlay_make(lower, (const char *const *) layers, strv_len(layers), upper,
-                                  (enum overlay_way) json_integer_value(json_object_get(o, "way")), &e);
+        s.root_mnt =
+                overlay_make(lower, (const char *const *) layers, strv_len(layers), upper,
+                             (enum overlay_way) json_integer_value(json_object_get(o, "way")), &e);
         if (s.root_mnt < 0)
                 DIE("overlay: %s", e.msg);
         if (json_is_true(json_object_get(o, "keep_fds"))) /* must not be seen inside */
@@ -200,7 +198,8 @@ int main(void)
         a = answer(r, &e, &p);
         (void) json_object_set_new(out, "run", a);
         (void) json_object_set_new(out, "exec", list);
-        json_array_foreach(json_object_get(o, "exec"), i, x) {
+        json_array_foreach(json_object_get(o, "exec"), i, x)
+        {
                 struct sandbox_spec t = s;
                 struct sandbox_proc q = { .monitor_pidfd = -EBADF, .init_pidfd = -EBADF };
                 int rx;
@@ -222,8 +221,8 @@ int main(void)
                                            collect(&p, s.status_fd, 10000));
                 sandbox_proc_done(&p);
         }
-        if (host && (slice_kill(host, "box", UINT64_MAX, &e) < 0 || slice_remove(host, "box", &e) < 0 ||
-                     slice_host_remove(host, &e) < 0))
+        if (host && (slice_kill(host, "box", UINT64_MAX, &e) < 0 ||
+                     slice_remove(host, "box", &e) < 0 || slice_host_remove(host, &e) < 0))
                 DIE("%s", e.msg);
         (void) json_dumpf(out, stdout, JSON_COMPACT);
         (void) fflush(stdout);

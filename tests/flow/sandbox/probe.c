@@ -275,24 +275,42 @@ static const struct attempt {
         const char *name;
         long (*fn)(void);
 } attempts[] = {
-        { "unshare_user", t_unshare_user }, { "clone_user", t_clone_user },
-        { "clone3", t_clone3 },             { "setns", t_setns },
-        { "mount", t_mount },               { "umount", t_umount },
-        { "open_tree", t_open_tree },       { "mknod_char", t_mknod_char },
-        { "mknod_fifo", t_mknod_fifo },     { "keyctl", t_keyctl },
-        { "bpf", t_bpf },                   { "perf", t_perf },
-        { "userfaultfd", t_userfaultfd },   { "io_uring", t_io_uring },
-        { "handle", t_handle },             { "reboot", t_reboot },
-        { "sethostname", t_sethostname },   { "packet", t_packet },
-        { "raw", t_raw },                   { "alg", t_alg },
-        { "vsock", t_vsock },               { "audit", t_audit },
-        { "route", t_route },               { "tiocsti", t_tiocsti },
-        { "norandom", t_norandom },         { "core_limit", t_core_limit },
-        { "kcore", t_kcore },               { "sysctl", t_sysctl },
-        { "sysrq", t_sysrq },               { "sysfs", t_sysfs },
-        { "cgroup", t_cgroup },             { "own_exe", t_own_exe },
-        { "exec_mem", t_exec_mem },         { "ptrace", t_ptrace },
-        { "parent", t_parent },             { "i386", t_i386 },
+        { "unshare_user", t_unshare_user },
+        { "clone_user", t_clone_user },
+        { "clone3", t_clone3 },
+        { "setns", t_setns },
+        { "mount", t_mount },
+        { "umount", t_umount },
+        { "open_tree", t_open_tree },
+        { "mknod_char", t_mknod_char },
+        { "mknod_fifo", t_mknod_fifo },
+        { "keyctl", t_keyctl },
+        { "bpf", t_bpf },
+        { "perf", t_perf },
+        { "userfaultfd", t_userfaultfd },
+        { "io_uring", t_io_uring },
+        { "handle", t_handle },
+        { "reboot", t_reboot },
+        { "sethostname", t_sethostname },
+        { "packet", t_packet },
+        { "raw", t_raw },
+        { "alg", t_alg },
+        { "vsock", t_vsock },
+        { "audit", t_audit },
+        { "route", t_route },
+        { "tiocsti", t_tiocsti },
+        { "norandom", t_norandom },
+        { "core_limit", t_core_limit },
+        { "kcore", t_kcore },
+        { "sysctl", t_sysctl },
+        { "sysrq", t_sysrq },
+        { "sysfs", t_sysfs },
+        { "cgroup", t_cgroup },
+        { "own_exe", t_own_exe },
+        { "exec_mem", t_exec_mem },
+        { "ptrace", t_ptrace },
+        { "parent", t_parent },
+        { "i386", t_i386 },
         { "x32", t_x32 },
 };
 
@@ -359,8 +377,7 @@ int main(int argc, char **argv)
                         continue;
                 errno = 0;
                 r = attempts[i].fn();
-                (void) printf("%s %s\n", attempts[i].name,
-                              r < 0 ? strerrorname_np(errno) : "ok");
+                (void) printf("%s %s\n", attempts[i].name, r < 0 ? strerrorname_np(errno) : "ok");
         }
         return 0;
 }

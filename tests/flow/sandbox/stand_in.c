@@ -23,9 +23,9 @@ static int option(struct args *a, const char *name, const char *value)
                 const char *name;
                 int *to;
         } rows[] = {
-                { "--pidfd", &a->pidfd }, { "--pid", &a->pid },   { "--listen", &a->listen },
+                { "--pidfd", &a->pidfd },   { "--pid", &a->pid }, { "--listen", &a->listen },
                 { "--status", &a->status }, { "--pty", &a->pty }, { "--in", &a->in },
-                { "--out", &a->out },     { "--err", &a->err },   { "--log0", &a->log0 },
+                { "--out", &a->out },       { "--err", &a->err }, { "--log0", &a->log0 },
                 { "--log1", &a->log1 },
         };
 

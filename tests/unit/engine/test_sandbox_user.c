@@ -119,7 +119,8 @@ static void test_too_many_groups(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_who), cmocka_unit_test(test_without_files),
+                cmocka_unit_test(test_who),
+                cmocka_unit_test(test_without_files),
                 cmocka_unit_test(test_too_many_groups),
         };
 

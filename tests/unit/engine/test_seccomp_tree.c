@@ -118,8 +118,8 @@ static void compare_row(const struct filter *f, const struct filter_row *rows, s
                         args[i] = noise[k];
                 compare(f, rows, n, (uint32_t) number_of(r), args);
                 for (size_t t = 0; t < r->n_tests; t++)
-                        args[r->tests[t].arg] = (args[r->tests[t].arg] & ~r->tests[t].mask) |
-                                                r->tests[t].value;
+                        args[r->tests[t].arg] =
+                                (args[r->tests[t].arg] & ~r->tests[t].mask) | r->tests[t].value;
                 compare(f, rows, n, (uint32_t) number_of(r), args);
                 for (size_t t = 0; t < r->n_tests; t++)
                         for (unsigned bit = 0; bit < 64; bit++) {
@@ -182,7 +182,9 @@ static void test_what_people_rely_on(void **state)
                 { "ptrace", { 0 }, ALLOW },
                 { "chroot", { 0 }, ALLOW },
                 { "clone", { SIGCHLD }, ALLOW },
-                { "clone", { CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD }, ALLOW },
+                { "clone",
+                  { CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD },
+                  ALLOW },
                 { "clone", { CLONE_NEWUSER | SIGCHLD }, DENY },
                 { "clone", { CLONE_NEWNS }, DENY },
                 { "clone", { CLONE_NEWNET }, DENY },
@@ -303,10 +305,11 @@ static void test_mistakes(void **state)
         assert_non_null(strstr(e.msg, "no_such_call"));
         assert_non_null(many);
         for (size_t i = 0; i < 3000; i++)
-                many[i] = (struct filter_row){
-                        .name = "x", .number = (int) (2 * i), .action = ALLOW, .n_tests = 1,
-                        .tests = { { 0, ~0ULL, i } }
-                };
+                many[i] = (struct filter_row){ .name = "x",
+                                               .number = (int) (2 * i),
+                                               .action = ALLOW,
+                                               .n_tests = 1,
+                                               .tests = { { 0, ~0ULL, i } } };
         assert_int_equal(filter_build(many, 3000, &f, &e), -E2BIG);
         assert_ptr_equal(f, (struct filter *) 1);
 }
@@ -348,9 +351,12 @@ static void test_in_the_kernel(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_policy_is_its_rows), cmocka_unit_test(test_other_abis),
-                cmocka_unit_test(test_what_people_rely_on), cmocka_unit_test(test_few_steps),
-                cmocka_unit_test(test_sizes),               cmocka_unit_test(test_mistakes),
+                cmocka_unit_test(test_policy_is_its_rows),
+                cmocka_unit_test(test_other_abis),
+                cmocka_unit_test(test_what_people_rely_on),
+                cmocka_unit_test(test_few_steps),
+                cmocka_unit_test(test_sizes),
+                cmocka_unit_test(test_mistakes),
                 cmocka_unit_test(test_in_the_kernel),
         };
 

@@ -39,12 +39,15 @@ static const struct option_row {
         { "--node", "PATH", "the engine's node socket", offsetof(struct options, node) },
         { "--data-dir", "DIR", "directory of the store; it belongs to this program's user",
           offsetof(struct options, data_dir) },
-        { "--admin-key-file", "FILE", "where the administrator's key goes at the first start (0600)",
+        { "--admin-key-file", "FILE",
+          "where the administrator's key goes at the first start (0600)",
           offsetof(struct options, key_file) },
         { "--admin-key-fd", "N", "the same as an inherited open file",
           offsetof(struct options, key_fd) },
-        { "--ready-fd", "N", "gets one byte when the API serves", offsetof(struct options, ready_fd) },
-        { "--log-level", "LEVEL", "error, warning, info or debug", offsetof(struct options, log_level) },
+        { "--ready-fd", "N", "gets one byte when the API serves",
+          offsetof(struct options, ready_fd) },
+        { "--log-level", "LEVEL", "error, warning, info or debug",
+          offsetof(struct options, log_level) },
 };
 
 struct api {
@@ -82,7 +85,8 @@ static int parse_options(struct options *o, char **argv, struct err *e)
                 memcpy((char *) o + row->off, &argv[1], sizeof argv[1]);
         }
         if (!o->node || !o->data_dir || (!o->listen == !o->listen_fd))
-                return err_set(e, -EINVAL, "--node, --data-dir and one of --listen and --listen-fd are needed");
+                return err_set(e, -EINVAL,
+                               "--node, --data-dir and one of --listen and --listen-fd are needed");
         return 0;
 }
 
@@ -293,8 +297,11 @@ static int block_signals(struct api *a, struct err *e)
 
 static int start(struct api *a, struct err *e)
 {
-        struct plane_conf pc = { .data_dir = a->opt.data_dir, .node_path = a->opt.node,
-                                 .inner = on_inner, .synced = on_synced, .arg = a };
+        struct plane_conf pc = { .data_dir = a->opt.data_dir,
+                                 .node_path = a->opt.node,
+                                 .inner = on_inner,
+                                 .synced = on_synced,
+                                 .arg = a };
         struct http_conf hc;
         int r = sd_event_new(&a->loop);
 

@@ -19,11 +19,11 @@ static enum place_limit check_gpus(const struct place_node *n, const struct plac
         if (w->gpu_count <= free_gpus)
                 return PLACE_OK;
         if (n->n_gpus == 0)
-                (void) err_set(e, -ENOSPC,
-                               "gpuCount: %u x %s wanted, this host has no GPU%s%s%s; gpuCount 0 would fit",
-                               w->gpu_count, w->gpu_type ? w->gpu_type : "GPU",
-                               n->gpu_note ? " (" : "", n->gpu_note ? n->gpu_note : "",
-                               n->gpu_note ? ")" : "");
+                (void) err_set(
+                        e, -ENOSPC,
+                        "gpuCount: %u x %s wanted, this host has no GPU%s%s%s; gpuCount 0 would fit",
+                        w->gpu_count, w->gpu_type ? w->gpu_type : "GPU", n->gpu_note ? " (" : "",
+                        n->gpu_note ? n->gpu_note : "", n->gpu_note ? ")" : "");
         else
                 (void) err_set(e, -ENOSPC, "gpuCount: %u x %s wanted, %u of %u free", w->gpu_count,
                                w->gpu_type ? w->gpu_type : "GPU", free_gpus, n->n_gpus);
@@ -42,9 +42,10 @@ static enum place_limit choose_cpus(const struct place_node *n, const struct pla
                         free_cpus += !n->cpu_taken[i];
         }
         if (w->vcpu > free_cpus) {
-                (void) err_set(e, -ENOSPC,
-                               "minVcpuCount: %u vCPUs wanted, %zu free on a host of %zu (cpu_overcommit %g)",
-                               w->vcpu, free_cpus, n->n_cpus, n->cpu_overcommit);
+                (void) err_set(
+                        e, -ENOSPC,
+                        "minVcpuCount: %u vCPUs wanted, %zu free on a host of %zu (cpu_overcommit %g)",
+                        w->vcpu, free_cpus, n->n_cpus, n->cpu_overcommit);
                 return PLACE_CPU;
         }
         for (size_t i = 0; !place_shares_cpus(n) && i < n->n_cpus && got < w->vcpu; i++)
@@ -65,18 +66,20 @@ enum place_limit place_choose(const struct place_node *n, const struct place_wan
         if (l != PLACE_OK)
                 return l;
         if (w->memory_mib > memory) {
-                (void) err_set(e, -ENOSPC,
-                               "minMemoryInGb: %llu GB wanted, %llu GB free on a host of %llu (memory_overcommit %g)",
-                               (unsigned long long) (w->memory_mib + 1023) / 1024,
-                               (unsigned long long) memory / 1024,
-                               (unsigned long long) n->memory_mib / 1024, n->memory_overcommit);
+                (void) err_set(
+                        e, -ENOSPC,
+                        "minMemoryInGb: %llu GB wanted, %llu GB free on a host of %llu (memory_overcommit %g)",
+                        (unsigned long long) (w->memory_mib + 1023) / 1024,
+                        (unsigned long long) memory / 1024,
+                        (unsigned long long) n->memory_mib / 1024, n->memory_overcommit);
                 return PLACE_MEMORY;
         }
         if (w->disk_gib > disk) {
-                (void) err_set(e, -ENOSPC,
-                               "containerDiskInGb + volumeInGb: %llu GB wanted, %llu GB free on a host of %llu (disk_overcommit %g)",
-                               (unsigned long long) w->disk_gib, (unsigned long long) disk,
-                               (unsigned long long) n->disk_gib, n->disk_overcommit);
+                (void) err_set(
+                        e, -ENOSPC,
+                        "containerDiskInGb + volumeInGb: %llu GB wanted, %llu GB free on a host of %llu (disk_overcommit %g)",
+                        (unsigned long long) w->disk_gib, (unsigned long long) disk,
+                        (unsigned long long) n->disk_gib, n->disk_overcommit);
                 return PLACE_DISK;
         }
         return PLACE_OK;

@@ -14,7 +14,7 @@ struct place_node {
         const bool *cpu_taken; /* one per logical CPU; not read when vCPUs are shares */
         size_t n_cpus;
         double cpu_overcommit, memory_overcommit, disk_overcommit; /* >= 1 */
-        uint64_t vcpu_taken;   /* shares sold, when cpu_overcommit > 1 */
+        uint64_t vcpu_taken; /* shares sold, when cpu_overcommit > 1 */
         uint64_t memory_mib, memory_taken_mib;
         uint64_t disk_gib, disk_taken_gib;
         uint32_t n_gpus, gpus_taken;

@@ -17,12 +17,12 @@
 #include "base/proc.h"
 #include "base/str.h"
 
-#define SECRET_BYTES  32U
-#define DIGEST_BYTES  32U
-#define DIGEST_HEX    (2 * DIGEST_BYTES)
-#define INDEX_CHARS   32U /* of the hex digest, for the look-up */
-#define PREFIX_CHARS  9U  /* of a key, shown so that people can tell their keys apart */
-#define SECRET_FILE   "cluster-key.secret"
+#define SECRET_BYTES 32U
+#define DIGEST_BYTES 32U
+#define DIGEST_HEX   (2 * DIGEST_BYTES)
+#define INDEX_CHARS  32U /* of the hex digest, for the look-up */
+#define PREFIX_CHARS 9U  /* of a key, shown so that people can tell their keys apart */
+#define SECRET_FILE  "cluster-key.secret"
 
 const char *const key_right_names[KEY_RIGHT_COUNT] = { "none", "cluster", "read", "write",
                                                        "admin" };
@@ -193,8 +193,10 @@ static int load_secret(struct accounts *a, const char *dir, struct err *e)
                 return 0;
         }
         if (r >= 0)
-                return err_set(e, -EINVAL, "%s/%s: %zu bytes, %u expected; remove it to make a new one (running clusters then lose their keys)",
-                               dir, SECRET_FILE, len, SECRET_BYTES);
+                return err_set(
+                        e, -EINVAL,
+                        "%s/%s: %zu bytes, %u expected; remove it to make a new one (running clusters then lose their keys)",
+                        dir, SECRET_FILE, len, SECRET_BYTES);
         if (r != -ENOENT)
                 return err_errno(e, r, "read %s/%s", dir, SECRET_FILE);
         r = rand_bytes(a->secret, SECRET_BYTES);
@@ -314,10 +316,14 @@ static int add_key(struct accounts *a, struct store_txn *t, struct api_key *k, c
                 return -ENOMEM;
         (void) snprintf(prefix, sizeof prefix, "%s", text);
         *own = (struct api_key){
-                .id = str_dup(k->id),         .account = str_dup(k->account),
-                .name = str_dup(k->name),     .prefix = strdup(prefix),
-                .hash = strdup(hex),          .cluster = str_dup(k->cluster),
-                .right = k->right,            .created_us = k->created_us,
+                .id = str_dup(k->id),
+                .account = str_dup(k->account),
+                .name = str_dup(k->name),
+                .prefix = strdup(prefix),
+                .hash = strdup(hex),
+                .cluster = str_dup(k->cluster),
+                .right = k->right,
+                .created_us = k->created_us,
         };
         if (!own->id || !own->account || !own->prefix || !own->hash ||
             (k->cluster && !own->cluster) || (k->name && !own->name))
@@ -404,8 +410,8 @@ int accounts_set_pub_key(struct accounts *a, struct store_txn *t, const char *ac
 
 char *accounts_cluster_key(const struct accounts *a, const char *cluster, uint64_t created_us)
 {
-        AUTO(free) char *what = str_fmt("cluster-key %s %llu", cluster,
-                                        (unsigned long long) created_us);
+        AUTO(free)
+        char *what = str_fmt("cluster-key %s %llu", cluster, (unsigned long long) created_us);
         unsigned char mac[DIGEST_BYTES];
         char hex[DIGEST_HEX + 1];
         unsigned int len = sizeof mac;

@@ -20,10 +20,10 @@
 #include "base/str.h"
 #include "control/node/node_priv.h"
 
-#define RETRY_FIRST_US  (20 * US_PER_MS)
-#define RETRY_LAST_US   (2 * US_PER_S)
-#define BATCH           64 /* messages per turn of the loop */
-#define PROTOCOL        1
+#define RETRY_FIRST_US (20 * US_PER_MS)
+#define RETRY_LAST_US  (2 * US_PER_S)
+#define BATCH          64 /* messages per turn of the loop */
+#define PROTOCOL       1
 
 struct request {
         struct node *node;
@@ -118,8 +118,8 @@ void node_cancel(struct node *n, int64_t number)
 
 static int update_events(struct node *n)
 {
-        return sd_event_source_set_io_events(
-                n->io, frame_pending(n->conn) ? EPOLLIN | EPOLLOUT : EPOLLIN);
+        return sd_event_source_set_io_events(n->io,
+                                             frame_pending(n->conn) ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
 static void lose(struct node *n, const char *why)
@@ -191,8 +191,8 @@ void node_forget(struct node *n, const char *cluster, uint64_t generation)
 }
 
 int64_t node_request(struct node *n, const char *op, json_t *args, const int *fds, size_t n_fds,
-                     uint64_t timeout_us, node_done_fn *done, node_progress_fn *progress,
-                     void *arg, struct err *e)
+                     uint64_t timeout_us, node_done_fn *done, node_progress_fn *progress, void *arg,
+                     struct err *e)
 {
         struct request *q;
         char key[24];
@@ -286,8 +286,7 @@ static void on_reply(struct node *n, struct frame_msg *m)
 {
         json_int_t err_no = json_integer_value(json_object_get(m->json, "errno"));
         const char *text = jsonx_str(m->json, "message");
-        struct request *q =
-                request_take(n, json_integer_value(json_object_get(m->json, "req")));
+        struct request *q = request_take(n, json_integer_value(json_object_get(m->json, "req")));
         struct node_reply reply = { .fds = m->fds, .n_fds = m->n_fds };
 
         if (!q)
@@ -320,9 +319,9 @@ static const struct {
         bool before_hello;
         void (*fn)(struct node *n, struct frame_msg *m);
 } handlers[] = {
-        { "hello", true, on_hello },   { "report", false, on_report },
+        { "hello", true, on_hello },    { "report", false, on_report },
         { "synced", false, on_synced }, { "inner", false, on_inner },
-        { "reply", false, on_reply },  { "progress", false, on_progress },
+        { "reply", false, on_reply },   { "progress", false, on_progress },
 };
 
 static void dispatch(struct node *n, struct frame_msg *m)

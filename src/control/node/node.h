@@ -48,7 +48,7 @@ struct node_ops {
         void (*hello)(void *arg, const char *node, const struct node_inventory *inv,
                       const json_t *raw);
         void (*report)(void *arg, const struct node_report *r);
-        void (*synced)(void *arg); /* state what should be */
+        void (*synced)(void *arg);        /* state what should be */
         void (*inner)(void *arg, int fd); /* takes @fd: the listener of api.internal */
         void (*lost)(void *arg);
 };
@@ -71,10 +71,10 @@ void node_forget(struct node *n, const char *cluster, uint64_t generation);
 /* ---- requests ---- */
 
 struct node_reply {
-        int r;               /* 0, or a negative errno */
-        const char *message; /* why, when r < 0 */
+        int r;                /* 0, or a negative errno */
+        const char *message;  /* why, when r < 0 */
         const json_t *result; /* borrowed; NULL when r < 0 */
-        int *fds;            /* take what you want with fd_take(); the rest is closed */
+        int *fds;             /* take what you want with fd_take(); the rest is closed */
         size_t n_fds;
 };
 /* Exactly one done per request, also when the connection is lost (-ENOTCONN). */
@@ -85,8 +85,8 @@ typedef void node_progress_fn(void *arg, const char *phase, uint64_t done_bytes,
 /* Ask for @op with @args (stolen, also on failure).  @timeout_us 0: as long as it takes.  Returns
  * the request's number (> 0), or -ENOTCONN with *e, and then @done is not called. */
 int64_t node_request(struct node *n, const char *op, json_t *args, const int *fds, size_t n_fds,
-                     uint64_t timeout_us, node_done_fn *done, node_progress_fn *progress,
-                     void *arg, struct err *e);
+                     uint64_t timeout_us, node_done_fn *done, node_progress_fn *progress, void *arg,
+                     struct err *e);
 
 /* Nobody waits any more: @done is not called, a late answer's descriptors are closed. */
 void node_cancel(struct node *n, int64_t request);

@@ -16,7 +16,8 @@ const char *const resource_kind_names[RK_KIND_COUNT] = {
 const char *const reservation_state_names[RS_STATE_COUNT] = { "none", "held", "releasing" };
 
 static_assert(sizeof(enum resource_kind) == sizeof(int) &&
-              sizeof(enum reservation_state) == sizeof(int), "J_ENUM wants an int");
+                      sizeof(enum reservation_state) == sizeof(int),
+              "J_ENUM wants an int");
 #define R(f) #f, .off = offsetof(struct reservation, f)
 static const struct jfield fields[] = {
         { R(node), .kind = J_STR, .required = true },
@@ -216,9 +217,13 @@ static int add(struct ledger *l, const struct ledger_want *w, enum resource_kind
 
         if (!r)
                 return -ENOMEM;
-        *r = (struct reservation){ .node = strdup(w->node), .resource = strdup(resource),
-                                   .cluster = strdup(w->cluster), .kind = kind, .state = RS_HELD,
-                                   .generation = w->generation, .amount = amount };
+        *r = (struct reservation){ .node = strdup(w->node),
+                                   .resource = strdup(resource),
+                                   .cluster = strdup(w->cluster),
+                                   .kind = kind,
+                                   .state = RS_HELD,
+                                   .generation = w->generation,
+                                   .amount = amount };
         if (!r->node || !r->resource || !r->cluster)
                 return -ENOMEM;
         res = own(l, TAKE(r));
@@ -406,7 +411,9 @@ static enum place_limit check_kept(struct ledger *l, const struct ledger_want *w
         else if (strv_len(gpus) == w->gpu_count)
                 return PLACE_OK;
         else
-                (void) err_set(e, -EBUSY, "gpuCount: cannot change while it is still stopping; try again in a moment");
+                (void) err_set(
+                        e, -EBUSY,
+                        "gpuCount: cannot change while it is still stopping; try again in a moment");
         return PLACE_GPU;
 }
 

@@ -51,7 +51,8 @@ int docker_args_parse(const char *s, char ***ret_entrypoint, char ***ret_command
                                strlen(s), LIMIT_ARGS_BYTES);
         if (s[strspn(s, " \t\r\n")] == '{')
                 obj = jsonx_parse(s, strlen(s), NULL);
-        if (json_is_object(obj) && (json_object_get(obj, "cmd") || json_object_get(obj, "entrypoint"))) {
+        if (json_is_object(obj) &&
+            (json_object_get(obj, "cmd") || json_object_get(obj, "entrypoint"))) {
                 r = words(obj, "entrypoint", &entry, &has_entry, e);
                 if (r >= 0)
                         r = words(obj, "cmd", &cmd, &has_cmd, e);
@@ -84,9 +85,10 @@ int env_check(char *const *env, struct err *e)
                 size_t n = strspn(*env, name_chars);
 
                 if (n == 0 || (*env)[n] != '=')
-                        return err_set(e, -EINVAL,
-                                       "env: '%.64s' is no variable name; use letters, digits and _",
-                                       *env);
+                        return err_set(
+                                e, -EINVAL,
+                                "env: '%.64s' is no variable name; use letters, digits and _",
+                                *env);
                 if (strlen(*env) >= LIMIT_ENV_BYTES)
                         return err_set(e, -E2BIG, "env: %.*s is over %u bytes", (int) n, *env,
                                        LIMIT_ENV_BYTES);

@@ -13,7 +13,7 @@
 #include "model/plan.h"
 
 #define NO_INSTANCES                                                                               \
-        "There are no longer any instances available with the requested specifications. Please "  \
+        "There are no longer any instances available with the requested specifications. Please "   \
         "refresh and try again."
 #define NO_DISK "There are no longer any instances available with enough disk space."
 
@@ -88,7 +88,9 @@ static int apply_template(struct plane *p, const struct caller *who, struct depl
 /* "<flavor>-<vcpu>-<memory in GB>", the way CPU instances are named. */
 static int apply_instance(struct deploy *d, struct err *e)
 {
-        const char *id = d->instance_id ? d->instance_id : strv_len(d->instance_ids) ? d->instance_ids[0] : NULL;
+        const char *id = d->instance_id              ? d->instance_id
+                         : strv_len(d->instance_ids) ? d->instance_ids[0]
+                                                     : NULL;
         AUTO(free) char *copy = str_dup(id);
         char *mem = copy ? strrchr(copy, '-') : NULL, *cpu;
         uint64_t n_cpu, n_mem;
@@ -100,9 +102,10 @@ static int apply_instance(struct deploy *d, struct err *e)
         cpu = mem ? strrchr(copy, '-') : NULL;
         if (!cpu || str_u64(cpu + 1, 1, LIMIT_VCPU, &n_cpu) < 0 ||
             str_u64(mem, 1, LIMIT_MEMORY_MIB / 1024, &n_mem) < 0)
-                return err_set(e, -EINVAL,
-                               "instanceId: '%.64s' must be <flavor>-<vcpu>-<memory in GB>, such as cpu3c-2-4",
-                               id);
+                return err_set(
+                        e, -EINVAL,
+                        "instanceId: '%.64s' must be <flavor>-<vcpu>-<memory in GB>, such as cpu3c-2-4",
+                        id);
         d->min_vcpu = (uint32_t) n_cpu;
         d->min_memory_gib = (uint32_t) n_mem;
         d->no_gpu = true;
@@ -113,8 +116,9 @@ static int apply_instance(struct deploy *d, struct err *e)
 static int check_unsupported(const struct deploy *d, struct err *e)
 {
         if (!str_empty(d->network_volume))
-                return err_set(e, -EOPNOTSUPP,
-                               "networkVolumeId: network volumes are not available; use volumeInGb");
+                return err_set(
+                        e, -EOPNOTSUPP,
+                        "networkVolumeId: network volumes are not available; use volumeInGb");
         if (!str_empty(d->volume_key))
                 return err_set(e, -EOPNOTSUPP, "volumeKey: encrypted volumes are not available");
         if (!str_empty(d->registry_auth))
@@ -150,12 +154,13 @@ static char *name_of_image(const char *image)
 }
 
 /* Fill the record from the completed request. */
-static int fill_record(struct cluster *c, struct deploy *d, const struct caller *who,
-                       uint64_t now, struct err *e)
+static int fill_record(struct cluster *c, struct deploy *d, const struct caller *who, uint64_t now,
+                       struct err *e)
 {
         char id[CLUSTER_ID_CHARS + 1];
-        const char *gpu = !str_empty(d->gpu_type) ? d->gpu_type
-                          : strv_len(d->gpu_types) ? d->gpu_types[0] : NULL;
+        const char *gpu = !str_empty(d->gpu_type)  ? d->gpu_type
+                          : strv_len(d->gpu_types) ? d->gpu_types[0]
+                                                   : NULL;
         int r = rand_id(id, CLUSTER_ID_CHARS);
 
         if (r < 0)
@@ -168,8 +173,8 @@ static int fill_record(struct cluster *c, struct deploy *d, const struct caller 
         c->docker_args = str_empty(d->docker_args) ? NULL : TAKE(d->docker_args);
         c->env = d->env ? TAKE(d->env) : calloc(1, sizeof(char *));
         c->ports = TAKE(d->ports);
-        c->volume_path = str_empty(d->volume_path) ? strdup(DEFAULT_VOLUME_PATH)
-                                                   : TAKE(d->volume_path);
+        c->volume_path =
+                str_empty(d->volume_path) ? strdup(DEFAULT_VOLUME_PATH) : TAKE(d->volume_path);
         c->gpu_count = d->no_gpu ? 0 : d->gpu_count;
         c->gpu_type = c->gpu_count ? str_dup(gpu) : NULL;
         c->pod_type = strdup(d->interruptible ? "INTERRUPTABLE" : "RESERVED");
@@ -213,8 +218,9 @@ static int no_room(enum place_limit limit, struct err *e)
 /* Rows, key and plan for the finished record. */
 static int book(struct plane *p, struct cluster *c, struct store_txn *t, struct err *e)
 {
-        struct ledger_want w = { p->node_id, c->id, c->generation, c->vcpu, c->memory_mib,
-                                 c->container_disk_gib, c->volume_gib, c->gpu_count, c->gpu_type };
+        struct ledger_want w = { p->node_id,    c->id,         c->generation,
+                                 c->vcpu,       c->memory_mib, c->container_disk_gib,
+                                 c->volume_gib, c->gpu_count,  c->gpu_type };
         AUTO(strv_free) char **gpus = NULL;
         enum place_limit limit;
         int r;
@@ -266,7 +272,8 @@ int plane_deploy(struct plane *p, const struct caller *who, struct deploy *d,
         if (r >= 0)
                 r = parse_time("stopAfter", d->stop_after, now, &c->stop_after_us, e);
         if (r >= 0)
-                r = parse_time("terminateAfter", d->terminate_after, now, &c->terminate_after_us, e);
+                r = parse_time("terminateAfter", d->terminate_after, now, &c->terminate_after_us,
+                               e);
         if (r >= 0)
                 r = fill_record(c, d, who, now, e);
         if (r >= 0)

@@ -99,8 +99,9 @@ int plane_stop(struct plane *p, const struct caller *who, const char *id, const 
 static int renew(struct plane *p, struct store_txn *t, struct cluster *c, uint32_t gpu_count,
                  const char *noun, struct err *e)
 {
-        struct ledger_want w = { p->node_id, c->id, c->generation + 1, c->vcpu, c->memory_mib,
-                                 c->container_disk_gib, c->volume_gib, gpu_count, c->gpu_type };
+        struct ledger_want w = { p->node_id,    c->id,         c->generation + 1,
+                                 c->vcpu,       c->memory_mib, c->container_disk_gib,
+                                 c->volume_gib, gpu_count,     c->gpu_type };
         AUTO(strv_free) char **gpus = NULL, **cpus = NULL;
         enum place_limit limit;
         json_t *plan = NULL;
@@ -114,10 +115,12 @@ static int renew(struct plane *p, struct store_txn *t, struct cluster *c, uint32
         if (limit != PLACE_OK) {
                 struct err why = e ? *e : (struct err){ 0 };
 
-                return err_set(e, -ENOSPC,
-                               limit == PLACE_GPU ? "There are not enough free GPUs on the host machine to start this %s. %s"
-                                                  : "There is not enough room on the host machine to start this %s. %s",
-                               noun, why.msg);
+                return err_set(
+                        e, -ENOSPC,
+                        limit == PLACE_GPU
+                                ? "There are not enough free GPUs on the host machine to start this %s. %s"
+                                : "There is not enough room on the host machine to start this %s. %s",
+                        noun, why.msg);
         }
         (void) strv_free(c->cpus);
         c->cpus = TAKE(cpus);
@@ -162,11 +165,11 @@ int plane_resume(struct plane *p, const struct caller *who, const char *id, cons
         if (r < 0)
                 return r;
         if (gpu_count > (int64_t) LIMIT_GPUS)
-                return err_set(e, -ERANGE, "gpuCount: %lld is outside 0..%u",
-                               (long long) gpu_count, LIMIT_GPUS);
+                return err_set(e, -ERANGE, "gpuCount: %lld is outside 0..%u", (long long) gpu_count,
+                               LIMIT_GPUS);
         if (c->desired != DESIRED_RUNNING)
-                r = start(p, &t, c, gpu_count < 0 ? c->gpu_count : (uint32_t) gpu_count,
-                          "Resumed", noun, e);
+                r = start(p, &t, c, gpu_count < 0 ? c->gpu_count : (uint32_t) gpu_count, "Resumed",
+                          noun, e);
         if (r < 0)
                 return r;
         *ret = c;
@@ -262,7 +265,8 @@ static int check_edit(const struct cluster *c, const struct edit *d, struct err 
                 r = err_set(e, -E2BIG, "imageName: %zu bytes, at most %u are allowed",
                             strlen(d->image), LIMIT_IMAGE_REF_LEN);
         if (r >= 0 && d->volume_gib && d->volume_gib < c->volume_gib)
-                r = err_set(e, -EINVAL, "volumeInGb: %u is less than the %u GB it has; a volume can only grow",
+                r = err_set(e, -EINVAL,
+                            "volumeInGb: %u is less than the %u GB it has; a volume can only grow",
                             d->volume_gib, c->volume_gib);
         if (r >= 0 && !str_empty(d->registry_auth))
                 r = err_set(e, -ENOENT,

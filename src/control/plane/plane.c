@@ -298,8 +298,9 @@ static bool same_node(struct plane *p, const char *node)
 {
         if (str_empty(p->node_id) || str_eq(p->node_id, node) || map_len(p->clusters) == 0)
                 return true;
-        log_error("the engine calls itself %s, the clusters of this store are on %s; nothing is assigned",
-                  node, p->node_id);
+        log_error(
+                "the engine calls itself %s, the clusters of this store are on %s; nothing is assigned",
+                node, p->node_id);
         return false;
 }
 
@@ -464,8 +465,9 @@ sd_event *plane_loop(const struct plane *p)
 
 bool plane_healthy(const struct plane *p, const char **ret_why)
 {
-        *ret_why = p->broken ? "the store cannot be read"
-                             : node_connected(p->node) ? NULL : "the engine is not connected";
+        *ret_why = p->broken                 ? "the store cannot be read"
+                   : node_connected(p->node) ? NULL
+                                             : "the engine is not connected";
         return !*ret_why;
 }
 
@@ -510,8 +512,7 @@ struct cluster *plane_find(const struct plane *p, const struct caller *who, cons
         return c && may_see(who, c) ? c : NULL;
 }
 
-const struct cluster *plane_cluster(const struct plane *p, const struct caller *who,
-                                    const char *id)
+const struct cluster *plane_cluster(const struct plane *p, const struct caller *who, const char *id)
 {
         return plane_find(p, who, id);
 }
@@ -548,9 +549,8 @@ bool cluster_runs(const struct cluster *c)
 
 /* ---- watching ---- */
 
-int plane_watch_new(struct plane *p, const char *id,
-                    void (*fn)(void *arg, const struct cluster *c), void *arg,
-                    struct plane_watch **ret)
+int plane_watch_new(struct plane *p, const char *id, void (*fn)(void *arg, const struct cluster *c),
+                    void *arg, struct plane_watch **ret)
 {
         struct plane_watch *w = calloc(1, sizeof *w);
 

@@ -21,11 +21,11 @@ struct plane;
 
 struct plane_conf {
         sd_event *loop;
-        const char *data_dir;  /* ours */
-        const char *node_path; /* the engine's socket */
+        const char *data_dir;             /* ours */
+        const char *node_path;            /* the engine's socket */
         void (*inner)(void *arg, int fd); /* takes @fd: the listener for api.internal */
-        void (*synced)(void *arg); /* the engine is connected and knows what should be */
-        void *arg;                 /* of both */
+        void (*synced)(void *arg);        /* the engine is connected and knows what should be */
+        void *arg;                        /* of both */
 };
 
 int plane_new(const struct plane_conf *conf, struct plane **ret, struct err *e);
@@ -70,9 +70,9 @@ const struct cluster *plane_cluster(const struct plane *p, const struct caller *
 int plane_clusters(const struct plane *p, const struct caller *who,
                    int (*fn)(void *arg, const struct cluster *c), void *arg);
 
-const char *cluster_status(const struct cluster *c);       /* PodStatus */
-const char *cluster_phase(const struct cluster *c);        /* "pulling" */
-bool cluster_runs(const struct cluster *c);                /* runtime is not null */
+const char *cluster_status(const struct cluster *c);         /* PodStatus */
+const char *cluster_phase(const struct cluster *c);          /* "pulling" */
+bool cluster_runs(const struct cluster *c);                  /* runtime is not null */
 void cluster_host_id(const struct cluster *c, char ret[32]); /* "<id>-<8 hex>" */
 
 /* A deployment as it was asked for; NULL, 0 and empty mean "not set". */
@@ -129,7 +129,6 @@ int plane_delete_template(struct plane *p, const struct caller *who, const char 
 
 struct plane_watch;
 /* Call @fn after every report about cluster @id, and when it is gone (@c NULL). */
-int plane_watch_new(struct plane *p, const char *id,
-                    void (*fn)(void *arg, const struct cluster *c), void *arg,
-                    struct plane_watch **ret);
+int plane_watch_new(struct plane *p, const char *id, void (*fn)(void *arg, const struct cluster *c),
+                    void *arg, struct plane_watch **ret);
 struct plane_watch *plane_watch_free(struct plane_watch *w);

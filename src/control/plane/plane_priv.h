@@ -22,8 +22,8 @@ struct plane {
         char node_id[NODE_ID_LEN + 1];
         struct node_inventory inv; /* the last one known, kept over restarts */
         bool have_inv;
-        bool foreign; /* the engine behind the socket is not the one of this store */
-        unsigned open;       /* changes that a client waits for */
+        bool foreign;           /* the engine behind the socket is not the one of this store */
+        unsigned open;          /* changes that a client waits for */
         sd_event_source *alarm; /* the next stopAfter or terminateAfter */
         struct plane_watch *watches;
         void (*inner)(void *arg, int fd);

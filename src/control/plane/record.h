@@ -10,8 +10,13 @@
 #include "control/account/account.h"
 #include "model/cluster.h"
 
-enum cluster_desired { DESIRED_NONE, DESIRED_RUNNING, DESIRED_STOPPED, DESIRED_TERMINATED,
-                       DESIRED_COUNT };
+enum cluster_desired {
+        DESIRED_NONE,
+        DESIRED_RUNNING,
+        DESIRED_STOPPED,
+        DESIRED_TERMINATED,
+        DESIRED_COUNT
+};
 extern const char *const cluster_desired_names[DESIRED_COUNT];
 
 struct cluster {
@@ -49,7 +54,8 @@ DEFINE_AUTO(struct cluster *, cluster_free)
 int cluster_from_row(const json_t *row, struct cluster **ret, struct err *e);
 json_t *cluster_to_row(const struct cluster *c); /* NULL: out of memory */
 
-struct template {
+struct template
+{
         char *id, *account, *name, *image, *docker_args;
         char **env;
         char *ports, *volume_path;

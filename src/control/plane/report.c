@@ -15,17 +15,19 @@ static void unknown(struct plane *p, const struct node_report *r)
         if (r->state == CS_TERMINATED)
                 node_forget(p->node, r->cluster, r->generation);
         else
-                log_warn("the engine has cluster %s (%s), this store has no record of it; left alone",
-                         r->cluster, cluster_state_name(r->state));
+                log_warn(
+                        "the engine has cluster %s (%s), this store has no record of it; left alone",
+                        r->cluster, cluster_state_name(r->state));
 }
 
 static bool is_old(const struct cluster *c, const struct node_report *r)
 {
         if (r->generation != c->generation) {
                 if (r->generation > c->generation)
-                        log_warn("cluster %s: the engine is at generation %llu, this store at %llu; left alone",
-                                 c->id, (unsigned long long) r->generation,
-                                 (unsigned long long) c->generation);
+                        log_warn(
+                                "cluster %s: the engine is at generation %llu, this store at %llu; left alone",
+                                c->id, (unsigned long long) r->generation,
+                                (unsigned long long) c->generation);
                 return true;
         }
         return r->epoch < c->epoch || (r->epoch == c->epoch && r->seq < c->seq);

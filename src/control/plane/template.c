@@ -153,8 +153,10 @@ static int identify(struct plane *p, const struct caller *who, struct template *
                         return err_set(e, -ENOENT, "id: template %.64s not found", t->id);
         }
         if (same && same != old)
-                return err_set(e, -EEXIST, "name: a template '%.64s' exists already; names are unique in an account",
-                               t->name);
+                return err_set(
+                        e, -EEXIST,
+                        "name: a template '%.64s' exists already; names are unique in an account",
+                        t->name);
         if (!old && count >= TEMPLATES_MAX)
                 return err_set(e, -EDQUOT, "an account has at most %u templates", TEMPLATES_MAX);
         t->created_us = old ? old->created_us : clock_wall_us();
@@ -174,7 +176,8 @@ int plane_save_template(struct plane *p, const struct caller *who, struct templa
         if (r >= 0)
                 r = txn ? check(t, e) : err_set(e, -ENOMEM, "out of memory");
         if (r >= 0 && t->is_public && who->right != KEY_ADMIN)
-                r = err_set(e, -EPERM, "isPublic: only an administrator may show a template to all");
+                r = err_set(e, -EPERM,
+                            "isPublic: only an administrator may show a template to all");
         if (r >= 0)
                 r = identify(p, who, t, e);
         if (r < 0)

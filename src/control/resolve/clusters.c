@@ -10,8 +10,7 @@
 int q_cluster(struct gql_call *c, const void *obj, struct err *e)
 {
         const struct resolve_ctx *x = ctx_of(c);
-        const char *id = json_string_value(
-                json_object_get(gql_arg(c, "input"), "clusterId"));
+        const char *id = json_string_value(json_object_get(gql_arg(c, "input"), "clusterId"));
 
         (void) obj;
         (void) e;

@@ -76,7 +76,7 @@ void handle_account_new(struct http_request *q)
         const struct account *a = NULL;
         const char *id = NULL;
         uint64_t now = clock_wall_us();
-        int r = !t ? err_set(&e, -ENOMEM, "out of memory")
+        int r = !t    ? err_set(&e, -ENOMEM, "out of memory")
                 : !in ? -EINVAL
                       : accounts_add(all, t, jsonx_str(in, "name"), false, now, &a, &e);
 

@@ -68,7 +68,9 @@ static int check_handshake(struct exec *x, struct err *e)
         if (!has_word(http_header(x->q, "Upgrade"), "websocket") ||
             !has_word(http_header(x->q, "Connection"), "upgrade") || str_empty(key) ||
             strlen(key) > 64 || !str_eq(http_header(x->q, "Sec-WebSocket-Version"), "13"))
-                return err_set(e, -EINVAL, "this path takes a WebSocket (version 13) with the subprotocol " PROTOCOL);
+                return err_set(
+                        e, -EINVAL,
+                        "this path takes a WebSocket (version 13) with the subprotocol " PROTOCOL);
         if (!has_word(http_header(x->q, "Sec-WebSocket-Protocol"), PROTOCOL))
                 return err_set(e, -EINVAL, "the WebSocket must offer the subprotocol " PROTOCOL);
         return accept_key(key, x->accept);
@@ -80,9 +82,12 @@ static void on_upgrade(void *arg, struct MHD_Connection *conn, void *con_cls, co
 {
         struct http_request *q = con_cls;
         struct exec *x = q->priv;
-        const struct session_conf conf = { .server = x->server, .loop = x->loop,
-                                           .fd = fd, .urh = urh,
-                                           .early = extra, .early_len = extra_len };
+        const struct session_conf conf = { .server = x->server,
+                                           .loop = x->loop,
+                                           .fd = fd,
+                                           .urh = urh,
+                                           .early = extra,
+                                           .early_len = extra_len };
 
         (void) arg;
         (void) conn;
@@ -158,8 +163,9 @@ void handle_exec(struct http_request *q)
                 http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
                 return;
         }
-        *x = (struct exec){ .q = q, .monitor = -EBADF, .server = q->server,
-                            .loop = plane_loop(q->plane) };
+        *x = (struct exec){
+                .q = q, .monitor = -EBADF, .server = q->server, .loop = plane_loop(q->plane)
+        };
         q->priv = x;
         q->end = exec_end;
         if (!c)

@@ -246,8 +246,9 @@ static unsigned match(struct http_request *q, const char *method, const char *pa
 static void refuse(struct http_request *q, unsigned status)
 {
         if (status == MHD_HTTP_UNAUTHORIZED)
-                http_reply_error(q, status, q->bad_key ? "unauthorized: this API key is not valid here"
-                                                       : "unauthorized: an API key is needed");
+                http_reply_error(q, status,
+                                 q->bad_key ? "unauthorized: this API key is not valid here"
+                                            : "unauthorized: an API key is needed");
         else if (status == MHD_HTTP_FORBIDDEN)
                 http_reply_error(q, status, "forbidden: this API key may not do that");
         else if (status == MHD_HTTP_NOT_FOUND)
@@ -475,9 +476,9 @@ static const char *error_word(unsigned status)
                 unsigned status;
                 const char *word;
         } words[] = {
-                { 400, "bad request" },  { 401, "unauthorized" }, { 403, "forbidden" },
-                { 404, "not found" },    { 405, "method not allowed" },
-                { 409, "conflict" },     { 413, "too large" },    { 503, "unavailable" },
+                { 400, "bad request" }, { 401, "unauthorized" },       { 403, "forbidden" },
+                { 404, "not found" },   { 405, "method not allowed" }, { 409, "conflict" },
+                { 413, "too large" },   { 503, "unavailable" },
         };
 
         for (size_t i = 0; i < NELEM(words); i++)
@@ -586,8 +587,8 @@ void http_reply_stream(struct http_request *q, const char *type,
 
         if (st) {
                 *st = (struct stream){ q, read, false };
-                r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, on_stream,
-                                                      st, free);
+                r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, on_stream, st,
+                                                      free);
         }
         if (!r) {
                 free(st);

@@ -55,10 +55,10 @@ struct http_request {
         struct plane *plane;
         struct MHD_Connection *conn;
         const struct http_route *route;
-        char *arg;          /* the path's "{}", NULL without one */
+        char *arg;              /* the path's "{}", NULL without one */
         struct resolve_ctx ctx; /* whose request it is */
-        bool inner;         /* came through api.internal */
-        struct strbuf body; /* collected */
+        bool inner;             /* came through api.internal */
+        struct strbuf body;     /* collected */
 
         /* the handler's own: @end runs once, when the request is over or abandoned */
         void *priv;

@@ -66,16 +66,15 @@ static json_t *image_json(const json_t *i)
 {
         char created[32], used[32];
 
-        return json_pack("{s:s?, s:s?, s:I, s:s, s:s, s:s?, s:b, s:b}", "reference",
-                         jsonx_str(i, "reference"), "digest", jsonx_str(i, "digest"), "sizeBytes",
-                         json_integer_value(json_object_get(i, "size_bytes")), "createdAt",
-                         iso((uint64_t) json_integer_value(json_object_get(i, "created_us")),
-                             created),
-                         "lastUsedAt",
-                         iso((uint64_t) json_integer_value(json_object_get(i, "used_us")), used),
-                         "owner", jsonx_str(i, "account"), "public",
-                         json_is_true(json_object_get(i, "public")), "inUse",
-                         json_is_true(json_object_get(i, "in_use")));
+        return json_pack(
+                "{s:s?, s:s?, s:I, s:s, s:s, s:s?, s:b, s:b}", "reference",
+                jsonx_str(i, "reference"), "digest", jsonx_str(i, "digest"), "sizeBytes",
+                json_integer_value(json_object_get(i, "size_bytes")), "createdAt",
+                iso((uint64_t) json_integer_value(json_object_get(i, "created_us")), created),
+                "lastUsedAt",
+                iso((uint64_t) json_integer_value(json_object_get(i, "used_us")), used), "owner",
+                jsonx_str(i, "account"), "public", json_is_true(json_object_get(i, "public")),
+                "inUse", json_is_true(json_object_get(i, "in_use")));
 }
 
 static void on_list(void *arg, struct node_reply *reply)
@@ -90,8 +89,8 @@ static void on_list(void *arg, struct node_reply *reply)
                 http_reply_error(j->q, http_status_of(reply->r), "%s", reply->message);
                 return;
         }
-        json_array_foreach(json_object_get(reply->result, "images"), i, item)
-                (void) json_array_append_new(list, image_json(item));
+        json_array_foreach(json_object_get(reply->result, "images"), i, item)(void)
+                json_array_append_new(list, image_json(item));
         http_reply_json(j->q, MHD_HTTP_OK, list);
 }
 
@@ -262,7 +261,8 @@ static int open_import(struct job *j)
         if (!check_reference(j->q, "name", name))
                 return -EINVAL;
         if (is_public && j->q->ctx.who.right != KEY_ADMIN) {
-                http_reply_error(j->q, MHD_HTTP_FORBIDDEN, "forbidden: only an administrator may show an image to all");
+                http_reply_error(j->q, MHD_HTTP_FORBIDDEN,
+                                 "forbidden: only an administrator may show an image to all");
                 return -EPERM;
         }
         if (pipe2(fds, O_CLOEXEC) < 0) {

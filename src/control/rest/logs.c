@@ -25,11 +25,11 @@ struct follow {
         struct http_request *q;
         char *id;
         bool follow, started;
-        int64_t asked;             /* request to the engine, 0: none */
+        int64_t asked; /* request to the engine, 0: none */
         struct log_files files;
-        uint64_t pos;              /* next byte to be read */
-        bool at_end;               /* the files are read */
-        struct strbuf in;          /* a line that is not whole yet */
+        uint64_t pos;     /* next byte to be read */
+        bool at_end;      /* the files are read */
+        struct strbuf in; /* a line that is not whole yet */
         struct strbuf out;
         struct log_filter filter;
         uint64_t tail;
@@ -242,9 +242,9 @@ static void on_files(void *arg, struct node_reply *reply)
 static void ask(struct follow *f)
 {
         struct err e = { 0 };
-        int64_t r = node_request(plane_node(f->q->plane), "logs",
-                                 json_pack("{s:s}", "cluster", f->id), NULL, 0, ASK_TIMEOUT_US,
-                                 on_files, NULL, f, &e);
+        int64_t r =
+                node_request(plane_node(f->q->plane), "logs", json_pack("{s:s}", "cluster", f->id),
+                             NULL, 0, ASK_TIMEOUT_US, on_files, NULL, f, &e);
 
         if (r > 0)
                 f->asked = r;
@@ -263,9 +263,10 @@ static int parse_since(const char *text, char ret[static 32], struct err *e)
         if (str_duration_us(text, &ago) >= 0)
                 at = clock_wall_us() - (ago < clock_wall_us() ? ago : clock_wall_us());
         else if (clock_parse(text, &at) < 0)
-                return err_set(e, -EINVAL,
-                               "since: '%.40s' must be a time such as 2030-01-31T12:00:00Z or a duration such as 10m",
-                               text);
+                return err_set(
+                        e, -EINVAL,
+                        "since: '%.40s' must be a time such as 2030-01-31T12:00:00Z or a duration such as 10m",
+                        text);
         clock_format(at, ret, 32);
         ret[strcspn(ret, "Z")] = '\0'; /* lines have nanoseconds: compare what both have */
         return 0;

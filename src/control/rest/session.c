@@ -18,11 +18,11 @@
 #include "base/fd.h"
 #include "model/attach_codec.h"
 
-#define QUEUE_HIGH      (128U << 10) /* bytes waiting for one side that stop reading the other */
-#define MESSAGE_MAX     (1U << 20)   /* one WebSocket message */
-#define CLOSE_WAIT_US   (5 * US_PER_S)
-#define CREDIT_BYTES    (1U << 30) /* ahead of what was read ... */
-#define CREDIT_STEP     (64U << 20) /* ... and renewed in such steps */
+#define QUEUE_HIGH    (128U << 10) /* bytes waiting for one side that stop reading the other */
+#define MESSAGE_MAX   (1U << 20)   /* one WebSocket message */
+#define CLOSE_WAIT_US (5 * US_PER_S)
+#define CREDIT_BYTES  (1U << 30)  /* ahead of what was read ... */
+#define CREDIT_STEP   (64U << 20) /* ... and renewed in such steps */
 
 enum channel { CH_STDIN, CH_STDOUT, CH_STDERR, CH_RESIZE, CH_EOF, CH_EXIT, CH_ERROR, CH_SIGNAL };
 
@@ -38,8 +38,8 @@ struct session {
         int monitor;
         struct attach_parser parser;
         uint8_t parser_buf[ATTACH_PARSER_MAX];
-        struct strbuf out; /* for the monitor */
-        uint32_t owed;     /* bytes read and not credited yet */
+        struct strbuf out;   /* for the monitor */
+        uint32_t owed;       /* bytes read and not credited yet */
         uint16_t close_code; /* queued behind the last message */
         bool closing, close_queued, dead;
 };
@@ -123,7 +123,8 @@ static void on_packet(struct session *s, const struct attach_packet *p)
 {
         char sentence[512];
 
-        if (p->type == ATTACH_DATA && (p->channel == ATTACH_STDOUT || p->channel == ATTACH_STDERR)) {
+        if (p->type == ATTACH_DATA &&
+            (p->channel == ATTACH_STDOUT || p->channel == ATTACH_STDERR)) {
                 ws_send(s, p->channel == ATTACH_STDOUT ? CH_STDOUT : CH_STDERR, p->payload,
                         p->length);
                 s->owed += p->length;
@@ -193,8 +194,7 @@ static void on_message(wslay_event_context_ptr ws, const struct wslay_event_on_m
         case CH_RESIZE:
                 if (n == 5)
                         mon_packet(s, buf,
-                                   attach_put_resize(buf, sizeof buf,
-                                                     (uint16_t) (m[1] << 8 | m[2]),
+                                   attach_put_resize(buf, sizeof buf, (uint16_t) (m[1] << 8 | m[2]),
                                                      (uint16_t) (m[3] << 8 | m[4])));
                 break;
         case CH_EOF:
@@ -274,8 +274,8 @@ static ssize_t on_ws_send(wslay_event_context_ptr ws, const uint8_t *data, size_
         while (n < 0 && errno == EINTR);
         if (n >= 0)
                 return n;
-        wslay_event_set_error(ws, errno == EAGAIN ? WSLAY_ERR_WOULDBLOCK
-                                                  : WSLAY_ERR_CALLBACK_FAILURE);
+        wslay_event_set_error(ws,
+                              errno == EAGAIN ? WSLAY_ERR_WOULDBLOCK : WSLAY_ERR_CALLBACK_FAILURE);
         return -1;
 }
 

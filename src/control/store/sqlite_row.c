@@ -24,8 +24,8 @@ static char *insert_sql(const struct store_table_desc *d, bool replace)
                         strbuf_fmt(&b, "%s%s", i ? "," : "", d->col[i].name);
                 strbuf_str(&b, ") DO UPDATE SET ");
                 for (size_t i = d->n_keys; i < d->n_cols; i++)
-                        strbuf_fmt(&b, "%s%s=excluded.%s", i > d->n_keys ? "," : "",
-                                   d->col[i].name, d->col[i].name);
+                        strbuf_fmt(&b, "%s%s=excluded.%s", i > d->n_keys ? "," : "", d->col[i].name,
+                                   d->col[i].name);
         }
         return strbuf_take(&b);
 }
@@ -67,8 +67,8 @@ static int bind_one(sqlite3_stmt *s, int at, enum store_kind kind, const json_t 
                 return sqlite3_bind_null(s, at);
         switch (kind) {
         case COL_TEXT:
-                return sqlite3_bind_text(s, at, json_string_value(v),
-                                         (int) json_string_length(v), SQLITE_STATIC);
+                return sqlite3_bind_text(s, at, json_string_value(v), (int) json_string_length(v),
+                                         SQLITE_STATIC);
         case COL_INT:
                 return sqlite3_bind_int64(s, at, json_integer_value(v));
         case COL_BOOL:
@@ -83,8 +83,7 @@ static int bind_one(sqlite3_stmt *s, int at, enum store_kind kind, const json_t 
         return SQLITE_MISUSE;
 }
 
-int sqlite_row_apply(sqlite3 *db, struct sqlite_stmts *st, const struct store_op *op,
-                     struct err *e)
+int sqlite_row_apply(sqlite3 *db, struct sqlite_stmts *st, const struct store_op *op, struct err *e)
 {
         const struct store_table_desc *d = &store_tables[op->table];
         size_t n = op->kind == OP_DEL ? d->n_keys : d->n_cols;

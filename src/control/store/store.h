@@ -81,8 +81,7 @@ void store_submit(struct store *s, struct store_txn *t, store_done_fn *done, voi
 void store_fence(struct store *s, store_done_fn *done, void *arg);
 
 /* Walk a table in order of its key.  Blocks: for start-up and for recovery after a failure. */
-int store_load(struct store *s, enum store_table table, store_row_fn *fn, void *arg,
-               struct err *e);
+int store_load(struct store *s, enum store_table table, store_row_fn *fn, void *arg, struct err *e);
 
 /* @fn runs after the answers of a failed batch; it loads memory again.  Then service goes on. */
 void store_on_failure(struct store *s, store_failure_fn *fn, void *arg);

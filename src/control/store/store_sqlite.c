@@ -335,12 +335,14 @@ static int migrate(sqlite3 *db, struct err *e)
         if (version < 0)
                 return err_set(e, -EIO, "store: %s", sqlite3_errmsg(db));
         if ((size_t) version > store_n_migrations)
-                return err_set(e, -ENOTSUP,
-                               "store: version %d was written by a newer tensorone-api; this one knows up to %zu",
-                               version, store_n_migrations);
+                return err_set(
+                        e, -ENOTSUP,
+                        "store: version %d was written by a newer tensorone-api; this one knows up to %zu",
+                        version, store_n_migrations);
         for (size_t i = (size_t) version; r >= 0 && i < store_n_migrations; i++) {
-                AUTO(free) char *sql = str_fmt("BEGIN IMMEDIATE; %s PRAGMA user_version = %zu; COMMIT",
-                                               store_migrations[i], i + 1);
+                AUTO(free)
+                char *sql = str_fmt("BEGIN IMMEDIATE; %s PRAGMA user_version = %zu; COMMIT",
+                                    store_migrations[i], i + 1);
 
                 r = sql ? run_sql(db, sql, e) : err_set(e, -ENOMEM, "out of memory");
         }

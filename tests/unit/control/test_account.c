@@ -74,12 +74,16 @@ static void test_keys(void **state)
         struct err e = { 0 };
 
         assert_int_equal(accounts_add(w->accounts, t, "one", true, 5, &a, NULL), 0);
-        assert_int_equal(accounts_add_key(w->accounts, t, a->id, KEY_ADMIN, "x", 5, &key, &key_id, NULL), 0);
-        assert_int_equal(accounts_add_key(w->accounts, t, a->id, KEY_READ, NULL, 5, &ro, &ro_id, NULL), 0);
+        assert_int_equal(
+                accounts_add_key(w->accounts, t, a->id, KEY_ADMIN, "x", 5, &key, &key_id, NULL), 0);
+        assert_int_equal(
+                accounts_add_key(w->accounts, t, a->id, KEY_READ, NULL, 5, &ro, &ro_id, NULL), 0);
         id = strdup(ro_id);
         assert_int_equal(accounts_add(w->accounts, t, "one", false, 5, &a, &e), -EEXIST);
         assert_int_equal(accounts_add(w->accounts, t, "", false, 5, &a, &e), -EINVAL);
-        assert_int_equal(accounts_add_key(w->accounts, t, "nobody", KEY_READ, NULL, 5, &ro, &ro_id, &e), -ENOENT);
+        assert_int_equal(
+                accounts_add_key(w->accounts, t, "nobody", KEY_READ, NULL, 5, &ro, &ro_id, &e),
+                -ENOENT);
         commit(w, t);
         for (int reload = 0; reload < 2; reload++) {
                 assert_true(accounts_check(w->accounts, key, &who));
@@ -97,7 +101,8 @@ static void test_keys(void **state)
         }
         t = store_txn_new();
         assert_int_equal(accounts_del_key(w->accounts, t, "another", id, &e), -ENOENT);
-        assert_int_equal(accounts_del_key(w->accounts, t, accounts_admin(w->accounts)->id, id, &e), 0);
+        assert_int_equal(accounts_del_key(w->accounts, t, accounts_admin(w->accounts)->id, id, &e),
+                         0);
         commit(w, t);
         assert_int_equal(accounts_reload(w->accounts, NULL), 0);
         assert_false(accounts_check(w->accounts, ro, &who));

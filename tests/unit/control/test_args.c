@@ -103,8 +103,8 @@ static void test_env_check(void **state)
                 const char *in;
                 int r;
         } t[] = {
-                { "A=1", 0 },          { "a.b-c_1=", 0 },   { "=x", -EINVAL }, { "A", -EINVAL },
-                { "A B=1", -EINVAL },  { "A\n=1", -EINVAL }, { "", -EINVAL },
+                { "A=1", 0 },         { "a.b-c_1=", 0 },    { "=x", -EINVAL }, { "A", -EINVAL },
+                { "A B=1", -EINVAL }, { "A\n=1", -EINVAL }, { "", -EINVAL },
         };
 
         (void) state;

@@ -95,9 +95,10 @@ static void test_strange_files(void **state)
 
 static void test_filter(void **state)
 {
-        static const char data[] = LINE(1) "rubbish\n"
-                "2026-11-22T14:54:42.000000000Z stderr P half\n"
-                LINE(3) "2026-11-22T14:54:44.000000000Z stderr F  whole\n" LINE(5) "2026-11-22T14:5";
+        static const char data[] = LINE(
+                1) "rubbish\n"
+                   "2026-11-22T14:54:42.000000000Z stderr P half\n" LINE(
+                           3) "2026-11-22T14:54:44.000000000Z stderr F  whole\n" LINE(5) "2026-11-22T14:5";
         static const struct {
                 struct log_filter f;
                 const char *want;

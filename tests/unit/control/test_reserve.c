@@ -11,9 +11,9 @@
 
 #define N_CPUS 8
 
-static char *cpu_names[] = { (char[]){ "0" }, (char[]){ "1" }, (char[]){ "2" }, (char[]){ "3" },
-                             (char[]){ "4" }, (char[]){ "5" }, (char[]){ "6" }, (char[]){ "7" },
-                             NULL };
+static char *cpu_names[] = { (char[]){ "0" }, (char[]){ "1" }, (char[]){ "2" },
+                             (char[]){ "3" }, (char[]){ "4" }, (char[]){ "5" },
+                             (char[]){ "6" }, (char[]){ "7" }, NULL };
 static const struct node_inventory inv = {
         .cpus = cpu_names,
         .memory_mib = 16384,
@@ -31,8 +31,12 @@ struct got {
 static struct got take(struct ledger *l, const struct node_inventory *i, const char *cluster,
                        uint64_t generation, uint32_t vcpu, uint64_t disk)
 {
-        struct ledger_want w = { .node = "n", .cluster = cluster, .generation = generation,
-                                 .vcpu = vcpu, .memory_mib = 1024, .container_disk_gib = disk,
+        struct ledger_want w = { .node = "n",
+                                 .cluster = cluster,
+                                 .generation = generation,
+                                 .vcpu = vcpu,
+                                 .memory_mib = 1024,
+                                 .container_disk_gib = disk,
                                  .volume_gib = 1 };
         AUTO(store_txn_free) struct store_txn *t = store_txn_new();
         struct got g = { 0 };
@@ -70,7 +74,7 @@ static void test_release(void **state)
         stop(l, "a", false, false);
         c = take(l, &inv, "b", 1, 3, 10); /* not released: not free */
         assert_int_equal(c.limit, PLACE_CPU);
-        d = take(l, &inv, "a", 2, 6, 4);  /* its own again, the very same, and no less disk yet */
+        d = take(l, &inv, "a", 2, 6, 4); /* its own again, the very same, and no less disk yet */
         assert_int_equal(d.limit, PLACE_OK);
         for (size_t i = 0; i < 6; i++)
                 assert_string_equal(d.cpus[i], a.cpus[i]);
@@ -147,8 +151,8 @@ static void test_random_life(void **state)
                 struct seen s = { 0 };
 
                 if (!running[k] && rand_r(&seed) % 2) {
-                        struct got g = take(l, &inv, id[k], ++generation[k],
-                                            1 + (uint32_t) k % 4, 10);
+                        struct got g =
+                                take(l, &inv, id[k], ++generation[k], 1 + (uint32_t) k % 4, 10);
 
                         for (size_t i = 0; g.limit == PLACE_OK && g.cpus[i]; i++) {
                                 size_t cpu = (size_t) (g.cpus[i][0] - '0');

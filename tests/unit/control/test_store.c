@@ -261,15 +261,17 @@ static void test_columns(void **state)
         w->store = store_close(w->store);
         assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
         for (int t = 1; t < ST_TABLE_COUNT; t++) {
-                AUTO(free) char *sql = str_fmt("SELECT name, pk FROM pragma_table_info('%s')",
-                                               store_tables[t].name);
+                AUTO(free)
+                char *sql = str_fmt("SELECT name, pk FROM pragma_table_info('%s')",
+                                    store_tables[t].name);
                 sqlite3_stmt *st = NULL;
                 size_t n = 0;
 
                 assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &st, NULL), SQLITE_OK);
                 for (; sqlite3_step(st) == SQLITE_ROW; n++) {
                         assert_true(n < store_tables[t].n_cols);
-                        assert_string_equal(sqlite3_column_text(st, 0), store_tables[t].col[n].name);
+                        assert_string_equal(sqlite3_column_text(st, 0),
+                                            store_tables[t].col[n].name);
                         assert_int_equal(sqlite3_column_int(st, 1) > 0, n < store_tables[t].n_keys);
                 }
                 assert_int_equal(n, store_tables[t].n_cols);
@@ -329,10 +331,14 @@ static void test_record(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                T(test_order_and_fence),       T(test_survives_closing),
-                T(test_sold_twice),            T(test_delete),
-                T(test_failed_to_build),       T(test_second_one_is_refused),
-                T(test_newer_version_is_refused), T(test_columns),
+                T(test_order_and_fence),
+                T(test_survives_closing),
+                T(test_sold_twice),
+                T(test_delete),
+                T(test_failed_to_build),
+                T(test_second_one_is_refused),
+                T(test_newer_version_is_refused),
+                T(test_columns),
                 T(test_record),
         };
 

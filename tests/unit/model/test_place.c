@@ -35,9 +35,15 @@ static void test_choose(void **state)
                 { { 1, 1024, 10, 0, NULL }, PLACE_OK, NULL },
                 { { 2, 19904, 60, 0, NULL }, PLACE_OK, NULL },
                 { { 3, 1024, 10, 0, NULL }, PLACE_CPU, "minVcpuCount: 3 vCPUs wanted, 2 free" },
-                { { 1, 19905, 10, 0, NULL }, PLACE_MEMORY, "minMemoryInGb: 20 GB wanted, 19 GB free" },
-                { { 1, 1024, 61, 0, NULL }, PLACE_DISK, "61 GB wanted, 60 GB free on a host of 100" },
-                { { 1, 1024, 10, 1, "NVIDIA A100" }, PLACE_GPU, "1 x NVIDIA A100 wanted, this host has no GPU (no NVIDIA" },
+                { { 1, 19905, 10, 0, NULL },
+                  PLACE_MEMORY,
+                  "minMemoryInGb: 20 GB wanted, 19 GB free" },
+                { { 1, 1024, 61, 0, NULL },
+                  PLACE_DISK,
+                  "61 GB wanted, 60 GB free on a host of 100" },
+                { { 1, 1024, 10, 1, "NVIDIA A100" },
+                  PLACE_GPU,
+                  "1 x NVIDIA A100 wanted, this host has no GPU (no NVIDIA" },
                 { { 99, 999999, 999, 1, NULL }, PLACE_GPU, "gpuCount 0 would fit" },
         };
 

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -105,6 +106,7 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
 }
 
 static int spawn(struct api_child *c, struct err *e);
+static void restart_later(struct api_child *c);
 
 static int on_restart(sd_event_source *s, uint64_t usec, void *arg)
 {
@@ -114,9 +116,30 @@ static int on_restart(sd_event_source *s, uint64_t usec, void *arg)
         (void) s;
         (void) usec;
         c->timer_src = sd_event_source_disable_unref(c->timer_src);
-        if (spawn(c, &e) < 0)
+        if (spawn(c, &e) < 0) {
                 log_error("%s", e.msg);
+                restart_later(c);
+        }
         return 0;
+}
+
+static void unwatch(struct api_child *c)
+{
+        c->exit_src = sd_event_source_disable_unref(c->exit_src);
+        c->ready_src = sd_event_source_disable_unref(c->ready_src);
+        c->pidfd = fd_close(c->pidfd);
+        c->ready_fd = fd_close(c->ready_fd);
+}
+
+static void restart_later(struct api_child *c)
+{
+        int r;
+
+        unwatch(c);
+        r = sd_event_add_time_relative(c->spec.loop, &c->timer_src, CLOCK_MONOTONIC, RESTART_US,
+                                       US_PER_MS, on_restart, c);
+        if (r < 0)
+                log_error(PROGRAM ": timer: %s", strerror(-r));
 }
 
 static int on_exit_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
@@ -132,12 +155,8 @@ static int on_exit_event(sd_event_source *s, int fd, uint32_t revents, void *arg
         log_error(PROGRAM " %s %d; starting it again",
                   si.si_code == CLD_EXITED ? "ended with status" : "was killed by signal",
                   si.si_status);
-        c->exit_src = sd_event_source_disable_unref(c->exit_src);
-        c->ready_src = sd_event_source_disable_unref(c->ready_src);
-        c->pidfd = fd_close(c->pidfd);
-        c->ready_fd = fd_close(c->ready_fd);
-        return sd_event_add_time_relative(c->spec.loop, &c->timer_src, CLOCK_MONOTONIC, RESTART_US,
-                                          US_PER_MS, on_restart, c);
+        restart_later(c);
+        return 0;
 }
 
 static int on_ready_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
@@ -177,13 +196,19 @@ static int spawn(struct api_child *c, struct err *e)
         if (c->pid == 0)
                 child(&c->spec, engine, prog, key, ready);
         c->pidfd = (int) syscall(SYS_pidfd_open, c->pid, 0);
-        if (c->pidfd < 0)
-                return err_errno(e, -errno, "pidfd of " PROGRAM);
-        r = sd_event_add_io(c->spec.loop, &c->exit_src, c->pidfd, EPOLLIN, on_exit_event, c);
+        r = c->pidfd < 0 ? -errno : 0;
+        if (r >= 0)
+                r = sd_event_add_io(c->spec.loop, &c->exit_src, c->pidfd, EPOLLIN, on_exit_event,
+                                    c);
         if (r >= 0)
                 r = sd_event_add_io(c->spec.loop, &c->ready_src, c->ready_fd, EPOLLIN,
                                     on_ready_event, c);
-        return r < 0 ? err_errno(e, r, "watch " PROGRAM) : 0;
+        if (r >= 0)
+                return 0;
+        (void) kill(c->pid, SIGKILL); /* not reaped yet, so the number is still its own */
+        (void) waitpid(c->pid, NULL, 0);
+        unwatch(c);
+        return err_errno(e, r, "watch " PROGRAM);
 }
 
 int api_child_start(const struct api_child_spec *spec, struct api_child **ret, struct err *e)

@@ -53,7 +53,7 @@ struct standalone {
         struct api_child *api;
         json_t *inventory;
         int listen_fd, inner_fd;
-        bool api_ready, synced, said_ready;
+        bool api_ready, synced, said_ready, stopping;
 };
 
 static void standalone_init(struct standalone *s)
@@ -62,14 +62,39 @@ static void standalone_init(struct standalone *s)
         s->host.disks = s->host.volumes = s->host.clusters = -EBADF;
 }
 
+static int on_any_claim(void *arg, const char *kind, uint32_t number, const char *cluster,
+                        uint64_t generation)
+{
+        (void) kind;
+        (void) number;
+        (void) cluster;
+        (void) generation;
+        *(bool *) arg = true;
+        return -ECANCELED;
+}
+
+/* Whether nothing on this host needs what open_host() made: also after a start that failed early,
+ * when there may still be clusters of an engine before us. */
+static bool is_empty(const struct standalone *s)
+{
+        bool held = false;
+
+        if (s->fleet)
+                return fleet_count_held(s->fleet) == 0;
+        if (!s->host.claims)
+                return false; /* not ours to say */
+        (void) claim_each(s->host.claims, on_any_claim, &held);
+        return !held;
+}
+
 /* Remove what only makes sense with clusters. */
 static void remove_host(struct standalone *s)
 {
         struct err e = { 0 };
 
-        if (net_host_remove(s->host.net, &e) < 0)
+        if (s->host.net && net_host_remove(s->host.net, &e) < 0)
                 log_warn("%s", e.msg);
-        if (slice_host_remove(s->host.slices, &e) < 0)
+        if (s->host.slices && slice_host_remove(s->host.slices, &e) < 0)
                 log_warn("%s", e.msg);
         if (instance_remove_run(s->inst) < 0)
                 log_warn("the run directory could not be removed");
@@ -77,7 +102,7 @@ static void remove_host(struct standalone *s)
 
 static void standalone_done(struct standalone *s)
 {
-        bool empty = s->fleet && fleet_count_held(s->fleet) == 0;
+        bool empty = is_empty(s);
 
         s->api = api_child_stop(s->api);
         s->fleet = fleet_free(s->fleet); /* its last reports still go out */
@@ -253,12 +278,16 @@ static int open_service(struct standalone *s, struct err *e)
         return 0;
 }
 
+/* The loop itself goes on: modules that end still wait on it for their operations. */
 static int on_stop(sd_event_source *src, const struct signalfd_siginfo *si, void *arg)
 {
-        (void) arg;
+        struct standalone *s = arg;
+
+        (void) src;
         log_info("stopping (signal %u)", si->ssi_signo);
         (void) sd_notify(0, "STOPPING=1");
-        return sd_event_exit(sd_event_source_get_event(src), 0);
+        s->stopping = true;
+        return 0;
 }
 
 static int open_loop(struct standalone *s, struct err *e)
@@ -319,6 +348,7 @@ int standalone_run(const struct standalone_args *a, struct err *e)
         r = open_all(&s, a, e);
         if (r < 0)
                 return r;
-        r = sd_event_loop(s.loop);
+        while (r >= 0 && !s.stopping)
+                r = sd_event_run(s.loop, UINT64_MAX);
         return r < 0 ? err_errno(e, r, "event loop") : 0;
 }

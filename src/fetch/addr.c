@@ -18,47 +18,47 @@ struct prefix4 {
 };
 
 static const struct prefix4 prefixes4[] = {
-        { 0x00000000, 8, "unspecified" },   /* 0.0.0.0/8: reaches the host itself */
+        { 0x00000000, 8, "unspecified" }, /* 0.0.0.0/8: reaches the host itself */
         { 0x0a000000, 8, "private" },
-        { 0x64400000, 10, "private" },      /* 100.64/10: carriers; our clusters */
+        { 0x64400000, 10, "private" }, /* 100.64/10: carriers; our clusters */
         { 0x7f000000, 8, "loopback" },
-        { 0xa9fe0000, 16, "link-local" },   /* also the metadata service of clouds */
+        { 0xa9fe0000, 16, "link-local" }, /* also the metadata service of clouds */
         { 0xac100000, 12, "private" },
         { 0xc0000000, 24, "reserved" },
-        { 0xc0000200, 24, "reserved" },     /* documentation */
-        { 0xc0586300, 24, "reserved" },     /* 6to4 relays */
+        { 0xc0000200, 24, "reserved" }, /* documentation */
+        { 0xc0586300, 24, "reserved" }, /* 6to4 relays */
         { 0xc0a80000, 16, "private" },
-        { 0xc6120000, 15, "reserved" },     /* benchmarks */
+        { 0xc6120000, 15, "reserved" }, /* benchmarks */
         { 0xc6336400, 24, "reserved" },
         { 0xcb007100, 24, "reserved" },
         { 0xe0000000, 4, "multicast" },
-        { 0xf0000000, 4, "reserved" },      /* and broadcast */
+        { 0xf0000000, 4, "reserved" }, /* and broadcast */
 };
 
 struct prefix6 {
         uint8_t net[16];
         unsigned bits;
-        int embeds; /* offset of an IPv4 address, which then decides; -1: none */
+        int embeds;    /* offset of an IPv4 address, which then decides; -1: none */
         bool inverted; /* that address is stored with its bits flipped */
         const char *what;
 };
 
 static const struct prefix6 prefixes6[] = {
-        { { [10] = 0xff, 0xff }, 96, 12, false, NULL },             /* ::ffff:a.b.c.d */
-        { { 0x00, 0x64, 0xff, 0x9b }, 96, 12, false, NULL },        /* NAT64 */
+        { { [10] = 0xff, 0xff }, 96, 12, false, NULL },      /* ::ffff:a.b.c.d */
+        { { 0x00, 0x64, 0xff, 0x9b }, 96, 12, false, NULL }, /* NAT64 */
         { { 0x00, 0x64, 0xff, 0x9b, 0x00, 0x01 }, 48, -1, false, "private" },
-        { { 0x20, 0x02 }, 16, 2, false, NULL },                     /* 6to4 */
-        { { 0x20, 0x01, 0x00, 0x00 }, 32, 12, true, NULL },         /* Teredo */
+        { { 0x20, 0x02 }, 16, 2, false, NULL },             /* 6to4 */
+        { { 0x20, 0x01, 0x00, 0x00 }, 32, 12, true, NULL }, /* Teredo */
         { { [15] = 1 }, 128, -1, false, "loopback" },
-        { { 0 }, 96, -1, false, "unspecified" },                    /* :: and old ::a.b.c.d */
-        { { 0x01 }, 8, -1, false, "reserved" },                     /* 100::/64 and around */
+        { { 0 }, 96, -1, false, "unspecified" }, /* :: and old ::a.b.c.d */
+        { { 0x01 }, 8, -1, false, "reserved" },  /* 100::/64 and around */
         { { 0x20, 0x01, 0x0d, 0xb8 }, 32, -1, false, "reserved" },
-        { { 0x20, 0x01, 0x00, 0x20 }, 28, -1, false, "reserved" },  /* ORCHID */
+        { { 0x20, 0x01, 0x00, 0x20 }, 28, -1, false, "reserved" }, /* ORCHID */
         { { 0x3f, 0xff }, 20, -1, false, "reserved" },
-        { { 0x5f, 0x00 }, 16, -1, false, "reserved" },              /* segment routing */
+        { { 0x5f, 0x00 }, 16, -1, false, "reserved" }, /* segment routing */
         { { 0xfc }, 7, -1, false, "private" },
         { { 0xfe, 0x80 }, 10, -1, false, "link-local" },
-        { { 0xfe, 0xc0 }, 10, -1, false, "private" },               /* site-local */
+        { { 0xfe, 0xc0 }, 10, -1, false, "private" }, /* site-local */
         { { 0xff }, 8, -1, false, "multicast" },
 };
 

@@ -10,7 +10,7 @@
 
 #include "fetch/stream.h"
 
-#define SLOTS       16U
+#define SLOTS      16U
 #define SLOT_BYTES (256U << 10)
 
 struct slot {

@@ -140,8 +140,8 @@ static int add_query(CURLU *u, const char *key, const char *value)
 {
         AUTO(free) char *pair = str_fmt("%s=%s", key, value);
 
-        if (!pair || curl_url_set(u, CURLUPART_QUERY, pair,
-                                  CURLU_APPENDQUERY | CURLU_URLENCODE) != CURLUE_OK)
+        if (!pair || curl_url_set(u, CURLUPART_QUERY, pair, CURLU_APPENDQUERY | CURLU_URLENCODE) !=
+                             CURLUE_OK)
                 return -ENOMEM;
         return 0;
 }

@@ -8,7 +8,7 @@
 
 #include "fetch/stream.h"
 
-#define OUT_BYTES (256U << 10)
+#define OUT_BYTES           (256U << 10)
 #define ZSTD_WINDOW_LOG_MAX 27 /* 128 MiB: `zstd --long`; more is somebody trying to eat memory */
 
 enum codec { CODEC_NONE, CODEC_PLAIN, CODEC_GZIP, CODEC_ZSTD };
@@ -19,9 +19,9 @@ struct decoder {
         enum codec codec;
         const unsigned char *in; /* what is left of the last block */
         size_t in_len;
-        bool in_end;             /* upstream has ended */
-        bool inside;             /* within a gzip member or zstd frame */
-        unsigned char head[4];   /* the first bytes */
+        bool in_end;               /* upstream has ended */
+        bool inside;               /* within a gzip member or zstd frame */
+        unsigned char head[4];     /* the first bytes */
         const unsigned char *rest; /* what came with them */
         size_t rest_len;
         struct inflate_state *inflate;
@@ -104,9 +104,9 @@ static ssize_t gzip_next(struct decoder *d, struct err *e)
                 z->avail_out = sizeof d->out;
                 r = isal_inflate(z);
                 if (r != ISAL_DECOMP_OK && r != ISAL_END_INPUT)
-                        return corrupt(e, "gzip", r == ISAL_INCORRECT_CHECKSUM
-                                                          ? "its checksum does not match"
-                                                          : "not a deflate stream");
+                        return corrupt(e, "gzip",
+                                       r == ISAL_INCORRECT_CHECKSUM ? "its checksum does not match"
+                                                                    : "not a deflate stream");
                 d->in = z->next_in;
                 d->in_len = z->avail_in;
                 made = sizeof d->out - z->avail_out;

@@ -75,9 +75,10 @@ static int origin_parse(const struct http *h, CURLU *u, struct origin *ret, stru
                 }
                 o.listed = in_list(h->req->listed, &o);
                 if (str_eq(o.scheme, "http") && !in_list(h->req->insecure, &o))
-                        r = err_set(e, -EACCES,
-                                    "%s:%u would need plain HTTP, which the configuration does not allow there",
-                                    o.host, o.port);
+                        r = err_set(
+                                e, -EACCES,
+                                "%s:%u would need plain HTTP, which the configuration does not allow there",
+                                o.host, o.port);
                 else if (!str_eq(o.scheme, "http") && !str_eq(o.scheme, "https"))
                         r = err_set(e, -EACCES, "%s:// is not fetched", o.scheme);
         }
@@ -96,9 +97,10 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
 
         (void) purpose;
         if (why && !(h->hop.listed && (a->family == AF_INET || a->family == AF_INET6))) {
-                const void *raw = a->family == AF_INET
-                                          ? (const void *) &((struct sockaddr_in *) &a->addr)->sin_addr
-                                          : (const void *) &((struct sockaddr_in6 *) &a->addr)->sin6_addr;
+                const void *raw =
+                        a->family == AF_INET
+                                ? (const void *) &((struct sockaddr_in *) &a->addr)->sin_addr
+                                : (const void *) &((struct sockaddr_in6 *) &a->addr)->sin6_addr;
 
                 h->refused = why;
                 if (!inet_ntop(a->family, raw, h->refused_addr, sizeof h->refused_addr))
@@ -242,10 +244,12 @@ static int explain_curl(struct http *h, struct err *e)
 {
         const char *text = h->curl_err[0] ? h->curl_err : curl_easy_strerror(h->result);
 
-        if (h->refused && (h->result == CURLE_COULDNT_CONNECT || h->result == CURLE_ABORTED_BY_CALLBACK))
-                return err_set(e, -EACCES,
-                               "%s has the %s address %s; only a registry that the configuration lists may have one",
-                               h->hop.host, h->refused, h->refused_addr);
+        if (h->refused &&
+            (h->result == CURLE_COULDNT_CONNECT || h->result == CURLE_ABORTED_BY_CALLBACK))
+                return err_set(
+                        e, -EACCES,
+                        "%s has the %s address %s; only a registry that the configuration lists may have one",
+                        h->hop.host, h->refused, h->refused_addr);
         if (h->result == CURLE_WRITE_ERROR && h->header_bytes > HEADER_BYTES_MAX)
                 return err_set(e, -EPROTO, "%s sent too many headers", h->hop.host);
         switch ((int) h->result) {
@@ -343,13 +347,13 @@ static int explain_status(struct http *h, struct err *e)
         switch (h->status) {
         case 401:
         case 403:
-                return err_set(e, -EACCES, "%s denies access (HTTP %ld)%s%s", h->hop.host, h->status,
-                               sep, tail);
+                return err_set(e, -EACCES, "%s denies access (HTTP %ld)%s%s", h->hop.host,
+                               h->status, sep, tail);
         case 404:
                 return err_set(e, -ENOENT, "not found at %s%s%s", h->hop.host, sep, tail);
         default:
-                return err_set(e, -EREMOTEIO, "%s answers HTTP %ld%s%s", h->hop.host, h->status, sep,
-                               tail);
+                return err_set(e, -EREMOTEIO, "%s answers HTTP %ld%s%s", h->hop.host, h->status,
+                               sep, tail);
         }
 }
 
@@ -416,8 +420,8 @@ static int walk(struct http *h, const char *first, const char *accept, uint64_t 
                 r = exchange(h, url, accept, offset, origin_same(&h->hop, owner) ? auth : NULL, e);
                 if (r < 0 || h->status == 200 || (h->status == 206 && offset > 0))
                         break;
-                if (h->status >= 301 && h->status <= 308 && h->status != 304 &&
-                    h->status != 305 && h->status != 306) {
+                if (h->status >= 301 && h->status <= 308 && h->status != 304 && h->status != 305 &&
+                    h->status != 306) {
                         r = ++hops > LIMIT_REDIRECTS
                                     ? err_set(e, -ELOOP, "%s redirects more than %u times",
                                               start.host, LIMIT_REDIRECTS)
@@ -538,8 +542,8 @@ const char *http_authorization(const struct http *h)
 /* The registry's address is the request's; http:// when the configuration says so. */
 static int find_registry(struct http *h, struct err *e)
 {
-        const char *name = str_eq(h->req->registry, "docker.io") ? "registry-1.docker.io"
-                                                                 : h->req->registry;
+        const char *name =
+                str_eq(h->req->registry, "docker.io") ? "registry-1.docker.io" : h->req->registry;
         static const char *const schemes[] = { "http", "https" };
         int r = 0;
 

@@ -27,8 +27,7 @@ int http_get(struct http *h, const char *url, const char *accept, size_t max, co
              char **ret, size_t *ret_len, struct err *e);
 
 /* A large body of exactly @size bytes as a stream, which borrows @h; resumes by itself. */
-int http_stream(struct http *h, const char *url, uint64_t size, struct stream **ret,
-                struct err *e);
+int http_stream(struct http *h, const char *url, uint64_t size, struct stream **ret, struct err *e);
 
 /* The Authorization value that the registry accepted, borrowed; NULL: none was needed. */
 const char *http_authorization(const struct http *h);

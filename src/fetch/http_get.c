@@ -11,8 +11,8 @@
 #include "base/clock.h"
 #include "fetch/http_priv.h"
 
-#define ATTEMPTS      5U
-#define BACKOFF_US    (250 * US_PER_MS)
+#define ATTEMPTS       5U
+#define BACKOFF_US     (250 * US_PER_MS)
 #define BACKOFF_MAX_US (8 * US_PER_S)
 
 /* Sleep before attempt @n + 1; the deadline cuts it short. */
@@ -184,8 +184,7 @@ static void http_stream_free(struct stream *st)
         free(s);
 }
 
-int http_stream(struct http *h, const char *url, uint64_t size, struct stream **ret,
-                struct err *e)
+int http_stream(struct http *h, const char *url, uint64_t size, struct stream **ret, struct err *e)
 {
         static const struct stream_ops ops = { http_stream_next, http_stream_free };
         struct http_stream *s = calloc(1, sizeof *s);

@@ -12,7 +12,7 @@
 struct origin {
         char *scheme, *host; /* host without brackets */
         unsigned port;
-        bool listed;         /* may have a private address */
+        bool listed; /* may have a private address */
 };
 
 struct http {

@@ -92,7 +92,7 @@ int main(int argc, char **argv)
         log_init("vmm-fetch", LOG_LVL_INFO);
         (void) umask(0);
         (void) signal(SIGPIPE, SIG_IGN);
-        (void) signal(SIGXFSZ, SIG_IGN); /* a file over the limit is an error like another */
+        (void) signal(SIGXFSZ, SIG_IGN);       /* a file over the limit is an error like another */
         (void) setlocale(LC_CTYPE, "C.UTF-8"); /* how libarchive reads names */
         if (result_new(STDOUT_FILENO, 0, &res) < 0)
                 return 1;
@@ -105,6 +105,7 @@ int main(int argc, char **argv)
                         log_error("%s", e.msg);
                 return 1;
         }
-        (void) fprintf(stderr, "usage: vmm-fetch manifest|layer|import (started by hypervisor-vmm)\n");
+        (void) fprintf(stderr,
+                       "usage: vmm-fetch manifest|layer|import (started by hypervisor-vmm)\n");
         return 2;
 }

@@ -15,16 +15,16 @@
 #define OCI    "application/vnd.oci.image."
 #define DOCKER "application/vnd.docker.distribution.manifest."
 
-const char manifest_accept[] = OCI "manifest.v1+json, " OCI "index.v1+json, " DOCKER
-                                   "v2+json, " DOCKER "list.v2+json";
+const char manifest_accept[] =
+        OCI "manifest.v1+json, " OCI "index.v1+json, " DOCKER "v2+json, " DOCKER "list.v2+json";
 
 const char *manifest_architecture(void)
 {
         static const struct {
                 const char *machine, *name;
         } known[] = {
-                { "x86_64", "amd64" },   { "aarch64", "arm64" }, { "ppc64le", "ppc64le" },
-                { "s390x", "s390x" },    { "riscv64", "riscv64" }, { "armv7l", "arm" },
+                { "x86_64", "amd64" }, { "aarch64", "arm64" },   { "ppc64le", "ppc64le" },
+                { "s390x", "s390x" },  { "riscv64", "riscv64" }, { "armv7l", "arm" },
         };
         struct utsname u;
 
@@ -145,7 +145,8 @@ static int parse_image(const json_t *j, struct manifest *m, struct err *e)
         if (r < 0)
                 return r;
         if (m->config_size > LIMIT_CONFIG_BYTES)
-                return err_set(e, -E2BIG, "the configuration has %llu bytes, at most %u are allowed",
+                return err_set(e, -E2BIG,
+                               "the configuration has %llu bytes, at most %u are allowed",
                                (unsigned long long) m->config_size, LIMIT_CONFIG_BYTES);
         memcpy(m->config_digest, digest, 72);
         m->kind = MANIFEST_IMAGE;
@@ -198,8 +199,8 @@ static int parse_index(const json_t *list, const char *architecture, struct mani
         if (best && maybe > 1 && !json_object_get(best, "platform"))
                 return err_set(e, -ENOTSUP, "it holds %u images: upload one at a time", maybe);
         if (!best)
-                return err_set(e, -ENOTSUP, "there is no linux/%s image in it, only %s", architecture,
-                               seen.len ? seen.s : "others");
+                return err_set(e, -ENOTSUP, "there is no linux/%s image in it, only %s",
+                               architecture, seen.len ? seen.s : "others");
         r = descriptor(best, "index entry", &digest, &size, e);
         if (r < 0)
                 return r;
@@ -220,8 +221,9 @@ int manifest_parse(const char *text, size_t len, const char *architecture, struc
                 return err_wrap(e, -EINVAL, "manifest");
         list = json_object_get(j, "manifests");
         if (json_integer_value(json_object_get(j, "schemaVersion")) == 1)
-                return err_set(e, -ENOTSUP,
-                               "its manifest has Docker's old schema 1: push the image again with a newer tool");
+                return err_set(
+                        e, -ENOTSUP,
+                        "its manifest has Docker's old schema 1: push the image again with a newer tool");
         if (list && json_object_get(j, "layers"))
                 return err_set(e, -EINVAL, "manifest: it is an index and an image at once");
         if (json_is_array(list))
@@ -289,8 +291,8 @@ static int take_diff_ids(const json_t *rootfs, struct manifest *m, struct err *e
                 const char *id = json_string_value(json_array_get(list, i));
 
                 if (!id || !digest_ok(id))
-                        return err_set(e, -EINVAL,
-                                       "diff id %zu is not sha256: and 64 hex digits", i + 1);
+                        return err_set(e, -EINVAL, "diff id %zu is not sha256: and 64 hex digits",
+                                       i + 1);
                 free(m->layers[i].diff_id);
                 m->layers[i].diff_id = strdup(id);
                 if (!m->layers[i].diff_id)

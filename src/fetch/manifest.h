@@ -17,11 +17,11 @@ enum manifest_kind { MANIFEST_NONE, MANIFEST_IMAGE, MANIFEST_INDEX };
 
 struct manifest {
         enum manifest_kind kind;
-        char config_digest[72];      /* MANIFEST_IMAGE */
+        char config_digest[72]; /* MANIFEST_IMAGE */
         uint64_t config_size;
-        struct fetch_layer *layers;  /* digest and size_bytes; bottom first */
+        struct fetch_layer *layers; /* digest and size_bytes; bottom first */
         size_t n_layers;
-        char chosen[72];             /* MANIFEST_INDEX: the entry for this architecture */
+        char chosen[72]; /* MANIFEST_INDEX: the entry for this architecture */
 };
 void manifest_done(struct manifest *m);
 

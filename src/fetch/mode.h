@@ -9,7 +9,7 @@ struct mode_context {
         const struct fetch_request *req;
         const char *ca; /* certificate bundle or NULL */
         size_t ca_len;
-        int input;      /* descriptor 0 */
+        int input; /* descriptor 0 */
         struct result *res;
 };
 

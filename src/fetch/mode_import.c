@@ -211,8 +211,9 @@ int mode_import(const struct mode_context *c, int root, struct err *e)
         else if (spool_find(spool, "manifest.json"))
                 r = read_archive(spool, c->req->architecture, &image, e);
         else
-                r = err_set(e, -EINVAL,
-                            "the upload is neither an OCI layout (index.json) nor a docker-archive (manifest.json)");
+                r = err_set(
+                        e, -EINVAL,
+                        "the upload is neither an OCI layout (index.json) nor a docker-archive (manifest.json)");
         if (r >= 0 && result_image(c->res, &image) < 0)
                 r = err_set(e, -EIO, "reporting");
         return r < 0 ? r : result_done(c->res, 0, 0);

@@ -37,7 +37,7 @@ struct chain {
         struct http *http;     /* what the source borrows */
         struct stream *packed; /* source -> tap: the blob as it comes */
         struct tap *packed_tap;
-        struct stream *plain;  /* -> decompression -> thread -> tap: the tar; borrows packed */
+        struct stream *plain; /* -> decompression -> thread -> tap: the tar; borrows packed */
         struct tap *plain_tap;
 };
 

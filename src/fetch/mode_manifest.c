@@ -48,7 +48,8 @@ static int get_config(struct http *h, struct manifest *m, const char *arch,
                 return err_wrap(e, r, "configuration");
         if (len != m->config_size || manifest_digest(text, len, digest) < 0 ||
             !str_eq(digest, m->config_digest))
-                return err_set(e, -EBADMSG, "configuration: its digest is not %s", m->config_digest);
+                return err_set(e, -EBADMSG, "configuration: its digest is not %s",
+                               m->config_digest);
         return manifest_config(text, len, arch, m, image, e);
 }
 
@@ -89,7 +90,8 @@ int mode_manifest(const struct mode_context *c, int root, struct err *e)
         image.config_digest = strdup(m.config_digest);
         if (http_authorization(h))
                 image.authorization = strdup(http_authorization(h));
-        if (!image.digest || !image.config_digest || (http_authorization(h) && !image.authorization))
+        if (!image.digest || !image.config_digest ||
+            (http_authorization(h) && !image.authorization))
                 return err_set(e, -ENOMEM, "out of memory");
         r = result_image(c->res, &image);
         if (r < 0)

@@ -117,6 +117,5 @@ int result_done(struct result *r, uint64_t unpacked_bytes, uint64_t entries)
 
 int result_error(struct result *r, const struct err *e)
 {
-        return write_json(r, "error",
-                          json_pack("{s:i,s:s}", "errno", -e->code, "message", e->msg));
+        return write_json(r, "error", json_pack("{s:i,s:s}", "errno", -e->code, "message", e->msg));
 }

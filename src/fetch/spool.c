@@ -65,8 +65,9 @@ static int broken(struct spool *p, struct archive *a, struct err *e)
 static int write_file(struct spool *p, struct archive *a, struct spool_file *f, EVP_MD_CTX *md,
                       struct err *e)
 {
-        AUTO(fd) int fd = openat(p->dir, f->file, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                                 0600);
+        AUTO(fd)
+        int fd =
+                openat(p->dir, f->file, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
         unsigned char sum[EVP_MAX_MD_SIZE];
         unsigned len = 0;
         char buf[65536];
@@ -79,7 +80,8 @@ static int write_file(struct spool *p, struct archive *a, struct spool_file *f, 
                 f->size_bytes += (uint64_t) n;
                 p->bytes += (uint64_t) n;
                 if (p->bytes > p->max_bytes)
-                        return err_set(e, -EFBIG, "the upload has more than the %llu MiB that are allowed",
+                        return err_set(e, -EFBIG,
+                                       "the upload has more than the %llu MiB that are allowed",
                                        (unsigned long long) (p->max_bytes >> 20));
                 if (EVP_DigestUpdate(md, buf, (size_t) n) != 1)
                         return err_set(e, -EIO, "SHA-256 failed");
@@ -147,15 +149,16 @@ static int take_entry(struct spool *p, struct archive *a, struct archive_entry *
                 return err_set(e, -EINVAL, "a name in the upload cannot be read");
         if (tarpath_clean(raw, path, e) < 0)
                 return -EINVAL;
-        if (!hard && archive_entry_filetype(en) != AE_IFREG && archive_entry_filetype(en) != AE_IFLNK)
+        if (!hard && archive_entry_filetype(en) != AE_IFREG &&
+            archive_entry_filetype(en) != AE_IFLNK)
                 return 0;
         if (++p->count > FILES_MAX)
                 return err_set(e, -E2BIG, "the upload has more than %u files", FILES_MAX);
         if (hard)
                 r = keep_link(path, hard, false, f, e);
         else if (archive_entry_filetype(en) == AE_IFLNK)
-                r = keep_link(path, archive_entry_symlink(en) ? archive_entry_symlink(en) : "", true,
-                              f, e);
+                r = keep_link(path, archive_entry_symlink(en) ? archive_entry_symlink(en) : "",
+                              true, f, e);
         else
                 r = keep_file(p, a, f, e);
         if (r < 0)

@@ -11,10 +11,10 @@
 struct spool;
 
 struct spool_file {
-        char file[24];     /* its name in the directory */
-        char digest[72];   /* SHA-256 of what was written */
+        char file[24];   /* its name in the directory */
+        char digest[72]; /* SHA-256 of what was written */
         uint64_t size_bytes;
-        char *link;        /* not a file but a link to this path of the tar */
+        char *link; /* not a file but a link to this path of the tar */
 };
 
 /* Read @s, a tar, to its end.  @dir is borrowed.  At most @max_bytes are kept. */

@@ -35,8 +35,9 @@ int tarpath_clean(const char *raw, char *buf, struct err *e)
                         return err_set(e, -ENAMETOOLONG, "'%.100s...' has a name over %d bytes", p,
                                        NAME_MAX);
                 if (++depth > LIMIT_LAYER_DEPTH)
-                        return err_set(e, -ENAMETOOLONG, "'%.100s...' is deeper than %u directories",
-                                       raw, LIMIT_LAYER_DEPTH);
+                        return err_set(e, -ENAMETOOLONG,
+                                       "'%.100s...' is deeper than %u directories", raw,
+                                       LIMIT_LAYER_DEPTH);
                 if (len + n + 1 >= PATH_MAX)
                         return err_set(e, -ENAMETOOLONG, "'%.100s...' is longer than %d bytes", raw,
                                        PATH_MAX - 1);

@@ -417,9 +417,10 @@ int tree_hardlink(struct tree *t, const char *path, const char *target, struct e
         from = fd_open_beneath(t->root, dir, O_PATH | O_DIRECTORY, 0);
         if (from < 0 || fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || S_ISCHR(st.st_mode) ||
             S_ISDIR(st.st_mode))
-                return err_set(e, -EINVAL,
-                               "'%.150s' is a hard link to '%.150s', which is not a file of this layer",
-                               path, target);
+                return err_set(
+                        e, -EINVAL,
+                        "'%.150s' is a hard link to '%.150s', which is not a file of this layer",
+                        path, target);
         parent = room_for(t, path, &leaf);
         if (parent < 0)
                 return failed(e, parent, path);
@@ -435,8 +436,7 @@ int tree_whiteout(struct tree *t, const char *path, struct err *e)
         if (parent < 0)
                 return failed(e, parent, path);
         if (fstatat(parent, leaf, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-                if (errno != ENOENT ||
-                    mknodat(parent, leaf, S_IFCHR | 0000, makedev(0, 0)) < 0)
+                if (errno != ENOENT || mknodat(parent, leaf, S_IFCHR | 0000, makedev(0, 0)) < 0)
                         return failed(e, -errno, path);
         } else if (S_ISDIR(st.st_mode)) {
                 struct dir_note *n = note_dir(t, path, false);
@@ -468,8 +468,8 @@ int tree_finish(struct tree *t, tree_report_fn *fn, void *arg, struct err *e)
                 const struct dir_note *n = map_value(m);
                 const char *path = map_key(m);
                 struct timespec times[2] = { n->mtime, n->mtime };
-                AUTO(fd) int fd = fd_open_beneath(t->root, *path ? path : ".",
-                                                  O_RDONLY | O_DIRECTORY, 0);
+                AUTO(fd)
+                int fd = fd_open_beneath(t->root, *path ? path : ".", O_RDONLY | O_DIRECTORY, 0);
                 int r = 0;
 
                 if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP)

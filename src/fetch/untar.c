@@ -98,9 +98,10 @@ static int write_content(struct untar *u, int fd, uint64_t size, struct err *e)
                         if (w < 0 && errno == EINTR)
                                 continue;
                         if (w < 0 && errno == ENOSPC)
-                                return err_set(e, -ENOSPC,
-                                               "'%.200s': no space is left on the host's image store",
-                                               u->path);
+                                return err_set(
+                                        e, -ENOSPC,
+                                        "'%.200s': no space is left on the host's image store",
+                                        u->path);
                         if (w < 0)
                                 return err_errno(e, -errno, "'%.200s'", u->path);
                         done += (size_t) w;

@@ -24,11 +24,12 @@
 #include "base/err.h"
 #include "base/mem.h"
 
-#define FETCH_FD_REQUEST 3
-#define FETCH_FD_ROOT    4
+#define FETCH_FD_REQUEST    3
+#define FETCH_FD_ROOT       4
 #define FETCH_FD_FIRST_FREE 5
-#define FETCH_LINE_MAX   (24U << 20)
-#define FETCH_IMPORT_DIR "blobs" /* where import puts what the stream holds, files named by struct fetch_layer.file */
+#define FETCH_LINE_MAX      (24U << 20)
+#define FETCH_IMPORT_DIR                                                                           \
+        "blobs" /* where import puts what the stream holds, files named by struct fetch_layer.file */
 
 struct fetch_request {
         char *registry, *repository; /* as imageref has them */
@@ -44,7 +45,7 @@ struct fetch_request {
         uint64_t max_bytes;          /* unpacked, or spooled by import */
         uint64_t max_entries;
         uint64_t connect_us, stall_us; /* give up on a connection; without a byte for so long */
-        uint64_t deadline_us;        /* CLOCK_MONOTONIC; 0: none */
+        uint64_t deadline_us;          /* CLOCK_MONOTONIC; 0: none */
 };
 int fetch_request_decode(const json_t *j, struct fetch_request *ret, struct err *e);
 json_t *fetch_request_encode(const struct fetch_request *r); /* NULL: out of memory */
@@ -58,7 +59,7 @@ struct fetch_layer {
 
 /* An image, normalised: what of manifest and configuration the host needs, checked. */
 struct fetch_image {
-        char *digest;        /* of the manifest; of the configuration where there is no manifest */
+        char *digest; /* of the manifest; of the configuration where there is no manifest */
         char *config_digest;
         char *authorization; /* for fetch_request.authorization; never stored */
         char **entrypoint, **command, **env;

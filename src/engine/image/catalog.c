@@ -100,8 +100,10 @@ int sql_number(sqlite3 *db, int64_t *ret, struct err *e, const char *sql,
 static int set_up(sqlite3 *db, struct err *e)
 {
         int64_t version = 0;
-        int r = sql_run(db, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                            "PRAGMA foreign_keys = ON", e);
+        int r = sql_run(db,
+                        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                        "PRAGMA foreign_keys = ON",
+                        e);
 
         if (r >= 0)
                 r = sql_number(db, &version, e, "PRAGMA user_version", NULL, 0);
@@ -133,7 +135,8 @@ int catalog_db(struct image_store *s, sqlite3 **ret, struct err *e)
         path = str_fmt("%s/images/images.db", s->inst->data_dir);
         if (!path)
                 return err_set(e, -ENOMEM, "out of memory");
-        if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+        if (sqlite3_open_v2(path, &db,
+                            SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
                             NULL) != SQLITE_OK) {
                 r = err_set(e, -EIO, "%s: %s", path, db ? sqlite3_errmsg(db) : "out of memory");
                 (void) sqlite3_close(db);
@@ -240,15 +243,15 @@ int catalog_add_image(struct image_store *s, const struct catalog_image *c, int6
                 return r < 0 ? r : 0;
         }
         r = sql_exec(s->db, e, "INSERT INTO image (identity, digest, description) VALUES (?, ?, ?)",
-                     (struct sql_arg[]){ { identity, 0 }, { c->image->digest, 0 }, { text, 0 } }, 3);
+                     (struct sql_arg[]){ { identity, 0 }, { c->image->digest, 0 }, { text, 0 } },
+                     3);
         if (r < 0)
                 return r;
         id = sqlite3_last_insert_rowid(s->db);
         for (size_t i = 0; r >= 0 && i < c->n_layers; i++)
                 r = sql_exec(s->db, e, "INSERT INTO image_layer VALUES (?, ?, ?)",
-                             (struct sql_arg[]){ { NULL, id },
-                                                 { NULL, (int64_t) i },
-                                                 { NULL, c->layers[i] } },
+                             (struct sql_arg[]){
+                                     { NULL, id }, { NULL, (int64_t) i }, { NULL, c->layers[i] } },
                              3);
         if (r >= 0)
                 *ret_id = id;
@@ -259,7 +262,7 @@ int catalog_set_name(struct image_store *s, const char *reference, const char *a
                      bool is_public, int64_t image, struct err *e)
 {
         int64_t now = (int64_t) clock_wall_us();
-        const struct sql_arg a[] = { { reference, 0 }, { account ? account : "", 0 },
+        const struct sql_arg a[] = { { reference, 0 },    { account ? account : "", 0 },
                                      { NULL, is_public }, { NULL, image },
                                      { NULL, now },       { NULL, now } };
 
@@ -274,7 +277,8 @@ int catalog_sweep(struct image_store *s, char *const *in_use, struct err *e)
 {
         int r = sql_run(s->db,
                         "CREATE TEMP TABLE IF NOT EXISTS held (digest TEXT PRIMARY KEY);"
-                        "DELETE FROM held", e);
+                        "DELETE FROM held",
+                        e);
 
         for (; r >= 0 && in_use && *in_use; in_use++)
                 r = sql_exec(s->db, e, "INSERT OR IGNORE INTO held VALUES (?)",
@@ -283,7 +287,8 @@ int catalog_sweep(struct image_store *s, char *const *in_use, struct err *e)
                 r = sql_run(s->db,
                             "DELETE FROM image WHERE id NOT IN (SELECT image FROM name)"
                             " AND digest NOT IN (SELECT digest FROM held);"
-                            "DELETE FROM layer WHERE n NOT IN (SELECT layer FROM image_layer)", e);
+                            "DELETE FROM layer WHERE n NOT IN (SELECT layer FROM image_layer)",
+                            e);
         return r;
 }
 

@@ -36,7 +36,7 @@
 #define OPEN_TREE_CLOEXEC O_CLOEXEC
 #endif
 
-#define PATHS_MAX    (64U << 20) /* bytes of reported paths that are kept */
+#define PATHS_MAX (64U << 20) /* bytes of reported paths that are kept */
 
 /* The staging directory as a detached mount that shows ids 0..65535 as the range. */
 static int mount_dir(int dir_fd, uint32_t id_base, struct err *e)
@@ -102,7 +102,8 @@ static int place_fds(struct child *c)
 /* In the child; says nothing but its exit status. */
 static void __attribute__((noreturn)) become(struct child *c)
 {
-        char *const argv[] = { (char *) (uintptr_t) "vmm-fetch", (char *) (uintptr_t) c->mode, NULL };
+        char *const argv[] = { (char *) (uintptr_t) "vmm-fetch", (char *) (uintptr_t) c->mode,
+                               NULL };
         char *const env[] = { NULL };
         struct rlimit fsize = { c->max_file_bytes, c->max_file_bytes };
         sigset_t none;
@@ -169,8 +170,8 @@ static int launch(struct fetcher *f, struct child *c, uint32_t id_base, struct e
         return r;
 }
 
-int fetcher_start(const struct instance *inst, const struct fetcher_spec *spec,
-                  struct fetcher *ret, struct err *e)
+int fetcher_start(const struct instance *inst, const struct fetcher_spec *spec, struct fetcher *ret,
+                  struct err *e)
 {
         AUTO(free) char *path = str_fmt("%s/vmm-fetch", inst->libexec);
         AUTO(fd) int program = -EBADF, req = -EBADF, mnt = -EBADF, null = -EBADF, out = -EBADF;
@@ -203,7 +204,8 @@ int fetcher_start(const struct instance *inst, const struct fetcher_spec *spec,
                 return mnt;
         struct child c = {
                 .mode = spec->mode,
-                .fds = { spec->input_fd >= 0 ? spec->input_fd : null, out, STDERR_FILENO, req, mnt },
+                .fds = { spec->input_fd >= 0 ? spec->input_fd : null, out, STDERR_FILENO, req,
+                         mnt },
                 .program = program,
                 .max_file_bytes = spec->req->max_bytes,
         };
@@ -334,7 +336,8 @@ static void take_line(struct fetcher *f, const char *text, size_t len)
                 const char *msg = jsonx_str(j, "message");
                 int code = (int) number_of(j, "errno");
 
-                (void) err_set(&f->err, code > 0 && code < 4096 ? -code : -EIO, "%s", msg ? msg : "?");
+                (void) err_set(&f->err, code > 0 && code < 4096 ? -code : -EIO, "%s",
+                               msg ? msg : "?");
         } else {
                 breach(f, "a line of an unknown type");
         }
@@ -354,8 +357,9 @@ static void finish(struct fetcher *f)
                 (void) err_set(&f->err, -EIO, "vmm-fetch could not be started (step %d)",
                                si.si_status - 120);
         else if (si.si_code != CLD_EXITED && si.si_status == SIGSYS)
-                (void) err_set(&f->err, -EPERM,
-                               "vmm-fetch was killed by its system call filter: this image tried to break out");
+                (void) err_set(
+                        &f->err, -EPERM,
+                        "vmm-fetch was killed by its system call filter: this image tried to break out");
         else if (si.si_code != CLD_EXITED)
                 (void) err_set(&f->err, -EIO, "vmm-fetch died: %s", strsignal(si.si_status));
         else

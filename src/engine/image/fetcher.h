@@ -17,7 +17,7 @@ struct path_list {
 
 struct fetcher {
         const struct instance *inst;
-        pid_t pid;      /* 0: none */
+        pid_t pid; /* 0: none */
         int pidfd, result_fd, id_fd;
         struct strbuf in;
         bool ended;     /* the process is gone and what it said is complete */
@@ -33,13 +33,13 @@ struct fetcher {
 struct fetcher_spec {
         const char *mode; /* "manifest", "layer", "import" */
         const struct fetch_request *req;
-        int dir_fd;       /* the only directory that it may write; readable */
-        int input_fd;     /* its descriptor 0; -EBADF: /dev/null */
+        int dir_fd;   /* the only directory that it may write; readable */
+        int input_fd; /* its descriptor 0; -EBADF: /dev/null */
 };
 
 /* Start.  Blocks about 2 ms.  The caller ends *@ret with fetcher_end() in every case. */
-int fetcher_start(const struct instance *inst, const struct fetcher_spec *spec,
-                  struct fetcher *ret, struct err *e);
+int fetcher_start(const struct instance *inst, const struct fetcher_spec *spec, struct fetcher *ret,
+                  struct err *e);
 
 /* Its result descriptor is readable: take in what is there.  A breach of the protocol kills it. */
 void fetcher_hear(struct fetcher *f);

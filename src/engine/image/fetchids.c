@@ -57,8 +57,9 @@ int fetchids_claim(const struct instance *inst, uint32_t *ret_base, struct err *
         int r = -EAGAIN;
 
         for (int i = 0; i < TRIES && r == -EAGAIN; i++) {
-                AUTO(fd) int fd = openat(inst->run_fd, PATH,
-                                         O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+                AUTO(fd)
+                int fd =
+                        openat(inst->run_fd, PATH, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 
                 if (fd < 0)
                         return err_errno(e, -errno, "opening the id ranges of fetchers");

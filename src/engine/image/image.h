@@ -23,14 +23,14 @@ struct image_config {
 };
 
 struct image {
-        char *reference;        /* canonical */
-        char digest[72];        /* of the manifest */
+        char *reference; /* canonical */
+        char digest[72]; /* of the manifest */
         struct image_config config;
-        char **layers;          /* directory names below layers/, topmost first: for overlay */
-        uint64_t size_bytes;    /* unpacked */
+        char **layers;       /* directory names below layers/, topmost first: for overlay */
+        uint64_t size_bytes; /* unpacked */
         uint64_t created_us, used_us;
-        char *account;          /* owner of a local image, NULL when it came from a registry */
-        bool is_public;         /* a local image shown to all */
+        char *account;  /* owner of a local image, NULL when it came from a registry */
+        bool is_public; /* a local image shown to all */
 };
 void image_done(struct image *i);
 
@@ -41,16 +41,16 @@ DEFINE_AUTO(struct image_store *, image_store_close)
 
 /* Find by reference, as @account sees it: its own local image first, then a public local one, then
  * what came from that registry.  -ENOENT when it must be pulled. */
-int image_find(struct image_store *s, const char *account, const char *reference,
-               struct image *ret, struct err *e);
+int image_find(struct image_store *s, const char *account, const char *reference, struct image *ret,
+               struct err *e);
 
 struct image_progress {
-        const char *phase;      /* "resolving", "downloading", "unpacking", "publishing" */
+        const char *phase; /* "resolving", "downloading", "unpacking", "publishing" */
         uint64_t done_bytes, total_bytes; /* compressed; total 0 = not known yet */
 };
 typedef void image_progress_fn(void *arg, const struct image_progress *p);
 
-struct image_credentials {      /* NULL strings: anonymous */
+struct image_credentials { /* NULL strings: anonymous */
         const char *username, *password;
         const char *account; /* whose they are: what they open is this account's alone, as a local
                               * image is; NULL: the operator's, for all */
@@ -64,8 +64,7 @@ int image_pull(struct image_store *s, const char *reference, const struct image_
 
 /* Read an OCI layout or docker-archive as a tar stream from @stream and publish it as @name. */
 int image_import(struct image_store *s, const char *account, bool is_public, const char *name,
-                 int stream, uint64_t deadline_us, image_progress_fn *fn, void *arg,
-                 struct err *e);
+                 int stream, uint64_t deadline_us, image_progress_fn *fn, void *arg, struct err *e);
 
 /* Take the name away; layers that nothing uses any more are removed.  -EBUSY while a cluster in
  * @in_use (NULL-terminated digests) runs from it; -ENOENT, -EPERM (someone else's). */

@@ -21,9 +21,9 @@ static int canonical(const char *reference, char **ret, struct err *e)
         return *ret ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
 
-#define COLUMNS                                                                                    \
-        "n.reference, n.account, n.public, n.created_us, n.used_us, i.id, i.digest, i.description,"\
-        " (SELECT coalesce(sum(l.bytes), 0) FROM image_layer il JOIN layer l ON l.n = il.layer"    \
+#define COLUMNS                                                                                     \
+        "n.reference, n.account, n.public, n.created_us, n.used_us, i.id, i.digest, i.description," \
+        " (SELECT coalesce(sum(l.bytes), 0) FROM image_layer il JOIN layer l ON l.n = il.layer"     \
         "  WHERE il.image = i.id)"
 
 static const char *text_at(sqlite3_stmt *st, int col)
@@ -36,9 +36,10 @@ static const char *text_at(sqlite3_stmt *st, int col)
 static int load_layers(sqlite3 *db, int64_t id, char ***ret, struct err *e)
 {
         AUTO(sql_finalize) sqlite3_stmt *st = NULL;
-        int rc, r = sql_prepare(db, &st, e,
-                                "SELECT layer FROM image_layer WHERE image = ? ORDER BY position DESC",
-                                (struct sql_arg[]){ { NULL, id } }, 1);
+        int rc, r = sql_prepare(
+                        db, &st, e,
+                        "SELECT layer FROM image_layer WHERE image = ? ORDER BY position DESC",
+                        (struct sql_arg[]){ { NULL, id } }, 1);
 
         if (r < 0)
                 return r;
@@ -56,8 +57,8 @@ static int load_config(const char *text, struct image_config *ret, struct err *e
 
         if (r < 0)
                 return err_wrap(e, r, "images.db");
-        *ret = (struct image_config){ TAKE(f.entrypoint), TAKE(f.command),     TAKE(f.env),
-                                      TAKE(f.working_dir), TAKE(f.user), TAKE(f.stop_signal) };
+        *ret = (struct image_config){ TAKE(f.entrypoint),  TAKE(f.command), TAKE(f.env),
+                                      TAKE(f.working_dir), TAKE(f.user),    TAKE(f.stop_signal) };
         return 0;
 }
 
@@ -106,8 +107,8 @@ static void touch(sqlite3 *db, const struct image *i)
         (void) sqlite3_busy_timeout(db, 30000);
 }
 
-int image_find(struct image_store *s, const char *account, const char *reference,
-               struct image *ret, struct err *e)
+int image_find(struct image_store *s, const char *account, const char *reference, struct image *ret,
+               struct err *e)
 {
         AUTO(sql_finalize) sqlite3_stmt *st = NULL;
         AUTO(free) char *name = NULL;
@@ -123,7 +124,8 @@ int image_find(struct image_store *s, const char *account, const char *reference
                                 " WHERE n.reference = ?1 AND (n.account IN (?2, '') OR n.public)"
                                 " ORDER BY n.account = ?2 AND n.account <> '' DESC,"
                                 " n.account <> '' DESC, n.created_us LIMIT 1",
-                                (struct sql_arg[]){ { name, 0 }, { account ? account : "", 0 } }, 2);
+                                (struct sql_arg[]){ { name, 0 }, { account ? account : "", 0 } },
+                                2);
         if (r < 0)
                 return r;
         rc = sqlite3_step(st);
@@ -150,12 +152,12 @@ int image_list(struct image_store *s, const char *account, bool is_admin, struct
         int rc = SQLITE_DONE, r = catalog_db(s, &db, e);
 
         if (r >= 0)
-                r = sql_prepare(db, &st, e,
-                                "SELECT " COLUMNS " FROM name n JOIN image i ON i.id = n.image"
-                                " WHERE ?2 OR n.account IN (?1, '') OR n.public"
-                                " ORDER BY n.reference, n.account",
-                                (struct sql_arg[]){ { account ? account : "", 0 }, { NULL, is_admin } },
-                                2);
+                r = sql_prepare(
+                        db, &st, e,
+                        "SELECT " COLUMNS " FROM name n JOIN image i ON i.id = n.image"
+                        " WHERE ?2 OR n.account IN (?1, '') OR n.public"
+                        " ORDER BY n.reference, n.account",
+                        (struct sql_arg[]){ { account ? account : "", 0 }, { NULL, is_admin } }, 2);
         while (r >= 0 && (rc = sqlite3_step(st)) == SQLITE_ROW) {
                 struct image *more = reallocarray(list, n + 1, sizeof *list);
 
@@ -191,7 +193,8 @@ static int choose_name(sqlite3 *db, const char *account, bool is_admin, const ch
                                 " AND (?3 OR account IN (?2, '') OR public)"
                                 " ORDER BY account = ?2 AND account <> '' DESC, account <> '' DESC,"
                                 " created_us LIMIT 1",
-                                (struct sql_arg[]){ { name, 0 }, { account ? account : "", 0 },
+                                (struct sql_arg[]){ { name, 0 },
+                                                    { account ? account : "", 0 },
                                                     { NULL, is_admin } },
                                 3);
 

@@ -19,10 +19,10 @@
 #include "store_priv.h"
 
 #define CONNECT_US   (10 * US_PER_S)
-#define GRACE_US     (2 * US_PER_S)   /* fetchers report a deadline better than we do */
-#define WATCH_MS     250              /* how often free space and progress are looked at */
+#define GRACE_US     (2 * US_PER_S) /* fetchers report a deadline better than we do */
+#define WATCH_MS     250            /* how often free space and progress are looked at */
 #define PARALLEL_MAX 16U
-#define ATTEMPTS     3                /* when a layer that was here is removed while we pull */
+#define ATTEMPTS     3 /* when a layer that was here is removed while we pull */
 
 struct job {
         struct image_store *store;
@@ -38,7 +38,7 @@ struct job {
         struct fetcher *fetchers; /* one per layer; started when its turn comes */
         size_t n_layers;
         uint64_t total_bytes;
-        int input_dir;            /* import: where the blobs are */
+        int input_dir; /* import: where the blobs are */
 };
 
 static void job_done(struct job *j)
@@ -138,8 +138,10 @@ static int plan_layers(struct job *j, struct err *e)
                         j->layers[j->n_layers++].layer = &im->layers[i];
         }
         for (size_t i = 0; i < j->n_layers; i++)
-                j->fetchers[i] = (struct fetcher){ .pidfd = -EBADF, .result_fd = -EBADF, .id_fd = -EBADF };
-        return publish_chains(j->layers, j->n_layers) < 0 ? err_set(e, -ENOMEM, "out of memory") : 0;
+                j->fetchers[i] =
+                        (struct fetcher){ .pidfd = -EBADF, .result_fd = -EBADF, .id_fd = -EBADF };
+        return publish_chains(j->layers, j->n_layers) < 0 ? err_set(e, -ENOMEM, "out of memory")
+                                                          : 0;
 }
 
 static int find_known(struct job *j, struct err *e)
@@ -165,8 +167,9 @@ static int find_known(struct job *j, struct err *e)
 /* The blob that import left for this layer: a plain file, whatever else may be there. */
 static int open_blob(struct job *j, const char *file, struct err *e)
 {
-        AUTO(fd) int fd = fd_open_beneath(j->input_dir, file,
-                                          O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0);
+        AUTO(fd)
+        int fd = fd_open_beneath(j->input_dir, file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
+                                 0);
         struct stat st;
 
         if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
@@ -193,8 +196,8 @@ static int start_layer(struct job *j, size_t i, struct err *e)
         req.diff_id = l->layer->diff_id;
         req.size_bytes = l->layer->size_bytes;
         req.authorization = j->image.authorization;
-        return fetcher_start(j->store->inst,
-                             &(struct fetcher_spec){ "layer", &req, dir, input }, &j->fetchers[i], e);
+        return fetcher_start(j->store->inst, &(struct fetcher_spec){ "layer", &req, dir, input },
+                             &j->fetchers[i], e);
 }
 
 struct tally {
@@ -300,8 +303,11 @@ static const char *architecture(void)
 {
         static const struct {
                 const char *machine, *name;
-        } known[] = { { "x86_64", "amd64" }, { "aarch64", "arm64" }, { "riscv64", "riscv64" },
-                      { "ppc64le", "ppc64le" }, { "s390x", "s390x" } };
+        } known[] = { { "x86_64", "amd64" },
+                      { "aarch64", "arm64" },
+                      { "riscv64", "riscv64" },
+                      { "ppc64le", "ppc64le" },
+                      { "s390x", "s390x" } };
         struct utsname u;
 
         if (uname(&u) == 0)
@@ -330,7 +336,8 @@ static int add_registries(struct job *j, const char *registry, bool want_credent
                 r = strv_push(&j->req.listed, c->host);
                 if (r >= 0 && c->insecure)
                         r = strv_push(&j->req.insecure, c->host);
-                if (r >= 0 && want_credentials && !str_empty(c->username) && str_eq(c->host, registry)) {
+                if (r >= 0 && want_credentials && !str_empty(c->username) &&
+                    str_eq(c->host, registry)) {
                         r = copy(&j->req.username, c->username);
                         if (r >= 0)
                                 r = copy(&j->req.password, c->password);
@@ -342,8 +349,12 @@ static int add_registries(struct job *j, const char *registry, bool want_credent
 static int job_begin(struct image_store *s, uint64_t deadline_us, image_progress_fn *fn, void *arg,
                      struct job *ret, struct err *e)
 {
-        *ret = (struct job){ .store = s, .deadline_us = deadline_us, .fn = fn, .arg = arg,
-                             .input_dir = -EBADF, .staging = { .fd = -EBADF } };
+        *ret = (struct job){ .store = s,
+                             .deadline_us = deadline_us,
+                             .fn = fn,
+                             .arg = arg,
+                             .input_dir = -EBADF,
+                             .staging = { .fd = -EBADF } };
         ret->req.max_bytes = s->inst->conf.image_max_bytes;
         ret->req.max_entries = LIMIT_LAYER_ENTRIES;
         ret->req.connect_us = CONNECT_US;
@@ -439,8 +450,8 @@ static int take_upload(struct job *j, int stream, struct err *e)
 
         tell(j, "uploading", 0);
         if (r >= 0)
-                r = run_alone(j, &(struct fetcher_spec){ "import", &j->req, dir, stream }, "uploading",
-                              &f, e);
+                r = run_alone(j, &(struct fetcher_spec){ "import", &j->req, dir, stream },
+                              "uploading", &f, e);
         if (r >= 0 && !f.have_image)
                 r = err_set(e, -EPROTO, "vmm-fetch gave no image");
         for (size_t i = 0; r >= 0 && i < f.image.n_layers; i++)
@@ -459,9 +470,9 @@ static int take_upload(struct job *j, int stream, struct err *e)
         return r;
 }
 
-static int import_once(struct image_store *s, const char *account, bool is_public,
-                       const char *name, int stream, uint64_t deadline_us, image_progress_fn *fn,
-                       void *arg, struct err *e)
+static int import_once(struct image_store *s, const char *account, bool is_public, const char *name,
+                       int stream, uint64_t deadline_us, image_progress_fn *fn, void *arg,
+                       struct err *e)
 {
         AUTO(job_done) struct job j = { .staging = { .fd = -EBADF }, .input_dir = -EBADF };
         int r = job_begin(s, deadline_us, fn, arg, &j, e);
@@ -482,8 +493,7 @@ static int import_once(struct image_store *s, const char *account, bool is_publi
 }
 
 int image_import(struct image_store *s, const char *account, bool is_public, const char *name,
-                 int stream, uint64_t deadline_us, image_progress_fn *fn, void *arg,
-                 struct err *e)
+                 int stream, uint64_t deadline_us, image_progress_fn *fn, void *arg, struct err *e)
 {
         AUTO(free) char *full = NULL;
         struct imageref ref;
@@ -495,7 +505,8 @@ int image_import(struct image_store *s, const char *account, bool is_public, con
         if (r < 0)
                 return r;
         if (*ref.digest)
-                return err_set(e, -EINVAL, "name: '%s' has a digest, which an upload cannot choose", name);
+                return err_set(e, -EINVAL, "name: '%s' has a digest, which an upload cannot choose",
+                               name);
         full = imageref_format(&ref);
         if (!full)
                 return err_set(e, -ENOMEM, "out of memory");

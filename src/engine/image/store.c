@@ -85,8 +85,9 @@ void image_done(struct image *i)
 
 int image_layers_mount(struct image_store *s, int userns, struct err *e)
 {
-        AUTO(fd) int mnt = (int) syscall(SYS_open_tree, s->layers_fd, "",
-                                         AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+        AUTO(fd)
+        int mnt = (int) syscall(SYS_open_tree, s->layers_fd, "",
+                                AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
         int r;
 
         if (mnt < 0)

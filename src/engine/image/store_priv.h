@@ -10,7 +10,8 @@
 
 struct image_store {
         const struct instance *inst;
-        int dir_fd, layers_fd, staging_fd; /* DIR/images and below; layers_fd and staging_fd readable */
+        int dir_fd, layers_fd,
+                staging_fd; /* DIR/images and below; layers_fd and staging_fd readable */
         sqlite3 *db;
         pid_t db_pid; /* who opened db: a handle does not survive a fork */
 };
@@ -19,7 +20,7 @@ struct image_store {
 
 /* The handle of this process, opened on first use. */
 int catalog_db(struct image_store *s, sqlite3 **ret, struct err *e);
-int catalog_begin(struct image_store *s, struct err *e); /* write lock: one publisher at a time */
+int catalog_begin(struct image_store *s, struct err *e);  /* write lock: one publisher at a time */
 int catalog_commit(struct image_store *s, struct err *e); /* durable when it returns */
 void catalog_rollback(struct image_store *s);
 
@@ -80,7 +81,7 @@ static inline void staging_end_cleanup(struct staging *g)
 /* One layer of the image that is about to be published. */
 struct publish_layer {
         const struct fetch_layer *layer;
-        char staged[24];          /* its directory in staging; "" : known already as n */
+        char staged[24]; /* its directory in staging; "" : known already as n */
         int64_t n;
         uint64_t unpacked_bytes;
         const struct path_list *opaque, *implied; /* NULL when known already; borrowed */

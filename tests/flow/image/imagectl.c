@@ -47,13 +47,14 @@ static json_t *strings(char *const *v)
 
 static void print_image(const struct image *i)
 {
-        AUTO(json_put) json_t *j = json_pack(
-                "{s:s,s:s,s:I,s:s?,s:b,s:o,s:o,s:o,s:o,s:s?,s:s?,s:s?}", "reference", i->reference,
-                "digest", i->digest, "size_bytes", (json_int_t) i->size_bytes, "account", i->account,
-                "public", i->is_public, "layers", strings(i->layers), "entrypoint",
-                strings(i->config.entrypoint), "command", strings(i->config.command), "env",
-                strings(i->config.env), "working_dir", i->config.working_dir, "user",
-                i->config.user, "stop_signal", i->config.stop_signal);
+        AUTO(json_put)
+        json_t *j = json_pack("{s:s,s:s,s:I,s:s?,s:b,s:o,s:o,s:o,s:o,s:s?,s:s?,s:s?}", "reference",
+                              i->reference, "digest", i->digest, "size_bytes",
+                              (json_int_t) i->size_bytes, "account", i->account, "public",
+                              i->is_public, "layers", strings(i->layers), "entrypoint",
+                              strings(i->config.entrypoint), "command", strings(i->config.command),
+                              "env", strings(i->config.env), "working_dir", i->config.working_dir,
+                              "user", i->config.user, "stop_signal", i->config.stop_signal);
         AUTO(free) char *text = j ? jsonx_dump(j) : NULL;
 
         (void) printf("%s\n", text ? text : "?");
@@ -64,13 +65,14 @@ static int do_pull(struct ctl *c, char **argv, struct err *e)
         const struct image_credentials cred = { argv[1], argv[1] ? argv[2] : NULL,
                                                 argv[1] && argv[2] ? argv[3] : NULL };
 
-        return image_pull(c->store, argv[0], argv[1] ? &cred : NULL, c->deadline_us, on_progress, c, e);
+        return image_pull(c->store, argv[0], argv[1] ? &cred : NULL, c->deadline_us, on_progress, c,
+                          e);
 }
 
 static int do_import(struct ctl *c, char **argv, struct err *e)
 {
-        return image_import(c->store, argv[0], argv[2] != NULL, argv[1], STDIN_FILENO, c->deadline_us,
-                            on_progress, c, e);
+        return image_import(c->store, argv[0], argv[2] != NULL, argv[1], STDIN_FILENO,
+                            c->deadline_us, on_progress, c, e);
 }
 
 static int do_find(struct ctl *c, char **argv, struct err *e)
@@ -132,8 +134,8 @@ static const struct verb {
         int min;
         int (*run)(struct ctl *c, char **argv, struct err *e);
 } verbs[] = {
-        { "pull", 1, do_pull },   { "import", 2, do_import }, { "find", 2, do_find },
-        { "list", 1, do_list },   { "rm", 2, do_rm },         { "mount", 2, do_mount },
+        { "pull", 1, do_pull },       { "import", 2, do_import }, { "find", 2, do_find },
+        { "list", 1, do_list },       { "rm", 2, do_rm },         { "mount", 2, do_mount },
         { "recover", 0, do_recover },
 };
 
@@ -173,7 +175,7 @@ static int open_instance(struct ctl *c, char *dir, char *libexec)
 int main(int argc, char **argv)
 {
         struct ctl c = { .inst.conf = { .image_max_bytes = 16ULL << 30,
-                                           .registry_silence_us = 30 * US_PER_S } };
+                                        .registry_silence_us = 30 * US_PER_S } };
         struct err e = { 0 };
         int i = 3, r = -EINVAL;
 

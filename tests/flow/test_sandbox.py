@@ -213,6 +213,19 @@ def test_exec_errors(order, image, argv, message):
     assert go(order, program(argv)).err == message
 
 
+def test_engine_descriptors_are_no_way_to_run_anything(order, image):
+    """Interpreters are looked up by the kernel, over magic links too."""
+    for fd in range(3, 64):
+        script = image.base / f"bin/by{fd}"
+        script.write_text(f"#!/proc/self/fd/{fd}/bin/true\n")
+        script.chmod(0o755)
+    order["keep_fds"] = True  # one of them is the host's /
+    for fd in range(3, 64, 3):
+        r = go(order, program([f"/bin/by{fd}"]))
+        assert r.err == f"exec /bin/by{fd}: its interpreter is not in the image" or (
+            fd == 3 and r.r < 0), (fd, r.err)
+
+
 def test_exit_status(order):
     assert go(order, program("exit 3")).code == 3
     r = go(order, program(["sh", "-c", "sh -c 'kill -9 $$'; exit $?"]))
@@ -504,7 +517,7 @@ def test_tty(order):
 
 def test_exec(order):
     first, (a, b, c, d) = go(order, program("echo hello > /tmp/f; exec sleep 100"), [
-        program("cat /tmp/f; echo $$; readlink /proc/self/ns/mnt; grep -E 'CapEff|NoNew|Seccomp:' "
+        program("until [ -s /tmp/f ]; do sleep 0.01; done; cat /tmp/f; echo $$; readlink /proc/self/ns/mnt; grep -E 'CapEff|NoNew|Seccomp:' "
                 "/proc/self/status; ls /proc/self/fd | wc -l; cat /proc/self/oom_score_adj"),
         program("tty; id -u; pwd", tty=True, user="user", cwd="/home/user"),
         program("exit 9"),
@@ -535,7 +548,9 @@ def test_exec_errors_in_session(order, run, message):
 def test_exec_into_bent_terminals(order):
     """The first process has the same rights over /dev as an attacker would."""
     bend = "rm /dev/ptmx; ln -s /etc/passwd /dev/ptmx; rm /dev/null; ln -s /proc/1/mem /dev/null;"
-    _, (r,) = go(order, program(bend + "exec sleep 100"), [program("tty", tty=True)])
+    wait = "until [ -e /tmp/bent ]; do sleep 0.01; done"
+    _, (_, r) = go(order, program(bend + "> /tmp/bent; exec sleep 100"),
+                   [program(wait), program("tty", tty=True)])
     assert r.ok() == "/dev/pts/0"
 
 

@@ -3,12 +3,11 @@
  * has no right outside its own.
  *
  * It is not dumpable, so that for an exec session nothing in the cluster can look into it while it
- * still holds a copy of the engine's memory and descriptors; every descriptor above 2 closes on
- * execve.  Any failure is told to the operation as one sentence, and the process ends. */
+ * still holds a copy of the engine's memory and descriptors; those are closed before a path of the
+ * cluster's is executed.  Any failure is told to the operation as one sentence, and the process ends. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/close_range.h>
 #include <linux/magic.h>
 #include <sched.h>
 #include <signal.h>
@@ -27,6 +26,8 @@
 #include "base/fd.h"
 #include "base/str.h"
 #include "engine/sandbox/sandbox_priv.h"
+
+#define REPORT_FD 3 /* the only descriptor beside 0 to 2 at execve, and it closes there */
 
 /* Become id 0 of the cluster: until now we were the host's root without rights. */
 static int become_root(struct err *e)
@@ -163,10 +164,22 @@ static int add_home(char ***env, char *const *from, const struct user *u, struct
         return 0;
 }
 
+/* Close, not only on execve: a program's path or interpreter may lead over /proc/self/fd, and what
+ * the engine had open must not be found there. */
+static int close_all(struct launch *l, struct err *e)
+{
+        if (l->report != REPORT_FD && dup3(l->report, REPORT_FD, O_CLOEXEC) < 0)
+                return err_errno(e, -errno, "move a descriptor");
+        l->report = REPORT_FD;
+        if (syscall(SYS_close_range, REPORT_FD + 1U, ~0U, 0) < 0)
+                return err_errno(e, -errno, "close descriptors");
+        return 0;
+}
+
 static int run(struct launch *l, struct err *e)
 {
         const struct sandbox_spec *s = l->s;
-        AUTO(fd) int root = -EBADF;
+        int root = -EBADF;
         AUTO(strv_free) char **env = NULL;
         struct note n = { .type = NOTE_EXEC };
         struct user u;
@@ -187,8 +200,8 @@ static int run(struct launch *l, struct err *e)
                 r = s->tty ? open_tty(l, root, &u, e) : open_pipes(l, &u, e);
         if (r >= 0)
                 r = confine_limits(s, e);
-        if (r >= 0 && syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
-                r = err_errno(e, -errno, "close_range");
+        if (r >= 0)
+                r = close_all(l, e);
         if (r >= 0)
                 r = confine_rights(l, &u, e);
         if (r >= 0 && note_send(l->report, &n, NULL, 0) < 0)

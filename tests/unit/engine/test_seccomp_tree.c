@@ -192,6 +192,7 @@ static void test_what_people_rely_on(void **state)
                 { "clone", { CLONE_NEWIPC }, DENY },
                 { "clone", { CLONE_NEWUTS }, DENY },
                 { "clone", { CLONE_NEWCGROUP }, DENY },
+                { "clone", { CLONE_PARENT | SIGCHLD }, DENY },
                 { "clone3", { 0 }, ABSENT },
                 { "unshare", { CLONE_FILES }, ALLOW },
                 { "unshare", { CLONE_NEWUSER }, DENY },
@@ -232,6 +233,9 @@ static void test_what_people_rely_on(void **state)
                 { "socket", { AF_PACKET, SOCK_RAW, 3 }, SECCOMP_RET_ERRNO | EAFNOSUPPORT },
                 { "socket", { AF_ALG }, SECCOMP_RET_ERRNO | EAFNOSUPPORT },
                 { "socket", { AF_VSOCK | UPPER }, SECCOMP_RET_ERRNO | EAFNOSUPPORT },
+                { "socket", { AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC }, ALLOW },
+                { "socket", { AF_INET, SOCK_SEQPACKET }, SECCOMP_RET_ERRNO | EPROTONOSUPPORT },
+                { "socket", { AF_INET6, 6 | SOCK_NONBLOCK }, SECCOMP_RET_ERRNO | EPROTONOSUPPORT },
                 { "socketpair", { AF_UNIX }, ALLOW },
         };
         AUTO(free) struct filter *f = NULL;

@@ -83,6 +83,11 @@ int fleet_logs(struct fleet *f, const char *cluster, int ret_fds[static 3], stru
         return 3;
 }
 
+static void session_socket(const struct exec_session *x, char ret[static 64])
+{
+        (void) snprintf(ret, 64, "x-%s.sock", x->id);
+}
+
 static int exec_start(struct exec_session *x, int listener, int status, struct sandbox_proc *ret,
                       struct err *e)
 {
@@ -134,7 +139,7 @@ static int exec_body(struct frame_conn *out, void *arg, struct err *e)
 
         if (status < 0 || !j)
                 return err_set(e, -ENOMEM, "out of memory");
-        (void) snprintf(name, sizeof name, "x-%s.sock", x->id);
+        session_socket(x, name);
         listener = op_listen(run, name, e);
         if (listener < 0)
                 return listener;
@@ -171,7 +176,12 @@ static void on_exec_done(void *arg, int r, const struct err *err)
 {
         struct exec_session *x = arg;
         struct fleet *f = x->fleet;
+        char name[64];
 
+        if (r < 0) { /* it may have been killed before it took the name away */
+                session_socket(x, name);
+                (void) unlinkat(f->spec.host->inst->run_fd, name, 0);
+        }
         x->op = NULL;
         f->running_ops--;
         unlink_session(x);
@@ -223,6 +233,8 @@ int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x,
         if (!u || u->row.state != CS_RUNNING)
                 return err_set(e, -EAGAIN, "cluster %s is not running (%s)", cluster,
                                u ? cluster_state_name(u->row.state) : "unknown");
+        if (u->unreadable)
+                return err_set(e, -EINVAL, "cluster %s: its plan cannot be read", cluster);
         if (strv_len(x->argv) == 0)
                 return err_set(e, -EINVAL, "cmd: name a command to run");
         s->fleet = f;

@@ -6,6 +6,7 @@
  *   accepted..starting      (whatever)                undo by name, then boot again
  *   backoff, stopping, ...  (whatever)                settle goes on where it was
  *   anything                the machine was rebooted  nothing is held; what should run, boots
+ *   anything not running    its slot's claim is gone  the undo was complete: nothing is held
  * What is on the host under our names and in no row is swept: disks of no cluster, spare slots. */
 #include <dirent.h>
 #include <errno.h>
@@ -17,7 +18,6 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/str.h"
-#include "engine/disk/disk.h"
 #include "engine/fleet/unit.h"
 
 static int on_row(void *arg, const struct journal_row *row, struct err *e)
@@ -25,10 +25,10 @@ static int on_row(void *arg, const struct journal_row *row, struct err *e)
         struct fleet *f = arg;
         struct unit *u = NULL;
 
-        return unit_new(f, row, &u, e);
+        return unit_new(f, row, true, &u, e);
 }
 
-static void after_reboot(struct unit *u)
+static void holds_nothing(struct unit *u)
 {
         u->row.slot = 0;
         u->row.claim[0] = '\0';
@@ -90,6 +90,35 @@ static void adopt(struct unit *u)
         }
 }
 
+static int on_slot(void *arg, const char *kind, uint32_t number, const char *cluster,
+                   uint64_t generation)
+{
+        struct fleet *f = arg;
+
+        (void) generation;
+        for (struct unit *u = f->units; u; u = u->next)
+                if (str_eq(kind, "slot") && u->row.slot == number && str_eq(u->row.claim, cluster))
+                        u->claimed = true;
+        return 0;
+}
+
+static bool monitor_lives(const struct unit *u)
+{
+        AUTO(fd) int fd = proc_open(&u->row.monitor);
+
+        return fd >= 0;
+}
+
+/* An undo gives the slot's claim back last of all, and then the row says so; when we were killed
+ * in between, the slot may be somebody else's by now and must not be undone once more. */
+static void drop_stale_slots(struct fleet *f)
+{
+        (void) claim_each(f->spec.host->claims, on_slot, f);
+        for (struct unit *u = f->units; u; u = u->next)
+                if (u->row.slot != 0 && !u->claimed && !monitor_lives(u))
+                        holds_nothing(u);
+}
+
 /* Whether a disk file belongs to the boot that a row describes. */
 static bool disk_wanted(const struct fleet *f, const char *file)
 {
@@ -103,19 +132,20 @@ static bool disk_wanted(const struct fleet *f, const char *file)
         return str_eq(file, "masters"); /* formatted templates, see disk.h */
 }
 
-static int sweep_disks(struct fleet *f, struct err *e)
-{
-        int fd = openat(f->spec.host->disks, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-        struct dirent *de;
 
-        if (!dir)
-                return err_errno(e, -errno, "list container disks");
-        while ((de = readdir(dir)) != NULL)
-                if (de->d_name[0] != '.' && !disk_wanted(f, de->d_name))
-                        (void) disk_remove(f->spec.host->disks, de->d_name);
-        (void) closedir(dir);
-        return 0;
+/* "c-<cluster>-<attempt>.sock" of a boot that is held, or not one of the operations' sockets. */
+static bool socket_wanted(const struct fleet *f, const char *file)
+{
+        char name[64];
+
+        if (!str_after(file, "c-") && !str_after(file, "x-"))
+                return true;
+        for (const struct unit *u = f->units; u; u = u->next) {
+                boot_socket_name(u->row.cluster, u->row.attempt, name);
+                if (u->row.slot != 0 && str_eq(name, file))
+                        return true;
+        }
+        return false;
 }
 
 struct sweep {
@@ -136,6 +166,23 @@ static int on_claim(void *arg, const char *kind, uint32_t number, const char *cl
                         return 0;
         }
         strbuf_fmt(&s->names, "%u %s\n", str_eq(kind, "slot") ? number : 0, cluster);
+        return 0;
+}
+
+typedef bool wanted_fn(const struct fleet *f, const char *file);
+
+static int sweep_files(struct fleet *f, int at, wanted_fn *wanted, struct err *e)
+{
+        int fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+        struct dirent *de;
+
+        if (!dir)
+                return err_errno(e, -errno, "look for left-over files");
+        while ((de = readdir(dir)) != NULL)
+                if (de->d_name[0] != '.' && !wanted(f, de->d_name))
+                        (void) unlinkat(at, de->d_name, 0);
+        (void) closedir(dir);
         return 0;
 }
 
@@ -178,9 +225,12 @@ int fleet_adopt(struct fleet *f, struct err *e)
                 return r;
         if (journal_rebooted(f->spec.journal))
                 for (struct unit *u = f->units; u; u = u->next)
-                        after_reboot(u);
+                        holds_nothing(u);
+        drop_stale_slots(f);
         sweep_claims(f);
-        r = sweep_disks(f, e);
+        r = sweep_files(f, f->spec.host->disks, disk_wanted, e);
+        if (r >= 0)
+                r = sweep_files(f, f->spec.host->inst->run_fd, socket_wanted, e);
         if (r < 0)
                 return r;
         for (struct unit *u = f->units; u; u = u->next)

@@ -92,10 +92,16 @@ static int create(struct fleet *f, const char *cluster, uint64_t generation, boo
         int r;
 
         (void) snprintf(row.cluster, sizeof row.cluster, "%s", cluster);
-        r = unit_new(f, &row, ret, e);
+        r = unit_new(f, &row, false, ret, e);
         if (r < 0)
                 return r;
-        return unit_save(*ret, false);
+        r = unit_save(*ret, false);
+        if (r < 0) {
+                unit_remove(*ret); /* what is not on disk was never accepted */
+                *ret = NULL;
+                return err_set(e, r, "the journal cannot be written");
+        }
+        return 0;
 }
 
 /* Newer order for a cluster that is here. */
@@ -120,6 +126,16 @@ static int update(struct unit *u, uint64_t generation, bool running, const char 
         return unit_save(u, false);
 }
 
+/* It stays what it was, and holds what it held, so only its own report may say so. */
+static int refuse_update(struct unit *u, const struct err *why)
+{
+        log_warn("cluster %s: a new order cannot be taken: %s", u->row.cluster, why->msg);
+        (void) snprintf(u->row.reason, sizeof u->row.reason, "a new order cannot be taken: %.400s",
+                        why->msg);
+        unit_report(u);
+        return 0;
+}
+
 int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool running,
                  const json_t *plan, const struct image_credentials *cred, struct err *e)
 {
@@ -138,8 +154,8 @@ int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool
                 r = create(f, cluster, generation, running, text, &u, e);
         else if (generation == u->row.want_generation && running == u->row.want_running)
                 r = 0; /* the same order again */
-        else
-                r = update(u, generation, running, text, e);
+        else if ((r = update(u, generation, running, text, e)) < 0)
+                return refuse_update(u, e);
         if (r < 0)
                 return r;
         set_credentials(u, cred);

@@ -302,10 +302,7 @@ static void unit_pulled(void *arg, int r, const struct image *image, const struc
         u->pull = NULL;
         if (u->fleet->closing || u->row.state != CS_PULLING)
                 return;
-        if (r == -EOWNERDEAD) {
-                log_warn("cluster %s: %s; trying again", u->row.cluster, err->msg);
-                u->due_us = 0;
-                unit_event(u, CE_RETRY, "%s", err->msg);
+        if (unit_retry(u, r, err)) {
                 unit_settle(u);
                 return;
         }

@@ -12,7 +12,8 @@
 #include "base/log.h"
 #include "base/str.h"
 
-#define RETRY_US (2 * US_PER_S)
+#define RETRY_US    (2 * US_PER_S)
+#define MAX_RETRIES 5U
 
 struct unit *unit_find(const struct fleet *f, const char *cluster)
 {
@@ -38,7 +39,18 @@ static int decode_plan(const char *text, struct plan *ret, struct err *e)
         return j ? plan_decode(j, ret, e) : -EINVAL;
 }
 
-int unit_new(struct fleet *f, const struct journal_row *row, struct unit **ret, struct err *e)
+/* All that stopping and removing needs. */
+static int bare_plan(struct unit *u, struct err *e)
+{
+        plan_done(&u->plan);
+        u->plan = (struct plan){ .generation = u->row.generation,
+                                 .cluster = strdup(u->row.cluster) };
+        u->unreadable = true;
+        return u->plan.cluster ? 0 : err_set(e, -ENOMEM, "out of memory");
+}
+
+int unit_new(struct fleet *f, const struct journal_row *row, bool lenient, struct unit **ret,
+             struct err *e)
 {
         struct unit *u = calloc(1, sizeof *u);
         struct unit **tail = &f->units;
@@ -51,6 +63,10 @@ int unit_new(struct fleet *f, const struct journal_row *row, struct unit **ret, 
         r = copy_row(row, &u->row);
         if (r >= 0)
                 r = decode_plan(u->row.plan, &u->plan, e);
+        if (r < 0 && r != -ENOMEM && lenient) {
+                log_error("cluster %s: its plan cannot be read: %s", row->cluster, e->msg);
+                r = bare_plan(u, e);
+        }
         if (r < 0) {
                 (void) unit_free(u);
                 return r;
@@ -169,6 +185,7 @@ int unit_adopt_want(struct unit *u, struct err *e)
                         return r;
                 plan_done(&u->plan);
                 u->plan = plan;
+                u->unreadable = false;
                 free(u->row.plan);
                 u->row.plan = u->row.want_plan;
                 u->row.want_plan = NULL;
@@ -192,7 +209,11 @@ static void begin(struct unit *u)
                 u->queued = true;
                 return;
         }
-        r = image_find(u->fleet->spec.host->images, u->plan.account, u->plan.image, &image, &e);
+        if (u->unreadable)
+                r = err_set(&e, -EINVAL, "its plan cannot be read; give it a new one or remove it");
+        else
+                r = image_find(u->fleet->spec.host->images, u->plan.account, u->plan.image, &image,
+                               &e);
         if (r == -ENOENT) {
                 unit_event(u, CE_PULL, NULL);
                 r = pull_for_unit(u, &e);
@@ -240,6 +261,8 @@ static void resume(struct unit *u)
                 return;
         if (unit_adopt_want(u, &e) < 0) {
                 log_error("cluster %s: %s", u->row.cluster, e.msg);
+                (void) snprintf(u->row.reason, sizeof u->row.reason, "%s", e.msg);
+                unit_report(u);
                 return;
         }
         if (!start) {
@@ -265,6 +288,17 @@ static void back_off(struct unit *u)
                 unit_event(u, CE_START, NULL);
                 unit_settle(u);
         }
+}
+
+bool unit_retry(struct unit *u, int r, const struct err *err)
+{
+        if (r != -EOWNERDEAD || u->retries >= MAX_RETRIES)
+                return false;
+        log_warn("cluster %s: %s; trying again", u->row.cluster, err->msg);
+        u->retries++;
+        u->due_us = 0;
+        unit_event(u, CE_RETRY, "%s", err->msg);
+        return true;
 }
 
 void unit_settle(struct unit *u)

@@ -16,6 +16,8 @@ struct unit {
         struct fleet *fleet;
         struct journal_row row;   /* all that survives */
         struct plan plan;         /* decoded row.plan */
+        bool unreadable;          /* row.plan cannot be decoded: may be stopped, not started */
+        bool claimed;             /* at start: the slot is still claimed for the row's boot */
         struct op *op;            /* at most one at a time */
         enum unit_op op_kind;
         struct boot *boot;        /* what the running operation was given */
@@ -28,6 +30,7 @@ struct unit {
         uint64_t due_us;          /* back-off ends, monotonic */
         uint64_t asked_us;        /* the order to run arrived, monotonic; 0: answered already */
         uint64_t boot_us;         /* from there to the first process's execve, last time */
+        uint32_t retries;         /* operations that died in a row, since it last ran */
         bool queued;              /* waits for a free operation place */
         struct slice_usage usage;
 };
@@ -46,7 +49,9 @@ struct fleet {
 
 /* unit.c */
 struct unit *unit_find(const struct fleet *f, const char *cluster);
-int unit_new(struct fleet *f, const struct journal_row *row, struct unit **ret, struct err *e);
+/* @lenient: a plan that cannot be decoded makes a unit that can be watched, stopped and removed. */
+int unit_new(struct fleet *f, const struct journal_row *row, bool lenient, struct unit **ret,
+             struct err *e);
 struct unit *unit_free(struct unit *u);
 void unit_remove(struct unit *u); /* from the list, and free */
 int unit_save(struct unit *u, bool durable);
@@ -56,6 +61,9 @@ void unit_event(struct unit *u, enum cluster_event ev, const char *reason_fmt, .
         __attribute__((format(printf, 3, 4)));
 /* Bring what is nearer to what should be. */
 void unit_settle(struct unit *u);
+/* An operation of it died without a word, which is no fault of the cluster's: undo what there is and
+ * try again, a few times.  False: not this time, it is a failure as any other. */
+bool unit_retry(struct unit *u, int r, const struct err *err);
 void unit_settle_waiting(struct fleet *f); /* a place for an operation became free */
 bool unit_wanted(const struct unit *u);    /* this generation should be running */
 int unit_adopt_want(struct unit *u, struct err *e); /* want_plan becomes plan */

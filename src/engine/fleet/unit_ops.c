@@ -16,7 +16,6 @@
 #define BOOT_TIMEOUT_US (120 * US_PER_S)
 #define UNDO_TIMEOUT_US (120 * US_PER_S)
 #define RETRY_US        (2 * US_PER_S)
-#define MAX_RETRIES     5U
 
 bool unit_holds(const struct unit *u)
 {
@@ -112,6 +111,7 @@ static void on_boot_report(void *arg, const struct frame_msg *m)
         u->boot_us = u->asked_us ? clock_mono_us() - u->asked_us : 0;
         u->asked_us = 0;
         u->row.oom_kills = 0;
+        u->retries = 0;
         u->progress_pct = 100;
         unit_event(u, CE_STARTED, "%s", "");
         if (unit_watch(u, &e) < 0)
@@ -127,12 +127,7 @@ static void on_boot_done(void *arg, int r, const struct err *err)
         if (r < 0 && u->row.state != CS_RUNNING) {
                 if (!unit_wanted(u)) {
                         unit_event(u, u->row.want_gone ? CE_TERMINATE : CE_STOP, NULL);
-                } else if (r == -EOWNERDEAD && u->row.restarts < MAX_RETRIES) {
-                        log_warn("cluster %s: %s; trying again", u->row.cluster, err->msg);
-                        u->row.restarts++;
-                        u->due_us = 0;
-                        unit_event(u, CE_RETRY, "%s", err->msg);
-                } else {
+                } else if (!unit_retry(u, r, err)) {
                         log_info("cluster %s: %s", u->row.cluster, err->msg);
                         unit_event(u, CE_FAIL, "%s", err->msg);
                 }
@@ -236,15 +231,18 @@ static void on_undone(void *arg, int r, const struct err *err)
 int unit_undo(struct unit *u, bool graceful, bool volume, struct err *e)
 {
         char name[48];
+        /* names are all that it needs, and all that an unreadable plan has */
+        AUTO(free) char *plan = str_fmt("{\"cluster\":\"%s\",\"generation\":%llu}",
+                                        u->row.cluster, (unsigned long long) u->row.generation);
         const struct order o = {
-                .kind = ORDER_UNDO, .plan = u->row.plan, .graceful = graceful, .volume = volume
+                .kind = ORDER_UNDO, .plan = plan, .graceful = graceful, .volume = volume
         };
         const struct op_spec spec = { .name = name,
                                       .timeout_us = UNDO_TIMEOUT_US +
                                                     u->fleet->spec.host->inst->conf.grace_us,
                                       .done = on_undone,
                                       .arg = u };
-        int r = boot_open(u, e);
+        int r = plan ? boot_open(u, e) : err_set(e, -ENOMEM, "out of memory");
 
         if (r < 0)
                 return r;

@@ -517,7 +517,8 @@ def test_tty(order):
 
 def test_exec(order):
     first, (a, b, c, d) = go(order, program("echo hello > /tmp/f; exec sleep 100"), [
-        program("until [ -s /tmp/f ]; do sleep 0.01; done; cat /tmp/f; echo $$; readlink /proc/self/ns/mnt; grep -E 'CapEff|NoNew|Seccomp:' "
+        program("until [ -s /tmp/f ]; do sleep 0.01; done; cat /tmp/f; echo $$; "
+                "readlink /proc/self/ns/mnt; grep -E 'CapEff|NoNew|Seccomp:' "
                 "/proc/self/status; ls /proc/self/fd | wc -l; cat /proc/self/oom_score_adj"),
         program("tty; id -u; pwd", tty=True, user="user", cwd="/home/user"),
         program("exit 9"),

@@ -8,7 +8,7 @@
  * PROGRAM: { "argv": [], "env": [], "user", "cwd", "tty", "new_privs", "nofile" } and, for run,
  *          "hostname", "files": {target: content}, "binds": {target: host directory or file},
  *          "devices": {name: host node}.
- * Answer: { "run": {"r", "err", "output", "init", "monitor"}, "exec": [ ... ] } */
+ * Answer: { "run": {"r", "err", "output", "init", "monitor", "grouped"}, "exec": [ ... ] } */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -137,19 +137,64 @@ static json_t *answer(int r, const struct err *e, const struct sandbox_proc *p)
                          r < 0 ? 0 : (int) p->init, "monitor", r < 0 ? 0 : (int) p->monitor);
 }
 
+struct groups {
+        struct slice_host *host;
+        struct slice_enter box, mon;
+};
+
+static void make_groups(const json_t *o, struct groups *g, struct sandbox_spec *s)
+{
+        int version = (int) json_integer_value(json_object_get(o, "cgroup"));
+        /* a unified hierarchy forced on a hybrid host has no controllers to limit with */
+        struct slice_limits l = { .memory_bytes = version == 2 ? 0 : 256 << 20,
+                                  .pids = version == 2 ? 0 : 64 };
+        struct err e;
+
+        if (slice_host_open(text(o, "slice"), version, &g->host, &e) < 0 ||
+            slice_create(g->host, "box", &l, &e) < 0 || slice_create(g->host, "mon", &l, &e) < 0 ||
+            slice_enter_open(g->host, "box", &g->box, &e) < 0 ||
+            slice_enter_open(g->host, "mon", &g->mon, &e) < 0)
+                DIE("%s", e.msg);
+        s->slice = &g->box;
+        s->monitor_slice = &g->mon;
+}
+
+static bool only_in(const struct groups *g, const char *name, pid_t pid)
+{
+        pid_t pids[8];
+
+        return slice_pids(g->host, name, pids, 8, NULL) == 1 && pids[0] == pid;
+}
+
+static bool in_groups(const struct groups *g, const struct sandbox_proc *p)
+{
+        return only_in(g, "box", p->init) && only_in(g, "mon", p->monitor);
+}
+
+static void remove_groups(struct groups *g)
+{
+        static const char *const names[] = { "mon", "box" };
+        struct err e;
+
+        for (size_t i = 0; i < 2; i++)
+                if (slice_kill(g->host, names[i], UINT64_MAX, &e) < 0 ||
+                    slice_remove(g->host, names[i], &e) < 0)
+                        DIE("%s", e.msg);
+        if (slice_host_remove(g->host, &e) < 0)
+                DIE("%s", e.msg);
+}
+
 int main(void)
 {
         json_error_t je;
         json_t *o = json_loadf(stdin, 0, &je), *out = json_object(), *list = json_array(), *x, *a;
         struct sandbox_spec s = { .cluster = "testbox", .netns = -EBADF, .sysfs_mnt = -EBADF };
         struct slice_enter none = { .v2_dir = -EBADF };
-        struct slice_host *host = NULL;
-        struct slice_enter enter = none;
+        struct groups g = { .host = NULL };
         struct sandbox_mounts pooled;
         struct sandbox_proc p = { .monitor_pidfd = -EBADF, .init_pidfd = -EBADF };
         struct err e = { 0 };
         int userns, upper, lower, r;
-        const char *group;
         char **layers;
         size_t i;
 
@@ -164,19 +209,8 @@ int main(void)
         userns = idmap_userns(s.id_base, &e);
         if (userns < 0)
                 DIE("%s", e.msg);
-        group = text(o, "slice");
-        if (group) {
-                int version = (int) json_integer_value(json_object_get(o, "cgroup"));
-                /* a unified hierarchy forced on a hybrid host has no controllers to limit with */
-                struct slice_limits l = { .memory_bytes = version == 2 ? 0 : 256 << 20,
-                                          .pids = version == 2 ? 0 : 64 };
-
-                if (slice_host_open(group, version, &host, &e) < 0 ||
-                    slice_create(host, "box", &l, &e) < 0 ||
-                    slice_enter_open(host, "box", &enter, &e) < 0)
-                        DIE("%s", e.msg);
-                s.slice = &enter;
-        }
+        if (text(o, "slice"))
+                make_groups(o, &g, &s);
         lower = idmapped(text(o, "tree"), userns);
         upper = text(o, "upper") ? idmapped(text(o, "upper"), userns) : tmpfs(userns);
         layers = strings(json_object_get(o, "layers"));
@@ -197,6 +231,8 @@ int main(void)
         }
         r = sandbox_start(&s, &p, &e);
         a = answer(r, &e, &p);
+        if (g.host && r >= 0)
+                (void) json_object_set_new(a, "grouped", json_boolean(in_groups(&g, &p)));
         (void) json_object_set_new(out, "run", a);
         (void) json_object_set_new(out, "exec", list);
         json_array_foreach(json_object_get(o, "exec"), i, x)
@@ -222,9 +258,8 @@ int main(void)
                                            collect(&p, s.status_fd, 10000));
                 sandbox_proc_done(&p);
         }
-        if (host && (slice_kill(host, "box", UINT64_MAX, &e) < 0 ||
-                     slice_remove(host, "box", &e) < 0 || slice_host_remove(host, &e) < 0))
-                DIE("%s", e.msg);
+        if (g.host)
+                remove_groups(&g);
         (void) json_dumpf(out, stdout, JSON_COMPACT);
         (void) fflush(stdout);
         _exit(0); /* nothing here is freed, and a search for leaks need not tell us */

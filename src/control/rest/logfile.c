@@ -99,13 +99,49 @@ ssize_t log_files_read(const struct log_files *l, uint64_t *pos, char *buf, size
         return 0;
 }
 
-uint64_t log_files_tail(const struct log_files *l, uint64_t lines)
+/* The walk of log_files_tail() from the newest record to the oldest. */
+struct tail {
+        const struct log_files *l;
+        const struct log_filter *f;
+        uint64_t left;   /* lines still to be found */
+        uint64_t before; /* where the record that was seen last begins */
+        bool begun;      /* a wanted record was seen */
+};
+
+/* The record from @off to t->before, @data of it when that is the whole of it.  True: it is the end
+ * of the line before those that are wanted. */
+static bool tail_record(struct tail *t, uint64_t off, const char *data, size_t len)
 {
-        uint64_t start, end, pos, seen = 0;
+        struct attach_log_line line;
+        char copy[ATTACH_LOG_LINE];
+        uint64_t at = off;
+
+        if (len < t->before - off) {
+                len = t->before - off < sizeof copy ? (size_t) (t->before - off) : sizeof copy;
+                if (log_files_read(t->l, &at, copy, len) != (ssize_t) len || at != off + len)
+                        return true; /* overtaken: everything that is left */
+                data = copy;
+        }
+        if (attach_log_line_parse(data, len, &line) > 0 && line.channel <= ATTACH_STDERR &&
+            t->f->want[line.channel]) {
+                if (line.whole && t->left == 0)
+                        return true;
+                if (line.whole || !t->begun) /* a part at the very end is a line of its own */
+                        t->left--;
+                t->begun = true;
+        }
+        t->before = off;
+        return false;
+}
+
+uint64_t log_files_tail(const struct log_files *l, const struct log_filter *f, uint64_t lines)
+{
+        struct tail t = { .l = l, .f = f, .left = lines };
+        uint64_t start, end, pos;
         char buf[TAIL_BLOCK];
 
         log_files_range(l, &start, &end);
-        pos = end;
+        pos = t.before = end;
         while (pos > start && lines > 0) {
                 uint64_t from = pos - start > sizeof buf ? pos - sizeof buf : start, at = from;
                 ssize_t n = log_files_read(l, &at, buf, (size_t) (pos - from));
@@ -120,12 +156,18 @@ uint64_t log_files_tail(const struct log_files *l, uint64_t lines)
                         if (n <= 0 || rest != pos)
                                 return start;
                 }
-                for (ssize_t i = n; i-- > 0;)
-                        if (buf[i] == '\n' && ++seen > lines)
-                                return from + (uint64_t) i + 1;
+                for (ssize_t i = n; i-- > 0;) {
+                        uint64_t off = from + (uint64_t) i + 1; /* behind a line: the next begins */
+
+                        if (buf[i] == '\n' && off < t.before &&
+                            tail_record(&t, off, buf + i + 1, (size_t) (n - i - 1)))
+                                return t.before;
+                }
                 pos = from;
         }
-        return lines ? start : end;
+        if (lines > 0 && start < t.before && tail_record(&t, start, NULL, 0))
+                return t.before;
+        return lines == 0 ? end : start;
 }
 
 static void put_line(struct log_filter *f, const struct attach_log_line *line, struct strbuf *out)

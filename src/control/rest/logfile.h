@@ -24,9 +24,6 @@ void log_files_range(const struct log_files *l, uint64_t *ret_start, uint64_t *r
  * overtaken.  Returns the number of bytes, 0 at the end. */
 ssize_t log_files_read(const struct log_files *l, uint64_t *pos, char *buf, size_t max);
 
-/* The offset where the last @lines whole lines begin. */
-uint64_t log_files_tail(const struct log_files *l, uint64_t lines);
-
 /* What a client wants to see. */
 struct log_filter {
         bool timestamps;
@@ -34,6 +31,9 @@ struct log_filter {
         char since[32];               /* "2026-11-22T14:54:47.123456", "" = everything */
         bool open[ATTACH_STDERR + 1]; /* the last piece of that channel was no whole line */
 };
+
+/* The offset behind which the last @lines lines begin that @f wants (whatever their time). */
+uint64_t log_files_tail(const struct log_files *l, const struct log_filter *f, uint64_t lines);
 
 /* Append the wanted text of the whole lines in @data to @out; returns how many bytes were used. */
 size_t log_filter_lines(struct log_filter *f, const char *data, size_t len, struct strbuf *out);

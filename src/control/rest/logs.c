@@ -214,7 +214,7 @@ static void take_reply(struct follow *f, struct node_reply *reply)
                 f->monitor = fd_take(&reply->fds[2]);
         f->at_end = false;
         if (!f->started && f->has_tail)
-                f->pos = log_files_tail(&f->files, f->tail);
+                f->pos = log_files_tail(&f->files, &f->filter, f->tail);
 }
 
 static void on_files(void *arg, struct node_reply *reply)

@@ -13,6 +13,8 @@
 
 #define LINE(n) "2026-11-22T14:54:4" #n ".123456789Z stdout F line " #n "\n"
 
+static const struct log_filter both = { .want = { false, true, true } };
+
 static int file(const char *text)
 {
         int fd = memfd_create("log", MFD_CLOEXEC);
@@ -47,11 +49,11 @@ static void test_read(void **state)
 
                         assert_string_equal(text, turn ? LINE(1) LINE(2) LINE(3) : LINE(1) LINE(2));
                 }
-                assert_int_equal(log_files_tail(&l, 1), turn ? 2 * one : one);
-                assert_int_equal(log_files_tail(&l, 2), turn ? one : 0);
-                assert_int_equal(log_files_tail(&l, 3), 0);
-                assert_int_equal(log_files_tail(&l, 99), 0);
-                assert_int_equal(log_files_tail(&l, 0), turn ? 3 * one : 2 * one);
+                assert_int_equal(log_files_tail(&l, &both, 1), turn ? 2 * one : one);
+                assert_int_equal(log_files_tail(&l, &both, 2), turn ? one : 0);
+                assert_int_equal(log_files_tail(&l, &both, 3), 0);
+                assert_int_equal(log_files_tail(&l, &both, 99), 0);
+                assert_int_equal(log_files_tail(&l, &both, 0), turn ? 3 * one : 2 * one);
                 if (!turn) { /* the other file becomes the active one */
                         AUTO(free) char *text = str_fmt("#log %zu\n" LINE(3), 2 * one);
 
@@ -71,6 +73,48 @@ static void test_read(void **state)
         log_files_done(&l);
 }
 
+/* The last lines of what is wanted: of one stream, and of lines that came in parts. */
+static void test_tail(void **state)
+{
+#define REC(stream, how, text) "2026-11-22T14:54:40.000000000Z " stream " " how " " text "\n"
+        static const char old[] = REC("stderr", "F", "e1") REC("stdout", "P", "long ")
+                REC("stdout", "F", "line") REC("stderr", "F", "e2");
+        static const char new[] = REC("stdout", "F", "o2") REC("stderr", "P", "e3 ")
+                REC("stdout", "F", "o3") REC("stderr", "P", "is not whole");
+        static const struct {
+                enum attach_channel channel;
+                uint64_t lines;
+                const char *want;
+        } t[] = {
+                { ATTACH_STDOUT, 0, "" },
+                { ATTACH_STDOUT, 1, "o3\n" },
+                { ATTACH_STDOUT, 2, "o2\no3\n" },
+                { ATTACH_STDOUT, 3, "long line\no2\no3\n" },
+                { ATTACH_STDOUT, 9, "long line\no2\no3\n" },
+                { ATTACH_STDERR, 1, "e3 is not whole" },
+                { ATTACH_STDERR, 2, "e2\ne3 is not whole" },
+                { ATTACH_STDERR, 3, "e1\ne2\ne3 is not whole" },
+                { ATTACH_STDERR, 4, "e1\ne2\ne3 is not whole" },
+        };
+        AUTO(free) char *first = str_fmt("#log 0\n%s", old);
+        AUTO(free) char *second = str_fmt("#log %zu\n%s", sizeof old - 1, new);
+        struct log_files l = { { file(first), file(second) } };
+
+        (void) state;
+        for (size_t i = 0; i < NELEM(t); i++) {
+                struct log_filter f = { .want = { false } };
+                struct strbuf out = { 0 };
+
+                f.want[t[i].channel] = true;
+                AUTO(free) char *records = all(&l, log_files_tail(&l, &f, t[i].lines), 255);
+                (void) log_filter_lines(&f, records ? records : "", records ? strlen(records) : 0, &out);
+                AUTO(free) char *text = strbuf_take(&out);
+                assert_string_equal(text ? text : "", t[i].want);
+        }
+        log_files_done(&l);
+#undef REC
+}
+
 static void test_strange_files(void **state)
 {
         static const char *const t[] = { "", "#log", "#log x\n", "no header\n", "#log 5" };
@@ -81,7 +125,7 @@ static void test_strange_files(void **state)
                 AUTO(free) char *text = all(&l, 0, 16);
 
                 assert_string_equal(text, "");
-                assert_int_equal(log_files_tail(&l, 5), 0);
+                assert_int_equal(log_files_tail(&l, &both, 5), 0);
                 log_files_done(&l);
         }
         struct log_files none;
@@ -127,6 +171,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_read),
+                cmocka_unit_test(test_tail),
                 cmocka_unit_test(test_strange_files),
                 cmocka_unit_test(test_filter),
         };

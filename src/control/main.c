@@ -288,7 +288,9 @@ static int block_signals(struct api *a, struct err *e)
         (void) sigemptyset(&set);
         for (size_t i = 0; i < NELEM(ends); i++)
                 (void) sigaddset(&set, ends[i]);
-        if (sigprocmask(SIG_BLOCK, &set, NULL) < 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
+        /* a file that may not grow is an error of write(2), not the end */
+        if (sigprocmask(SIG_BLOCK, &set, NULL) < 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR ||
+            signal(SIGXFSZ, SIG_IGN) == SIG_ERR)
                 return err_errno(e, -errno, "signals");
         for (size_t i = 0; r >= 0 && i < NELEM(ends); i++)
                 r = sd_event_add_signal(a->loop, NULL, ends[i], on_signal, a);

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import sqlite3
@@ -191,6 +192,8 @@ def test_transport(api):
     assert api.post(big).status_code == 200
     r = api.session.post(api.base + "/graphql", data=b"x" * (5 << 20), headers=api.head())
     assert r.status_code == 413 and "4194304" in r.json()["message"]
+    r = requests.post(api.base + "/graphql", data=b"x" * (300 << 10))  # without a key
+    assert r.status_code == 413 and "262144" in r.json()["message"]
     assert api.session.post(api.base + "/graphql", data="{", headers=api.head()).status_code == 400
     assert api.post("{ nothing }").status_code == 400
     assert api.post("{" * 200 + "}" * 200).status_code == 400
@@ -473,6 +476,80 @@ def test_engine_away(api, node):
         again.close()
 
 
+def test_terminated_while_the_engine_is_behind(api, node):
+    """The engine was away over two generations and the end: its old one goes, and so does all."""
+    cid = api.deploy("minVcpuCount: 4")["id"]
+    api.running(cid)
+    node.drop()
+    node.listener.close()
+    os.unlink(node.path)
+    for op in ("Stop", "Resume", "Stop", "Resume", "Terminate"):
+        api.gql('mutation { cluster%s(input: {clusterId: "%s"}) %s }' %
+                (op, cid, "" if op == "Terminate" else "{ id }"))
+
+    class Behind(FakeNode):
+        def on_tombstone(self, conn, m, fds):  # ends what it has, under the generation it has
+            assert m["generation"] == 3
+            self.report(m["cluster"], state="terminating")
+            self.report(m["cluster"], state="terminated", released=True)
+
+    again = Behind(node.path, node.directory, epoch=2)
+    try:
+        with again.lock:
+            again.clusters = node.clusters
+            assert again.clusters[cid]["generation"] == 1
+        again.wait(lambda: cid not in again.clusters)
+        api.deploy("minVcpuCount: 4")
+    finally:
+        again.close()
+
+
+def test_store_that_cannot_grow(api, node):
+    """What could not be written is refused and was not done; afterwards it goes on as before."""
+    cid = api.deploy()["id"]
+    api.running(cid)
+    inf = resource.RLIM_INFINITY
+    resource.prlimit(api.proc.pid, resource.RLIMIT_FSIZE, (1, inf))
+    q = 'mutation { clusterFindAndDeployOnDemand(input: {imageName: "x" gpuCount: 0 minVcpuCount: 3}) { id } }'
+    for _ in range(3):
+        r = api.post(q)
+        e = r.json()["errors"][0]
+        assert e["extensions"]["code"] == "STORE_FAILED" and "not made" in e["message"], r.text
+        r = api.post('mutation { clusterTerminate(input: {clusterId: "%s"}) }' % cid)
+        assert r.json()["errors"][0]["extensions"]["code"] == "STORE_FAILED"
+        assert [c["id"] for c in api.gql("{ myself { clusters { id } } }")["myself"]["clusters"]] == [cid]
+    assert len(node.clusters) == 1 and not [m for m in node.messages if m["type"] == "tombstone"]
+    resource.prlimit(api.proc.pid, resource.RLIMIT_FSIZE, (inf, inf))
+    more = api.gql(q)["clusterFindAndDeployOnDemand"]["id"]
+    api.running(more)
+    api.gql('mutation { clusterTerminate(input: {clusterId: "%s"}) }' % cid)
+    node.wait(lambda: cid not in node.clusters)
+    api.kill()
+    api.start()
+    assert [c["id"] for c in api.gql("{ myself { clusters { id } } }")["myself"]["clusters"]] == [more]
+
+
+def test_events(api, node):
+    cid, bad = api.deploy()["id"], api.deploy(image="fail/x")["id"]
+    api.running(cid)
+    api.until(bad, lambda c: c["desiredStatus"] == "EXITED")
+    api.gql('mutation { clusterStop(input: {clusterId: "%s"}) { id } }' % cid)
+    api.stop()
+    api.start()
+    api.gql('mutation { clusterResume(input: {clusterId: "%s"}) { id } }' % cid)
+    api.gql('mutation { clusterTerminate(input: {clusterId: "%s"}) }' % cid)
+    node.wait(lambda: cid not in node.clusters)
+    api.stop()
+    db = sqlite3.connect(os.path.join(api.data, "store.db"))
+    kinds = lambda c: [r[0] for r in db.execute(  # noqa: E731
+        "SELECT kind FROM event WHERE cluster = ? ORDER BY id", (c,))]
+    assert kinds(cid) == ["deployed", "stopped", "started", "terminated", "removed"]
+    assert kinds(bad) == ["deployed", "exited"]
+    assert "not found in the registry" in db.execute(
+        "SELECT message FROM event WHERE kind = 'exited'").fetchone()[0]
+    db.close()
+
+
 def test_timers(api, node):
     at = lambda s: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + s)) + "Z"  # noqa: E731
     stop, end = at(2), at(2)
@@ -568,6 +645,7 @@ BAD = [
      "env: 51 variables, at most 50"),
     ('imageName: "x" gpuCount: 0 name: "%s"' % ("n" * 200), "name: 200 bytes, at most 191"),
     ('imageName: "%s" gpuCount: 0' % ("n" * 600), "imageName: 600 bytes, at most 512"),
+    ('imageName: "x" gpuCount: 0 countryCode: "DE"', "countryCode: DE wanted"),
     ('imageName: "x" gpuCount: 0 networkVolumeId: "v"', "networkVolumeId"),
     ('imageName: "x" gpuCount: 0 containerRegistryAuthId: "v"', "containerRegistryAuthId"),
 ]
@@ -662,7 +740,7 @@ def test_logs(api, node):
     assert len(lines(api.get(url + "?tail=5000"))) == 1000
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(t0 + 990))
     assert lines(api.get(url + "?since=" + since)) == ["line %d" % i for i in range(990, 1000)]
-    assert lines(api.get(url + "?stream=stderr&tail=10")) == ["line 990", "line 993", "line 996", "line 999"]
+    assert lines(api.get(url + "?stream=stderr&tail=3")) == ["line 993", "line 996", "line 999"]
     stamp = lines(api.get(url + "?timestamps=1&tail=1"))[0]
     assert stamp == time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(t0 + 999)) + ".000000000Z line 999"
     log.write(cri("half", tag="P"), cri(" and half"))
@@ -1090,6 +1168,8 @@ def test_admin_key_comes_back(api, node):
                       json={"name": "ro", "rights": "read"}, headers=api.head())
     assert r.status_code == 201
     ro = r.json()["key"]
+    names = api.gql("{ myself { apiKeys { id name permissions createdAt } } }")["myself"]["apiKeys"]
+    assert sorted(k["permissions"] for k in names) == ["admin", "admin", "read"]
     assert api.gql("{ myself { clusters { id } } }", ro)
     assert api.refused('mutation { clusterFindAndDeployOnDemand(input: {imageName: "x"}) { id } }',
                        ro)["extensions"]["code"] == "FORBIDDEN"

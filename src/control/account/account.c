@@ -278,6 +278,21 @@ const struct map *accounts_all(const struct accounts *a)
         return a->by_id;
 }
 
+int accounts_keys(const struct accounts *a, const char *account,
+                  int (*fn)(void *arg, const struct key_view *k), void *arg)
+{
+        for (struct map_entry *i = map_first(a->keys); i; i = map_next(i)) {
+                const struct api_key *k = map_value(i);
+                struct key_view v = { k->id, k->name, k->prefix, key_right_names[k->right],
+                                      k->created_us };
+                int r = k->right != KEY_CLUSTER && str_eq(k->account, account) ? fn(arg, &v) : 0;
+
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
 /* ---- changing ---- */
 
 int accounts_add(struct accounts *a, struct store_txn *t, const char *name, bool admin,
@@ -380,7 +395,7 @@ int accounts_del_key(struct accounts *a, struct store_txn *t, const char *accoun
 {
         const struct api_key *k = map_get(a->keys, key_id);
 
-        if (!k || !str_eq(k->account, account) || k->right == KEY_CLUSTER)
+        if (!k || (account && !str_eq(k->account, account)) || k->right == KEY_CLUSTER)
                 return err_set(e, -ENOENT, "api key not found");
         drop_key(a, t, key_id);
         return 0;

@@ -55,6 +55,15 @@ const struct account *accounts_get(const struct accounts *a, const char *id); /*
 const struct account *accounts_admin(const struct accounts *a);               /* NULL: none yet */
 const struct map *accounts_all(const struct accounts *a); /* id -> struct account */
 
+/* A key as its owner may see it: everything but the key. */
+struct key_view {
+        const char *id, *name, *prefix, *rights;
+        uint64_t created_us;
+};
+/* Call @fn for each key of @account but those of clusters; a negative return ends the walk. */
+int accounts_keys(const struct accounts *a, const char *account,
+                  int (*fn)(void *arg, const struct key_view *k), void *arg);
+
 /* Each changes memory and adds the rows to @t; the caller submits @t. */
 int accounts_add(struct accounts *a, struct store_txn *t, const char *name, bool admin,
                  uint64_t now_us, const struct account **ret, struct err *e);
@@ -62,6 +71,7 @@ int accounts_add(struct accounts *a, struct store_txn *t, const char *name, bool
 int accounts_add_key(struct accounts *a, struct store_txn *t, const char *account,
                      enum key_right right, const char *name, uint64_t now_us, char **ret_text,
                      const char **ret_id, struct err *e);
+/* @account NULL: anybody's key, for administrators. */
 int accounts_del_key(struct accounts *a, struct store_txn *t, const char *account,
                      const char *key_id, struct err *e);
 int accounts_set_pub_key(struct accounts *a, struct store_txn *t, const char *account,

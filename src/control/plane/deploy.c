@@ -128,6 +128,9 @@ static int check_unsupported(const struct deploy *d, struct err *e)
         if (!str_empty(d->data_center) && !str_eq(d->data_center, PLANE_DATA_CENTER))
                 return err_set(e, -ENOSPC, "%s dataCenterId: %.32s wanted, this host is %s",
                                NO_INSTANCES, d->data_center, PLANE_DATA_CENTER);
+        if (!str_empty(d->country))
+                return err_set(e, -ENOSPC, "%s countryCode: %.8s wanted, this host names no country",
+                               NO_INSTANCES, d->country);
         return 0;
 }
 
@@ -291,7 +294,7 @@ int plane_deploy(struct plane *p, const struct caller *who, struct deploy *d,
                 return err_set(e, -ENOMEM, "out of memory");
         }
         c = NULL;
-        plane_commit(p, TAKE(t), made);
+        plane_commit(p, TAKE(t), made, "deployed");
         plane_set_alarm(p);
         *ret = made;
         return 0;

@@ -62,7 +62,7 @@ static void stop_in(struct plane *p, struct store_txn *t, struct cluster *c, con
                 c->state = CS_STOPPING;
         (void) status_change_set(c, verb, who, clock_wall_us());
         ledger_releasing(p->ledger, c->id, t);
-        plane_commit(p, t, c);
+        plane_commit(p, t, c, "stopped");
 }
 
 void cluster_do_stop(struct plane *p, struct cluster *c, const char *verb, const char *who)
@@ -151,7 +151,7 @@ static int start(struct plane *p, struct store_txn **t, struct cluster *c, uint3
         if (r < 0)
                 return r;
         (void) status_change_set(c, verb, "User", clock_wall_us());
-        plane_commit(p, TAKE(*t), c);
+        plane_commit(p, TAKE(*t), c, "started");
         return 0;
 }
 
@@ -205,7 +205,7 @@ static void terminate_in(struct plane *p, struct store_txn *t, struct cluster *c
         c->stop_after_us = c->terminate_after_us = 0;
         ledger_releasing(p->ledger, c->id, t);
         accounts_del_cluster_key(p->accounts, t, c->id);
-        plane_commit(p, t, c);
+        plane_commit(p, t, c, "terminated");
         plane_tell(p, id, NULL);
 }
 
@@ -364,7 +364,7 @@ int plane_edit(struct plane *p, const struct caller *who, const char *id, const 
         (void) map_set(p->clusters, c->id, c); /* replaces: no allocation, cannot fail */
         (void) cluster_free(old);
         made = TAKE(c);
-        plane_commit(p, TAKE(t), made);
+        plane_commit(p, TAKE(t), made, "edited");
         *ret = made;
         return 0;
 }

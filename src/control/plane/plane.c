@@ -103,6 +103,12 @@ static int keep_setting(void *arg, const json_t *row, struct err *e)
         return 0;
 }
 
+static int keep_event(void *arg, const json_t *row, struct err *e)
+{
+        (void) e;
+        return event_keep(arg, row);
+}
+
 static bool is_known(void *arg, const char *cluster)
 {
         return map_get(((struct plane *) arg)->clusters, cluster) != NULL;
@@ -137,6 +143,8 @@ static int load(struct plane *p, struct err *e)
                 r = store_load(p->store, ST_TEMPLATE, keep_template, p, e);
         if (r >= 0)
                 r = store_load(p->store, ST_RESERVATION, keep_reservation, p, e);
+        if (r >= 0)
+                r = store_load(p->store, ST_EVENT, keep_event, p, e);
         if (r >= 0)
                 r = templates_add_builtin(p);
         return r;
@@ -225,8 +233,9 @@ static void submit(struct plane *p, struct store_txn *t, const char *cluster, ui
         store_submit(p->store, t, on_commit, k);
 }
 
-void plane_commit(struct plane *p, struct store_txn *t, struct cluster *c)
+void plane_commit(struct plane *p, struct store_txn *t, struct cluster *c, const char *kind)
 {
+        event_add(p, t, c, kind);
         store_put(t, ST_CLUSTER, cluster_to_row(c));
         c->open++;
         submit(p, t, c->id, 0);
@@ -258,6 +267,7 @@ void plane_remove(struct plane *p, struct cluster *c)
         if (!t)
                 return; /* the engine repeats its report */
         (void) snprintf(id, sizeof id, "%s", c->id);
+        event_add(p, t, c, "removed");
         ledger_release(p->ledger, id, true, t);
         accounts_del_cluster_key(p->accounts, t, id);
         store_del(t, ST_CLUSTER, json_pack("{s:s}", "id", id));

@@ -31,10 +31,13 @@ struct plane {
         void *conf_arg;
         bool broken; /* memory could not be loaded again: nothing is changed any more */
         struct err why;
+        uint64_t event_us;   /* time of the newest event */
+        unsigned event_next; /* place of the next one in the ring */
 };
 
-/* Write @c's record in @t, submit it, and tell the node what should be once it is durable. */
-void plane_commit(struct plane *p, struct store_txn *t, struct cluster *c);
+/* Write @c's record and an event of that kind in @t, submit it, and tell the node what should be
+ * once it is durable. */
+void plane_commit(struct plane *p, struct store_txn *t, struct cluster *c, const char *kind);
 /* Tell the node what should be of @c, when nothing about it is still on its way to the disk. */
 void plane_push(struct plane *p, const struct cluster *c);
 void plane_tell(struct plane *p, const char *id, const struct cluster *c); /* watchers */
@@ -51,6 +54,10 @@ int status_change_set(struct cluster *c, const char *verb, const char *who, uint
 /* lifecycle.c, without a caller: the alarm */
 void cluster_do_stop(struct plane *p, struct cluster *c, const char *verb, const char *who);
 void cluster_do_terminate(struct plane *p, struct cluster *c);
+
+/* event.c */
+int event_keep(struct plane *p, const json_t *row); /* while loading */
+void event_add(struct plane *p, struct store_txn *t, const struct cluster *c, const char *kind);
 
 /* report.c */
 void report_apply(struct plane *p, const struct node_report *r);

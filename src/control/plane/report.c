@@ -22,6 +22,9 @@ static void unknown(struct plane *p, const struct node_report *r)
 
 static bool is_old(const struct cluster *c, const struct node_report *r)
 {
+        /* the end of all: the engine may never have heard of the last generations */
+        if (r->state == CS_TERMINATED && c->desired == DESIRED_TERMINATED)
+                return r->generation > c->generation;
         if (r->generation != c->generation) {
                 if (r->generation > c->generation)
                         log_warn(
@@ -87,20 +90,21 @@ static bool take_state(struct cluster *c, const struct node_report *r)
 }
 
 /* It ended or failed for good by itself: from now on it is meant to be stopped. */
-static void settle_exit(struct cluster *c)
+static bool settle_exit(struct cluster *c)
 {
-        if (c->desired != DESIRED_RUNNING)
-                return;
+        if (c->desired != DESIRED_RUNNING || c->state != CS_EXITED)
+                return false;
         c->desired = DESIRED_STOPPED;
         (void) status_change_set(c, "Exited", str_empty(c->reason) ? "itself" : "failure",
                                  clock_wall_us());
+        return true;
 }
 
 void report_apply(struct plane *p, const struct node_report *r)
 {
         struct cluster *c = map_get(p->clusters, r->cluster);
         struct store_txn *t;
-        bool changed;
+        bool changed, ended;
 
         if (!c) {
                 unknown(p, r);
@@ -118,9 +122,10 @@ void report_apply(struct plane *p, const struct node_report *r)
         take_usage(c, r);
         changed = take_facts(c, r);
         changed = take_state(c, r) || changed;
-        if (c->state == CS_EXITED)
-                settle_exit(c);
+        ended = settle_exit(c);
         t = store_txn_new();
+        if (t && ended)
+                event_add(p, t, c, "exited");
         if (t && r->released && !c->released && c->desired != DESIRED_RUNNING) {
                 c->released = true;
                 ledger_release(p->ledger, c->id, false, t);

@@ -50,10 +50,17 @@ int r_gpus(struct gql_call *c, const void *obj, struct err *e)
 {
         const struct cluster *k = obj;
         int r = gql_list_begin(c);
+        json_t *gpu;
+        size_t i;
 
         (void) e;
-        for (uint32_t i = 0; r >= 0 && i < k->gpu_count; i++)
-                r = gql_put_object(c, k);
+        json_array_foreach(json_object_get(k->plan, "gpus"), i, gpu)
+        {
+                struct gpu_view v = { json_string_value(gpu), k->id };
+
+                if (r >= 0 && v.id)
+                        r = gql_put_object(c, &v);
+        }
         return r < 0 ? r : gql_list_end(c);
 }
 

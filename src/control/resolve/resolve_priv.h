@@ -20,6 +20,9 @@ struct port_view {
         const char *ip, *type;
         uint32_t port;
 };
+struct gpu_view {
+        const char *id, *cluster;
+};
 RESOLVER(q_cluster);
 RESOLVER(r_status);
 RESOLVER(r_phase);
@@ -77,6 +80,7 @@ RESOLVER(r_env_value);
 RESOLVER(q_myself);
 RESOLVER(m_user_settings);
 RESOLVER(r_my_clusters);
+RESOLVER(r_my_keys); /* objects: struct key_view */
 
 /* mutations.c */
 RESOLVER(m_deploy);

@@ -114,8 +114,8 @@ static const struct gql_field machine_info_rows[] = {
 };
 
 static const struct gql_field gpu_rows[] = {
-        C("id", "String!", STR, id), /* replaced per GPU once a host has some */
-        C("@Id", "String!", STR, id),
+        AT("id", "String!", GQL_SELF, STR, gpu_view, id),
+        AT("@Id", "String!", GQL_SELF, STR, gpu_view, cluster),
 };
 
 static const struct gql_field runtime_rows[] = {
@@ -161,11 +161,20 @@ static const struct gql_field user_rows[] = {
         EMPTY("networkVolumes", "[NetworkVolume!]!", GQL_READ),
         F("@Templates", "[Template!]!", q_my_templates),
         EMPTY("containerRegistryCreds", "[ContainerRegistryAuth!]!", GQL_READ),
-        EMPTY("apiKeys", "[ApiKey!]!", GQL_READ),
+        F("apiKeys", "[ApiKey!]!", r_my_keys),
         EMPTY("secrets", "[Secret!]!", GQL_READ),
 };
 #undef A
 #undef F
+
+#define K(n, t, get, m) AT(n, t, GQL_READ, get, key_view, m)
+static const struct gql_field api_key_rows[] = {
+        K("id", "String!", STR, id),
+        K("name", "String", STR, name),
+        K("permissions", "String", STR, rights),
+        K("createdAt", "DateTime", TIME, created_us),
+};
+#undef K
 
 #define T(n, t, get, m) AT(n, t, GQL_ANYONE, get, template, m)
 static const struct gql_field template_rows[] = {
@@ -252,6 +261,7 @@ static const struct gql_type types[] = {
         { "@RuntimePort", NELEMS(runtime_port_rows) },
         { "@RuntimeContainer", NELEMS(runtime_container_rows) },
         { "User", NELEMS(user_rows) },
+        { "ApiKey", NELEMS(api_key_rows) },
         { "Template", NELEMS(template_rows) },
         { "EnvironmentVariable", NELEMS(env_variable_rows) },
         { "CpuFlavor", NELEMS(cpu_flavor_rows) },

@@ -36,6 +36,23 @@ int r_my_clusters(struct gql_call *c, const void *obj, struct err *e)
         return r < 0 ? r : gql_list_end(c);
 }
 
+static int put_key(void *arg, const struct key_view *k)
+{
+        return gql_put_object(arg, k);
+}
+
+int r_my_keys(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct resolve_ctx *x = ctx_of(c);
+        int r = gql_list_begin(c);
+
+        (void) obj;
+        (void) e;
+        if (r >= 0)
+                r = accounts_keys(plane_accounts(x->plane), x->who.account, put_key, c);
+        return r < 0 ? r : gql_list_end(c);
+}
+
 int m_user_settings(struct gql_call *c, const void *obj, struct err *e)
 {
         const struct resolve_ctx *x = ctx_of(c);

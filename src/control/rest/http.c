@@ -27,6 +27,8 @@
 #define IDLE_TIMEOUT_S    120U
 #define CONNECTIONS_MAX   4096U
 #define CONNECTION_BYTES  (192U << 10) /* request line and headers; touched as needed */
+#define ANONYMOUS_MAX     (256U << 10) /* body of a request without a key */
+#define BODIES_MAX        (256U << 20) /* of all requests together */
 #define DISCARD_MAX_BYTES (64U << 20)  /* of a body over the limit, read so that the 413 arrives */
 #define STREAM_BLOCK      (64U << 10)
 
@@ -44,6 +46,7 @@ struct http_server {
         struct http_daemon outer, inner;
         struct http_request *requests;
         struct http_session *sessions;
+        size_t body_bytes; /* held by all requests */
         bool closing;
 };
 
@@ -119,6 +122,12 @@ static void resume(struct http_request *q)
         kick(daemon_of(q));
 }
 
+static void drop_body(struct http_request *q)
+{
+        q->server->body_bytes -= q->body.len;
+        strbuf_done(&q->body);
+}
+
 static struct http_request *request_free(struct http_request *q)
 {
         if (!q)
@@ -134,7 +143,7 @@ static struct http_request *request_free(struct http_request *q)
         q->hangup = sd_event_source_disable_unref(q->hangup);
         if (q->response)
                 MHD_destroy_response(q->response);
-        strbuf_done(&q->body);
+        drop_body(q);
         free(q->arg);
         free(q);
         return NULL;
@@ -269,6 +278,11 @@ static unsigned check_right(const struct http_request *q)
 
 /* ---- libmicrohttpd's callbacks ---- */
 
+static size_t body_limit(const struct http_request *q)
+{
+        return q->ctx.who.right == KEY_NONE ? ANONYMOUS_MAX : LIMIT_QUERY_BYTES;
+}
+
 /* Put body bytes away; returns what is left for later. */
 static size_t take_body(struct http_request *q, const char *data, size_t len)
 {
@@ -279,13 +293,15 @@ static size_t take_body(struct http_request *q, const char *data, size_t len)
                         suspend(q);
                 return q->answered ? 0 : len - took;
         }
-        if (q->response || q->too_big || q->body.len + len > LIMIT_QUERY_BYTES) {
+        if (q->response || q->too_big || q->body.len + len > body_limit(q) ||
+            q->server->body_bytes + len > BODIES_MAX) {
                 q->too_big = q->too_big || !q->response;
                 q->discarded += len;
-                strbuf_done(&q->body);
+                drop_body(q);
                 return 0;
         }
         strbuf_add(&q->body, data, len);
+        q->server->body_bytes += len;
         return 0;
 }
 
@@ -338,7 +354,7 @@ static enum MHD_Result on_access(void *arg, struct MHD_Connection *conn, const c
                 q->eof = true;
                 if (q->too_big)
                         http_reply_error(q, MHD_HTTP_CONTENT_TOO_LARGE,
-                                         "the request body is over %u bytes", LIMIT_QUERY_BYTES);
+                                         "the request body is over %zu bytes", body_limit(q));
                 else if (q->body.failed)
                         http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
                 else

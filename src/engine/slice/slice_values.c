@@ -175,7 +175,6 @@ int slice_values_v2(const struct slice_limits *l, bool swap, struct slice_values
                 row_u64(ret, SLICE_CTRL_MEMORY, "memory.max", l->memory_bytes);
                 if (swap)
                         row(ret, SLICE_CTRL_MEMORY, "memory.swap.max", "0");
-                row(ret, SLICE_CTRL_MEMORY, "memory.oom.group", "1");
         }
         if (l->pids > 0)
                 row_u64(ret, SLICE_CTRL_PIDS, "pids.max", l->pids);

@@ -172,11 +172,12 @@ static void test_v2_delegates(void **state)
 
 static void test_v2_apply(void **state)
 {
-        static const char *const file[] = { "cpuset.mems",      "cpuset.cpus", "cpu.max",
-                                            "cpu.weight",       "memory.max",  "memory.swap.max",
-                                            "memory.oom.group", "pids.max" };
-        static const char *const want[] = { "0", "0,2", "50000 100000", "300", "67108864", "0",
-                                            "1", "42" };
+        static const char *const file[] = { "cpuset.mems", "cpuset.cpus", "cpu.max",
+                                            "cpu.weight",  "memory.max",  "memory.swap.max",
+                                            "pids.max" };
+        static const char *const want[] = {
+                "0", "0,2", "50000 100000", "300", "67108864", "0", "42"
+        };
         const uint32_t cpus[] = { 2, 0 };
         const struct slice_limits l = { .cpus = cpus,
                                         .n_cpus = 2,

@@ -110,10 +110,10 @@ static void test_rows(void **state)
                 { &full, 2, true,
                   "cpuset/cpuset.mems=0-1\ncpuset/cpuset.cpus=2-3\ncpu/cpu.max=150000 100000\n"
                   "cpu/cpu.weight=200\nmemory/memory.max=1048576\nmemory/memory.swap.max=0\n"
-                  "memory/memory.oom.group=1\npids/pids.max=7\n" },
+                  "pids/pids.max=7\n" },
                 { &full, 2, false,
                   "cpuset/cpuset.mems=0-1\ncpuset/cpuset.cpus=2-3\ncpu/cpu.max=150000 100000\n"
-                  "cpu/cpu.weight=200\nmemory/memory.max=1048576\nmemory/memory.oom.group=1\n"
+                  "cpu/cpu.weight=200\nmemory/memory.max=1048576\n"
                   "pids/pids.max=7\n" },
                 { &tiny, 1, true, "cpu/cpu.cfs_period_us=100000\ncpu/cpu.cfs_quota_us=1000\n" },
                 { &light, 1, true, "cpu/cpu.shares=10\n" },

@@ -97,6 +97,7 @@ static int start(struct boot *b, const struct session_files *f, char *const *arg
                 .n_files = NELEM(small),
                 .shm_bytes = (p->shm_mib ? p->shm_mib : p->memory_mib / 2) * MIB,
                 .argv = argv,
+                .argv_field = p->command_set || p->entrypoint ? "dockerArgs" : "the image's command",
                 .env = env,
                 .cwd = b->image.config.working_dir,
                 .user = b->image.config.user,

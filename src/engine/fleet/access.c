@@ -101,6 +101,7 @@ static int exec_start(struct exec_session *x, int listener, int status, struct s
                 .slice = &enter,
                 .monitor_slice = &monitor,
                 .argv = x->argv,
+                .argv_field = "cmd",
                 .env = x->env,
                 .cwd = x->cwd,
                 .user = x->user,

@@ -206,7 +206,10 @@ static int run(struct launch *l, struct err *e)
                 r = confine_rights(l, &u, e);
         if (r >= 0 && note_send(l->report, &n, NULL, 0) < 0)
                 r = err_set(e, -EPIPE, "the operation has ended");
-        return r < 0 ? r : confine_exec(s->argv, env, e);
+        if (r < 0)
+                return r;
+        r = confine_exec(s->argv, env, e);
+        return s->argv_field ? err_wrap(e, r, "%s", s->argv_field) : r;
 }
 
 _Noreturn void first_run(struct launch *l)

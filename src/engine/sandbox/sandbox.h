@@ -60,6 +60,7 @@ struct sandbox_spec {
         size_t n_devices;
         uint64_t shm_bytes;
         char *const *argv, *const *env;
+        const char *argv_field; /* where a message says argv came from, "dockerArgs"; or NULL */
         const char *cwd;  /* created when missing, as Docker does; NULL = "/" */
         const char *user; /* "1000", "1000:1000", "name[:group]" from the image; NULL = root */
         uint64_t nofile;

@@ -7,6 +7,7 @@ directory, talks to it as a client would, and ends it again, also after failures
         host.wait(cluster, lambda c: c["runtime"])
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -19,6 +20,9 @@ import tempfile
 import time
 
 import requests
+import websocket
+
+import inventory
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("HVMM_BUILD", ROOT / "build")).resolve()
@@ -225,9 +229,9 @@ class Host:
                          timeout)
 
     def call(self, verb, cluster, key=None, **fields):
-        fields["clusterId"] = cluster
+        fields["podId" if verb.startswith("pod") else "clusterId"] = cluster
         kind = verb[0].upper() + verb[1:] + "Input"
-        sub = "" if verb == "clusterTerminate" else "{ id desiredStatus }"
+        sub = "" if verb.endswith("Terminate") else "{ id desiredStatus }"
         return self.gql("mutation($input: %s!) { %s(input: $input) %s }" % (kind, verb, sub),
                         {"input": fields}, key)
 
@@ -260,11 +264,127 @@ class Host:
         return [p for p in [base / name] + [d / name for d in base.iterdir() if d.is_dir()]
                 if p.is_dir()]
 
+    def rest(self, method, path, key=None, timeout=30, **kw):
+        return requests.request(method, self.url + path, timeout=timeout,
+                                headers={"Authorization": "Bearer " + (key or self.key)}, **kw)
+
     def logs(self, cluster, **params):
-        answer = requests.get(self.url + "/v1/clusters/%s/logs" % cluster, params=params,
-                              headers={"Authorization": "Bearer " + self.key}, timeout=30)
+        answer = self.rest("GET", "/v1/clusters/%s/logs" % cluster, params=params)
         answer.raise_for_status()
         return answer.text
+
+    def wait_log(self, cluster, text, timeout=20):
+        """The log once @text is in it."""
+        end = time.monotonic() + timeout
+        while True:
+            log = self.logs(cluster)
+            if text in log:
+                return log
+            if time.monotonic() > end:
+                raise TimeoutError("%r never came: %r\n%s" % (text, log, self.log_text()[-3000:]))
+            time.sleep(0.02)
+
+    # -- what clusters hold -------------------------------------------------------------------
+
+    def claims(self, kind):
+        """{number: cluster} of this host's claims; @kind: "slots" or "cpus"."""
+        found = {}
+        for f in (RUN / kind).iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                words = f.read_text().split() if f.name.isdigit() else []
+                if words and words[0] == self.id:
+                    found[int(f.name)] = words[1]
+        return found
+
+    def slot(self, cluster):
+        return next(n for n, c in self.claims("slots").items() if c == cluster)
+
+    def pids(self, cluster, group="c"):
+        """Host pids in the cluster's group; group "m" is its monitors'."""
+        name = "%s%d" % (group, self.slot(cluster))
+        for root in self.slice_roots():
+            procs = root / name / "cgroup.procs"
+            if procs.exists():
+                return [int(p) for p in procs.read_text().split()]
+        raise RuntimeError("there is no group %s" % name)
+
+    def first_pid(self, cluster):
+        """Host pid of the cluster's first process."""
+        for pid in self.pids(cluster):
+            line = inventory.read("/proc/%d/status" % pid)
+            if "NSpid:" in line and line.split("NSpid:")[1].split("\n")[0].split()[-1] == "1":
+                return pid
+        raise RuntimeError("cluster %s has no first process" % cluster)
+
+    def held(self):
+        """Everything that this host holds for clusters and pulls, in words.  A host without pools
+        (pool_networks = pool_disks = 0) on which nothing was deployed holds nothing."""
+        found = {"slot %d of %s" % x for x in self.claims("slots").items()}
+        found |= {"link hv%d" % n for n in self.claims("slots") if "hv%d" % n in inventory.links()}
+        found |= {"cpu %d of %s" % x for x in self.claims("cpus").items()}
+        found |= {"group %s" % g for root in self.slice_roots() for g in root.iterdir()
+                  if g.is_dir()}
+        found |= {"loop %s %s" % x for x in inventory.loops([str(self.data)])}
+        found |= {"mount %s" % (m,) for m in inventory.mounts([str(self.data)])
+                  if m[1] != str(RUN / self.id / "control")}  # the API's own
+        found |= {"run file %s" % f.name for f in (RUN / self.id).iterdir()
+                  if f.name not in ("node.sock", "control")}
+        found |= {"disk " + f.name for f in (self.data / "disks").iterdir() if f.name != "masters"}
+        found |= {"staging " + f.name for f in (self.data / "images/staging").iterdir()}
+        found |= {"volume " + f.name for f in (self.data / "volumes").iterdir()}
+        found |= {"log " + f.name for f in (self.data / "clusters").iterdir()}
+        found |= {"fetcher %d" % p for p in self.descendants("vmm-fetch")}
+        table = subprocess.run(["nft", "-j", "list", "table", "inet", "hvmm_" + self.id],
+                               capture_output=True, text=True)
+        if table.returncode == 0:
+            for x in json.loads(table.stdout)["nftables"]:
+                if x.get("set", {}).get("name") in ("links", "sources"):
+                    found |= {"%s element %s" % (x["set"]["name"], json.dumps(e))
+                              for e in x["set"].get("elem", [])}
+        return found
+
+    def wait_held(self, wanted, timeout=15):
+        """Slow teardown ends after the answer: until held() is what it shall be."""
+        end = time.monotonic() + timeout
+        while self.held() != wanted:
+            if time.monotonic() > end:
+                now = self.held()
+                raise AssertionError("left behind: %s; gone: %s\n%s" % (
+                    sorted(now - wanted), sorted(wanted - now), self.log_text()[-3000:]))
+            time.sleep(0.05)
+
+    def kept(self, cluster, volume=False):
+        """What a stopped cluster may still hold."""
+        return {"log " + cluster} | ({"volume %s.img" % cluster} if volume else set())
+
+    def descendants(self, name):
+        found, todo = [], [self.pid] if self.proc else []
+        while todo:
+            pid = todo.pop()
+            for task in pathlib.Path("/proc/%d/task" % pid).glob("*/children"):
+                todo += [int(p) for p in inventory.read(str(task)).split()]
+            if inventory.read("/proc/%d/comm" % pid).strip() == name:
+                found.append(pid)
+        return found
+
+    @contextlib.contextmanager
+    def running(self, *command, **fields):
+        """A cluster that runs @command (words, or dockerArgs), for the length of the block; then
+        all that it held must be gone."""
+        before = self.held()
+        if command:
+            fields["dockerArgs"] = json.dumps({"cmd": list(command)})
+        cluster = self.deploy(**fields)
+        try:
+            self.wait_running(cluster)
+            yield cluster
+        finally:
+            if self.cluster(cluster):
+                self.terminate(cluster)
+        self.wait_held(before)
+
+    def session(self, cluster, *command, key=None, **params):
+        return Session(self, cluster, command, key, **params)
 
     # -- CLI ----------------------------------------------------------------------------------
 
@@ -310,6 +430,66 @@ class Host:
             rows = {r["cluster"]: dict(r) for r in db.execute("SELECT * FROM cluster")}
             db.close()
             return rows
+
+
+class Session:
+    """An exec session over its WebSocket (docs/http-api.md)."""
+
+    def __init__(self, host, cluster, command, key=None, **params):
+        pairs = [("cmd", word) for word in command]
+        for name, value in params.items():
+            pairs += [(name, v) for v in (value if isinstance(value, list) else [value])]
+        query = requests.models.RequestEncodingMixin._encode_params(pairs)
+        self.ws = websocket.create_connection(
+            host.url.replace("http", "ws") + "/v1/clusters/%s/exec?%s" % (cluster, query),
+            timeout=30, header=["Authorization: Bearer " + (key or host.key)],
+            subprotocols=["tensorone.exec.v1"])
+        self.out, self.err = b"", b""
+        self.exit = self.error = self.close_code = None
+
+    def send(self, channel, data=b""):
+        self.ws.send_binary(bytes([channel]) + data)
+
+    def stdin(self, data):
+        self.send(0, data)
+
+    def eof(self):
+        self.send(4)
+
+    def resize(self, rows, cols):
+        self.send(3, struct.pack(">HH", rows, cols))
+
+    def signal(self, number):
+        self.send(7, bytes([number]))
+
+    def step(self):
+        """One message; False at the end."""
+        opcode, data = self.ws.recv_data(control_frame=True)
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            self.close_code = struct.unpack(">H", data[:2])[0]
+            self.ws.close()
+            return False
+        if data[0] == 1:
+            self.out += data[1:]
+        elif data[0] == 2:
+            self.err += data[1:]
+        elif data[0] == 5:
+            self.exit = json.loads(data[1:])
+        elif data[0] == 6:
+            self.error = data[1:].decode()
+        return True
+
+    def until(self, text):
+        """Read until @text was written to stdout."""
+        while text not in self.out:
+            if not self.step():
+                raise EOFError("the session ended with %r: %r" % (self.exit, self.out))
+        return self.out
+
+    def finish(self):
+        while self.step():
+            pass
+        return self
 
 
 class Node:

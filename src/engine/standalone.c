@@ -34,6 +34,7 @@
 #include "engine/pool/pool.h"
 #include "engine/sandbox/sandbox.h"
 #include "engine/slice/slice.h"
+#include "engine/sweep.h"
 #include "engine/upkeep.h"
 
 #define SPARE_OPS       4
@@ -202,6 +203,8 @@ static int open_host(struct standalone *s, struct err *e)
                 r = slice_host_open(s->inst->id, 0, &h->slices, e);
         if (r >= 0)
                 r = net_host_open(s->inst, h->claims, &h->net, e);
+        if (r >= 0)
+                sweep_dead_instances(h);
         if (r >= 0)
                 r = image_store_open(s->inst, &h->images, e);
         if (r >= 0)

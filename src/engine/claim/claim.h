@@ -66,6 +66,10 @@ typedef int claim_each_fn(void *arg, const char *kind, uint32_t number, const ch
                           uint64_t generation);
 int claim_each(struct claim_host *c, claim_each_fn *fn, void *arg);
 
+/* Whether an instance is gone for good: not running, its data directory removed, no process of its
+ * clusters left.  Doubt means false. */
+bool claim_instance_dead(const struct claim_host *c, const char *id);
+
 /* A counted host-wide setting, such as "ip_forward": @save (one line, at most 63 bytes) is the value
  * to restore; it is kept only when nobody holds the setting and no earlier value waits to be put
  * back.  Holding twice is holding once.  *ret_first: this instance is the only holder.  Set the value

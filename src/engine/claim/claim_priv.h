@@ -63,7 +63,6 @@ int claim_name_check(const char *what, const char *name, struct err *e);
 /* Take the running-engine lock of @data_dir's instance (claim_instance.c); returns it. */
 int claim_instance_lock(int instances, const char *id, const char *data_dir, struct err *e);
 /* Engine ended, data directory gone, nothing running in its groups; doubt means no. */
-bool claim_instance_dead(const struct claim_host *c, const char *id);
 /* Free what dead instances hold.  With the host-wide lock. */
 int claim_reap(struct claim_host *c, struct err *e);
 

@@ -321,15 +321,14 @@ static uint32_t group_of(const char *id)
         return h < 1024 ? h + 1024 : h; /* small numbers are what people use */
 }
 
-static int unmake(struct net_host *h, struct err *e)
+/* Links, table and service address of h's names. */
+static int unmake_kernel(struct net_host *h, struct err *e)
 {
         AUTO(free) struct rtnl_addr *addrs = NULL;
         struct nl_batch b;
         size_t n;
-        int r = forwarding_leave(h, e);
+        int r;
 
-        if (r < 0)
-                return r;
         nl_batch_init(&b);
         rtnl_group_del(&b, h->group);
         rtnl_group_del(&b, h->group | NET_GROUP_DEAD);
@@ -342,6 +341,35 @@ static int unmake(struct net_host *h, struct err *e)
                 r = rtnl_addrs(&h->rtnl, &addrs, &n, e);
         if (r >= 0)
                 r = service_del(h, addrs, n, 0, e);
+        return r;
+}
+
+static int unmake(struct net_host *h, struct err *e)
+{
+        int r = forwarding_leave(h, e);
+
+        return r < 0 ? r : unmake_kernel(h, e);
+}
+
+static void set_names(struct net_host *h, const char *id)
+{
+        (void) snprintf(h->id, sizeof h->id, "%s", id);
+        (void) snprintf(h->table, sizeof h->table, "hvmm_%s", id);
+        (void) snprintf(h->label, sizeof h->label, LABEL_PREFIX "%s", id);
+        h->group = group_of(id);
+}
+
+int net_remove_dead(struct net_host *h, const char *id, struct err *e)
+{
+        int r = net_sockets(h, e);
+        struct net_host other = *h; /* our sockets, its names */
+
+        if (r < 0)
+                return r;
+        set_names(&other, id);
+        r = unmake_kernel(&other, e);
+        h->rtnl = other.rtnl; /* sequence numbers went on */
+        h->nft = other.nft;
         return r;
 }
 
@@ -409,10 +437,7 @@ int net_host_open(const struct instance *inst, struct claim_host *claims, struct
         h->netns = -EBADF;
         h->claims = claims;
         h->dns_option = inst->conf.dns;
-        (void) snprintf(h->id, sizeof h->id, "%s", inst->id);
-        (void) snprintf(h->table, sizeof h->table, "hvmm_%s", h->id);
-        (void) snprintf(h->label, sizeof h->label, LABEL_PREFIX "%s", h->id);
-        h->group = group_of(h->id);
+        set_names(h, inst->id);
         if (strspn(h->id, "abcdefghijklmnopqrstuvwxyz0123456789") != strlen(h->id) || !*h->id)
                 return err_set(e, -EINVAL, "instance id '%s'", h->id);
 

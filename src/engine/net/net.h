@@ -31,6 +31,9 @@ DEFINE_AUTO(struct net_host *, net_host_close)
 /* Clean shutdown with no cluster left: remove our links, table, service address, forwarding claim.
  * 20-40 ms when links are left. */
 int net_host_remove(struct net_host *h, struct err *e);
+/* What another instance left that is gone for good (the claims say so): its table would drop the
+ * packets of slots that are ours now.  60 ms. */
+int net_remove_dead(struct net_host *h, const char *id, struct err *e);
 
 /* Make again whatever of net_host_open()'s work, and of the elements of clusters that are up, is
  * missing; changes nothing that is there.  20 ms; for an operation.  net_bind() does it by itself

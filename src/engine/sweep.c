@@ -1,0 +1,69 @@
+/* sweep.c - see sweep.h.  Engine process, at start. */
+#include "engine/sweep.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "engine/claim/claim.h"
+#include "engine/instance.h"
+#include "engine/net/net.h"
+#include "engine/slice/slice.h"
+
+#define YOUNG_S 60 /* an instance that is just starting has a run directory and no claim yet */
+
+static bool is_id(const char *name)
+{
+        return strlen(name) == sizeof(((struct instance *) 0)->id) - 1 &&
+               strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789") == strlen(name);
+}
+
+static bool is_old(int root, const char *name)
+{
+        struct stat st;
+
+        return fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode) &&
+               st.st_mtim.tv_sec + YOUNG_S < time(NULL);
+}
+
+static void sweep_one(const struct host *host, int root, const char *id)
+{
+        AUTO(slice_host_close) struct slice_host *slices = NULL;
+        struct err e = { 0 };
+        int r = net_remove_dead(host->net, id, &e);
+
+        if (r >= 0)
+                r = slice_host_open(id, 0, &slices, &e);
+        if (r >= 0)
+                r = slice_host_remove(slices, &e);
+        if (r >= 0) {
+                r = fd_rm_rf(root, id);
+                (void) err_set(&e, r, "run directory: %s", strerror(-r));
+        }
+        if (r < 0)
+                log_warn("what the dead instance %s left: %s", id, e.msg);
+        else
+                log_info("removed what the dead instance %s left", id);
+}
+
+void sweep_dead_instances(const struct host *host)
+{
+        AUTO(fd) int root = fd_open_beneath(host->inst->run_fd, ".", O_RDONLY | O_DIRECTORY, 0);
+        AUTO(fd) int up = root < 0 ? -EBADF : openat(root, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *dir = up < 0 ? NULL : fdopendir(dup(up));
+        struct dirent *de;
+
+        while (dir && (de = readdir(dir)) != NULL)
+                if (is_id(de->d_name) && !str_eq(de->d_name, host->inst->id) &&
+                    is_old(up, de->d_name) && claim_instance_dead(host->claims, de->d_name))
+                        sweep_one(host, up, de->d_name);
+        if (dir)
+                (void) closedir(dir);
+}

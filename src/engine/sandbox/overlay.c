@@ -73,14 +73,14 @@ static char *joined(const struct overlay *o)
         return strbuf_take(&b);
 }
 
-/* One layer at a time where the kernel takes that (6.8), else all in one value if that fits. */
+/* All in one value where that fits, else one layer at a time, which kernels from 6.8 on take. */
 static int set_layers(int fs, const struct overlay *o, const char *all)
 {
-        int r = text(fs, "lowerdir+", o->layers[0]);
+        int r = 0;
 
-        if (r == -EINVAL && strlen(all) <= STRING_MAX)
+        if (strlen(all) <= STRING_MAX)
                 return text(fs, "lowerdir", all);
-        for (size_t i = 1; i < o->n && r >= 0; i++)
+        for (size_t i = 0; i < o->n && r >= 0; i++)
                 r = text(fs, "lowerdir+", o->layers[i]);
         return r;
 }

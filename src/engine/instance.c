@@ -9,13 +9,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/conf.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/proc.h"
 #include "base/str.h"
 
-#define RUN_ROOT "/run/hypervisor-vmm"
+#define RUN_ROOT      "/run/hypervisor-vmm"
+#define LOCK_WAIT_US  (3 * US_PER_S)
+#define LOCK_PAUSE_US 5000
 
 /* The [registry "HOST"] section's keys; rows are found or made by label. */
 static int on_registry(void *arg, const char *section, const char *label, const char *key,
@@ -103,6 +106,23 @@ static int load_id(struct instance *i, struct err *e)
         return 0;
 }
 
+/* The lock is shared with the operations, so it is free once all processes of an engine that was
+ * killed have ended; that takes a moment. */
+static int take_lock(const struct instance *i, struct err *e)
+{
+        uint64_t deadline = clock_mono_us() + LOCK_WAIT_US;
+
+        while (flock(i->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+                if (errno != EWOULDBLOCK && errno != EINTR)
+                        return err_errno(e, -errno, "lock %s", i->data_dir);
+                if (clock_mono_us() > deadline)
+                        return err_set(e, -EBUSY, "another hypervisor-vmm is running on %s",
+                                       i->data_dir);
+                (void) usleep(LOCK_PAUSE_US);
+        }
+        return 0;
+}
+
 static int open_dirs(struct instance *i, const char *data_dir, struct err *e)
 {
         char run[sizeof RUN_ROOT + 16];
@@ -117,9 +137,9 @@ static int open_dirs(struct instance *i, const char *data_dir, struct err *e)
         i->lock_fd = openat(i->data_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (i->lock_fd < 0)
                 return err_errno(e, -errno, "open %s/lock", i->data_dir);
-        if (flock(i->lock_fd, LOCK_EX | LOCK_NB) < 0)
-                return err_set(e, -EBUSY, "another hypervisor-vmm is running on %s", i->data_dir);
-        r = load_id(i, e);
+        r = take_lock(i, e);
+        if (r >= 0)
+                r = load_id(i, e);
         if (r >= 0)
                 r = own_dir(RUN_ROOT, 0755, &root, e);
         if (r < 0)

@@ -46,7 +46,7 @@ struct instance {
 };
 
 /* Read @config (NULL: defaults), make or open @data_dir (0711, root's own), take its lock (-EBUSY
- * when another engine runs on it), make the run directory.  Blocks on the local disk. */
+ * when another engine still runs on it after 3 s), make the run directory.  Blocks on the local disk. */
 int instance_open(const char *data_dir, const char *config, struct instance **ret, struct err *e);
 struct instance *instance_close(struct instance *i);
 DEFINE_AUTO(struct instance *, instance_close)

@@ -33,6 +33,16 @@ static bool is_old(int root, const char *name)
                st.st_mtim.tv_sec + YOUNG_S < time(NULL);
 }
 
+/* A group without processes; one with some is not dead, and says so. */
+static int on_group(void *arg, const char *name)
+{
+        struct err e = { 0 };
+
+        if (slice_remove(arg, name, &e) < 0)
+                log_warn("%s", e.msg);
+        return 0;
+}
+
 static void sweep_one(const struct host *host, int root, const char *id)
 {
         AUTO(slice_host_close) struct slice_host *slices = NULL;
@@ -41,6 +51,8 @@ static void sweep_one(const struct host *host, int root, const char *id)
 
         if (r >= 0)
                 r = slice_host_open(id, 0, &slices, &e);
+        if (r >= 0)
+                r = slice_each(slices, on_group, slices);
         if (r >= 0)
                 r = slice_host_remove(slices, &e);
         if (r >= 0) {

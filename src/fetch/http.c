@@ -10,16 +10,17 @@
 #include <errno.h>
 #include <stdio.h>
 #include <strings.h>
-#include <sys/utsname.h>
 
 #include "base/clock.h"
 #include "base/jsonx.h"
 #include "fetch/addr.h"
 #include "model/limits.h"
 
-#define HEADER_BYTES_MAX (256U << 10)
-#define TOKEN_BYTES_MAX  (128U << 10)
-#define ERROR_BYTES_MAX  4096U
+#define HEADER_BYTES_MAX  (256U << 10)
+#define TOKEN_BYTES_MAX   (128U << 10)
+#define RETRY_AFTER_MAX_S 60
+#define ERROR_BYTES_MAX   4096U
+#define SLOW_BYTES_PER_S  1024 /* slower for the stall time is as good as dead */
 
 static void origin_done(struct origin *o)
 {
@@ -198,14 +199,18 @@ static int add_header(struct http *h, const char *name, const char *value)
         return 0;
 }
 
-/* The settings that hold for every request of this client. */
+/* A fresh handle with the settings that hold for every request; connections live in the multi
+ * handle and are used again. */
 static int set_always(struct http *h)
 {
-        CURL *c = h->easy;
+        CURL *c = curl_easy_init();
         struct curl_blob ca = { (void *) (uintptr_t) h->ca, h->ca_len, CURL_BLOB_NOCOPY };
         CURLcode r = CURLE_OK;
 
-        curl_easy_reset(c);
+        curl_easy_cleanup(h->easy);
+        h->easy = c;
+        if (!c)
+                return -ENOMEM;
 #define SET(opt, value)                                                                            \
         if (r == CURLE_OK)                                                                         \
         r = curl_easy_setopt(c, (opt), (value))
@@ -223,7 +228,7 @@ static int set_always(struct http *h)
         SET(CURLOPT_CAPATH, NULL);
         SET(CURLOPT_BUFFERSIZE, 256L << 10);
         SET(CURLOPT_CONNECTTIMEOUT_MS, (long) (h->req->connect_us / US_PER_MS));
-        SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
+        SET(CURLOPT_LOW_SPEED_LIMIT, (long) SLOW_BYTES_PER_S);
         SET(CURLOPT_LOW_SPEED_TIME, (long) ((h->req->stall_us + US_PER_S - 1) / US_PER_S));
         SET(CURLOPT_OPENSOCKETFUNCTION, open_socket);
         SET(CURLOPT_OPENSOCKETDATA, h);
@@ -341,7 +346,7 @@ static int explain_status(struct http *h, struct err *e)
         const char *sep = words ? ": " : "", *tail = words ? words : "";
         uint64_t s;
 
-        if (after && str_u64(after, 0, 600, &s) == 0)
+        if (after && str_u64(after, 0, RETRY_AFTER_MAX_S, &s) == 0)
                 h->retry_after_us = s * US_PER_S;
         h->retry = h->status >= 500 || h->status == 429 || h->status == 408;
         switch (h->status) {
@@ -573,9 +578,8 @@ int http_new(const struct fetch_request *req, const char *ca, size_t ca_len, str
         h->req = req;
         h->ca = ca;
         h->ca_len = ca_len;
-        h->easy = curl_easy_init();
         h->multi = curl_multi_init();
-        if (!h->easy || !h->multi)
+        if (!h->multi)
                 return err_set(e, -ENOMEM, "the HTTP client cannot be set up");
         if (req->authorization) {
                 h->authorization = strdup(req->authorization);

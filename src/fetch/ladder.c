@@ -36,6 +36,7 @@
 #define ETC_FILE_MAX (1U << 20)
 #define CA_FILE_MAX  (16U << 20)
 #define MEMORY_BYTES (1ULL << 30) /* zstd windows of 128 MiB, TLS, buffers: well below */
+#define THREADS      16U          /* one that reads ahead, one that resolves names */
 #define NOFILE       512U         /* removing a tree holds one per level, 256 at most */
 
 char *ladder_read_ca(size_t *ret_len)
@@ -160,6 +161,8 @@ static int set_limits(struct err *e)
 
         if (r >= 0)
                 r = limit(RLIMIT_NOFILE, NOFILE, e);
+        if (r >= 0)
+                r = limit(RLIMIT_NPROC, THREADS, e);
 #if !defined(__SANITIZE_ADDRESS__) /* its shadow memory needs terabytes of address space */
         if (r >= 0)
                 r = limit(RLIMIT_AS, MEMORY_BYTES, e);
@@ -312,6 +315,7 @@ static int add_rules(scmp_filter_ctx f)
         /* netlink is how glibc learns whether the host has IPv6; unix sockets would reach the
          * host's abstract ones, the network namespace being shared */
         static const int families[] = { AF_INET, AF_INET6, AF_NETLINK };
+        static const scmp_datum_t ioctls[] = { FIONBIO, FIONREAD };
         const unsigned long thread = CLONE_THREAD | CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID |
                                      CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
         int r = 0;
@@ -322,18 +326,18 @@ static int add_rules(scmp_filter_ctx f)
                 r = seccomp_rule_add(f, SCMP_ACT_KILL_PROCESS, deadly[i], 0);
         for (size_t i = 0; r >= 0 && i < NELEM(families); i++)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
-                                     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t) families[i]));
+                                     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t) families[i], 0));
         if (r >= 0)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
                                      SCMP_A0(SCMP_CMP_MASKED_EQ, thread, CLONE_THREAD));
         if (r >= 0) /* its arguments lie in memory; glibc falls back to clone */
                 r = seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-        if (r >= 0)
+        for (size_t i = 0; r >= 0 && i < NELEM(ioctls); i++)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-                                     SCMP_A1(SCMP_CMP_EQ, FIONBIO));
+                                     SCMP_A1(SCMP_CMP_EQ, ioctls[i], 0));
         if (r >= 0) /* reading a limit, never setting one */
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1,
-                                     SCMP_A2(SCMP_CMP_EQ, 0));
+                                     SCMP_A2(SCMP_CMP_EQ, 0, 0));
         return r;
 }
 

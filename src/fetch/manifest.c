@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <openssl/evp.h>
-#include <sys/utsname.h>
 
 #include "base/jsonx.h"
 #include "base/proc.h"
@@ -17,23 +16,6 @@
 
 const char manifest_accept[] =
         OCI "manifest.v1+json, " OCI "index.v1+json, " DOCKER "v2+json, " DOCKER "list.v2+json";
-
-const char *manifest_architecture(void)
-{
-        static const struct {
-                const char *machine, *name;
-        } known[] = {
-                { "x86_64", "amd64" }, { "aarch64", "arm64" },   { "ppc64le", "ppc64le" },
-                { "s390x", "s390x" },  { "riscv64", "riscv64" }, { "armv7l", "arm" },
-        };
-        struct utsname u;
-
-        if (uname(&u) == 0)
-                for (size_t i = 0; i < NELEM(known); i++)
-                        if (str_eq(known[i].machine, u.machine))
-                                return known[i].name;
-        return "unknown";
-}
 
 int manifest_digest(const void *data, size_t len, char ret[static 72])
 {

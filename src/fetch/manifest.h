@@ -10,9 +10,6 @@
 /* What the registry is asked for. */
 extern const char manifest_accept[];
 
-/* "amd64", "arm64": what images call this machine. */
-const char *manifest_architecture(void);
-
 enum manifest_kind { MANIFEST_NONE, MANIFEST_IMAGE, MANIFEST_INDEX };
 
 struct manifest {

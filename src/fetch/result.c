@@ -79,7 +79,7 @@ void result_progress(struct result *r, uint64_t done_bytes)
         int n;
 
         r->done = done_bytes;
-        if (now - r->last_us < PROGRESS_US && done_bytes < r->total)
+        if (now - r->last_us < PROGRESS_US && (r->total == 0 || done_bytes < r->total))
                 return;
         r->last_us = now;
         n = snprintf(line, sizeof line,

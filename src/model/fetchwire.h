@@ -3,7 +3,7 @@
  *   vmm-fetch manifest | layer | import
  *
  * Descriptors are fixed numbers: 0 the input (import: the uploaded stream; layer with from_file: the
- * blob; else /dev/null), 1 the result, 2 the log, 3 the request (one JSON object, read to its end:
+ * blob; else /dev/null), 1 the result, 2 /dev/null, 3 the request (one JSON object, read to its end:
  * it may hold credentials, which therefore never appear in argv or the environment), 4 a detached,
  * idmapped mount of the only directory that this process may write.
  * The result is JSON lines of at most FETCH_LINE_MAX bytes; the last one is "done" or "error":

@@ -46,6 +46,7 @@ class Store:
     def run(self, *args, ok=True, stdin=None, **kw):
         p = subprocess.run(self.argv(*args), input=stdin, capture_output=True, timeout=100, **kw)
         err = p.stderr.decode(errors="replace")
+        assert "Sanitizer" not in err and "runtime error:" not in err, err
         if ok:
             assert p.returncode == 0, err
         else:
@@ -367,6 +368,91 @@ def test_redirect_loop(store, fake):
     fake.fault("/manifests/", Redirect(f"http://{fake.host}{{path}}"))
     assert "redirects more than 5 times" in store.fails("pull", ref)
     assert len(fake.requests) == 6
+
+
+# --- names and TLS ------------------------------------------------------------------------------
+
+# Runs in a network and mount namespace of its own: a name server on 127.0.0.1, a registry with TLS
+# and one without, the host's certificate bundle and name server replaced.  Prints the outcomes.
+INSIDE = r"""
+import json, os, socket, ssl, struct, subprocess, sys, threading
+tests, lib, tmp, argv = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
+sys.path[:0] = [lib]
+from ocimake import Image, Layer, Registry
+subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+subprocess.run(["ip", "addr", "add", "8.8.9.9/32", "dev", "lo"], check=True)  # a public address
+open(tmp + "/resolv.conf", "w").write("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+subprocess.run(["mount", "--bind", tmp + "/resolv.conf", os.path.realpath("/etc/resolv.conf")], check=True)
+subprocess.run(["mount", "--bind", tmp + "/ca.pem", os.path.realpath("/etc/ssl/certs/ca-certificates.crt")], check=True)
+ZONE = {"public.test": ["8.8.9.9"], "inner.test": ["127.0.0.1"], "both.test": ["10.9.9.9", "8.8.9.9"],
+        "meta.test": ["169.254.169.254"]}
+dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+dns.bind(("127.0.0.1", 53))
+
+def serve():
+    while True:
+        q, peer = dns.recvfrom(2000)
+        labels, i = [], 12
+        while q[i]:
+            labels.append(q[i + 1:i + 1 + q[i]].decode()); i += 1 + q[i]
+        kind = struct.unpack("!H", q[i + 1:i + 3])[0]
+        found = ZONE.get(".".join(labels))
+        answers = [socket.inet_aton(a) for a in found or []] if kind == 1 else []
+        head = q[:2] + struct.pack("!HHHHH", 0x8180 if found else 0x8183, 1, len(answers), 0, 0)
+        body = b"".join(b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 1, 4) + a for a in answers)
+        dns.sendto(head + q[12:i + 5] + body, peer)
+threading.Thread(target=serve, daemon=True).start()
+
+def registry(address, tls):
+    reg = Registry(address)
+    if tls:
+        ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ctx.load_cert_chain(tmp + "/cert.pem", tmp + "/key.pem")
+        reg.server.socket = ctx.wrap_socket(reg.server.socket, server_side=True)
+    reg.__enter__()
+    reg.add("a/b", "v1", Image([Layer().file("f", os.urandom(3000000)).tar()]))
+    return reg.host.split(":")[1]
+
+out = {}
+def pull(name, ref, *registries):
+    options = [x for r in registries for x in ("--registry", r)]
+    p = subprocess.run(argv[:3] + options + ["--deadline", "20", "pull", ref + "/a/b:v1"], capture_output=True)
+    out[name] = p.stderr.decode().splitlines()[-1] if p.returncode else "ok"
+tls, plain, inner = registry("8.8.9.9", True), registry("8.8.9.9", False), registry("127.0.0.1", True)
+pull("tls", "public.test:" + tls)
+pull("tls by other name", "both.test:" + tls)
+pull("tls by address", "8.8.9.9:" + tls)
+pull("plain not listed", "public.test:" + plain)
+pull("plain", "public.test:" + plain, "public.test:" + plain + ",insecure")
+pull("inner not listed", "inner.test:" + inner)
+pull("inner listed, not in certificate", "inner.test:" + inner, "inner.test:" + inner)
+pull("metadata", "meta.test:80")
+pull("unknown name", "nowhere.test")
+print(json.dumps(out))
+"""
+
+
+def test_names_and_certificates(store, tmp_path):
+    pem = tmp_path / "tls"
+    pem.mkdir()
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test",
+                    "-addext", "subjectAltName=DNS:public.test,DNS:both.test", "-keyout", pem / "key.pem", "-out", pem / "cert.pem"],
+                   check=True, capture_output=True)
+    shutil.copy(pem / "cert.pem", pem / "ca.pem")
+    here = pathlib.Path(__file__).parent
+    p = subprocess.run(["unshare", "-mn", "/usr/bin/python3", "-c", INSIDE, here, here.parent / "lib", pem, *store.argv()],
+                       capture_output=True)
+    assert p.returncode == 0, p.stderr.decode()
+    out = json.loads(p.stdout)
+    assert out["tls"] == out["tls by other name"] == out["plain"] == "ok", out
+    assert "certificate" in out["tls by address"] or "SSL" in out["tls by address"], out
+    assert "SSL" in out["plain not listed"] or "wrong version" in out["plain not listed"], out
+    assert "inner.test has the loopback address 127.0.0.1" in out["inner not listed"], out
+    assert "SSL" in out["inner listed, not in certificate"] or "certificate" in out["inner listed, not in certificate"], out
+    assert "link-local address 169.254.169.254" in out["metadata"], out
+    assert "resolve host" in out["unknown name"], out
+    store.nothing_staged()
 
 
 # --- when things go wrong on the way -----------------------------------------------------------

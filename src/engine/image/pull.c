@@ -18,11 +18,13 @@
 #include "model/limits.h"
 #include "store_priv.h"
 
-#define CONNECT_US   (10 * US_PER_S)
-#define GRACE_US     (2 * US_PER_S) /* fetchers report a deadline better than we do */
-#define WATCH_MS     250            /* how often free space and progress are looked at */
-#define PARALLEL_MAX 16U
-#define ATTEMPTS     3 /* when a layer that was here is removed while we pull */
+#define CONNECT_US      (10 * US_PER_S)
+#define OVERALL_US      (7200 * US_PER_S) /* when the caller has no deadline */
+#define UPLOAD_STALL_US (60 * US_PER_S)   /* a client that sends nothing */
+#define GRACE_US        (2 * US_PER_S)    /* fetchers report a deadline better than we do */
+#define WATCH_MS        250               /* how often free space and progress are looked at */
+#define PARALLEL_MAX    16U
+#define ATTEMPTS        3 /* when a layer that was here is removed while we pull */
 
 struct job {
         struct image_store *store;
@@ -102,15 +104,22 @@ static int listen_once(struct job *j, struct fetcher **run, size_t n, struct err
         return check_space(j, e);
 }
 
-/* Run one fetcher to its end. */
+/* Run one fetcher to its end.  @stall_us: how long it may make no progress; 0: it knows itself. */
 static int run_alone(struct job *j, const struct fetcher_spec *spec, const char *phase,
-                     struct fetcher *f, struct err *e)
+                     uint64_t stall_us, struct fetcher *f, struct err *e)
 {
+        uint64_t moved_us = clock_mono_us(), seen = 0;
         int r = fetcher_start(j->store->inst, spec, f, e);
 
         while (r >= 0 && !f->ended) {
                 r = listen_once(j, &f, 1, e);
                 tell(j, phase, f->done_bytes);
+                if (f->done_bytes != seen)
+                        moved_us = clock_mono_us();
+                seen = f->done_bytes;
+                if (r >= 0 && stall_us && clock_mono_us() > moved_us + stall_us)
+                        r = err_set(e, -ETIMEDOUT, "nothing has come for %llu s",
+                                    (unsigned long long) (stall_us / US_PER_S));
         }
         if (r >= 0 && !f->done)
                 r = err_copy(e, &f->err);
@@ -349,6 +358,8 @@ static int add_registries(struct job *j, const char *registry, bool want_credent
 static int job_begin(struct image_store *s, uint64_t deadline_us, image_progress_fn *fn, void *arg,
                      struct job *ret, struct err *e)
 {
+        if (deadline_us == 0)
+                deadline_us = clock_mono_us() + OVERALL_US;
         *ret = (struct job){ .store = s,
                              .deadline_us = deadline_us,
                              .fn = fn,
@@ -376,7 +387,7 @@ static int resolve(struct job *j, const struct imageref *ref, struct err *e)
         tell(j, "resolving", 0);
         if (r >= 0)
                 r = run_alone(j, &(struct fetcher_spec){ "manifest", &j->req, dir, -EBADF },
-                              "resolving", &f, e);
+                              "resolving", 0, &f, e);
         if (r >= 0 && !f.have_image)
                 r = err_set(e, -EPROTO, "vmm-fetch gave no image");
         if (r >= 0 && *ref->digest && f.image.digest && !str_eq(ref->digest, f.image.digest))
@@ -451,7 +462,7 @@ static int take_upload(struct job *j, int stream, struct err *e)
         tell(j, "uploading", 0);
         if (r >= 0)
                 r = run_alone(j, &(struct fetcher_spec){ "import", &j->req, dir, stream },
-                              "uploading", &f, e);
+                              "uploading", UPLOAD_STALL_US, &f, e);
         if (r >= 0 && !f.have_image)
                 r = err_set(e, -EPROTO, "vmm-fetch gave no image");
         for (size_t i = 0; r >= 0 && i < f.image.n_layers; i++)

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
@@ -297,6 +298,18 @@ static int block_signals(struct api *a, struct err *e)
         return r < 0 ? err_errno(e, r, "signals") : 0;
 }
 
+/* As many connections as we are allowed to have. */
+static void raise_files(void)
+{
+        struct rlimit r;
+
+        if (getrlimit(RLIMIT_NOFILE, &r) < 0)
+                return;
+        r.rlim_cur = r.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &r) < 0)
+                log_debug("RLIMIT_NOFILE stays as it is");
+}
+
 static int start(struct api *a, struct err *e)
 {
         struct plane_conf pc = { .data_dir = a->opt.data_dir,
@@ -310,6 +323,7 @@ static int start(struct api *a, struct err *e)
         if (r < 0)
                 return err_errno(e, r, "event loop");
         pc.loop = a->loop;
+        raise_files();
         r = block_signals(a, e);
         if (r >= 0)
                 r = plane_new(&pc, &a->plane, e);

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -630,6 +631,15 @@ void http_upload_more(struct http_request *q)
 
 /* ---- the server ---- */
 
+/* A follower holds four descriptors; the store, the engine and the rest need some too. */
+static unsigned connections_max(void)
+{
+        struct rlimit r;
+        rlim_t n = getrlimit(RLIMIT_NOFILE, &r) < 0 ? 1024 : r.rlim_cur;
+
+        return n / 4 < CONNECTIONS_MAX ? (unsigned) (n / 4) : CONNECTIONS_MAX;
+}
+
 static int start(struct http_daemon *d, int fd, struct err *e)
 {
         const union MHD_DaemonInfo *info;
@@ -640,7 +650,7 @@ static int start(struct http_daemon *d, int fd, struct err *e)
                 NULL, NULL, on_access, d, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
                 MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
                 MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S, MHD_OPTION_CONNECTION_LIMIT,
-                CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_BYTES,
+                connections_max(), MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_BYTES,
                 MHD_OPTION_END);
         if (!d->mhd) {
                 (void) fd_close(fd);

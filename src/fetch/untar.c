@@ -83,6 +83,7 @@ static int write_content(struct untar *u, int fd, uint64_t size, struct err *e)
 {
         const void *p;
         la_int64_t at;
+        uint64_t end = 0;
         size_t n;
         int r;
 
@@ -106,10 +107,11 @@ static int write_content(struct untar *u, int fd, uint64_t size, struct err *e)
                                 return err_errno(e, -errno, "'%.200s'", u->path);
                         done += (size_t) w;
                 }
+                end = (uint64_t) at + n;
         }
         if (r != ARCHIVE_EOF)
                 return broken(u, e);
-        if (ftruncate(fd, (off_t) size) < 0)
+        if (end < size && ftruncate(fd, (off_t) size) < 0) /* a hole at the end */
                 return err_errno(e, -errno, "'%.200s'", u->path);
         return 0;
 }

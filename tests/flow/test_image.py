@@ -972,6 +972,40 @@ def test_known_layers_are_not_fetched_again(store, fake):
     assert len(store.layers()) == 5
 
 
+def test_two_pulls_at_once(store, fake):
+    image = Image([Layer().file(f"f{i}", os.urandom(300000)).tar() for i in range(2)])
+    ref = fake.add("a/b", "v1", image)
+    fake.fault("/blobs/", Slow(0.2))
+    both = [subprocess.Popen(store.argv("pull", ref), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    for p in both:
+        err = p.communicate(timeout=60)[1]
+        assert p.returncode == 0, err
+    assert len(store.layers()) == 2 and len(store.list()) == 1
+    store.nothing_staged()
+
+
+def test_layer_removed_while_pulling(store, fake):
+    """The pull began with a layer that was here; it is not when the image is published."""
+    base, top = Layer().file("base", b"1").tar(), Layer().file("top", os.urandom(200000)).tar()
+    old = fake.add("a/b", "old", Image([base]))
+    store.pull(old)
+    new = Image([base, top])
+    ref = fake.add("a/b", "new", new)
+    hang = fake.fault(new.layers[1]["digest"], Hang(at=1000, seconds=1, times=1))
+    proc = subprocess.Popen(store.argv("pull", ref), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    for _ in range(200):
+        if hang.left == 0:
+            break
+        time.sleep(0.02)
+    store.run("rm", "root", old, "admin")
+    assert store.layers() == []
+    err = proc.communicate(timeout=60)[1]
+    assert proc.returncode == 0, err
+    with store.merged(ref) as m:
+        assert sorted(os.listdir(m)) == ["base", "top"]
+    store.nothing_staged()
+
+
 def test_names(store, fake):
     one, two = Image([Layer().file("one", b"1").tar()]), Image([Layer().file("two", b"2").tar()])
     ref = fake.add("a/b", "v1", one)

@@ -185,6 +185,7 @@ static int run(struct launch *l, struct err *e)
         struct user u;
         int r;
 
+        l->up = fd_close(l->up); /* its end is the launcher's death, which the operation must see */
         if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || setsid() < 0)
                 return err_errno(e, -errno, "new session");
         (void) umask(022);

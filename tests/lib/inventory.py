@@ -74,7 +74,7 @@ def processes():
     for pid in pids():
         stat = read(f"/proc/{pid}/stat")
         name, rest = stat[stat.find("(") + 1:stat.rfind(")")], stat[stat.rfind(")") + 2:].split()
-        if PROGRAMS.match(name) and len(rest) > 19:
+        if PROGRAMS.match(name) and len(rest) > 19 and rest[0] != "Z":  # dead; init may be slow
             found.add((name, pid, int(rest[19])))
     return found
 

@@ -164,14 +164,15 @@ static void clear(struct accounts *a)
 
 int accounts_reload(struct accounts *a, struct err *e)
 {
+        AUTO(map_free) struct map *by_id = map_new(), *keys = map_new(), *by_hash = map_new();
         int r;
 
+        if (!by_id || !keys || !by_hash)
+                return err_set(e, -ENOMEM, "out of memory"); /* what is there stays */
         clear(a);
-        a->by_id = map_new();
-        a->keys = map_new();
-        a->by_hash = map_new();
-        if (!a->by_id || !a->keys || !a->by_hash)
-                return err_set(e, -ENOMEM, "out of memory");
+        a->by_id = TAKE(by_id);
+        a->keys = TAKE(keys);
+        a->by_hash = TAKE(by_hash);
         r = store_load(a->store, ST_ACCOUNT, keep_account, a, e);
         return r < 0 ? r : store_load(a->store, ST_API_KEY, keep_key, a, e);
 }

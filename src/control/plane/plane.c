@@ -1,4 +1,4 @@
-/* plane.c - see plane.h: loading, committing, telling the node, and looking things up.  Runs in
+/* plane.c - see plane.h: committing, telling the node, and looking things up.  Runs in
  * tensorone-api on the loop thread.
  *
  * What always holds: a cluster with `open` transactions is not told to the node; it is told by the
@@ -14,183 +14,6 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "control/plane/plane_priv.h"
-
-/* ---- loading ---- */
-
-/* Clusters while they are read: the table comes in order of ids, people want the oldest first. */
-struct pile {
-        struct cluster **c;
-        size_t n, cap;
-};
-
-static int keep_cluster(void *arg, const json_t *row, struct err *e)
-{
-        struct pile *pile = arg;
-
-        if (pile->n == pile->cap) {
-                size_t cap = pile->cap ? pile->cap * 2 : 64;
-                struct cluster **more = reallocarray(pile->c, cap, sizeof *more);
-
-                if (!more)
-                        return err_set(e, -ENOMEM, "out of memory");
-                pile->c = more;
-                pile->cap = cap;
-        }
-        pile->c[pile->n] = NULL;
-        if (cluster_from_row(row, &pile->c[pile->n], e) < 0)
-                return -EINVAL;
-        pile->n++;
-        return 0;
-}
-
-static int by_age(const void *a, const void *b)
-{
-        const struct cluster *x = *(struct cluster *const *) a, *y = *(struct cluster *const *) b;
-
-        return x->created_us < y->created_us ? -1 : x->created_us > y->created_us;
-}
-
-static int load_clusters(struct plane *p, struct err *e)
-{
-        struct pile pile = { 0 };
-        int r = store_load(p->store, ST_CLUSTER, keep_cluster, &pile, e);
-
-        if (pile.n > 0)
-                qsort(pile.c, pile.n, sizeof *pile.c, by_age);
-        for (size_t i = 0; i < pile.n; i++) {
-                if (r >= 0 && map_set(p->clusters, pile.c[i]->id, pile.c[i]) < 0)
-                        r = err_set(e, -ENOMEM, "out of memory");
-                if (r < 0)
-                        (void) cluster_free(pile.c[i]);
-        }
-        free(pile.c);
-        return r;
-}
-
-static int keep_template(void *arg, const json_t *row, struct err *e)
-{
-        struct plane *p = arg;
-        AUTO(template_free) struct template *t = NULL;
-        int r = template_from_row(row, &t, e);
-
-        if (r >= 0)
-                r = map_set(p->templates, t->id, t);
-        if (r >= 0)
-                t = NULL;
-        return r;
-}
-
-static int keep_reservation(void *arg, const json_t *row, struct err *e)
-{
-        return ledger_add_row(((struct plane *) arg)->ledger, row, e);
-}
-
-static int keep_setting(void *arg, const json_t *row, struct err *e)
-{
-        struct plane *p = arg;
-        const char *name = jsonx_str(row, "name"), *value = jsonx_str(row, "value");
-
-        if (str_eq(name, "node.id") && value)
-                (void) snprintf(p->node_id, sizeof p->node_id, "%s", value);
-        if (str_eq(name, "node.inventory") && value && !p->have_inv) {
-                AUTO(json_put) json_t *j = jsonx_parse(value, strlen(value), e);
-                int r = j ? node_inventory_decode(j, &p->inv, e) : -EINVAL;
-
-                if (r < 0)
-                        return r;
-                p->have_inv = true;
-        }
-        return 0;
-}
-
-static int keep_event(void *arg, const json_t *row, struct err *e)
-{
-        (void) e;
-        return event_keep(arg, row);
-}
-
-static bool is_known(void *arg, const char *cluster)
-{
-        return map_get(((struct plane *) arg)->clusters, cluster) != NULL;
-}
-
-static void unload(struct plane *p)
-{
-        for (struct map_entry *i = p->clusters ? map_first(p->clusters) : NULL; i; i = map_next(i))
-                (void) cluster_free(map_value(i));
-        for (struct map_entry *i = p->templates ? map_first(p->templates) : NULL; i;
-             i = map_next(i))
-                (void) template_free(map_value(i));
-        p->clusters = map_free(p->clusters);
-        p->templates = map_free(p->templates);
-        p->ledger = ledger_free(p->ledger);
-}
-
-static int load(struct plane *p, struct err *e)
-{
-        int r;
-
-        unload(p);
-        p->clusters = map_new();
-        p->templates = map_new();
-        p->ledger = ledger_new();
-        if (!p->clusters || !p->templates || !p->ledger)
-                return err_set(e, -ENOMEM, "out of memory");
-        r = store_load(p->store, ST_SETTING, keep_setting, p, e);
-        if (r >= 0)
-                r = load_clusters(p, e);
-        if (r >= 0)
-                r = store_load(p->store, ST_TEMPLATE, keep_template, p, e);
-        if (r >= 0)
-                r = store_load(p->store, ST_RESERVATION, keep_reservation, p, e);
-        if (r >= 0)
-                r = store_load(p->store, ST_EVENT, keep_event, p, e);
-        if (r >= 0)
-                r = templates_add_builtin(p);
-        return r;
-}
-
-static void drop_orphans(struct plane *p)
-{
-        struct store_txn *t = store_txn_new();
-        size_t n = t ? ledger_drop_orphans(p->ledger, is_known, p, t) : 0;
-
-        if (n)
-                log_warn("store: %zu reservations belong to no cluster; freed", n);
-        if (n)
-                store_submit(p->store, t, NULL, NULL);
-        else
-                (void) store_txn_free(t);
-}
-
-/* The store took something back: memory becomes what the disk says. */
-static void on_store_failure(void *arg, const char *why)
-{
-        struct plane *p = arg;
-        struct err e = { 0 };
-        int r;
-
-        log_error("%s; loading everything again", why);
-        r = load(p, &e);
-        if (r >= 0)
-                r = accounts_reload(p->accounts, &e);
-        p->broken = r < 0;
-        if (r < 0) {
-                p->why = e;
-                log_error("the store cannot be read: %s; nothing is changed until a restart",
-                          e.msg);
-        }
-        plane_set_alarm(p);
-        for (struct plane_watch *w = p->watches, *next; w; w = next) {
-                next = w->next;
-                w->fn(w->arg, map_get(p->clusters, w->id));
-        }
-}
-
-int plane_writable(const struct plane *p, struct err *e)
-{
-        return p->broken ? err_set(e, -EIO, "the store cannot be read: %s", p->why.msg) : 0;
-}
 
 /* ---- committing ---- */
 
@@ -255,7 +78,7 @@ void plane_submit(struct plane *p, struct store_txn *t)
 void plane_abandon(struct plane *p, struct store_txn *t)
 {
         (void) store_txn_free(t);
-        on_store_failure(p, "out of memory in the middle of a change");
+        plane_on_failure(p, "out of memory in the middle of a change");
 }
 
 void plane_remove(struct plane *p, struct cluster *c)
@@ -426,14 +249,14 @@ int plane_new(const struct plane_conf *conf, struct plane **ret, struct err *e)
         if (r >= 0)
                 r = accounts_open(p->store, conf->data_dir, &p->accounts, e);
         if (r >= 0)
-                r = load(p, e);
+                r = plane_load(p, e);
         if (r < 0)
                 return r;
         r = sd_event_add_time(conf->loop, &p->alarm, CLOCK_REALTIME, 0, US_PER_MS, on_alarm, p);
         if (r < 0)
                 return err_errno(e, r, "timer");
-        store_on_failure(p->store, on_store_failure, p);
-        drop_orphans(p);
+        store_on_failure(p->store, plane_on_failure, p);
+        plane_drop_orphans(p);
         plane_set_alarm(p);
         r = node_new(conf->loop, conf->node_path, &node_ops, p, &p->node, e);
         if (r < 0)
@@ -448,7 +271,7 @@ struct plane *plane_free(struct plane *p)
                 return NULL;
         p->store = store_close(p->store); /* its last answers look at memory and at the node */
         p->node = node_free(p->node);
-        unload(p);
+        plane_unload(p);
         while (p->watches)
                 (void) plane_watch_free(p->watches);
         p->alarm = sd_event_source_disable_unref(p->alarm);

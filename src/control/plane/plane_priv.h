@@ -55,6 +55,12 @@ int status_change_set(struct cluster *c, const char *verb, const char *who, uint
 void cluster_do_stop(struct plane *p, struct cluster *c, const char *verb, const char *who);
 void cluster_do_terminate(struct plane *p, struct cluster *c);
 
+/* load.c */
+int plane_load(struct plane *p, struct err *e); /* -ENOMEM before anything: memory is as it was */
+void plane_unload(struct plane *p);
+void plane_drop_orphans(struct plane *p);
+void plane_on_failure(void *arg, const char *why); /* store_failure_fn */
+
 /* event.c */
 int event_keep(struct plane *p, const json_t *row); /* while loading */
 void event_add(struct plane *p, struct store_txn *t, const struct cluster *c, const char *kind);

@@ -22,7 +22,7 @@
 #include "base/fd.h"
 #include "base/jsonx.h"
 #include "base/log.h"
-#include "control/resolve/resolve.h"
+#include "control/rest/http_priv.h"
 #include "model/limits.h"
 
 #define IDLE_TIMEOUT_S    120U
@@ -31,7 +31,6 @@
 #define ANONYMOUS_MAX     (256U << 10) /* body of a request without a key */
 #define BODIES_MAX        (256U << 20) /* of all requests together */
 #define DISCARD_MAX_BYTES (64U << 20)  /* of a body over the limit, read so that the 413 arrives */
-#define STREAM_BLOCK      (64U << 10)
 
 struct http_daemon {
         struct http_server *server;
@@ -105,7 +104,7 @@ static struct http_daemon *daemon_of(const struct http_request *q)
         return q->inner ? &q->server->inner : &q->server->outer;
 }
 
-static void suspend(struct http_request *q)
+void request_suspend(struct http_request *q)
 {
         if (q->suspended)
                 return;
@@ -113,7 +112,7 @@ static void suspend(struct http_request *q)
         MHD_suspend_connection(q->conn);
 }
 
-static void resume(struct http_request *q)
+void request_resume(struct http_request *q)
 {
         if (!q->suspended)
                 return;
@@ -291,7 +290,7 @@ static size_t take_body(struct http_request *q, const char *data, size_t len)
                 size_t took = q->route->upload(q, data, len);
 
                 if (took < len && !q->answered)
-                        suspend(q);
+                        request_suspend(q);
                 return q->answered ? 0 : len - took;
         }
         if (q->response || q->too_big || q->body.len + len > body_limit(q) ||
@@ -363,7 +362,7 @@ static enum MHD_Result on_access(void *arg, struct MHD_Connection *conn, const c
         }
         if (q->response)
                 return queue(q);
-        suspend(q);
+        request_suspend(q);
         return MHD_YES;
 }
 
@@ -386,247 +385,6 @@ static void on_mhd_log(void *arg, const char *fmt, va_list ap)
         (void) vsnprintf(line, sizeof line, fmt, ap);
 #pragma GCC diagnostic pop
         log_debug("http: %s", line);
-}
-
-/* ---- parameters ---- */
-
-const char *http_param(const struct http_request *q, const char *name)
-{
-        return MHD_lookup_connection_value(q->conn, MHD_GET_ARGUMENT_KIND, name);
-}
-
-const char *http_header(const struct http_request *q, const char *name)
-{
-        return MHD_lookup_connection_value(q->conn, MHD_HEADER_KIND, name);
-}
-
-bool http_param_true(const struct http_request *q, const char *name)
-{
-        const char *v = http_param(q, name);
-
-        return str_eq(v, "1") || str_eq(v, "true") || str_eq(v, "yes");
-}
-
-struct collect {
-        const char *name;
-        char **v;
-        int r;
-};
-
-static enum MHD_Result on_param(void *arg, enum MHD_ValueKind kind, const char *key,
-                                const char *value)
-{
-        struct collect *c = arg;
-
-        (void) kind;
-        if (str_eq(key, c->name))
-                c->r = strv_push(&c->v, value ? value : "");
-        return c->r < 0 ? MHD_NO : MHD_YES;
-}
-
-int http_params(const struct http_request *q, const char *name, char ***ret)
-{
-        struct collect c = { .name = name };
-
-        (void) MHD_get_connection_values(q->conn, MHD_GET_ARGUMENT_KIND, on_param, &c);
-        if (c.r < 0)
-                (void) strv_free(c.v);
-        else
-                *ret = c.v;
-        return c.r;
-}
-
-/* ---- answers ---- */
-
-void http_reply(struct http_request *q, unsigned status, struct MHD_Response *response)
-{
-        if (q->answered || !response) {
-                if (response)
-                        MHD_destroy_response(response);
-                return;
-        }
-        q->answered = true;
-        q->status = status;
-        q->response = response;
-        resume(q);
-}
-
-void http_reply_buf(struct http_request *q, unsigned status, const char *type, struct strbuf *b)
-{
-        size_t len = b->len;
-        char *text = strbuf_take(b);
-        struct MHD_Response *r =
-                text ? MHD_create_response_from_buffer(len, text, MHD_RESPMEM_MUST_FREE) : NULL;
-
-        if (!r) {
-                static const char sorry[] =
-                        "{\"error\":\"out of memory\",\"message\":\"out of memory\"}";
-
-                free(text);
-                status = MHD_HTTP_INTERNAL_SERVER_ERROR;
-                r = MHD_create_response_from_buffer(sizeof sorry - 1, (void *) (uintptr_t) sorry,
-                                                    MHD_RESPMEM_PERSISTENT);
-        }
-        if (r)
-                (void) MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
-        if (r && status == MHD_HTTP_UNAUTHORIZED)
-                (void) MHD_add_response_header(r, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
-        http_reply(q, status, r);
-}
-
-void http_reply_json(struct http_request *q, unsigned status, json_t *j)
-{
-        AUTO(json_put) json_t *own = j;
-        struct strbuf b = { 0 };
-        AUTO(free) char *text = own ? jsonx_dump(own) : NULL;
-
-        if (text)
-                strbuf_str(&b, text);
-        else
-                b.failed = true;
-        http_reply_buf(q, status, "application/json", &b);
-}
-
-static const char *error_word(unsigned status)
-{
-        static const struct {
-                unsigned status;
-                const char *word;
-        } words[] = {
-                { 400, "bad request" }, { 401, "unauthorized" },       { 403, "forbidden" },
-                { 404, "not found" },   { 405, "method not allowed" }, { 409, "conflict" },
-                { 413, "too large" },   { 503, "unavailable" },
-        };
-
-        for (size_t i = 0; i < NELEM(words); i++)
-                if (words[i].status == status)
-                        return words[i].word;
-        return "error";
-}
-
-void http_reply_error(struct http_request *q, unsigned status, const char *fmt, ...)
-{
-        struct strbuf b = { 0 };
-        AUTO(free) char *text = NULL;
-        va_list ap;
-
-        va_start(ap, fmt);
-        strbuf_vfmt(&b, fmt, ap);
-        va_end(ap);
-        text = strbuf_take(&b);
-        http_reply_json(q, status,
-                        json_pack("{s:s, s:s, s:[{s:s}]}", "error", error_word(status), "message",
-                                  text ? text : "", "errors", "message", text ? text : ""));
-}
-
-unsigned http_status_of(int r)
-{
-        switch (r) {
-        case -ENOENT:
-                return MHD_HTTP_NOT_FOUND;
-        case -EACCES:
-                return MHD_HTTP_UNAUTHORIZED;
-        case -EPERM:
-                return MHD_HTTP_FORBIDDEN;
-        case -EINVAL:
-        case -ERANGE:
-                return MHD_HTTP_BAD_REQUEST;
-        case -E2BIG:
-        case -EFBIG:
-                return MHD_HTTP_CONTENT_TOO_LARGE;
-        case -EEXIST:
-        case -EBUSY:
-        case -EPROTO:
-                return MHD_HTTP_CONFLICT;
-        case -ENOSPC:
-                return MHD_HTTP_INSUFFICIENT_STORAGE;
-        case -ENOTCONN:
-        case -EAGAIN:
-                return MHD_HTTP_SERVICE_UNAVAILABLE;
-        case -ETIMEDOUT:
-                return MHD_HTTP_GATEWAY_TIMEOUT;
-        case -EOPNOTSUPP:
-                return MHD_HTTP_NOT_IMPLEMENTED;
-        default:
-                return MHD_HTTP_INTERNAL_SERVER_ERROR;
-        }
-}
-
-/* ---- streams ---- */
-
-struct stream {
-        struct http_request *q;
-        ssize_t (*read)(void *priv, char *buf, size_t max);
-        bool gone;
-};
-
-/* The client has hung up while there was nothing to send. */
-static int on_hangup(sd_event_source *s, int fd, uint32_t revents, void *arg)
-{
-        struct stream *st = arg;
-
-        (void) s;
-        (void) fd;
-        (void) revents;
-        st->gone = true;
-        resume(st->q);
-        return 0;
-}
-
-static ssize_t on_stream(void *arg, uint64_t pos, char *buf, size_t max)
-{
-        struct stream *st = arg;
-        struct http_request *q = st->q;
-        const union MHD_ConnectionInfo *info;
-        ssize_t n = st->gone || q->server->closing ? -1 : st->read(q->priv, buf, max);
-
-        (void) pos;
-        /* also for a client that has gone: libmicrohttpd then finds out by itself and closes.
-         * (Ended with an error, a connection that was suspended keeps its socket until every older
-         * one has ended.) */
-        if (n < 0)
-                return MHD_CONTENT_READER_END_OF_STREAM;
-        if (n > 0)
-                return n;
-        suspend(q);
-        info = MHD_get_connection_info(q->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
-        if (info && !q->hangup)
-                (void) sd_event_add_io(q->server->loop, &q->hangup, info->connect_fd, EPOLLRDHUP,
-                                       on_hangup, st);
-        return 0;
-}
-
-void http_reply_stream(struct http_request *q, const char *type,
-                       ssize_t (*read)(void *priv, char *buf, size_t max))
-{
-        struct stream *st = calloc(1, sizeof *st);
-        struct MHD_Response *r = NULL;
-
-        if (st) {
-                *st = (struct stream){ q, read, false };
-                r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, on_stream, st,
-                                                      free);
-        }
-        if (!r) {
-                free(st);
-                http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
-                return;
-        }
-        (void) MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
-        (void) MHD_add_response_header(r, "X-Accel-Buffering", "no");
-        http_reply(q, MHD_HTTP_OK, r);
-}
-
-void http_stream_more(struct http_request *q)
-{
-        if (q->answered)
-                resume(q);
-}
-
-void http_upload_more(struct http_request *q)
-{
-        if (!q->answered)
-                resume(q);
 }
 
 /* ---- the server ---- */
@@ -677,7 +435,7 @@ static void stop(struct http_daemon *d)
                         continue;
                 if (!q->answered && q->started)
                         http_reply_error(q, MHD_HTTP_SERVICE_UNAVAILABLE, "the API is stopping");
-                resume(q);
+                request_resume(q);
         }
         (void) MHD_run(d->mhd);
         d->io = sd_event_source_disable_unref(d->io);
@@ -732,6 +490,11 @@ void http_set_inner(struct http_server *s, int fd)
         stop(&s->inner);
         if (start(&s->inner, fd, &e) < 0)
                 log_error("api.internal: %s", e.msg);
+}
+
+bool http_closing(const struct http_server *s)
+{
+        return s->closing;
 }
 
 struct gql_schema *http_schema(const struct http_server *s)

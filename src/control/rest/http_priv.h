@@ -2,6 +2,11 @@
 #pragma once
 #include "control/rest/http.h"
 
+/* http.c */
+void request_suspend(struct http_request *q);
+void request_resume(struct http_request *q); /* nothing when it is not suspended */
+bool http_closing(const struct http_server *s);
+
 /* graphql.c */
 void handle_graphql(struct http_request *q);
 /* routes.c */

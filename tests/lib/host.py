@@ -343,12 +343,14 @@ class Host:
                               for e in x["set"].get("elem", [])}
         return found
 
-    def wait_held(self, wanted, timeout=15):
+    def wait_held(self, wanted, or_less=False, timeout=15):
         """Slow teardown ends after the answer: until held() is what it shall be."""
         end = time.monotonic() + timeout
-        while self.held() != wanted:
+        while True:
+            now = self.held()
+            if now == wanted or (or_less and now <= wanted):
+                return
             if time.monotonic() > end:
-                now = self.held()
                 raise AssertionError("left behind: %s; gone: %s\n%s" % (
                     sorted(now - wanted), sorted(wanted - now), self.log_text()[-3000:]))
             time.sleep(0.05)
@@ -381,7 +383,7 @@ class Host:
         finally:
             if self.cluster(cluster):
                 self.terminate(cluster)
-        self.wait_held(before)
+        self.wait_held(before, or_less=True)
 
     def session(self, cluster, *command, key=None, **params):
         return Session(self, cluster, command, key, **params)

@@ -103,10 +103,13 @@ static void remove_host(struct standalone *s)
 
 static void standalone_done(struct standalone *s)
 {
-        bool empty = is_empty(s);
+        bool empty;
 
         s->api = api_child_stop(s->api);
-        s->fleet = fleet_free(s->fleet); /* its last reports still go out */
+        if (s->fleet)
+                fleet_stop(s->fleet); /* its last reports still go out */
+        empty = is_empty(s); /* what was under way may have been the last that held anything */
+        s->fleet = fleet_free(s->fleet);
         s->channel = channel_free(s->channel);
         s->pool = pool_free(s->pool);
         s->upkeep = upkeep_free(s->upkeep);

@@ -10,7 +10,8 @@
 #include "base/str.h"
 #include "engine/fleet/unit.h"
 
-#define USAGE_EVERY_US (5 * US_PER_S)
+#define USAGE_EVERY_US   (5 * US_PER_S)
+#define UNDO_PATIENCE_US (5 * US_PER_S) /* at the end: most releases take a fraction of one */
 
 static int on_usage(sd_event_source *s, uint64_t usec, void *arg)
 {
@@ -54,17 +55,38 @@ int fleet_new(const struct fleet_spec *spec, struct fleet **ret, struct err *e)
         return 0;
 }
 
-struct fleet *fleet_free(struct fleet *f)
+static bool any_undo(const struct fleet *f)
 {
-        if (!f)
-                return NULL;
+        for (const struct unit *u = f->units; u; u = u->next)
+                if (u->op_kind == UNIT_OP_UNDO)
+                        return true;
+        return false;
+}
+
+void fleet_stop(struct fleet *f)
+{
+        uint64_t until = clock_mono_us() + UNDO_PATIENCE_US;
+
         f->closing = true;
+        for (struct unit *u = f->units; u; u = u->next)
+                if (u->op_kind != UNIT_OP_UNDO)
+                        op_cancel(u->op);
+        while (any_undo(f) && clock_mono_us() < until &&
+               sd_event_run(f->spec.loop, 100 * US_PER_MS) >= 0)
+                ;
         for (struct unit *u = f->units; u; u = u->next)
                 op_cancel(u->op);
         pull_free_all(f);
         exec_free_all(f);
         while (f->running_ops > 0 && sd_event_run(f->spec.loop, 100 * US_PER_MS) >= 0)
                 ;
+}
+
+struct fleet *fleet_free(struct fleet *f)
+{
+        if (!f)
+                return NULL;
+        fleet_stop(f);
         sd_event_source_disable_unref(f->usage_src);
         while (f->units)
                 unit_remove(f->units);

@@ -39,8 +39,10 @@ struct fleet_spec {
 /* Reads the journal and compares it with the kernel: adopts what runs, finishes or undoes what was
  * half-way, sweeps what nobody owns. */
 int fleet_new(const struct fleet_spec *spec, struct fleet **ret, struct err *e);
-/* Ends operations (their clusters are resumed at the next start); running clusters go on. */
-struct fleet *fleet_free(struct fleet *f);
+/* Ends operations (their clusters are resumed at the next start); those that release resources get
+ * some seconds to finish.  Nothing new starts after that; running clusters go on.  Runs the loop. */
+void fleet_stop(struct fleet *f);
+struct fleet *fleet_free(struct fleet *f); /* also without fleet_stop() before */
 DEFINE_AUTO(struct fleet *, fleet_free)
 
 /* What should be.  @plan: JSON of model/plan.h.  An older generation is ignored. */

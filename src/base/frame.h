@@ -14,7 +14,7 @@
 #include "base/mem.h"
 
 #define FRAME_MAX_BYTES (8U << 20) /* one message; more is a protocol error */
-#define FRAME_MAX_FDS   8U
+#define FRAME_MAX_FDS   16U
 #define FRAME_MAX_QUEUE (64U << 20) /* unsent bytes; a peer that does not read is dropped */
 
 struct frame_conn;

@@ -30,6 +30,8 @@ void boot_init(struct boot *b, const struct host *host)
         b->net.netns = b->net.sysfs = -EBADF;
         b->userns = b->disk_mnt = -EBADF;
         b->lower_mnt = b->upper_mnt = b->volume_mnt = b->root_mnt = -EBADF;
+        for (size_t i = 0; i < SANDBOX_MOUNTS; i++)
+                b->mounts.fd[i] = -EBADF;
         b->enter.v2_dir = b->monitor_enter.v2_dir = -EBADF;
         b->proc.monitor_pidfd = b->proc.init_pidfd = -EBADF;
 }
@@ -46,6 +48,7 @@ void boot_done(struct boot *b)
         b->upper_mnt = fd_close(b->upper_mnt);
         b->volume_mnt = fd_close(b->volume_mnt);
         b->root_mnt = fd_close(b->root_mnt);
+        sandbox_mounts_done(&b->mounts);
         slice_enter_done(&b->enter);
         slice_enter_done(&b->monitor_enter);
         sandbox_proc_done(&b->proc);

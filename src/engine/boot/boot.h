@@ -33,6 +33,7 @@ struct boot {
         int disk_mnt;             /* mounted container disk, still under its pool name */
         char disk_pool_name[64];
         bool slice_ready;         /* groups of the slot exist */
+        struct sandbox_mounts mounts; /* /dev, made ahead; the first is -EBADF: not */
         /* made on the way */
         int lower_mnt, upper_mnt, volume_mnt, root_mnt;
         struct net_lease lease;

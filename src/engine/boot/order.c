@@ -26,6 +26,11 @@ static const struct {
         { "disk", offsetof(struct boot, disk_mnt) },
         { "monitor", offsetof(struct boot, proc.monitor_pidfd) },
         { "init", offsetof(struct boot, proc.init_pidfd) },
+        { "dev0", offsetof(struct boot, mounts.fd[0]) },
+        { "dev1", offsetof(struct boot, mounts.fd[1]) },
+        { "dev2", offsetof(struct boot, mounts.fd[2]) },
+        { "dev3", offsetof(struct boot, mounts.fd[3]) },
+        { "dev4", offsetof(struct boot, mounts.fd[4]) },
 };
 static_assert(NELEM(slots) == ORDER_MAX_FDS, "descriptor table");
 

@@ -89,6 +89,7 @@ static int start(struct boot *b, const struct session_files *f, char *const *arg
                 .root_mnt = b->root_mnt,
                 .netns = b->net.netns,
                 .sysfs_mnt = b->net.sysfs,
+                .mounts = b->mounts.fd[0] >= 0 ? &b->mounts : NULL,
                 .slice = &b->enter,
                 .monitor_slice = &b->monitor_enter,
                 .binds = &bind,

@@ -67,11 +67,32 @@ bool pool_owns_name(const char *name)
         return str_after(name, NAME_PREFIX) != NULL;
 }
 
+/* No descriptor yet; slot and claim stay. */
+static void slot_init(struct pool_slot *s)
+{
+        s->net = (struct net_ns){ s->slot, -EBADF, -EBADF };
+        s->userns = -EBADF;
+        for (size_t i = 0; i < SANDBOX_MOUNTS; i++)
+                s->mounts.fd[i] = -EBADF;
+}
+
 static void slot_empty(struct slot_entry *s)
 {
         net_ns_done(&s->s.net);
         s->s.userns = fd_close(s->s.userns);
+        sandbox_mounts_done(&s->s.mounts);
+        slot_init(&s->s);
         s->state = E_NONE;
+}
+
+/* Every descriptor of a slot, in the order in which they travel. */
+#define SLOT_FDS (3 + SANDBOX_MOUNTS)
+static int *slot_fd(struct pool_slot *s, size_t i)
+{
+        return i == 0   ? &s->net.netns
+               : i == 1 ? &s->net.sysfs
+               : i == 2 ? &s->userns
+                        : &s->mounts.fd[i - 3];
 }
 
 static void disk_empty(struct pool *p, struct disk_entry *d)
@@ -88,7 +109,7 @@ static int make_slot(struct pool *p, struct frame_conn *out, size_t i, struct er
         struct pool_slot *s = &p->slots[i].s;
         AUTO(json_put) json_t *msg = json_pack("{s:s, s:I}", "made", "slot", "i", (json_int_t) i);
         char name[32];
-        int r;
+        int fds[SLOT_FDS], r;
 
         if (!msg)
                 return err_set(e, -ENOMEM, "out of memory");
@@ -104,7 +125,12 @@ static int make_slot(struct pool *p, struct frame_conn *out, size_t i, struct er
         s->userns = idmap_userns(claim_id_base(s->slot), e);
         if (s->userns < 0)
                 return s->userns;
-        r = op_report(out, msg, (int[]){ s->net.netns, s->net.sysfs, s->userns }, 3);
+        r = sandbox_mounts_make(claim_id_base(s->slot), &s->mounts, e);
+        if (r < 0)
+                return r;
+        for (size_t k = 0; k < SLOT_FDS; k++)
+                fds[k] = *slot_fd(s, k);
+        r = op_report(out, msg, fds, SLOT_FDS);
         slot_empty(&p->slots[i]);
         return r;
 }
@@ -174,8 +200,9 @@ static void on_made(void *arg, const struct frame_msg *m)
         if (str_eq(what, "slot") && i < MAX_SLOTS) {
                 struct slot_entry *s = &p->slots[i];
 
-                s->s.net = (struct net_ns){ s->s.slot, keep(m, 0), keep(m, 1) };
-                s->s.userns = keep(m, 2);
+                s->s.net.slot = s->s.slot;
+                for (size_t k = 0; k < SLOT_FDS; k++)
+                        *slot_fd(&s->s, k) = keep(m, k);
                 s->state = E_READY;
         } else if (str_eq(what, "disk") && i < MAX_DISKS) {
                 p->disks[i].d.mnt = keep(m, 0);
@@ -324,8 +351,7 @@ int pool_new(sd_event *loop, struct op_runner *runner, const struct host *host, 
         p->host = host;
         p->epoch = epoch;
         for (size_t i = 0; i < MAX_SLOTS; i++)
-                p->slots[i].s = (struct pool_slot){ .net = { 0, -EBADF, -EBADF },
-                                                    .userns = -EBADF };
+                slot_init(&p->slots[i].s);
         for (size_t i = 0; i < MAX_DISKS; i++)
                 p->disks[i].d.mnt = -EBADF;
         r = sd_event_add_defer(loop, &p->kick_src, on_kick, p);
@@ -388,8 +414,7 @@ int pool_take_slot(struct pool *p, struct pool_slot *ret)
                 if (s->state != E_READY)
                         continue;
                 *ret = s->s;
-                s->s.net = (struct net_ns){ 0, -EBADF, -EBADF };
-                s->s.userns = -EBADF;
+                slot_init(&s->s);
                 s->state = E_NONE;
                 return 0;
         }

@@ -1,5 +1,5 @@
 /* pool.h - what takes long to make and is the same for every cluster, made ahead of time: slots with
- * their network namespace, id map and groups; formatted and mounted container disks.
+ * their network namespace, id map, groups and /dev; formatted and mounted container disks.
  *
  * Filled by operation processes that pass descriptors back; nothing here outlives the engine but
  * names, and those are swept at the next start.  Loop thread only; nothing blocks. */
@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "engine/host.h"
 #include "engine/net/net.h"
+#include "engine/sandbox/sandbox.h"
 
 struct pool;
 struct op_runner;
@@ -29,6 +30,7 @@ struct pool_slot {
         char claim[32];    /* the slot's claim goes with it */
         struct net_ns net;
         int userns;
+        struct sandbox_mounts mounts;
 };
 /* Take a ready one; -EAGAIN when there is none (the caller makes its own and the pool grows back).
  * Descriptors belong to the caller. */

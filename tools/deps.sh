@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install what building, testing and measuring need (Debian 12 or Ubuntu 24.04, as root).
-# Does nothing, quickly, when everything is there.   usage: deps.sh build|test|bench
+# Does nothing, quickly, when everything is there.   usage: deps.sh build|test|bench|lab
 set -eu
 
 build="gcc make git pkg-config meson ninja-build ca-certificates
@@ -9,15 +9,17 @@ build="gcc make git pkg-config meson ninja-build ca-certificates
  libmnl-dev libnftables-dev libinih-dev libcmocka-dev
  e2fsprogs util-linux iproute2 busybox-static python3 debootstrap"
 test_="$build python3-pytest python3-requests python3-websocket clang clang-format libclang-rt-14-dev
- skopeo umoci docker-registry nftables strace procps curl jq iputils-ping apache2-utils zstd
+ skopeo umoci docker-registry nftables strace procps curl jq iputils-ping apache2-utils zstd openssl
  erofs-utils zsh fish bash-completion mandoc cppcheck universal-ctags tmux"
 bench="$test_ crun runc podman wrk"
+lab="$build qemu-system-x86 mmdebstrap debian-archive-keyring kmod zstd"
 
 case "${1:-build}" in
 build) want=$build ;;
 test) want=$test_ ;;
 bench) want=$bench ;;
-*) echo "usage: $0 build|test|bench" >&2; exit 2 ;;
+lab) want=$lab ;;
+*) echo "usage: $0 build|test|bench|lab" >&2; exit 2 ;;
 esac
 
 missing=

@@ -30,7 +30,7 @@ enum attach_type {
         ATTACH_EXIT,   /* monitor -> client: i32 exit code (0..255), i32 signal (0: none) */
         ATTACH_ERROR,  /* monitor -> client: one sentence; the connection ends, or, on channel
                         * ATTACH_ERROR_REFUSED, goes on without what was asked for */
-        ATTACH_CREDIT, /* client -> monitor: u32 bytes more that it is ready to take (flow control) */
+        ATTACH_CREDIT, /* both ways: u32 bytes more that the sender is ready to take (flow control) */
         ATTACH_TYPE_COUNT
 };
 
@@ -46,6 +46,10 @@ enum attach_channel { ATTACH_STDIN, ATTACH_STDOUT, ATTACH_STDERR };
  * and a full queue is dropped with ERROR: it cannot stop the cluster.  Of an exec session, the one
  * STDIO client holds the process up instead (nothing is read before it has come), and when it
  * leaves, the session hangs up as sshd's do: stdin, stdout, stderr or the pty are closed.
+ * DATA of stdin has a window of the same size, opened by a hello with INPUT and widened by CREDIT
+ * from the monitor as the process takes it; within it, whatever comes behind is parsed at once.
+ * Beyond it, nothing is parsed until the process has read: a CREDIT or SIGNAL behind such bytes
+ * waits, and with it perhaps the process, so a client that writes much keeps to the window.
  * LOG needs no credit: the socket and the files are the flow control, and a follower that was
  * overtaken by the ring goes on at the oldest kept line (the offset tells it how much is gone).
  * FOLLOW from the middle of a line starts at the next one, from beyond the end at the end.

@@ -103,7 +103,7 @@ static void client_gone(struct monitor *m, struct client *c)
         bool owner = m->owner == c;
 
         if (m->input == c)
-                m->input = NULL;
+                stdin_forget(m);
         watch_close(m, &c->w);
         if (madvise(c, sizeof *c, MADV_DONTNEED) < 0) /* pages larger than ours */
                 memset(c, 0, sizeof *c);
@@ -124,7 +124,7 @@ static void client_fail(struct monitor *m, struct client *c, uint64_t now_us, co
         c->in_eof = false;
         c->deadline_us = now_us + MON_DYING_US;
         if (m->input == c)
-                m->input = NULL;
+                stdin_forget(m);
         if (m->owner == c) {
                 m->owner = NULL;
                 stdio_hangup(m);
@@ -341,8 +341,9 @@ static packet_fn *const handlers[] = {
 };
 static_assert(NELEM(handlers) == ATTACH_TYPE_COUNT, "one handler per type");
 
-/* Handle what lies in the buffer, up to stdin that the process does not take yet: the payload
- * stays where it is and nothing more is parsed before it has gone. */
+/* Handle what lies in the buffer.  A client that keeps to its window of stdin is always parsed, so
+ * its CREDIT and SIGNAL come through while the process takes no input; of one that does not, the
+ * payload stays where it is and nothing more is parsed before there is room for it. */
 static void parse(struct monitor *m, struct client *c, uint64_t now_us)
 {
         struct attach_packet p;
@@ -465,6 +466,20 @@ static void put_exit(struct monitor *m, struct client *c)
         c->exit_sent = true;
 }
 
+/* The writer of stdin may go on. */
+static void put_credit(struct monitor *m, struct client *c)
+{
+        size_t cap;
+        uint8_t *p;
+
+        if (m->in_taken < MON_CREDIT_STEP || !is_served(c) || c->exit_sent ||
+            room(c) < sizeof(struct attach_header) + sizeof m->in_taken)
+                return;
+        p = tail(c, &cap);
+        c->out_end += attach_put_credit(p, cap, m->in_taken);
+        m->in_taken = 0;
+}
+
 /* Send what the socket takes.  A peer that reads no more may still have said something before it
  * left: that is found when it has been read to its end.  #syscalls sendto */
 static void flush(struct client *c, uint64_t now_us)
@@ -500,6 +515,8 @@ static bool settle_one(struct monitor *m, struct client *c, uint64_t now_us)
                 client_fail(m, c, now_us, "no hello in time");
         if (now_us >= stuck_us(m, c))
                 client_fail(m, c, now_us, "nothing was read for too long");
+        if (c == m->input)
+                put_credit(m, c);
         for (int i = 0; i < PUMP_ROUNDS; i++) {
                 put_log(m, c);
                 put_exit(m, c);

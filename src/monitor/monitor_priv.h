@@ -19,6 +19,7 @@
 #define MON_OUT_BYTES   (9U * MON_PAGE) /* a client's unsent packets... */
 #define MON_OUT_RESERVE 1024U           /* ...of which this much is for EOF, ERROR and EXIT */
 #define MON_DRAIN_BYTES (1U << 20)      /* most that a pipe can hold at the end */
+#define MON_CREDIT_STEP (ATTACH_WINDOW / 4) /* stdin bytes taken -> the writer is told */
 
 /* Times, all in microseconds. */
 #define MON_PARTIAL_US 1000000ULL   /* an unfinished line is shown after this */
@@ -55,9 +56,9 @@ struct client {
         uint64_t deadline_us; /* hello, or the end of a dying one; 0: none */
         uint64_t progress_us; /* last sign of life */
         uint64_t pos;         /* next log offset to send */
-        const uint8_t *in;    /* stdin that the process has not taken yet */
+        const uint8_t *in;    /* stdin beyond its window, still in in_buf: nothing more is parsed */
         size_t in_len;
-        bool in_eof; /* and stdin ends behind it */
+        bool in_eof; /* stdin ends behind that */
         size_t out_start, out_end;
         struct attach_parser parser;
         uint8_t in_buf[MON_IN_BYTES];
@@ -88,6 +89,8 @@ struct monitor {
         struct output out[2]; /* stdout (or the pty), stderr */
         struct client *owner; /* exec: the client that output is for; borrowed from clients[] */
         struct client *input; /* who may write stdin */
+        size_t in_start, in_end; /* what it wrote and the process has not taken yet */
+        uint32_t in_taken;       /* and what was taken since it was last told */
         bool owner_seen, has_log;
         bool exited, overdue; /* overdue: the drain deadline has passed */
         int exit_code, exit_signal;
@@ -96,6 +99,7 @@ struct monitor {
         uint32_t generation;
         struct ring ring;
         struct client clients[MON_CLIENTS];
+        uint8_t in[ATTACH_WINDOW];
         uint8_t chunk[MON_CHUNK];
 };
 
@@ -116,6 +120,7 @@ void stdio_hangup(struct monitor *m);      /* close everything, the process is t
 void stdio_last_call(struct monitor *m);   /* no waiting any more: take what is there */
 void stdin_flush(struct monitor *m);       /* m->input's pending bytes -> process */
 void stdin_close(struct monitor *m);
+void stdin_forget(struct monitor *m); /* m->input has left, and what it wrote with it */
 bool stdin_open(const struct monitor *m);
 void stdio_resize(struct monitor *m, uint16_t rows, uint16_t cols);
 /* 0 or a negative errno. */

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -156,41 +157,97 @@ void stdin_close(struct monitor *m)
         watch_close(m, &m->stdin);
 }
 
+void stdin_forget(struct monitor *m)
+{
+        m->input = NULL;
+        m->in_start = m->in_end = 0;
+        m->in_taken = 0;
+}
+
+/* Anything to be written, be it the end. */
+static bool stdin_pending(const struct monitor *m)
+{
+        const struct client *c = m->input;
+
+        return c && (m->in_start < m->in_end || c->in_len > 0 || c->in_eof);
+}
+
+/* Into the queue, as much of the client's packet as fits. */
+static void stdin_refill(struct monitor *m, struct client *c)
+{
+        size_t n;
+
+        if (m->in_start == m->in_end) {
+                m->in_start = m->in_end = 0;
+        } else if (c->in_len > sizeof m->in - m->in_end) {
+                memmove(m->in, m->in + m->in_start, m->in_end - m->in_start);
+                m->in_end -= m->in_start;
+                m->in_start = 0;
+        }
+        n = sizeof m->in - m->in_end;
+        n = c->in_len < n ? c->in_len : n;
+        if (n == 0)
+                return;
+        memcpy(m->in + m->in_end, c->in, n);
+        m->in_end += n;
+        c->in += n;
+        c->in_len -= n;
+}
+
+/* Nobody will read it; its writer may go on. */
+static void stdin_drop(struct monitor *m)
+{
+        struct client *c = m->input;
+
+        m->in_taken += (uint32_t) (m->in_end - m->in_start + c->in_len);
+        m->in_start = m->in_end = 0;
+        c->in_len = 0;
+        c->in_eof = false;
+}
+
+/* The process has closed its end. */
+static void stdin_broken(struct monitor *m)
+{
+        stdin_drop(m);
+        if (has_tty(m))
+                return;
+        stdin_close(m);
+        client_channel_ended(m, ATTACH_STDIN);
+}
+
 /* #syscalls write */
 void stdin_flush(struct monitor *m)
 {
         static const uint8_t eot = 4;
-        struct client *c = m->input;
 
-        while (c && (c->in_len > 0 || c->in_eof)) {
+        while (stdin_pending(m)) {
+                struct client *c = m->input;
+                bool end;
                 ssize_t n;
 
-                if (c->in_len == 0) {
+                stdin_refill(m, c);
+                end = m->in_start == m->in_end;
+                if (end && !has_tty(m)) {
                         c->in_eof = false;
-                        if (!has_tty(m)) {
-                                stdin_close(m);
-                                return;
-                        }
-                        c->in = &eot;
-                        c->in_len = 1;
-                }
-                if (!stdin_open(m)) { /* nobody will read it */
-                        c->in_len = 0;
+                        stdin_close(m);
                         return;
                 }
-                n = write(stdin_fd(m), c->in, c->in_len);
-                if (n < 0 && (errno == EAGAIN || errno == EINTR))
-                        return;
-                if (n < 0) { /* the process has closed its end */
-                        c->in_len = 0;
-                        if (!has_tty(m)) {
-                                stdin_close(m);
-                                client_channel_ended(m, ATTACH_STDIN);
-                        }
+                if (!stdin_open(m)) {
+                        stdin_drop(m);
                         return;
                 }
-                c->in += n;
-                c->in_len -= (size_t) n;
+                n = end ? write(stdin_fd(m), &eot, 1)
+                        : write(stdin_fd(m), m->in + m->in_start, m->in_end - m->in_start);
+                if (n < 0 && errno != EAGAIN && errno != EINTR)
+                        stdin_broken(m);
+                if (n < 0)
+                        return;
+                if (end) {
+                        c->in_eof = false;
+                } else {
+                        m->in_start += (size_t) n;
+                        m->in_taken += (uint32_t) n;
+                }
         }
 }
 
@@ -206,7 +263,7 @@ void stdio_event(struct monitor *m, enum source src)
 
 void stdio_settle(struct monitor *m)
 {
-        bool pending = m->input && m->input->in_len > 0;
+        bool pending = stdin_pending(m);
 
         for (struct output *o = m->out; o < m->out + 2; o++) {
                 uint32_t events = budget(m, o) > 0 ? EPOLLIN : 0;

@@ -394,6 +394,8 @@ class FakeNode:
                     if kind == DATA:
                         p.stdin.write(payload)
                         p.stdin.flush()
+                        with lock:
+                            sock.sendall(packet(CREDIT, 0, struct.pack("<I", len(payload))))
                     elif kind == EOF:
                         p.stdin.close()
                     elif kind == SIGNAL:

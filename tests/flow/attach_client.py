@@ -127,7 +127,7 @@ class Client:
             elif kind == EXIT:
                 return out, ended, struct.unpack("<ii", payload)
             else:
-                assert kind == HELLO, p
+                assert kind in (HELLO, CREDIT), p
 
     def lines(self, until=None, timeout=10.0):
         """Log packets, checked for gapless offsets, as a list of (offset, line bytes); ends at

@@ -417,6 +417,66 @@ def test_exec_stdin_10_mb(start):
     assert status == (0, 0) and m.wait() == 0
 
 
+def test_exec_control_behind_blocked_stdin(start):
+    """A full window of stdin that nobody reads holds up neither credit nor signals."""
+    m = start("head -c 100000 /dev/zero; sleep 60", exec_=True, uid=UID, child_uid=UID)
+    c = m.connect(F_STDIO | F_INPUT)
+    window, written, got = 32768, 0, 0
+    while True:
+        c.send(DATA, b"x" * window)
+        written, window = written + window, 0
+        try:
+            kind, _, payload = c.packet(0.5)
+        except TimeoutError:
+            break
+        if kind == CREDIT:
+            window = struct.unpack("<I", payload)[0]
+        got += len(payload) if kind == DATA else 0
+    assert written > 65536 and got == 32768  # the pipe and our window are full; so is its
+    c.credit(100000)
+    while got < 100000:
+        got += len(c.expect(DATA)[2])
+    c.send(SIGNAL, struct.pack("<I", signal.SIGKILL))
+    assert c.collect()[2] == (137, 9)
+
+
+def test_exec_stdin_is_credited(start):
+    """cat with a client that keeps to both windows: nothing hangs, whatever the sizes are."""
+    m = start(["cat"], exec_=True)
+    c = m.connect(F_STDIO | F_INPUT)
+    data, sent, window, got = os.urandom(1 << 20) * 4, 0, 32768, bytearray()
+    while len(got) < len(data):
+        while window > 0 and sent < len(data):
+            n = min(window, 10000, len(data) - sent)
+            c.send(DATA, data[sent:sent + n])
+            sent, window = sent + n, window - n
+        kind, _, payload = c.packet()
+        if kind == DATA:
+            got += payload
+            c.credit(len(payload))
+        elif kind == CREDIT:
+            window += struct.unpack("<I", payload)[0]
+            assert window <= 32768
+        else:
+            assert kind == HELLO
+    assert got == data
+    c.send(EOF)
+    assert c.collect()[2] == (0, 0)
+
+
+def test_stdin_that_nobody_reads_is_credited_too(start):
+    m = start("exec <&-; echo closed; sleep 5", exec_=True, uid=UID, child_uid=UID)
+    c = m.connect(F_STDIO | F_INPUT)
+    c.expect(DATA)
+    for _ in range(4):
+        c.send(DATA, b"x" * 8192)
+    credit = 0
+    while credit < 32768 - 8192:
+        credit += struct.unpack("<I", c.expect(CREDIT)[2])[0]
+    c.send(SIGNAL, struct.pack("<I", signal.SIGKILL))
+    assert c.collect()[2] == (137, 9)
+
+
 def test_exec_echo_both_ways(start):
     m = start(["cat"], exec_=True)
     c = m.connect(F_STDIO | F_INPUT)

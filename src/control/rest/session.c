@@ -2,9 +2,8 @@
  *
  * Flow control: the monitor is read while little is queued for the client, the client is read
  * while little is queued for the monitor.  Neither side can make us hold more than a few hundred
- * KiB.  The sockets are the flow control: the monitor gets credit for far more than ever waits,
- * because a CREDIT packet behind stdin that the process does not take yet would not be seen, and a
- * process that waits for its output to be read would wait for ever. */
+ * KiB.  Stdin goes out only within the monitor's window, so that the packets of the other kinds,
+ * CREDIT above all, never wait behind input that the process does not take. */
 #include "control/rest/session.h"
 
 #include <errno.h>
@@ -21,8 +20,8 @@
 #define QUEUE_HIGH    (128U << 10) /* bytes waiting for one side that stop reading the other */
 #define MESSAGE_MAX   (1U << 20)   /* one WebSocket message */
 #define CLOSE_WAIT_US (5 * US_PER_S)
-#define CREDIT_BYTES  (1U << 30)  /* ahead of what was read ... */
-#define CREDIT_STEP   (64U << 20) /* ... and renewed in such steps */
+#define CREDIT_BYTES  (256U << 10) /* of output, beside the first window ... */
+#define CREDIT_STEP   (64U << 10)  /* ... and renewed in such steps */
 
 enum channel { CH_STDIN, CH_STDOUT, CH_STDERR, CH_RESIZE, CH_EOF, CH_EXIT, CH_ERROR, CH_SIGNAL };
 
@@ -38,7 +37,11 @@ struct session {
         int monitor;
         struct attach_parser parser;
         uint8_t parser_buf[ATTACH_PARSER_MAX];
-        struct strbuf out;   /* for the monitor */
+        struct strbuf out;   /* packets for the monitor */
+        struct strbuf in;    /* stdin that waits for its window */
+        uint64_t in_window;  /* bytes of it that the monitor is ready to take */
+        bool in_eof;         /* it ends behind that */
+        bool in_closed;      /* the process reads no more */
         uint32_t owed;       /* bytes read and not credited yet */
         uint16_t close_code; /* queued behind the last message */
         bool closing, close_queued, dead;
@@ -56,6 +59,7 @@ static void session_end(struct http_session *base)
         s->monitor = fd_close(s->monitor);
         strbuf_done(&s->early);
         strbuf_done(&s->out);
+        strbuf_done(&s->in);
         (void) MHD_upgrade_action(s->urh, MHD_UPGRADE_ACTION_CLOSE);
         http_session_remove(s->server, base);
         free(s);
@@ -119,9 +123,19 @@ static void on_exit_packet(struct session *s, const struct attach_packet *p)
         ws_close(s, WSLAY_CODE_NORMAL_CLOSURE);
 }
 
+/* Only one request was in vain; whoever made it is told where the program's complaints go. */
+static void on_refusal(struct session *s, const char *sentence)
+{
+        AUTO(free) char *text = str_fmt("exec: %s\r\n", sentence);
+
+        if (text)
+                ws_send(s, CH_STDERR, text, strlen(text));
+}
+
 static void on_packet(struct session *s, const struct attach_packet *p)
 {
         char sentence[512];
+        uint32_t more;
 
         if (p->type == ATTACH_DATA &&
             (p->channel == ATTACH_STDOUT || p->channel == ATTACH_STDERR)) {
@@ -130,8 +144,15 @@ static void on_packet(struct session *s, const struct attach_packet *p)
                 s->owed += p->length;
         } else if (p->type == ATTACH_EXIT) {
                 on_exit_packet(s, p);
+        } else if (p->type == ATTACH_CREDIT && attach_get_credit(p, &more) >= 0) {
+                s->in_window += more;
+        } else if (p->type == ATTACH_EOF && p->channel == ATTACH_STDIN) {
+                s->in_closed = true;
         } else if (p->type == ATTACH_ERROR && attach_get_error(p, sentence, sizeof sentence) >= 0) {
-                fail(s, sentence);
+                if (p->channel == ATTACH_ERROR_REFUSED)
+                        on_refusal(s, sentence);
+                else
+                        fail(s, sentence);
         }
 }
 
@@ -162,17 +183,26 @@ static void mon_packet(struct session *s, const void *packet, size_t len)
                 strbuf_add(&s->out, packet, len);
 }
 
-static void mon_data(struct session *s, const uint8_t *data, size_t len)
+/* What the window lets through. */
+static void pass_stdin(struct session *s)
 {
-        while (len > 0) {
-                uint8_t head[8];
-                size_t n = len > ATTACH_MAX_PAYLOAD ? ATTACH_MAX_PAYLOAD : len;
+        uint8_t buf[16];
 
-                mon_packet(s, head,
-                           attach_put_header(head, ATTACH_DATA, ATTACH_STDIN, (uint32_t) n));
-                mon_packet(s, data, n);
-                data += n;
-                len -= n;
+        if (s->in_closed)
+                strbuf_done(&s->in);
+        while (s->in.len > 0 && s->in_window > 0) {
+                size_t n = s->in.len < ATTACH_WINDOW ? s->in.len : ATTACH_WINDOW;
+
+                n = s->in_window < n ? (size_t) s->in_window : n;
+                mon_packet(s, buf,
+                           attach_put_header(buf, ATTACH_DATA, ATTACH_STDIN, (uint32_t) n));
+                mon_packet(s, s->in.s, n);
+                strbuf_drop_front(&s->in, n);
+                s->in_window -= n;
+        }
+        if (s->in.len == 0 && s->in_eof) {
+                s->in_eof = false;
+                mon_packet(s, buf, attach_put_eof(buf, sizeof buf, ATTACH_STDIN));
         }
 }
 
@@ -189,7 +219,7 @@ static void on_message(wslay_event_context_ptr ws, const struct wslay_event_on_m
                 return;
         switch ((enum channel) m[0]) {
         case CH_STDIN:
-                mon_data(s, m + 1, n - 1);
+                strbuf_add(&s->in, m + 1, n - 1);
                 break;
         case CH_RESIZE:
                 if (n == 5)
@@ -198,7 +228,7 @@ static void on_message(wslay_event_context_ptr ws, const struct wslay_event_on_m
                                                      (uint16_t) (m[3] << 8 | m[4])));
                 break;
         case CH_EOF:
-                mon_packet(s, buf, attach_put_eof(buf, sizeof buf, ATTACH_STDIN));
+                s->in_eof = true;
                 break;
         case CH_SIGNAL:
                 if (n == 2)
@@ -217,6 +247,7 @@ static void flush_monitor(struct session *s)
 {
         uint8_t buf[16];
 
+        pass_stdin(s);
         if (s->owed >= CREDIT_STEP) {
                 mon_packet(s, buf, attach_put_credit(buf, sizeof buf, s->owed));
                 s->owed = 0;
@@ -302,11 +333,11 @@ static void turn(struct session *s)
         flush_monitor(s);
         if (wslay_event_get_close_received(s->ws) && wslay_event_get_close_sent(s->ws))
                 s->dead = true;
-        if (s->dead) {
+        if (s->dead || s->in.failed || s->out.failed) {
                 session_end(&s->base);
                 return;
         }
-        if (wslay_event_want_read(s->ws) && s->out.len < QUEUE_HIGH)
+        if (wslay_event_want_read(s->ws) && s->out.len + s->in.len < QUEUE_HIGH)
                 ws_events |= EPOLLIN;
         if (wslay_event_want_write(s->ws))
                 ws_events |= EPOLLOUT;
@@ -387,6 +418,7 @@ int session_new(const struct session_conf *conf, int monitor)
         s->fd = conf->fd;
         s->urh = conf->urh;
         s->monitor = monitor;
+        s->in_window = ATTACH_WINDOW;
         strbuf_add(&s->early, conf->early, conf->early_len);
         http_session_add(s->server, &s->base);
         r = s->early.failed ? -ENOMEM : begin(s);

@@ -4,7 +4,7 @@ PY    := /usr/bin/python3
 B     ?= boot
 T     ?= all
 
-.PHONY: help deps build check test bench asan fuzz lint fmt demo images install clean
+.PHONY: help deps build check test bench lab asan fuzz lint fmt demo images install clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -35,6 +35,12 @@ bench: ## measure and compare: make bench B=boot
 	@tools/deps.sh bench
 	$(MAKE) build images
 	$(PY) tests/bench/run --build $(BUILD) $(B)
+
+lab: build ## the product in virtual machines with a fresh Debian 12's kernel (root)
+	@tools/deps.sh lab
+	images/build $(BUILD)/images starter
+	tests/lab/run --build $(BUILD) --init plain
+	tests/lab/run --build $(BUILD) --init systemd
 
 asan: ## unit and flow tests under ASan and UBSan
 	@tools/deps.sh test

@@ -22,74 +22,6 @@
 #define ERROR_BYTES_MAX   4096U
 #define SLOW_BYTES_PER_S  1024 /* slower for the stall time is as good as dead */
 
-static void origin_done(struct origin *o)
-{
-        free(o->scheme);
-        free(o->host);
-        *o = (struct origin){ 0 };
-}
-
-static bool origin_same(const struct origin *a, const struct origin *b)
-{
-        return str_eq(a->scheme, b->scheme) && a->port == b->port && a->host && b->host &&
-               strcasecmp(a->host, b->host) == 0;
-}
-
-static bool in_list(char *const *list, const struct origin *o)
-{
-        unsigned preset = str_eq(o->scheme, "http") ? 80 : 443;
-
-        for (; list && *list; list++)
-                if (addr_listed(*list, o->host, o->port, preset))
-                        return true;
-        return false;
-}
-
-static char *url_part(CURLU *u, CURLUPart part, unsigned flags)
-{
-        char *s = NULL, *copy = NULL;
-
-        if (curl_url_get(u, part, &s, flags) == CURLUE_OK)
-                copy = strdup(s);
-        curl_free(s);
-        return copy;
-}
-
-/* Split a URL and judge its scheme. */
-static int origin_parse(const struct http *h, CURLU *u, struct origin *ret, struct err *e)
-{
-        AUTO(free) char *port = url_part(u, CURLUPART_PORT, CURLU_DEFAULT_PORT);
-        struct origin o = { .scheme = url_part(u, CURLUPART_SCHEME, 0),
-                            .host = url_part(u, CURLUPART_HOST, 0) };
-        uint64_t n = 0;
-        size_t len;
-        int r = 0;
-
-        if (!o.scheme || !o.host || !port || str_u64(port, 1, 65535, &n) < 0) {
-                r = err_set(e, -EPROTO, "an address that is not understood");
-        } else {
-                o.port = (unsigned) n;
-                len = strlen(o.host);
-                if (o.host[0] == '[' && o.host[len - 1] == ']') {
-                        memmove(o.host, o.host + 1, len - 2);
-                        o.host[len - 2] = '\0';
-                }
-                o.listed = in_list(h->req->listed, &o);
-                if (str_eq(o.scheme, "http") && !in_list(h->req->insecure, &o))
-                        r = err_set(
-                                e, -EACCES,
-                                "%s:%u would need plain HTTP, which the configuration does not allow there",
-                                o.host, o.port);
-                else if (!str_eq(o.scheme, "http") && !str_eq(o.scheme, "https"))
-                        r = err_set(e, -EACCES, "%s:// is not fetched", o.scheme);
-        }
-        if (r < 0)
-                origin_done(&o);
-        else
-                *ret = o;
-        return r;
-}
-
 /* curl asks for a socket: the name is resolved, nothing has been sent. */
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
 {
@@ -381,7 +313,7 @@ static int follow(struct http *h, char **url, struct err *e)
                 (void) curl_url_set(u, CURLUPART_USER, NULL, 0); /* nobody else's credentials */
                 (void) curl_url_set(u, CURLUPART_PASSWORD, NULL, 0);
                 (void) curl_url_set(u, CURLUPART_FRAGMENT, NULL, 0);
-                r = origin_parse(h, u, &to, e);
+                r = origin_parse(h->req, u, &to, e);
                 next = url_part(u, CURLUPART_URL, 0);
         }
         curl_url_cleanup(u);
@@ -409,7 +341,7 @@ static int walk(struct http *h, const char *first, const char *accept, uint64_t 
         int r = -ENOMEM;
 
         if (u && url && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK)
-                r = origin_parse(h, u, &start, e);
+                r = origin_parse(h->req, u, &start, e);
         else
                 r = err_set(e, -EPROTO, "'%.100s' is not an address", first);
         curl_url_cleanup(u);
@@ -559,7 +491,7 @@ static int find_registry(struct http *h, struct err *e)
                 if (!url || !u || curl_url_set(u, CURLUPART_URL, url, 0) != CURLUE_OK)
                         r = err_set(e, -EINVAL, "'%s' is not a registry address", name);
                 else
-                        r = origin_parse(h, u, &h->registry, e);
+                        r = origin_parse(h->req, u, &h->registry, e);
                 curl_url_cleanup(u);
                 if (r >= 0)
                         return 0;

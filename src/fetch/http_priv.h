@@ -1,4 +1,4 @@
-/* http_priv.h - shared by http.c (one attempt) and http_get.c (attempts, resuming). */
+/* http_priv.h - shared by http.c (one attempt), http_get.c (attempts, resuming) and http_origin.c. */
 #pragma once
 #include <curl/curl.h>
 
@@ -14,6 +14,13 @@ struct origin {
         unsigned port;
         bool listed; /* may have a private address */
 };
+
+void origin_done(struct origin *o);
+bool origin_same(const struct origin *a, const struct origin *b);
+/* Split a URL and judge its scheme: -EACCES when the configuration does not allow it there. */
+int origin_parse(const struct fetch_request *req, CURLU *u, struct origin *ret, struct err *e);
+/* One part of a URL on the heap, or NULL. */
+char *url_part(CURLU *u, CURLUPart part, unsigned flags);
 
 struct http {
         const struct fetch_request *req;

@@ -115,7 +115,8 @@ static int create(struct fleet *f, const char *cluster, uint64_t generation, boo
 
         (void) snprintf(row.cluster, sizeof row.cluster, "%s", cluster);
         r = unit_new(f, &row, false, ret, e);
-        if (r < 0)
+        if (r < 0 || running) /* one that is to run is saved, with its names, before its first act;
+                               * until then a crash loses nothing that will not be said again */
                 return r;
         r = unit_save(*ret, false);
         if (r < 0) {

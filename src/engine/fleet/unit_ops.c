@@ -125,6 +125,8 @@ static void on_boot_done(void *arg, int r, const struct err *err)
         struct fleet *f = u->fleet;
 
         op_over(u);
+        if (r == -ECANCELED && f->closing)
+                return; /* the row says how far it came: undone and booted again at the next start */
         if (r < 0 && u->row.state != CS_RUNNING) {
                 if (!unit_wanted(u)) {
                         unit_event(u, u->row.want_gone ? CE_TERMINATE : CE_STOP, NULL);
@@ -177,11 +179,10 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
         u->row.image_digest = str_dup(image->digest);
         if (r >= 0 && !u->row.image_digest)
                 r = err_set(e, -ENOMEM, "out of memory");
-        if (r >= 0) {
-                unit_event(u, CE_BIND, NULL);
-                if (unit_save(u, false) < 0) /* no intent on disk, no act */
-                        r = err_set(e, -EIO, "the journal cannot be written");
-        }
+        if (r >= 0) /* reported below: the order goes first */
+                r = cluster_step(&u->row.state, CE_BIND, e);
+        if (r >= 0 && unit_save(u, false) < 0) /* no intent on disk, no act */
+                r = err_set(e, -EIO, "the journal cannot be written");
         if (r >= 0) {
                 u->boot->image = *image; /* lent for the length of the call */
                 r = dispatch(u, &o, &spec, e);
@@ -189,6 +190,8 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
         }
         if (r < 0)
                 boot_close(u);
+        else
+                unit_report(u);
         return r;
 }
 

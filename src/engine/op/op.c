@@ -23,6 +23,8 @@
 #include "base/str.h"
 #include "engine/op/op_priv.h"
 
+#define QUIET_US (20 * US_PER_MS)
+
 struct op *op_free(struct op *op)
 {
         if (!op)
@@ -228,6 +230,22 @@ static int on_refill(sd_event_source *s, void *arg)
         return 0;
 }
 
+/* In a pause: a fork takes the CPU from the operation that has just been given its order. */
+static void refill_soon(struct op_runner *w)
+{
+        (void) sd_event_source_set_time_relative(w->quiet_src, QUIET_US);
+        (void) sd_event_source_set_enabled(w->quiet_src, SD_EVENT_ONESHOT);
+}
+
+static int on_quiet(sd_event_source *s, uint64_t usec, void *arg)
+{
+        struct op_runner *w = arg;
+
+        (void) s;
+        (void) usec;
+        return sd_event_source_set_enabled(w->refill_src, SD_EVENT_ONESHOT);
+}
+
 int op_order(struct op_runner *w, const struct op_spec *spec, const json_t *order, const int *fds,
              size_t n_fds, struct op **ret, struct err *e)
 {
@@ -241,7 +259,7 @@ int op_order(struct op_runner *w, const struct op_spec *spec, const json_t *orde
                 r = op_fork(w, &waiting, &op, e);
         if (r < 0)
                 return r;
-        (void) sd_event_source_set_enabled(w->refill_src, SD_EVENT_ONESHOT);
+        refill_soon(w);
         r = adopt(w, op, spec, e);
         if (r >= 0) {
                 r = frame_send(op->conn, order, fds, n_fds);
@@ -310,6 +328,9 @@ int op_runner_new(sd_event *loop, op_order_fn *on_order, void *order_arg, size_t
                 r = sd_event_add_defer(loop, &w->refill_src, on_refill, w);
         if (r >= 0)
                 r = sd_event_source_set_priority(w->refill_src, SD_EVENT_PRIORITY_IDLE);
+        if (r >= 0)
+                r = sd_event_add_time_relative(loop, &w->quiet_src, CLOCK_MONOTONIC, QUIET_US,
+                                               US_PER_MS, on_quiet, w);
         if (r < 0)
                 return err_errno(e, r, "operations");
         *ret = TAKE(w);
@@ -321,6 +342,7 @@ struct op_runner *op_runner_free(struct op_runner *w)
         if (!w)
                 return NULL;
         sd_event_source_disable_unref(w->refill_src);
+        sd_event_source_disable_unref(w->quiet_src);
         while (w->spares) {
                 struct op *op = w->spares;
 

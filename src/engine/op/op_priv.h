@@ -29,7 +29,7 @@ struct op_runner {
         size_t n_keep;
         struct op *spares;
         size_t n_spares, want_spares;
-        sd_event_source *refill_src;
+        sd_event_source *refill_src, *quiet_src;
 };
 
 /* Fork; in the child run @spec->body, or wait for an order when it is NULL.  Never returns there.

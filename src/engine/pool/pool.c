@@ -31,6 +31,7 @@
 #define FILL_BATCH     16U
 #define FILL_TIMEOUT   (60 * US_PER_S)
 #define RETRY_US       (5 * US_PER_S)
+#define QUIET_US       (30 * US_PER_MS) /* filling waits for a pause: it costs what a boot costs */
 #define NAME_PREFIX    "pool-"
 #define GIB            (1ULL << 30)
 
@@ -56,7 +57,7 @@ struct pool {
         struct disk_entry disks[MAX_DISKS];
         uint32_t sizes[MAX_SIZES]; /* most recent first */
         struct op *op;
-        sd_event_source *kick_src, *retry_src;
+        sd_event_source *kick_src, *quiet_src, *retry_src;
         bool started, closing;
 };
 
@@ -332,10 +333,36 @@ static int on_kick(sd_event_source *s, void *arg)
         return 0;
 }
 
-/* Fill later, when the loop has nothing better to do. */
+static size_t ready_slots(const struct pool *p)
+{
+        size_t n = 0;
+
+        for (size_t i = 0; i < MAX_SLOTS; i++)
+                n += p->slots[i].state == E_READY;
+        return n;
+}
+
+static int on_quiet(sd_event_source *s, uint64_t usec, void *arg)
+{
+        struct pool *p = arg;
+
+        (void) s;
+        (void) usec;
+        return sd_event_source_set_enabled(p->kick_src, SD_EVENT_ONESHOT);
+}
+
+/* Fill later: at once when the pool runs low, else after a pause in the demand, so that filling
+ * does not take the CPU from the very boot that made it necessary. */
 static void kick(struct pool *p)
 {
-        (void) sd_event_source_set_enabled(p->kick_src, SD_EVENT_ONESHOT);
+        bool low = ready_slots(p) * 2 < p->host->inst->conf.pool_networks;
+
+        if (low || !p->quiet_src) {
+                (void) sd_event_source_set_enabled(p->kick_src, SD_EVENT_ONESHOT);
+                return;
+        }
+        (void) sd_event_source_set_time_relative(p->quiet_src, QUIET_US);
+        (void) sd_event_source_set_enabled(p->quiet_src, SD_EVENT_ONESHOT);
 }
 
 int pool_new(sd_event *loop, struct op_runner *runner, const struct host *host, uint64_t epoch,
@@ -357,6 +384,9 @@ int pool_new(sd_event *loop, struct op_runner *runner, const struct host *host, 
         r = sd_event_add_defer(loop, &p->kick_src, on_kick, p);
         if (r >= 0)
                 r = sd_event_source_set_priority(p->kick_src, SD_EVENT_PRIORITY_IDLE);
+        if (r >= 0)
+                r = sd_event_add_time_relative(loop, &p->quiet_src, CLOCK_MONOTONIC, QUIET_US,
+                                               US_PER_MS, on_quiet, p);
         if (r < 0) {
                 (void) pool_free(p);
                 return err_errno(e, r, "pool");
@@ -400,6 +430,7 @@ struct pool *pool_free(struct pool *p)
         for (size_t i = 0; i < MAX_DISKS; i++)
                 disk_empty(p, &p->disks[i]);
         sd_event_source_disable_unref(p->kick_src);
+        sd_event_source_disable_unref(p->quiet_src);
         sd_event_source_disable_unref(p->retry_src);
         free(p);
         return NULL;

@@ -24,6 +24,12 @@
 #define MIB             (1ULL << 20)
 #define MONITOR_WAIT_US (3 * US_PER_S) /* the monitor drains pipes and syncs the exit status */
 
+/* What a login shell of an image without a profile of its own reads. */
+static const char read_profiles[] = "for f in /etc/profile.d/*.sh; do\n"
+                                    "\t[ -r \"$f\" ] && . \"$f\"\n"
+                                    "done\n"
+                                    "unset f\n";
+
 /* Descriptors that the monitor inherits. */
 struct session_files {
         int dir, log[2], status, listener;
@@ -74,10 +80,11 @@ static int start(struct boot *b, const struct session_files *f, char *const *arg
         AUTO(free) char *profile = session_profile(p->env);
         AUTO(free) char *hostname = str_fmt("%s\n", p->cluster);
         const struct sandbox_file small[] = {
-                { "/etc/hosts", hosts, 0644 },
-                { "/etc/hostname", hostname, 0644 },
-                { "/etc/resolv.conf", b->lease.resolv_conf ? b->lease.resolv_conf : "", 0644 },
-                { "/etc/profile.d/tensorone.sh", profile, 0644 },
+                { "/etc/hosts", hosts, 0644, false },
+                { "/etc/hostname", hostname, 0644, false },
+                { "/etc/resolv.conf", b->lease.resolv_conf ? b->lease.resolv_conf : "", 0644, false },
+                { "/etc/profile.d/tensorone.sh", profile, 0644, false },
+                { "/etc/profile", read_profiles, 0644, true },
         };
         const struct sandbox_bind bind = { b->volume_mnt, p->volume_path };
         const struct sandbox_spec spec = {

@@ -106,9 +106,13 @@ int root_write_file(int root, const struct sandbox_file *f, struct err *e)
 {
         const char *name = NULL;
         AUTO(fd) int dir = parent_of(root, f->target, &name);
-        AUTO(fd) int fd = dir < 0 ? dir : open_plain(dir, name, f->mode);
+        AUTO(fd) int fd = -EBADF;
+        struct stat st;
         int r;
 
+        if (dir >= 0 && f->if_absent && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+                return 0;
+        fd = dir < 0 ? dir : open_plain(dir, name, f->mode);
         if (fd < 0)
                 return err_errno(e, fd, "write %s", f->target);
         r = fd_write_full(fd, f->content, strlen(f->content));

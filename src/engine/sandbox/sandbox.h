@@ -25,6 +25,7 @@ struct sandbox_file {       /* small file of ours, shown read-only or writable o
         const char *target; /* "/etc/hosts" */
         const char *content;
         mode_t mode;
+        bool if_absent;     /* an image that has its own keeps it */
 };
 
 struct sandbox_device {

@@ -102,7 +102,7 @@ static void first_only(struct sandbox_spec *s, const json_t *p, int userns)
         json_t *v;
 
         json_object_foreach(json_object_get(p, "files"), key, v) files[s->n_files++] =
-                (struct sandbox_file){ key, json_string_value(v), 0644 };
+                (struct sandbox_file){ key, json_string_value(v), 0644, false };
         json_object_foreach(json_object_get(p, "binds"), key, v) binds[s->n_binds++] =
                 (struct sandbox_bind){ idmapped(json_string_value(v), userns), key };
         json_object_foreach(json_object_get(p, "devices"), key, v) devices[s->n_devices++] =

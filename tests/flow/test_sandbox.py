@@ -248,7 +248,7 @@ def test_monitor_is_confined(order):
     m = re.fullmatch(r"#uid (\d+) gid (\d+) groups 0 bnd 0{16} nnp 1 kill 0 fds ([\d ]+)",
                      r.standing)
     assert m and int(m[1]) == int(m[2]) == ID_BASE - 1
-    assert len(m[3].split()) == 3 + 8  # 0 1 2, pidfd listen status in out err log0 log1
+    assert len(m[3].split()) == 3 + 7  # 0 1 2, pidfd listen status out err log0 log1
 
 
 # ---- what is visible
@@ -270,6 +270,12 @@ def test_dev_works(order):
                      "echo no >/dev/full || echo full", user="user")
     assert set(out.split("\n")) == {"a", "b", "3", "x", "full",
                                     "sh: write error: No space left on device"}
+
+
+def test_stdin_of_the_first_process_is_empty(order):
+    """A shell or python as the program ends at once instead of waiting for ever."""
+    assert say(order, "readlink /proc/self/fd/0; stat -Lc %t:%T /proc/self/fd/0; cat; head -c 1 <&0;"
+                      "echo end", user="user") == "/dev/null\n1:3\nend"
 
 
 def test_shm_has_its_size(order):

@@ -128,16 +128,29 @@ static int open_tty(const struct launch *l, int root, const struct user *u, stru
                        : 0;
 }
 
-/* Pipes belong to the program's user, so that it can open /dev/stdout again. */
-static int open_pipes(const struct launch *l, const struct user *u, struct err *e)
+/* Stdin of a cluster's first process: the null device of its own /dev, which nobody inside has
+ * touched yet. */
+static int open_null(int root, struct err *e)
 {
-        for (int i = 0; i < 3; i++) {
+        AUTO(fd) int fd = fd_open_beneath(root, "dev/null", O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+
+        if (fd < 0)
+                return err_errno(e, fd, "open /dev/null");
+        return dup2(fd, STDIN_FILENO) < 0 ? err_errno(e, -errno, "/dev/null as stdin") : 0;
+}
+
+/* Pipes belong to the program's user, so that it can open /dev/stdout again. */
+static int open_pipes(const struct launch *l, int root, const struct user *u, struct err *e)
+{
+        int r = l->io[0] < 0 ? open_null(root, e) : 0;
+
+        for (int i = l->io[0] < 0 ? 1 : 0; i < 3 && r >= 0; i++) {
                 if (fchown(l->io[i], u->uid, u->gid) < 0)
                         return err_errno(e, -errno, "hand over the pipes");
                 if (dup2(l->io[i], i) < 0)
                         return err_errno(e, -errno, "pipe as descriptor %d", i);
         }
-        return 0;
+        return r;
 }
 
 /* By descriptor, so that it is what was checked, and inside, so that getcwd() can name it. */
@@ -198,7 +211,7 @@ static int run(struct launch *l, struct err *e)
         if (r >= 0)
                 r = add_home(&env, s->env, &u, e);
         if (r >= 0)
-                r = s->tty ? open_tty(l, root, &u, e) : open_pipes(l, &u, e);
+                r = s->tty ? open_tty(l, root, &u, e) : open_pipes(l, root, &u, e);
         if (r >= 0)
                 r = confine_limits(s, e);
         if (r >= 0)

@@ -61,9 +61,11 @@ void sandbox_mounts_done(struct sandbox_mounts *m)
                 m->fd[i] = fd_close(m->fd[i]);
 }
 
+/* A cluster's first process has no stdin: nobody could ever write it, and a program that reads it
+ * (a shell, python) would wait for ever. */
 static int make_pipes(struct launch *l, struct err *e)
 {
-        for (int i = 0; i < 3; i++) {
+        for (int i = l->join < 0 ? 1 : 0; i < 3; i++) {
                 int p[2], in = i == 0 ? 0 : 1; /* the program's end */
 
                 if (pipe2(p, O_CLOEXEC) < 0)

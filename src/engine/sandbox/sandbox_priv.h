@@ -38,7 +38,7 @@ struct launch {
         int up;             /* launcher's way to the operation */
         int report;         /* first's way to the operation */
         int mnt[MNT_COUNT]; /* made by the operation, reach first with NOTE_GO; not with join */
-        int io[3];          /* the program's stdin, stdout, stderr; without a tty */
+        int io[3];          /* the program's stdin (an exec session's), stdout, stderr; no tty */
         int monitor_io[3];  /* their other ends; [0] alone is the pty's master with a tty */
         const struct filter *filter;
         const struct cgroup_view *view;

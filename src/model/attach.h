@@ -57,9 +57,10 @@ enum attach_channel { ATTACH_STDIN, ATTACH_STDOUT, ATTACH_STDERR };
  * write may fail with EPIPE from then on while packets are still to be read.  It is missing when
  * the monitor was killed, or when a client of a cluster did not read for a second after the exit:
  * then the engine knows.  A client that closes its writing side has left; the end of stdin is EOF.
- * SIGNAL: with a tty, INT, QUIT and TSTP reach the foreground job through the pty; anything else
- * is refused with ERROR (EPERM) unless the launcher left the monitor CAP_KILL, which its filter
- * then confines to this one child.  Without CAP_KILL the engine sends signals itself. */
+ * SIGNAL: with a tty, INT, QUIT and TSTP reach the foreground job through the pty.  Anything else
+ * goes to the session's process: the monitor's uid owns the cluster's user namespace, which is the
+ * right to signal what runs there, and its filter confines that right to this one child.  What the
+ * kernel refuses all the same is answered with ERROR_REFUSED. */
 #define ATTACH_WINDOW 32768U
 
 struct attach_header {

@@ -16,7 +16,7 @@
 /* Run @argv with @text in a temporary file as its last word; no output and status 0 is good. */
 static void accepted_by(const char *const *argv, const char *text)
 {
-        char path[] = "/tmp/test_generated.XXXXXX", out[4096];
+        char path[] = "/tmp/test_generated-XXXXXX", out[4096];
         const char *full[8] = { 0 };
         int fd = mkstemp(path), pipefd[2], status;
         ssize_t n;

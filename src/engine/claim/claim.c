@@ -325,8 +325,11 @@ int claim_release(struct claim_host *c, const char *cluster, uint64_t generation
                 struct claim_table *t = &c->table[k];
 
                 for (uint32_t n = t->first; n <= t->last; n++) {
-                        if (t->cell[n].holder != hash || claim_table_read(t, n, &have) < 0 ||
-                            !same_holder(&have, &rec) || have.generation > generation)
+                        if (t->cell[n].holder != hash)
+                                continue;
+                        r = claim_table_read(t, n, &have);
+                        if (r != -ENOENT && /* a drop that was cut short */
+                            (r < 0 || !same_holder(&have, &rec) || have.generation > generation))
                                 continue;
                         r = claim_table_drop(t, n, claim_now_us());
                         if (r < 0)

@@ -147,9 +147,13 @@ int claim_table_drop(struct claim_table *t, uint32_t n, uint64_t now_us)
         char name[12];
 
         file_name(n, name);
+        /* The file is the truth and goes first: a kill in between leaves an index that says "held",
+         * and then dropping it again sets that right. */
+        if (unlinkat(t->dir, name, 0) < 0 && errno != ENOENT)
+                return -errno;
         t->cell[n].released_us = now_us;
         t->cell[n].holder = 0;
-        return unlinkat(t->dir, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+        return 0;
 }
 
 int claim_table_check(struct claim_table *t, struct err *e)

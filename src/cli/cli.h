@@ -122,9 +122,6 @@ const char *verb_title(const struct verb *v, char *buf, size_t len);
 /* Whether @v takes @id, the global options included. */
 bool verb_takes(const struct verb *v, enum opt_id id);
 
-/* The closest of @n words to @word, or NULL when none is close.  Pure. */
-const char *nearest(const char *word, const char *const *words, size_t n);
-
 /* Print to stdout; what could not be written is an error like any other. */
 int out_printf(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int out_json(const void *json, struct err *e); /* json_t *, indented, newline at the end */

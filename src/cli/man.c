@@ -1,87 +1,7 @@
 /* man.c - the manual page, in mdoc(7), from the tables.  Runs in tensoronecli; text only. */
 #include "base/str.h"
+#include "base/text.h"
 #include "cli/help.h"
-
-/* Text with roff's own characters made plain; a line never begins with a control character. */
-static void roff(const char *text, struct strbuf *b)
-{
-        bool start = true;
-
-        for (; *text; text++) {
-                if (start && (*text == '.' || *text == '\''))
-                        strbuf_str(b, "\\&");
-                start = *text == '\n';
-                switch (*text) {
-                case '\\':
-                        strbuf_str(b, "\\e");
-                        break;
-                case '-':
-                        strbuf_str(b, "\\-");
-                        break;
-                case '"':
-                        strbuf_str(b, "\\(dq");
-                        break;
-                case '~':
-                        strbuf_str(b, "\\(ti");
-                        break;
-                default:
-                        strbuf_char(b, *text);
-                }
-        }
-}
-
-/* Running text: lines broken between words below 79 columns, none of which begins with one of
- * roff's control characters. */
-static void filled(const char *text, struct strbuf *b)
-{
-        AUTO(strbuf_done) struct strbuf line = { 0 };
-
-        while (*text) {
-                AUTO(strbuf_done) struct strbuf word = { 0 };
-                size_t n = strcspn(text, " ");
-                AUTO(free) char *plain = strndup(text, n);
-
-                roff(plain ? plain : "", &word);
-                if (line.len > 0 && line.len + 1 + word.len > 78) {
-                        strbuf_fmt(b, "%s\n", line.s);
-                        strbuf_drop_front(&line, line.len);
-                }
-                if (word.s)
-                        strbuf_fmt(&line, "%s%s", line.len > 0 ? " " : "", word.s);
-                text += n;
-                text += strspn(text, " ");
-        }
-        if (line.len > 0)
-                strbuf_fmt(b, "%s\n", line.s);
-}
-
-/* Sentences each begin a line of their own, as mdoc wants them; the first letter a capital. */
-static void sentences(const char *text, struct strbuf *b)
-{
-        AUTO(free) char *copy = strdup(text);
-        char *from = copy, *p;
-
-        if (!copy) {
-                b->failed = true;
-                return;
-        }
-        if (*from >= 'a' && *from <= 'z')
-                *from = (char) (*from - 'a' + 'A');
-        while ((p = strstr(from, ". ")) != NULL) {
-                p[1] = '\0';
-                filled(from, b);
-                from = p + 2;
-        }
-        filled(from, b);
-}
-
-/* @text as one quoted macro argument each, so that no word of it is read as a macro. */
-static void macro_words(const char *text, struct strbuf *b)
-{
-        strbuf_str(b, " \"");
-        roff(text, b);
-        strbuf_char(b, '"');
-}
 
 static void man_option(const struct option *o, struct strbuf *b)
 {
@@ -93,7 +13,7 @@ static void man_option(const struct option *o, struct strbuf *b)
         strbuf_fmt(b, " Fl Fl %s", o->name);
         if (o->arg) {
                 strbuf_str(b, " Ar");
-                macro_words(o->arg, b);
+                text_quoted(o->arg, b);
         }
         strbuf_char(b, '\n');
         strbuf_str(&text, o->help);
@@ -102,7 +22,7 @@ static void man_option(const struct option *o, struct strbuf *b)
         strbuf_char(&text, '.');
         if (o->preset)
                 strbuf_fmt(&text, " The default is %s.", o->preset);
-        sentences(text.s ? text.s : "", b);
+        text_sentences(text.s ? text.s : "", b);
 }
 
 static void man_verb(const struct verb *v, struct strbuf *b)
@@ -115,14 +35,14 @@ static void man_verb(const struct verb *v, struct strbuf *b)
                 strbuf_str(b, ".Op Ar option ...\n");
         if (*v->operands) {
                 strbuf_str(b, ".Ar");
-                macro_words(v->operands, b);
+                text_quoted(v->operands, b);
                 strbuf_char(b, '\n');
         }
         strbuf_fmt(&summary, "%s.", v->summary);
         strbuf_str(b, ".Pp\n");
-        sentences(summary.s ? summary.s : "", b);
+        text_sentences(summary.s ? summary.s : "", b);
         if (v->detail)
-                sentences(v->detail, b);
+                text_sentences(v->detail, b);
         if (v->opts[0] == OPT_NONE)
                 return;
         strbuf_str(b, ".Bl -tag -width Ds\n");
@@ -137,7 +57,7 @@ static void man_examples(struct strbuf *b)
         for (size_t i = 0; i < n_verbs; i++) {
                 if (verbs[i].hidden || !verbs[i].examples)
                         continue;
-                roff(verbs[i].examples, b);
+                text_roff(verbs[i].examples, b);
                 strbuf_char(b, '\n');
         }
         strbuf_str(b, ".Ed\n");

@@ -10,61 +10,12 @@
 #include <stdio.h>
 
 #include "base/str.h"
-
-/* Edit distance of two short words, neighbours swapped counting as one; 99 when too long. */
-static unsigned distance(const char *a, const char *b)
-{
-        enum { TOP = 32 };
-        unsigned d[TOP + 1][TOP + 1];
-        size_t n = strlen(a), m = strlen(b);
-
-        if (n > TOP || m > TOP)
-                return 99;
-        for (size_t i = 0; i <= n; i++)
-                d[i][0] = (unsigned) i;
-        for (size_t j = 0; j <= m; j++)
-                d[0][j] = (unsigned) j;
-        for (size_t i = 1; i <= n; i++) {
-                for (size_t j = 1; j <= m; j++) {
-                        unsigned best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
-
-                        if (d[i - 1][j] + 1 < best)
-                                best = d[i - 1][j] + 1;
-                        if (d[i][j - 1] + 1 < best)
-                                best = d[i][j - 1] + 1;
-                        if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
-                            d[i - 2][j - 2] + 1 < best)
-                                best = d[i - 2][j - 2] + 1;
-                        d[i][j] = best;
-                }
-        }
-        return d[n][m];
-}
-
-const char *nearest(const char *word, const char *const *words, size_t n)
-{
-        const char *best = NULL;
-        unsigned best_d = 99;
-
-        for (size_t i = 0; i < n; i++) {
-                unsigned d = distance(word, words[i]);
-                size_t len = strlen(words[i]);
-
-                /* a third of the letters wrong is still a slip; a beginning is an abbreviation */
-                if (str_after(words[i], word) && strlen(word) >= 2)
-                        d = d < 1 ? d : 1;
-                if (d < best_d && d * 3 <= len + 1) {
-                        best_d = d;
-                        best = words[i];
-                }
-        }
-        return best;
-}
+#include "base/text.h"
 
 static int unknown(struct err *e, const char *what, const char *word, const char *dashes,
                    const char *const *words, size_t n)
 {
-        const char *near = nearest(word, words, n);
+        const char *near = text_nearest(word, words, n);
 
         if (near)
                 return err_set(e, -EINVAL, "unknown %s \"%s%s\"; did you mean \"%s%s\"?", what,
@@ -101,7 +52,7 @@ static int unknown_noun(const char *word, const char *noun, struct err *e)
                 return err_set(e, -ENOMEM, "out of memory");
         if (!noun)
                 return err_set(e, -EINVAL, "%s what? One of: %s", word, list.s);
-        near = nearest(noun, nouns, n);
+        near = text_nearest(noun, nouns, n);
         if (near)
                 return err_set(e, -EINVAL, "unknown command \"%s %s\"; did you mean \"%s %s\"?",
                                word, noun, word, near);

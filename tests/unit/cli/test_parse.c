@@ -5,6 +5,7 @@
 #include <cmocka.h>
 
 #include "base/str.h"
+#include "base/text.h"
 #include "cli/cli.h"
 
 #define ARGS 32
@@ -188,7 +189,7 @@ static void test_nearest(void **state)
 
         (void) state;
         for (size_t i = 0; i < NELEM(t); i++) {
-                const char *got = nearest(t[i].word, words, NELEM(words));
+                const char *got = text_nearest(t[i].word, words, NELEM(words));
 
                 if (!str_eq(got, t[i].want))
                         fail_msg("'%s' -> %s", t[i].word, got ? got : "nothing");

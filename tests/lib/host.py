@@ -332,7 +332,8 @@ class Host:
         found |= {"disk " + f.name for f in (self.data / "disks").iterdir() if f.name != "masters"}
         found |= {"staging " + f.name for f in (self.data / "images/staging").iterdir()}
         found |= {"volume " + f.name for f in (self.data / "volumes").iterdir()}
-        found |= {"log " + f.name for f in (self.data / "clusters").iterdir()}
+        found |= {"log " + f.name for f in (self.data / "clusters").iterdir()
+                  if f.name != ".spare"}
         found |= {"fetcher %d" % p for p in self.descendants("vmm-fetch")}
         table = subprocess.run(["nft", "-j", "list", "table", "inet", "hvmm_" + self.id],
                                capture_output=True, text=True)

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/str.h"
+#include "engine/boot/logdir.h"
 #include "engine/boot/session.h"
 #include "engine/boot/stage.h"
 #include "engine/claim/claim.h"
@@ -30,49 +31,8 @@ static const char read_profiles[] = "for f in /etc/profile.d/*.sh; do\n"
                                     "done\n"
                                     "unset f\n";
 
-/* Descriptors that the monitor inherits. */
-struct session_files {
-        int dir, log[2], status, listener;
-};
-
-static void files_done(struct session_files *f)
-{
-        (void) fd_close(f->dir);
-        (void) fd_close(f->log[0]);
-        (void) fd_close(f->log[1]);
-        (void) fd_close(f->status);
-        (void) fd_close(f->listener);
-}
-
-static inline void files_done_cleanup(struct session_files *f)
-{
-        files_done(f);
-}
-
-static int open_files(struct boot *b, struct session_files *f, struct err *e)
-{
-        char name[64];
-
-        f->dir = fd_mkdir_beneath(b->host->clusters, b->plan.cluster, 0700);
-        if (f->dir < 0)
-                return err_errno(e, f->dir, "make the log directory");
-        for (int i = 0; i < 2; i++) {
-                (void) snprintf(name, sizeof name, "log.%d", i);
-                f->log[i] = openat(f->dir, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-                if (f->log[i] < 0)
-                        return err_errno(e, -errno, "open %s", name);
-        }
-        (void) snprintf(name, sizeof name, "status-%llu", (unsigned long long) b->attempt);
-        f->status = openat(f->dir, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (f->status < 0)
-                return err_errno(e, -errno, "open %s", name);
-        boot_socket_name(b->plan.cluster, b->attempt, name);
-        f->listener = op_listen(b->host->inst->run_fd, name, e);
-        return f->listener < 0 ? f->listener : 0;
-}
-
-static int start(struct boot *b, const struct session_files *f, char *const *argv, char *const *env,
-                 struct err *e)
+static int start(struct boot *b, const struct logdir *l, int listener, char *const *argv,
+                 char *const *env, struct err *e)
 {
         const struct plan *p = &b->plan;
         AUTO(free) char *hosts = session_hosts(p->cluster, b->lease.ipv4_text,
@@ -111,9 +71,9 @@ static int start(struct boot *b, const struct session_files *f, char *const *arg
                 .user = b->image.config.user,
                 .nofile = LIMIT_NOFILE_DEFAULT,
                 .new_privs = p->new_privs,
-                .listen_fd = f->listener,
-                .status_fd = f->status,
-                .log_fd = { f->log[0], f->log[1] },
+                .listen_fd = listener,
+                .status_fd = l->status,
+                .log_fd = { l->log[0], l->log[1] },
         };
 
         if (!hosts || !profile || !hostname)
@@ -123,15 +83,23 @@ static int start(struct boot *b, const struct session_files *f, char *const *arg
 
 int stage_session_run(struct boot *b, struct err *e)
 {
-        AUTO(files_done) struct session_files f = { -EBADF, { -EBADF, -EBADF }, -EBADF, -EBADF };
+        struct logdir l = { { -EBADF, -EBADF }, -EBADF };
+        AUTO(fd) int listener = -EBADF;
         AUTO(strv_free) char **argv = NULL, **env = NULL;
+        char name[64];
         int r = session_argv(&b->plan, &b->image.config, &argv, e);
 
         if (r >= 0)
                 r = session_env(&b->plan, &b->image.config, &env, e);
         if (r >= 0)
-                r = open_files(b, &f, e);
-        return r < 0 ? r : start(b, &f, argv, env, e);
+                r = logdir_open(b->host->clusters, b->plan.cluster, &l, e);
+        boot_socket_name(b->plan.cluster, b->attempt, name);
+        if (r >= 0)
+                r = listener = op_listen(b->host->inst->run_fd, name, e);
+        if (r >= 0)
+                r = start(b, &l, listener, argv, env, e);
+        logdir_done(&l);
+        return r;
 }
 
 /* 1 when the process has ended, 0 at the deadline. */
@@ -205,7 +173,6 @@ static void stop_gracefully(struct boot *b)
 int stage_session_undo(struct boot *b, const struct undo_how *how, struct err *e)
 {
         char name[64];
-        int r;
 
         if (b->proc.init_pidfd >= 0) {
                 if (how->graceful)
@@ -220,6 +187,5 @@ int stage_session_undo(struct boot *b, const struct undo_how *how, struct err *e
                 return err_errno(e, -errno, "remove %s", name);
         if (!how->volume)
                 return 0;
-        r = fd_rm_rf(b->host->clusters, b->plan.cluster);
-        return r < 0 ? err_errno(e, r, "remove the log directory") : 0;
+        return logdir_remove(b->host->clusters, b->plan.cluster, e);
 }

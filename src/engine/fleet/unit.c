@@ -141,10 +141,11 @@ void unit_report(struct unit *u)
                 u->fleet->spec.report(u->fleet->spec.arg, j);
 }
 
-/* States whose loss would have to be guessed after a power cut. */
+/* States whose loss would have to be guessed after a power cut.  Terminating is not among them: the
+ * wish to be gone was made durable when it came, and undo may be repeated. */
 static bool is_durable(enum cluster_state s)
 {
-        return s == CS_EXITED || s == CS_TERMINATING || s == CS_TERMINATED || s == CS_BACKOFF;
+        return s == CS_EXITED || s == CS_BACKOFF;
 }
 
 /* States that the boot operation passes within milliseconds and recovery treats alike. */

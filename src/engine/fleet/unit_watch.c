@@ -72,6 +72,14 @@ void unit_timer(struct unit *u, uint64_t delay_us)
                 log_error("cluster %s: timer: %s", u->row.cluster, strerror(-r));
 }
 
+static void empty_file(int dir, const char *path)
+{
+        AUTO(fd) int fd = fd_open_beneath(dir, path, O_WRONLY, 0);
+
+        if (fd >= 0 && ftruncate(fd, 0) < 0)
+                log_warn("%s: %s", path, strerror(errno));
+}
+
 /* The status file's one line -> exit code and a sentence.  Without one the monitor was killed. */
 void unit_read_exit(struct unit *u, char *ret_reason, size_t size)
 {
@@ -81,12 +89,11 @@ void unit_read_exit(struct unit *u, char *ret_reason, size_t size)
         size_t len = 0;
         int code, sig;
 
-        (void) snprintf(path, sizeof path, "%s/status-%llu", u->row.cluster,
-                        (unsigned long long) u->row.attempt);
+        (void) snprintf(path, sizeof path, "%s/status", u->row.cluster);
         if (fd_read_file(u->fleet->spec.host->clusters, path, ATTACH_STATUS_MAX, &text, &len) >= 0 &&
             len > 0)
                 j = jsonx_parse(text, len, NULL);
-        (void) unlinkat(u->fleet->spec.host->clusters, path, 0);
+        empty_file(u->fleet->spec.host->clusters, path); /* it has been told, and is told once */
         if (!j) {
                 if (ret_reason)
                         (void) snprintf(ret_reason, size, "its monitor was killed");

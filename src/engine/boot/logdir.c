@@ -1,0 +1,122 @@
+/* logdir.c - see logdir.h.
+ *
+ * Always: a directory below .spare holds exactly the three files, all empty.  It is emptied before it
+ * is renamed there, so a crash in between leaves the cluster's own, which is removed again. */
+#include "engine/boot/logdir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+#define MAX_SPARES 128
+
+static const char *const files[] = { "log.0", "log.1", "status" };
+
+void logdir_done(struct logdir *l)
+{
+        l->log[0] = fd_close(l->log[0]);
+        l->log[1] = fd_close(l->log[1]);
+        l->status = fd_close(l->status);
+}
+
+static inline void logdir_done_cleanup(struct logdir *l)
+{
+        logdir_done(l);
+}
+
+static DIR *open_spares(int clusters)
+{
+        int fd = openat(clusters, LOGDIR_SPARES, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+        if (fd >= 0 && !dir)
+                (void) fd_close(fd);
+        return dir;
+}
+
+/* Rename a spare to @cluster; another operation may be faster, then the next one is tried. */
+static bool take_spare(int clusters, const char *cluster)
+{
+        DIR *dir = open_spares(clusters);
+        struct dirent *de;
+        bool taken = false;
+
+        while (dir && !taken && (de = readdir(dir)) != NULL)
+                taken = de->d_name[0] != '.' &&
+                        renameat(dirfd(dir), de->d_name, clusters, cluster) == 0;
+        if (dir)
+                (void) closedir(dir);
+        return taken;
+}
+
+int logdir_open(int clusters, const char *cluster, struct logdir *ret, struct err *e)
+{
+        AUTO(logdir_done) struct logdir l = { { -EBADF, -EBADF }, -EBADF };
+        int *const fds[] = { &l.log[0], &l.log[1], &l.status };
+        AUTO(fd) int dir = fd_open_beneath(clusters, cluster, O_PATH | O_DIRECTORY, 0);
+
+        if (dir == -ENOENT && take_spare(clusters, cluster))
+                dir = fd_open_beneath(clusters, cluster, O_PATH | O_DIRECTORY, 0);
+        if (dir == -ENOENT)
+                dir = fd_mkdir_beneath(clusters, cluster, 0700);
+        if (dir < 0)
+                return err_errno(e, dir, "make the log directory");
+        for (size_t i = 0; i < NELEM(files); i++) {
+                *fds[i] = openat(dir, files[i], O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+                if (*fds[i] < 0)
+                        return err_errno(e, -errno, "open %s", files[i]);
+        }
+        if (ftruncate(l.status, 0) < 0)
+                return err_errno(e, -errno, "empty %s", files[2]);
+        *ret = l;
+        l = (struct logdir){ { -EBADF, -EBADF }, -EBADF };
+        return 0;
+}
+
+static bool few_spares(int clusters)
+{
+        DIR *dir = open_spares(clusters);
+        int n = 0;
+
+        while (dir && readdir(dir))
+                n++;
+        if (dir)
+                (void) closedir(dir);
+        return n < MAX_SPARES;
+}
+
+/* Empty the three files; anything else in there makes it unfit. */
+static bool empty_files(int dir)
+{
+        for (size_t i = 0; i < NELEM(files); i++) {
+                AUTO(fd) int fd = openat(dir, files[i], O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+
+                if (fd < 0 || ftruncate(fd, 0) < 0)
+                        return false;
+        }
+        return true;
+}
+
+int logdir_remove(int clusters, const char *cluster, struct err *e)
+{
+        AUTO(fd) int dir = fd_open_beneath(clusters, cluster, O_PATH | O_DIRECTORY, 0);
+        AUTO(free) char *spare = str_fmt(LOGDIR_SPARES "/%s", cluster);
+        int r;
+
+        if (dir == -ENOENT)
+                return 0;
+        if (mkdirat(clusters, LOGDIR_SPARES, 0700) < 0 && errno != EEXIST)
+                return err_errno(e, -errno, "make %s", LOGDIR_SPARES);
+        if (dir >= 0 && spare && few_spares(clusters) && empty_files(dir) &&
+            renameat(clusters, cluster, clusters, spare) == 0)
+                return 0;
+        r = fd_rm_rf(clusters, cluster);
+        return r < 0 ? err_errno(e, r, "remove the log directory") : 0;
+}

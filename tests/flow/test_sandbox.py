@@ -588,7 +588,8 @@ def test_group(order):
     assert groups and all(x.endswith(":/") for x in groups)
     values = lines[len(groups):len(groups) + 2]
     assert values == [str(256 << 20), "64"], lines
-    assert sum("Read-only file system" in x for x in lines) == 3, lines
+    refused = 3 if len(groups) > 1 else 2  # version 2 has no pids/tasks
+    assert sum("Read-only file system" in x for x in lines) == refused, lines
     assert a.standing.split().count("kill") == 1 and " kill 0 " in a.standing
     assert first.signal == 9 and first.grouped
 

@@ -1,7 +1,7 @@
 /* flow_sandbox.c - start one sandbox as a JSON order on stdin says, run further programs in it, and
  * print what became of them as JSON.  Driven by tests/flow/test_sandbox.py; root.
  *
- * Order: { "tree": DIR with layers, "layers": [names], "libexec": DIR, "upper": DIR or null (tmpfs),
+ * Order: { "tree": DIR with layers, "layers": [names], "libexec": DIR, "upper": DIR or null (fresh),
  *          "id_base": N, "slice": NAME or null,
  *          "cgroup": 0/1/2, "way": enum overlay_way, "pooled": bool,
  *          "run": PROGRAM, "exec": [PROGRAM...] }
@@ -63,16 +63,32 @@ static int idmapped(const char *path, int userns)
         return fd;
 }
 
-static int tmpfs(int userns)
+/* Beside the tree, which its test removes. */
+static int fresh_dir(const char *tree, int userns)
+{
+        char *path = str_fmt("%s.upper-XXXXXX", tree);
+
+        if (!path || !mkdtemp(path))
+                DIE("%s: %s", tree, strerror(errno));
+        return idmapped(path, userns);
+}
+
+static int fresh_upper(const char *tree, int userns)
 {
         struct err e;
+        int r;
         int fs = fsopen("tmpfs", FSOPEN_CLOEXEC), fd;
 
         if (fs < 0 || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
                 DIE("tmpfs: %s", strerror(errno));
         fd = fsmount(fs, FSMOUNT_CLOEXEC, 0);
-        if (fd < 0 || idmap_mount(fd, userns, 0, &e) < 0)
-                DIE("tmpfs: %s", fd < 0 ? strerror(errno) : e.msg);
+        if (fd < 0)
+                DIE("tmpfs: %s", strerror(errno));
+        r = idmap_mount(fd, userns, 0, &e);
+        if (r == -EINVAL) /* before Linux 6.3 a tmpfs has no id maps */
+                return fresh_dir(tree, userns);
+        if (r < 0)
+                DIE("tmpfs: %s", e.msg);
         return fd;
 }
 
@@ -212,7 +228,8 @@ int main(void)
         if (text(o, "slice"))
                 make_groups(o, &g, &s);
         lower = idmapped(text(o, "tree"), userns);
-        upper = text(o, "upper") ? idmapped(text(o, "upper"), userns) : tmpfs(userns);
+        upper = text(o, "upper") ? idmapped(text(o, "upper"), userns)
+                                 : fresh_upper(text(o, "tree"), userns);
         layers = strings(json_object_get(o, "layers"));
         s.root_mnt =
                 overlay_make(lower, (const char *const *) layers, strv_len(layers), upper,

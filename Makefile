@@ -3,6 +3,7 @@ BUILD := build
 PY    := /usr/bin/python3
 B     ?= boot
 T     ?= all
+PREFIX ?= /usr
 
 .PHONY: help deps build check test bench lab asan fuzz lint fmt demo images install clean
 help: ## this list
@@ -62,6 +63,10 @@ demo: ## from nothing to a running cluster and back (root)
 	@tools/deps.sh build
 	$(MAKE) build
 	tools/demo
+
+install: build ## install programs, manual pages, completion and service (PREFIX=/usr, DESTDIR=)
+	meson configure $(BUILD) --prefix=$(PREFIX) --sysconfdir=/etc
+	meson install -C $(BUILD)
 
 clean:
 	rm -rf $(BUILD) $(BUILD)-asan

@@ -89,7 +89,7 @@ static int set_option(const struct conf_option *o, const char *v, void *out)
         return -EINVAL;
 }
 
-static int explain(struct err *e, int r, const struct conf_option *o, const char *v)
+const char *conf_kind_text(enum conf_kind kind)
 {
         static const char *const want[] = {
                 [CONF_STR] = "text",
@@ -100,8 +100,28 @@ static int explain(struct err *e, int r, const struct conf_option *o, const char
                 [CONF_FACTOR] = "a factor from 1 to 1000",
         };
 
-        return err_set(e, r, "[%s] %s = %s: must be %s%s%s", o->section, o->key, v, want[o->kind],
-                       r == -ERANGE ? " within its limits" : "", o->unit ? "" : "");
+        return want[kind];
+}
+
+static int explain(struct err *e, int r, const struct conf_option *o, const char *section,
+                   const char *v)
+{
+        return err_set(e, r, "[%s] %s = %s: must be %s%s", section, o->key, v,
+                       conf_kind_text(o->kind), r == -ERANGE ? " within its limits" : "");
+}
+
+int conf_set(const struct conf_option *opt, size_t n, const char *section, const char *key,
+             const char *value, void *out, struct err *e)
+{
+        for (size_t i = 0; i < n; i++) {
+                int r;
+
+                if (!str_eq(opt[i].key, key))
+                        continue;
+                r = set_option(&opt[i], value, out);
+                return r < 0 ? explain(e, r, &opt[i], section, value) : 0;
+        }
+        return err_set(e, -EINVAL, "[%s] %s: there is no such option", section, key);
 }
 
 /* "registry "127.0.0.1:5000"" -> name and label; NULL when the section carries none. */
@@ -140,7 +160,7 @@ static int on_key(void *user, const char *section, const char *key, const char *
                         continue;
                 r = set_option(o, value, rd->out);
                 if (r < 0)
-                        (void) explain(&rd->err, r, o, value);
+                        (void) explain(&rd->err, r, o, section, value);
                 return r >= 0;
         }
         (void) err_set(&rd->err, -EINVAL, "[%s] %s: there is no such option", section, key);
@@ -157,7 +177,7 @@ int conf_load(const char *path, const struct conf_option *opt, size_t n, void *o
                 int r = set_option(&opt[i], opt[i].preset, out);
 
                 if (r < 0)
-                        return explain(e, r, &opt[i], opt[i].preset);
+                        return explain(e, r, &opt[i], opt[i].section, opt[i].preset);
         }
         if (!path)
                 return 0;

@@ -29,5 +29,13 @@ typedef int conf_labelled_fn(void *arg, const char *section, const char *label, 
 int conf_load(const char *path, const struct conf_option *opt, size_t n, void *out,
               conf_labelled_fn *labelled, void *arg, struct err *e);
 
+/* Set one option of @out by its key, as conf_load() does: for labelled sections with a table of
+ * their own.  @section is what messages call it. */
+int conf_set(const struct conf_option *opt, size_t n, const char *section, const char *key,
+             const char *value, void *out, struct err *e);
+
+/* "yes or no": what a value of that kind looks like, for people. */
+const char *conf_kind_text(enum conf_kind kind);
+
 /* Free the CONF_STR values. */
 void conf_done(const struct conf_option *opt, size_t n, void *out);

@@ -41,6 +41,22 @@ static const struct conf_option options[] = {
           "name servers for clusters, separated by commas; empty: the host's" },
 };
 
+#define R(k) .off = offsetof(struct registry_conf, k)
+
+static const struct conf_option registry_options[] = {
+        { "registry", "insecure", CONF_BOOL, R(insecure), "no", 0, 0, NULL,
+          "speak plain HTTP to it" },
+        { "registry", "username", CONF_STR, R(username), "", 0, 0, NULL, "the name to log in with" },
+        { "registry", "password", CONF_STR, R(password), "", 0, 0, NULL,
+          "its password or token; keep the file readable by root alone" },
+};
+
+const struct conf_option *instance_registry_options(size_t *ret_n)
+{
+        *ret_n = NELEM(registry_options);
+        return registry_options;
+}
+
 const struct conf_option *instance_options(size_t *ret_n)
 {
         *ret_n = NELEM(options);

@@ -26,7 +26,9 @@ static int on_registry(void *arg, const char *section, const char *label, const 
 {
         struct instance *i = arg;
         struct registry_conf *r = NULL;
-        char **text;
+        AUTO(free) char *name = NULL;
+        const struct conf_option *keys;
+        size_t n;
 
         if (!str_eq(section, "registry"))
                 return err_set(e, -EINVAL, "[%s \"%s\"]: there is no such section", section, label);
@@ -46,23 +48,10 @@ static int on_registry(void *arg, const char *section, const char *label, const 
                         return err_set(e, -ENOMEM, "out of memory");
                 i->n_registries++;
         }
-        if (str_eq(key, "insecure")) {
-                r->insecure = str_eq(value, "yes") || str_eq(value, "true");
-                if (!r->insecure && !str_eq(value, "no") && !str_eq(value, "false"))
-                        return err_set(e, -EINVAL, "[registry \"%s\"] insecure: must be yes or no",
-                                       label);
-                return 0;
-        }
-        text = str_eq(key, "username") ? &r->username
-               : str_eq(key, "password") ? &r->password
-                                         : NULL;
-        if (!text)
-                return err_set(e, -EINVAL,
-                               "[registry \"%s\"] %s: must be insecure, username or password",
-                               label, key);
-        free(*text);
-        *text = strdup(value);
-        return *text ? 0 : err_set(e, -ENOMEM, "out of memory");
+        name = str_fmt("%s \"%s\"", section, label);
+        keys = instance_registry_options(&n);
+        return name ? conf_set(keys, n, name, key, value, r, e)
+                    : err_set(e, -ENOMEM, "out of memory");
 }
 
 /* A directory of root's that others may pass through but not change. */

@@ -53,9 +53,11 @@ DEFINE_AUTO(struct instance *, instance_close)
 /* Clean shutdown without clusters: the run directory goes too. */
 int instance_remove_run(const struct instance *i);
 
-/* The option table, for the configuration manual and `hypervisor-vmm doctor`. */
+/* The option tables, for reading them and for the configuration manual; the second one is that of a
+ * [registry] section. */
 struct conf_option;
 const struct conf_option *instance_options(size_t *ret_n);
+const struct conf_option *instance_registry_options(size_t *ret_n);
 
 /* "<data_dir>/<name>" made 0700 below the data directory; an O_PATH descriptor. */
 int instance_dir(const struct instance *i, const char *name, struct err *e);

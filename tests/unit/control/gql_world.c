@@ -386,7 +386,7 @@ static void fill(struct world *w)
                                          .running = true };
                 (void) snprintf(p->id, sizeof p->id, "pod%07u", i);
                 (void) snprintf(p->name, sizeof p->name, "my pod %u", i);
-                (void) snprintf(p->host, sizeof p->host, "%s-64410a0b", p->id);
+                (void) snprintf(p->host, sizeof p->host, "pod%07u-64410a0b", i);
                 p->port[0] = (struct world_port){ "203.0.113.7", "tcp", true, 22, 40000 + i };
                 p->port[1] = (struct world_port){ "100.65.0.2", "http", false, 8888, 60000 };
         }

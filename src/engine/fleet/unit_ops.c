@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/boot/order.h"
+#include "engine/disk/disk.h"
 #include "engine/fleet/unit.h"
 
 #define BOOT_TIMEOUT_US (120 * US_PER_S)
@@ -22,10 +23,14 @@ bool unit_holds(const struct unit *u)
         return u->row.slot != 0;
 }
 
+/* Only without an operation.  A disk from the pool is found by its pool's name until the disk stage
+ * has given it the boot's: a boot that never came so far has nobody else to remove it. */
 static void boot_close(struct unit *u)
 {
         if (!u->boot)
                 return;
+        if (*u->boot->disk_pool_name)
+                (void) disk_remove(u->fleet->spec.host->disks, u->boot->disk_pool_name);
         u->boot->plan = (struct plan){ 0 }; /* was borrowed from the unit */
         boot_done(u->boot);
         free(u->boot);

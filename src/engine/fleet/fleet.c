@@ -165,7 +165,8 @@ int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool
         uint64_t now = clock_mono_us();
         AUTO(free) char *text = jsonx_dump(plan);
         struct unit *u = unit_find(f, cluster);
-        int r;
+        bool again;
+        int r = 0;
 
         if (!text)
                 return err_set(e, -ENOMEM, "out of memory");
@@ -173,16 +174,16 @@ int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool
                 return err_set(e, -EINVAL, "cluster: '%.32s' is not a cluster id", cluster);
         if (u && generation < u->row.want_generation)
                 return 0; /* an old order that came late */
+        again = u && generation == u->row.want_generation && running == u->row.want_running;
         if (!u)
                 r = create(f, cluster, generation, running, text, &u, e);
-        else if (generation == u->row.want_generation && running == u->row.want_running)
-                r = 0; /* the same order again */
-        else if ((r = update(u, generation, running, text, e)) < 0)
+        else if (!again && (r = update(u, generation, running, text, e)) < 0)
                 return refuse_update(u, e);
         if (r < 0)
                 return r;
         set_credentials(u, cred);
-        u->asked_us = now;
+        if (!again) /* else the clock runs since the first time, or has stopped */
+                u->asked_us = now;
         unit_settle(u);
         return 0;
 }

@@ -6,10 +6,13 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "base/fd.h"
 #include "base/str.h"
 
 #define SCHEMA_VERSION 1
@@ -119,6 +122,18 @@ static int begin_epoch(struct journal *j, struct err *e)
         return r < 0 ? r : query_u64(j, "SELECT epoch FROM meta", &j->epoch, e);
 }
 
+/* Plans hold keys and variables of tenants.  SQLite gives its other files the mode of this one. */
+static int make_private(int dir, struct err *e)
+{
+        AUTO(fd) int fd = openat(dir, "journal.db", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+        if (fd < 0 || fchmod(fd, 0600) < 0)
+                return err_errno(e, -errno, "journal: journal.db");
+        if (fchmodat(dir, "journal.db-wal", 0600, 0) < 0 && errno != ENOENT)
+                return err_errno(e, -errno, "journal: journal.db-wal");
+        return 0;
+}
+
 int journal_open(const struct instance *inst, struct journal **ret, struct err *e)
 {
         AUTO(journal_close) struct journal *j = calloc(1, sizeof *j);
@@ -127,6 +142,9 @@ int journal_open(const struct instance *inst, struct journal **ret, struct err *
 
         if (!j || !path)
                 return err_set(e, -ENOMEM, "out of memory");
+        r = make_private(inst->data_fd, e);
+        if (r < 0)
+                return r;
         if (sqlite3_open_v2(path, &j->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) !=
             SQLITE_OK)
                 return db_err(j, e, path);

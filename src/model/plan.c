@@ -30,7 +30,7 @@ static const struct jfield fields[] = {
         { F(pids), .kind = J_U32, .max = 4194304 },
         { F(container_disk_gib), .kind = J_U32, .min = 1, .max = LIMIT_DISK_GIB, .required = true },
         { F(volume_gib), .kind = J_U32, .max = LIMIT_DISK_GIB },
-        { F(volume_path), .kind = J_STR, .max = 1024 },
+        { F(volume_path), .kind = J_STR, .max = LIMIT_MOUNT_PATH_BYTES },
         { F(gpu_count), .kind = J_U32, .max = LIMIT_GPUS },
         { F(gpus), .kind = J_STRV, .max = LIMIT_GPUS },
         { F(ports), .kind = J_STR, .max = 2048 },
@@ -124,6 +124,9 @@ int plan_mount_path(const char *field, const char *path, struct err *e)
         const char *p = path;
         size_t depth = 0, sys = NELEM(taken);
 
+        if (path && strlen(path) > LIMIT_MOUNT_PATH_BYTES)
+                return err_set(e, -E2BIG, "%s: %zu bytes, at most %u are allowed", field,
+                               strlen(path), LIMIT_MOUNT_PATH_BYTES);
         if (str_empty(path) || path[0] != '/')
                 return err_set(e, -EINVAL, "%s: '%s' must be an absolute path such as /workspace",
                                field, path ? path : "");
@@ -155,7 +158,8 @@ static int check_env(char *const *env, struct err *e)
                 const char *eq = strchr(*env, '=');
 
                 if (!eq || eq == *env)
-                        return err_set(e, -EINVAL, "env: '%.64s' is not KEY=VALUE", *env);
+                        return err_set(e, -EINVAL, "env: '%.64s' is not KEY=VALUE",
+                                       eq ? "" : *env); /* a value may be a secret */
                 if (strlen(*env) >= LIMIT_ENV_BYTES)
                         return err_set(e, -E2BIG, "env: %.*s is over %u bytes",
                                        (int) (eq - *env > 64 ? 64 : eq - *env), *env,

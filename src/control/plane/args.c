@@ -5,6 +5,7 @@
 
 #include "base/jsonx.h"
 #include "base/str.h"
+#include "model/imageref.h"
 #include "model/limits.h"
 
 static int words(const json_t *obj, const char *key, char ***ret, bool *ret_there, struct err *e)
@@ -73,6 +74,24 @@ int docker_args_parse(const char *s, char ***ret_entrypoint, char ***ret_command
         return 0;
 }
 
+int image_check(const char *image, struct err *e)
+{
+        struct imageref ref;
+
+        if (strlen(image) > LIMIT_IMAGE_REF_LEN)
+                return err_set(e, -E2BIG, "imageName: %zu bytes, at most %u are allowed",
+                               strlen(image), LIMIT_IMAGE_REF_LEN);
+        return imageref_parse(image, &ref, e);
+}
+
+/* How much of KEY=VALUE a message may quote: the value may be a secret. */
+static int key_len(const char *entry)
+{
+        size_t n = strcspn(entry, "=");
+
+        return n < 64 ? (int) n : 64;
+}
+
 int env_check(char *const *env, struct err *e)
 {
         static const char name_chars[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -87,8 +106,8 @@ int env_check(char *const *env, struct err *e)
                 if (n == 0 || (*env)[n] != '=')
                         return err_set(
                                 e, -EINVAL,
-                                "env: '%.64s' is no variable name; use letters, digits and _",
-                                *env);
+                                "env: '%.*s' is no variable name; use letters, digits and _",
+                                key_len(*env), *env);
                 if (strlen(*env) >= LIMIT_ENV_BYTES)
                         return err_set(e, -E2BIG, "env: %.*s is over %u bytes", (int) n, *env,
                                        LIMIT_ENV_BYTES);

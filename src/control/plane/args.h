@@ -10,6 +10,9 @@
 int docker_args_parse(const char *s, char ***ret_entrypoint, char ***ret_command, bool *ret_set,
                       struct err *e);
 
+/* An image reference as a user writes it; messages begin with "imageName: ". */
+int image_check(const char *image, struct err *e);
+
 /* At most LIMIT_ENV_ENTRIES, names made of letters, digits and _ . -, no line longer than the
  * kernel passes on. */
 int env_check(char *const *env, struct err *e);

@@ -200,9 +200,9 @@ static int check_record(const struct cluster *c, struct err *e)
         struct plan_port ports[LIMIT_PORTS];
         int r;
 
-        if (strlen(c->image) > LIMIT_IMAGE_REF_LEN)
-                return err_set(e, -E2BIG, "imageName: %zu bytes, at most %u are allowed",
-                               strlen(c->image), LIMIT_IMAGE_REF_LEN);
+        r = image_check(c->image, e);
+        if (r < 0)
+                return r;
         if (strlen(c->name) > LIMIT_NAME_LEN)
                 return err_set(e, -E2BIG, "name: %zu bytes, at most %u are allowed",
                                strlen(c->name), LIMIT_NAME_LEN);

@@ -261,9 +261,8 @@ static int check_edit(const struct cluster *c, const struct edit *d, struct err 
                 r = plan_ports(d->ports, ports, NELEM(ports), e);
         if (r >= 0 && !str_empty(d->volume_path))
                 r = plan_mount_path("volumeMountPath", d->volume_path, e);
-        if (r >= 0 && !str_empty(d->image) && strlen(d->image) > LIMIT_IMAGE_REF_LEN)
-                r = err_set(e, -E2BIG, "imageName: %zu bytes, at most %u are allowed",
-                            strlen(d->image), LIMIT_IMAGE_REF_LEN);
+        if (r >= 0 && !str_empty(d->image))
+                r = image_check(d->image, e);
         if (r >= 0 && d->volume_gib && d->volume_gib < c->volume_gib)
                 r = err_set(e, -EINVAL,
                             "volumeInGb: %u is less than the %u GB it has; a volume can only grow",

@@ -81,7 +81,6 @@ static int check_sizes(const struct template *t, struct err *e)
                 size_t max;
         } text[] = {
                 { "name", t->name, LIMIT_NAME_LEN },
-                { "imageName", t->image, LIMIT_IMAGE_REF_LEN },
                 { "dockerArgs", t->docker_args, LIMIT_ARGS_BYTES },
                 { "readme", t->readme, LIMIT_ARGS_BYTES },
                 { "startScript", t->start_script, LIMIT_ARGS_BYTES },
@@ -110,7 +109,9 @@ static int check(const struct template *t, struct err *e)
                 return err_set(e, -EINVAL, "imageName: is missing");
         if (t->is_serverless && t->volume_gib)
                 return err_set(e, -EINVAL, "volumeInGb: must be 0 in a serverless template");
-        r = check_sizes(t, e);
+        r = image_check(t->image, e);
+        if (r >= 0)
+                r = check_sizes(t, e);
         if (r >= 0)
                 r = env_check(t->env, e);
         if (r >= 0)

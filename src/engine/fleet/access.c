@@ -208,7 +208,7 @@ static int exec_env(struct unit *u, const struct fleet_exec *x, char ***ret, str
                 AUTO(free) char *key = eq ? strndup(*v, (size_t) (eq - *v)) : NULL;
 
                 if (!eq || eq == *v)
-                        r = err_set(e, -EINVAL, "env: '%.64s' is not KEY=VALUE", *v);
+                        r = err_set(e, -EINVAL, "env: '%.64s' is not KEY=VALUE", eq ? "" : *v);
                 else if (!key || strv_env_set(ret, key, eq + 1) < 0)
                         r = err_set(e, -ENOMEM, "out of memory");
         }

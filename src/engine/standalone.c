@@ -145,9 +145,11 @@ static int open_listener(const char *listen_at, struct err *e)
         AUTO(fd) int fd = -EBADF;
         struct addrinfo *ai = NULL;
         char *colon = copy ? strrchr(copy, ':') : NULL, *host = copy;
+        uint64_t port;
         int one = 1, r = 0;
 
-        if (!colon)
+        /* getaddrinfo() takes a port that is over 65535 modulo 65536 */
+        if (!colon || str_u64(colon + 1, 0, 65535, &port) < 0)
                 return err_set(e, -EINVAL, "--listen: '%s' is not ADDRESS:PORT", listen_at);
         *colon = '\0';
         if (*host == '[' && colon[-1] == ']') {
@@ -275,7 +277,8 @@ static int open_service(struct standalone *s, struct err *e)
         fl.pool = s->pool;
         fl.arg = s->channel;
         fl.released = upkeep_released;
-        fl.released_arg = s->upkeep;
+        fl.image_died = upkeep_image_died;
+        fl.upkeep = s->upkeep;
         r = fleet_new(&fl, &s->fleet, e);
         if (r < 0)
                 return r;

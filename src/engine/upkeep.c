@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "engine/image/image.h"
 #include "engine/net/net.h"
 #include "engine/op/op.h"
 
@@ -18,7 +19,7 @@
 #define RETRY_US         (10 * US_PER_S)
 #define CHORE_TIMEOUT_US (60 * US_PER_S)
 
-enum chore { CHORE_NONE, CHORE_REPAIR, CHORE_REAP, CHORE_COUNT };
+enum chore { CHORE_NONE, CHORE_REPAIR, CHORE_COLLECT, CHORE_REAP, CHORE_COUNT };
 
 struct upkeep {
         sd_event *loop;
@@ -50,11 +51,23 @@ static int reap_body(struct frame_conn *out, void *arg, struct err *e)
         return net_reap(u->host->net, NULL, NULL, e);
 }
 
+static int collect_body(struct frame_conn *out, void *arg, struct err *e)
+{
+        struct upkeep *u = arg;
+        AUTO(image_store_close) struct image_store *store = NULL;
+        /* a connection of our own: SQLite handles do not survive a fork */
+        int r = image_store_open(u->host->inst, &store, e);
+
+        (void) out;
+        return r < 0 ? r : image_recover(store, e);
+}
+
 static const struct {
         const char *name;
         op_body_fn *body;
 } chores[CHORE_COUNT] = {
         [CHORE_REPAIR] = { "repair the firewall", repair_body },
+        [CHORE_COLLECT] = { "collect left-over image files", collect_body },
         [CHORE_REAP] = { "reap links", reap_body },
 };
 
@@ -150,6 +163,7 @@ int upkeep_new(sd_event *loop, struct op_runner *runner, const struct host *host
         r = sd_event_add_io(loop, &u->watch_src, u->watch_fd, EPOLLIN, on_rules_changed, u);
         if (r < 0)
                 return err_errno(e, r, "watch the firewall");
+        upkeep_released(u); /* links that an engine before us has not come to */
         *ret = TAKE(u);
         return 0;
 }
@@ -175,4 +189,12 @@ void upkeep_released(void *upkeep)
 
         u->due[CHORE_REAP] = true;
         wake_in(u, REAP_AFTER_US);
+}
+
+void upkeep_image_died(void *upkeep)
+{
+        struct upkeep *u = upkeep;
+
+        u->due[CHORE_COLLECT] = true;
+        start_due(u);
 }

@@ -1,5 +1,6 @@
 /* upkeep.h - the host's housekeeping beside the clusters: the firewall that somebody else may wipe,
- * and links of released networks, which are expensive to delete and therefore deleted later. */
+ * links of released networks, which are expensive to delete and therefore deleted later, and what
+ * an image operation that was killed has left. */
 #pragma once
 #include <systemd/sd-event.h>
 
@@ -17,3 +18,5 @@ DEFINE_AUTO(struct upkeep *, upkeep_free)
 
 /* A cluster's network was released: reap it a few seconds from now. */
 void upkeep_released(void *upkeep);
+/* An image operation ended in the middle: collect what it was writing. */
+void upkeep_image_died(void *upkeep);

@@ -33,7 +33,8 @@ struct fleet_spec {
         fleet_report_fn *report;
         void *arg;
         void (*released)(void *arg); /* a cluster's network was given back; may be NULL */
-        void *released_arg;
+        void (*image_died)(void *arg); /* an image operation was killed; may be NULL */
+        void *upkeep;                  /* argument of the two */
 };
 
 /* Reads the journal and compares it with the kernel: adopts what runs, finishes or undoes what was

@@ -141,6 +141,8 @@ static void on_pulled(void *arg, int r, const struct err *err)
         p->op = NULL;
         f->running_ops--;
         unlink_pull(p);
+        if ((r == -EOWNERDEAD || r == -ETIMEDOUT) && f->spec.image_died)
+                f->spec.image_died(f->spec.upkeep);
         if (r >= 0 && p->kind != PULL_REMOVE)
                 r = image_find(f->spec.host->images, p->account, p->reference, &image, &e);
         while (p->waiters) { /* a callback may start something new */

@@ -31,6 +31,7 @@ struct unit {
         uint64_t asked_us;        /* the order to run arrived, monotonic; 0: answered already */
         uint64_t boot_us;         /* from there to the first process's execve, last time */
         uint32_t retries;         /* operations that died in a row, since it last ran */
+        uint32_t undo_failures;   /* in a row */
         bool queued;              /* waits for a free operation place */
         struct slice_usage usage;
 };

@@ -16,7 +16,8 @@
 
 #define BOOT_TIMEOUT_US (120 * US_PER_S)
 #define UNDO_TIMEOUT_US (120 * US_PER_S)
-#define RETRY_US        (2 * US_PER_S)
+#define RETRY_FIRST_US  (20 * US_PER_MS)
+#define RETRY_MAX_US    (5 * US_PER_S)
 
 bool unit_holds(const struct unit *u)
 {
@@ -211,6 +212,15 @@ static void forget_boot(struct unit *u)
         u->usage = (struct slice_usage){ 0 };
 }
 
+/* What was killed is tried again at once; what keeps failing, less and less often. */
+static uint64_t undo_retry_us(struct unit *u)
+{
+        uint64_t delay = RETRY_FIRST_US << (u->undo_failures < 10 ? u->undo_failures : 10);
+
+        u->undo_failures++;
+        return delay < RETRY_MAX_US ? delay : RETRY_MAX_US;
+}
+
 static void on_undone(void *arg, int r, const struct err *err)
 {
         struct unit *u = arg;
@@ -221,15 +231,16 @@ static void on_undone(void *arg, int r, const struct err *err)
                 if (r != -ECANCELED)
                         log_error("cluster %s: %s; trying again", u->row.cluster, err->msg);
                 if (!f->closing)
-                        unit_timer(u, RETRY_US);
+                        unit_timer(u, undo_retry_us(u));
                 unit_settle_waiting(f);
                 return;
         }
+        u->undo_failures = 0;
         if (u->row.state != CS_BACKOFF && u->row.attempt > 0)
                 unit_read_exit(u, NULL, 0);
         forget_boot(u);
         if (f->spec.released)
-                f->spec.released(f->spec.released_arg);
+                f->spec.released(f->spec.upkeep);
         (void) unit_save(u, false);
         if (u->row.state == CS_TERMINATING)
                 unit_event(u, CE_RELEASED, NULL);

@@ -79,5 +79,6 @@ int image_list(struct image_store *s, const char *account, bool is_admin, struct
  * image.layers names.  One mount whatever the number of layers. */
 int image_layers_mount(struct image_store *s, int userns, struct err *e);
 
-/* At engine start: drop staging/ of dead operations and layers that the database does not know. */
+/* At engine start, and when an operation was killed: drop staging/ of dead operations and layers that
+ * the database does not know.  Operations that live are not disturbed. */
 int image_recover(struct image_store *s, struct err *e);

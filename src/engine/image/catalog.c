@@ -50,12 +50,33 @@ int sql_run(sqlite3 *db, const char *sql, struct err *e)
         return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : sql_error(db, e, sql);
 }
 
-int sql_prepare(sqlite3 *db, sqlite3_stmt **ret, struct err *e, const char *sql,
-                const struct sql_arg *args, size_t n)
+/* One that was prepared before and is at rest: compiling SQL takes longer than running it.  Every
+ * text is a constant of ours, so there are few. */
+static sqlite3_stmt *at_rest(sqlite3 *db, const char *sql)
 {
         sqlite3_stmt *st = NULL;
 
-        if (sqlite3_prepare_v2(db, sql, -1, &st, NULL) != SQLITE_OK)
+        while ((st = sqlite3_next_stmt(db, st)) != NULL)
+                if (!sqlite3_stmt_busy(st) && strcmp(sqlite3_sql(st), sql) == 0)
+                        return st;
+        return NULL;
+}
+
+void sql_close(sqlite3 *db)
+{
+        sqlite3_stmt *st;
+
+        while (db && (st = sqlite3_next_stmt(db, NULL)) != NULL)
+                (void) sqlite3_finalize(st);
+        (void) sqlite3_close(db);
+}
+
+int sql_prepare(sqlite3 *db, sqlite3_stmt **ret, struct err *e, const char *sql,
+                const struct sql_arg *args, size_t n)
+{
+        sqlite3_stmt *st = at_rest(db, sql);
+
+        if (!st && sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, &st, NULL) != SQLITE_OK)
                 return sql_error(db, e, sql);
         for (size_t i = 0; i < n; i++) {
                 int rc = args[i].text ? sqlite3_bind_text(st, (int) i + 1, args[i].text, -1,
@@ -63,7 +84,7 @@ int sql_prepare(sqlite3 *db, sqlite3_stmt **ret, struct err *e, const char *sql,
                                       : sqlite3_bind_int64(st, (int) i + 1, args[i].number);
 
                 if (rc != SQLITE_OK) {
-                        (void) sqlite3_finalize(st);
+                        (void) sqlite3_clear_bindings(st);
                         return err_set(e, -ENOMEM, "images.db: out of memory");
                 }
         }
@@ -73,7 +94,7 @@ int sql_prepare(sqlite3 *db, sqlite3_stmt **ret, struct err *e, const char *sql,
 
 int sql_exec(sqlite3 *db, struct err *e, const char *sql, const struct sql_arg *args, size_t n)
 {
-        AUTO(sql_finalize) sqlite3_stmt *st = NULL;
+        AUTO(sql_rest) sqlite3_stmt *st = NULL;
         int r = sql_prepare(db, &st, e, sql, args, n);
 
         if (r < 0)
@@ -84,7 +105,7 @@ int sql_exec(sqlite3 *db, struct err *e, const char *sql, const struct sql_arg *
 int sql_number(sqlite3 *db, int64_t *ret, struct err *e, const char *sql,
                const struct sql_arg *args, size_t n)
 {
-        AUTO(sql_finalize) sqlite3_stmt *st = NULL;
+        AUTO(sql_rest) sqlite3_stmt *st = NULL;
         int r = sql_prepare(db, &st, e, sql, args, n), rc;
 
         if (r < 0)
@@ -139,13 +160,13 @@ int catalog_db(struct image_store *s, sqlite3 **ret, struct err *e)
                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
                             NULL) != SQLITE_OK) {
                 r = err_set(e, -EIO, "%s: %s", path, db ? sqlite3_errmsg(db) : "out of memory");
-                (void) sqlite3_close(db);
+                sql_close(db);
                 return r;
         }
         (void) sqlite3_busy_timeout(db, BUSY_MS);
         r = set_up(db, e);
         if (r < 0) {
-                (void) sqlite3_close(db);
+                sql_close(db);
                 return r;
         }
         s->db = db; /* a handle of the process that forked us is left alone, never closed */

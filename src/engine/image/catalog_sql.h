@@ -12,10 +12,16 @@ struct sql_arg {
         int64_t number;
 };
 
-static inline void sql_finalize_cleanup(sqlite3_stmt **st)
+/* Statements are kept at rest for the next use; sql_close() ends them. */
+static inline void sql_rest_cleanup(sqlite3_stmt **st)
 {
-        (void) sqlite3_finalize(*st);
+        if (!*st)
+                return;
+        (void) sqlite3_reset(*st);
+        (void) sqlite3_clear_bindings(*st);
 }
+
+void sql_close(sqlite3 *db);
 
 int sql_error(sqlite3 *db, struct err *e, const char *what);
 int sql_run(sqlite3 *db, const char *sql, struct err *e);

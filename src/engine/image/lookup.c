@@ -35,7 +35,7 @@ static const char *text_at(sqlite3_stmt *st, int col)
 
 static int load_layers(sqlite3 *db, int64_t id, char ***ret, struct err *e)
 {
-        AUTO(sql_finalize) sqlite3_stmt *st = NULL;
+        AUTO(sql_rest) sqlite3_stmt *st = NULL;
         int rc, r = sql_prepare(
                         db, &st, e,
                         "SELECT layer FROM image_layer WHERE image = ? ORDER BY position DESC",
@@ -110,7 +110,7 @@ static void touch(sqlite3 *db, const struct image *i)
 int image_find(struct image_store *s, const char *account, const char *reference, struct image *ret,
                struct err *e)
 {
-        AUTO(sql_finalize) sqlite3_stmt *st = NULL;
+        AUTO(sql_rest) sqlite3_stmt *st = NULL;
         AUTO(free) char *name = NULL;
         struct image found = { 0 };
         sqlite3 *db = NULL;
@@ -145,7 +145,7 @@ int image_find(struct image_store *s, const char *account, const char *reference
 int image_list(struct image_store *s, const char *account, bool is_admin, struct image **ret,
                size_t *ret_n, struct err *e)
 {
-        AUTO(sql_finalize) sqlite3_stmt *st = NULL;
+        AUTO(sql_rest) sqlite3_stmt *st = NULL;
         struct image *list = NULL;
         size_t n = 0;
         sqlite3 *db = NULL;
@@ -187,7 +187,7 @@ int image_list(struct image_store *s, const char *account, bool is_admin, struct
 static int choose_name(sqlite3 *db, const char *account, bool is_admin, const char *name,
                        char **ret_account, int64_t *ret_image, struct err *e)
 {
-        AUTO(sql_finalize) sqlite3_stmt *st = NULL;
+        AUTO(sql_rest) sqlite3_stmt *st = NULL;
         int rc, r = sql_prepare(db, &st, e,
                                 "SELECT account, image, public FROM name WHERE reference = ?1"
                                 " AND (?3 OR account IN (?2, '') OR public)"

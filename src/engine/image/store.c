@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/jsonx.h"
 #include "engine/idmap.h"
+#include "engine/image/catalog_sql.h"
 
 #ifndef OPEN_TREE_CLONE
 #define OPEN_TREE_CLONE 1
@@ -61,7 +62,7 @@ struct image_store *image_store_close(struct image_store *s)
         if (!s)
                 return NULL;
         if (s->db && s->db_pid == getpid())
-                (void) sqlite3_close(s->db);
+                sql_close(s->db);
         (void) fd_close(s->dir_fd);
         (void) fd_close(s->layers_fd);
         (void) fd_close(s->staging_fd);

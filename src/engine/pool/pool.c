@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -147,6 +148,9 @@ static int make_disk(struct pool *p, struct frame_conn *out, size_t i, struct er
         d->d.mnt = disk_mount(p->host->disks, d->d.name, 0, e);
         if (d->d.mnt < 0)
                 return d->d.mnt;
+        /* the first inodes of a fresh file system take 0.2 ms; sandbox_overlay() finds them there */
+        if (mkdirat(d->d.mnt, "upper", 0755) < 0 || mkdirat(d->d.mnt, "work", 0700) < 0)
+                return err_errno(e, -errno, "directories of disk %s", d->d.name);
         r = op_report(out, msg, &d->d.mnt, 1);
         d->d.mnt = fd_close(d->d.mnt);
         return r;

@@ -35,11 +35,8 @@
 
 void confine_signals(void)
 {
-        struct sigaction dfl = { .sa_handler = SIG_DFL };
         sigset_t none;
 
-        for (int i = 1; i < NSIG; i++) /* SIG_IGN would survive execve */
-                (void) sigaction(i, &dfl, NULL);
         (void) sigemptyset(&none);
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
 }

@@ -113,6 +113,7 @@ static int open_listener(const char *where, int *ret, struct err *e)
         struct addrinfo *ai = NULL;
         char *colon = host ? strrchr(host, ':') : NULL;
         AUTO(fd) int fd = -EBADF;
+        uint64_t port;
         int one = 1, r;
 
         if (!colon)
@@ -122,6 +123,8 @@ static int open_listener(const char *where, int *ret, struct err *e)
                 colon[-1] = '\0';
                 memmove(host, host + 1, strlen(host));
         }
+        if (str_u64(colon + 1, 0, 65535, &port) < 0) /* getaddrinfo() takes what is over modulo 65536 */
+                return err_set(e, -EINVAL, "--listen: '%s': a port is 0 to 65535", where);
         r = getaddrinfo(host, colon + 1, &hints, &ai);
         if (r != 0)
                 return err_set(e, -EINVAL, "--listen: '%s': %s", where, gai_strerror(r));

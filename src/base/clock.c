@@ -45,7 +45,7 @@ static int parse_offset(const char *s, int *ret_s)
                 *ret_s = 0;
                 return 0;
         }
-        if ((*s != '+' && *s != '-') || sscanf(s + 1, "%2d:%2d%n", &h, &m, &n) != 2 || s[1 + n])
+        if ((*s != '+' && *s != '-') || !isdigit((unsigned char) s[1]) || sscanf(s + 1, "%2d:%2d%n", &h, &m, &n) != 2 || s[1 + n])
                 return -EINVAL;
         if (h > 23 || m > 59 || h < 0 || m < 0)
                 return -EINVAL;
@@ -55,7 +55,7 @@ static int parse_offset(const char *s, int *ret_s)
 
 int clock_parse(const char *s, uint64_t *ret_wall_us)
 {
-        struct tm tm = { 0 };
+        struct tm tm = { 0 }, same;
         uint64_t frac = 0;
         int off_s, r;
         time_t t;
@@ -77,7 +77,10 @@ int clock_parse(const char *s, uint64_t *ret_wall_us)
         r = parse_offset(p, &off_s);
         if (r < 0)
                 return r;
-        t = timegm(&tm);
+        same = tm;
+        t = timegm(&same); /* a 30th of February becomes a day of March */
+        if (same.tm_mday != tm.tm_mday)
+                return -EINVAL;
         if (t < 0 || t - off_s < 0)
                 return -EINVAL;
         *ret_wall_us = (uint64_t) (t - off_s) * US_PER_S + frac;

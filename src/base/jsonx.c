@@ -206,8 +206,13 @@ void jsonx_done(const struct jfield *f, size_t n, void *out)
 json_t *jsonx_parse(const char *text, size_t len, struct err *e)
 {
         json_error_t je;
-        json_t *j = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
+        json_t *j;
 
+        if (memchr(text, '\0', len)) { /* jansson passes over one that stands behind a number */
+                (void) err_set(e, -EINVAL, "not JSON: line 1, column 0: a NUL byte");
+                return NULL;
+        }
+        j = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
         if (!j)
                 (void) err_set(e, -EINVAL, "not JSON: line %d, column %d: %s", je.line, je.column,
                                je.text);

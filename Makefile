@@ -47,6 +47,7 @@ asan: ## unit and flow tests under ASan and UBSan
 	@tools/deps.sh test
 	[ -f $(BUILD)-asan/build.ninja ] || meson setup $(BUILD)-asan --buildtype=debug -Db_sanitize=address,undefined -Db_lundef=false >/dev/null
 	ninja -C $(BUILD)-asan
+	images/build $(BUILD)-asan/images
 	$(PY) tests/run --build $(BUILD)-asan unit flow
 
 fuzz: ## libFuzzer targets: make fuzz T=name (30 s each)

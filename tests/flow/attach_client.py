@@ -227,7 +227,8 @@ class Monitor:
             if child_uid is not None:
                 os.setresgid(child_uid, child_uid, child_uid)
                 os.setresuid(child_uid, child_uid, child_uid)
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            for sig in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+                signal.signal(sig, signal.SIG_DFL)  # whoever runs us may ignore them
             try:
                 os.execvp(argv[0], argv)
             finally:

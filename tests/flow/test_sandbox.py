@@ -453,11 +453,13 @@ def test_bind(order, image, tmp_path):
     ("/", "that is the root"), ("//", "that is the root"),
     ("/proc", "Invalid cross-device link"), ("/proc/self", ""), ("/sys/fs", ""),
     ("/dev/pts", ""), ("/to-proc", "Invalid cross-device link"), ("/proc/1/root/x", ""),
+    ("/to-root", "Invalid cross-device link"),
     ("/a/../../b", "Invalid argument"), ("relative", "Invalid argument"),
     ("/etc/passwd", "Not a directory"),
 ])
 def test_bind_refused(order, image, tmp_path, target, why):
     os.symlink("/proc/sys", image.base / "to-proc")
+    os.symlink("/", image.base / "to-root")
     r = go(order, program("true", binds={target: str(volume(tmp_path))}))
     assert r.r < 0 and target in r.err and why in r.err, r.err
 

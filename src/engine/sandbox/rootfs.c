@@ -141,16 +141,20 @@ static int touch(int root, const char *path)
         return fd_take(&fd);
 }
 
-/* A link in the image must not lead a mount onto the masked trees. */
-static int check_target(int fd)
+/* A link in the image must not lead a mount onto the masked trees, nor onto the root itself, below
+ * which the program already is: it would never see the mount, and write to what stop wipes. */
+static int check_target(int root, int fd)
 {
         static const unsigned long refused[] = { PROC_SUPER_MAGIC,   SYSFS_MAGIC,
                                                  CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC,
                                                  DEVPTS_SUPER_MAGIC, 0x19800202 /* mqueue */ };
+        struct stat st, top;
         struct statfs fs;
 
-        if (fstatfs(fd, &fs) < 0)
+        if (fstatfs(fd, &fs) < 0 || fstat(fd, &st) < 0 || fstat(root, &top) < 0)
                 return -errno;
+        if (st.st_dev == top.st_dev && st.st_ino == top.st_ino)
+                return -EXDEV;
         for (size_t i = 0; i < NELEM(refused); i++)
                 if ((unsigned long) fs.f_type == refused[i])
                         return -EXDEV;
@@ -168,7 +172,7 @@ int root_bind(int root, const struct sandbox_bind *b, uint64_t attrs, struct err
         if (b->target[strspn(b->target, "/")] == '\0')
                 return err_set(e, -EINVAL, "mount at '%s': that is the root", b->target);
         at = S_ISDIR(st.st_mode) ? root_mkdirs(root, b->target, 0755) : touch(root, b->target);
-        r = at < 0 ? at : check_target(at);
+        r = at < 0 ? at : check_target(root, at);
         if (r < 0)
                 return err_errno(e, r, "mount at %s", b->target);
         r = mount_restrict(b->mnt, attrs, e);

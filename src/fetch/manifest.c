@@ -239,6 +239,33 @@ static int string_of(const json_t *from, const char *key, size_t max, char **ret
         return r;
 }
 
+/* An entry that is no NAME=VALUE sets nothing that a program could look up: it is left out. */
+static void tidy_env(char **env)
+{
+        char **to = env;
+
+        for (char **v = env; v && *v; v++) {
+                const char *eq = strchr(*v, '=');
+
+                if (eq && eq != *v)
+                        *to++ = *v;
+                else
+                        free(*v);
+        }
+        if (to)
+                *to = NULL;
+}
+
+static int env_of(const json_t *c, struct fetch_image *image, struct err *e)
+{
+        int r = string_list(c, "Env", LIMIT_ENV_TOTAL_ENTRIES, &image->env, e);
+
+        if (r < 0)
+                return r;
+        tidy_env(image->env);
+        return fetch_env_check(image->env, e);
+}
+
 /* "config": what to run. */
 static int run_settings(const json_t *c, struct fetch_image *image, struct err *e)
 {
@@ -252,7 +279,7 @@ static int run_settings(const json_t *c, struct fetch_image *image, struct err *
         if (r >= 0)
                 r = string_list(c, "Cmd", LIMIT_ARGV_ENTRIES, &image->command, e);
         if (r >= 0)
-                r = string_list(c, "Env", LIMIT_ENV_TOTAL_ENTRIES, &image->env, e);
+                r = env_of(c, image, e);
         if (r >= 0)
                 r = string_of(c, "WorkingDir", 4095, &image->working_dir, e);
         if (r >= 0)

@@ -130,13 +130,11 @@ static int decode_layers(const json_t *list, struct fetch_image *i, struct err *
         return 0;
 }
 
-static int check_image(const struct fetch_image *i, struct err *e)
+int fetch_env_check(char *const *env, struct err *e)
 {
         size_t bytes = 0;
 
-        if (!digest_ok(i->digest) || !digest_ok(i->config_digest))
-                return err_set(e, -EINVAL, "digest: is not sha256: and 64 hex digits");
-        for (char **v = i->env; v && *v; v++) {
+        for (char *const *v = env; v && *v; v++) {
                 const char *eq = strchr(*v, '=');
 
                 bytes += strlen(*v);
@@ -149,6 +147,13 @@ static int check_image(const struct fetch_image *i, struct err *e)
         if (bytes > 1U << 20)
                 return err_set(e, -E2BIG, "env: %zu bytes, at most 1 MiB is allowed", bytes);
         return 0;
+}
+
+static int check_image(const struct fetch_image *i, struct err *e)
+{
+        if (!digest_ok(i->digest) || !digest_ok(i->config_digest))
+                return err_set(e, -EINVAL, "digest: is not sha256: and 64 hex digits");
+        return fetch_env_check(i->env, e);
 }
 
 int fetch_image_decode(const json_t *j, struct fetch_image *ret, struct err *e)

@@ -69,6 +69,9 @@ struct fetch_image {
 };
 /* Every field checked: digests, 1..LIMIT_LAYERS layers, sizes, environment.  On failure *@ret is
  * empty and *e names the field. */
+/* Every entry NAME=VALUE, and all of them within limits. */
+int fetch_env_check(char *const *env, struct err *e);
+
 int fetch_image_decode(const json_t *j, struct fetch_image *ret, struct err *e);
 json_t *fetch_image_encode(const struct fetch_image *i);
 void fetch_image_done(struct fetch_image *i);

@@ -149,6 +149,33 @@ static void test_config(void **state)
         }
 }
 
+static void test_config_env(void **state)
+{
+        static const char head[] = "{" DIFF ",\"config\":{\"Env\":[";
+        AUTO(manifest_done) struct manifest m = { 0 };
+        AUTO(fetch_image_done) struct fetch_image image = { 0 }, none = { 0 };
+        AUTO(free) char *mixed = str_fmt("%s\"=x\",\"A=1\",\"B\",\"\",\"C=\",\"D=a=b\"]}}", head);
+        AUTO(free) char *big = malloc(1U << 18);
+        AUTO(free) char *over = NULL;
+        struct err e = { 0 };
+
+        (void) state;
+        assert_int_equal(manifest_parse(rows[0].in, strlen(rows[0].in), "amd64", &m, NULL), 0);
+        assert_int_equal(manifest_config(mixed, strlen(mixed), "amd64", &m, &image, NULL), 0);
+        assert_int_equal(strv_len(image.env), 3);
+        assert_string_equal(image.env[0], "A=1");
+        assert_string_equal(image.env[1], "C=");
+        assert_string_equal(image.env[2], "D=a=b");
+
+        memset(big, 'x', (1U << 18) - 1);
+        big[(1U << 18) - 1] = '\0';
+        over = str_fmt("%s\"A=%s\"]}}", head, big);
+        manifest_done(&m);
+        assert_int_equal(manifest_parse(rows[0].in, strlen(rows[0].in), "amd64", &m, NULL), 0);
+        assert_int_equal(manifest_config(over, strlen(over), "amd64", &m, &none, &e), -E2BIG);
+        assert_non_null(strstr(e.msg, "env: "));
+}
+
 static void test_archive(void **state)
 {
         static const struct {
@@ -191,9 +218,9 @@ static void test_digest(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_parse),  cmocka_unit_test(test_every_cut),
-                cmocka_unit_test(test_config), cmocka_unit_test(test_archive),
-                cmocka_unit_test(test_digest),
+                cmocka_unit_test(test_parse),   cmocka_unit_test(test_every_cut),
+                cmocka_unit_test(test_config),  cmocka_unit_test(test_config_env),
+                cmocka_unit_test(test_archive), cmocka_unit_test(test_digest),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -123,7 +123,8 @@ static int open_listener(const char *where, int *ret, struct err *e)
                 colon[-1] = '\0';
                 memmove(host, host + 1, strlen(host));
         }
-        if (str_u64(colon + 1, 0, 65535, &port) < 0) /* getaddrinfo() takes what is over modulo 65536 */
+        /* getaddrinfo() takes what is over modulo 65536 */
+        if (str_u64(colon + 1, 0, 65535, &port) < 0)
                 return err_set(e, -EINVAL, "--listen: '%s': a port is 0 to 65535", where);
         r = getaddrinfo(host, colon + 1, &hints, &ai);
         if (r != 0)

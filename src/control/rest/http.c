@@ -27,7 +27,7 @@
 
 #define IDLE_TIMEOUT_S    120U
 #define CONNECTIONS_MAX   4096U
-#define CLUSTER_CONNECTIONS_MAX 32U /* of one cluster at api.internal: it must not shut others out */
+#define CLUSTER_CONNS_MAX 32U          /* one cluster at api.internal must not shut others out */
 #define CONNECTION_BYTES  (192U << 10) /* request line and headers; touched as needed */
 #define ANONYMOUS_MAX     (256U << 10) /* body of a request without a key */
 #define BODIES_MAX        (256U << 20) /* of all requests together */
@@ -410,7 +410,7 @@ static int start(struct http_daemon *d, int fd, struct err *e)
                 MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
                 MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S, MHD_OPTION_CONNECTION_LIMIT,
                 connections_max(), MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-                d->inner ? CLUSTER_CONNECTIONS_MAX : 0U, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                d->inner ? CLUSTER_CONNS_MAX : 0U, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                 (size_t) CONNECTION_BYTES, MHD_OPTION_END);
         if (!d->mhd) {
                 (void) fd_close(fd);

@@ -125,7 +125,8 @@ static int begin_epoch(struct journal *j, struct err *e)
 /* Plans hold keys and variables of tenants.  SQLite gives its other files the mode of this one. */
 static int make_private(int dir, struct err *e)
 {
-        AUTO(fd) int fd = openat(dir, "journal.db", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+        const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC;
+        AUTO(fd) int fd = openat(dir, "journal.db", flags, 0600);
 
         if (fd < 0 || fchmod(fd, 0600) < 0)
                 return err_errno(e, -errno, "journal: journal.db");

@@ -10,9 +10,13 @@ import json
 import os
 import pathlib
 import random
+import re
+import shutil
 import signal
 import sqlite3
 import subprocess
+import tempfile
+import threading
 import time
 
 import pytest
@@ -20,7 +24,7 @@ import requests
 
 import inventory
 from host import ApiError, Host, Node, image_layout, program
-from ocimake import Image, Layer, Registry
+from ocimake import Image, Layer, Registry, Slow
 
 SEED = int(os.environ.get("HVMM_SEED") or random.randrange(1 << 32))
 GRACE_S = 0.3
@@ -73,11 +77,15 @@ def wait_until(check, timeout=20, what="it"):
         time.sleep(0.01)
 
 
-def revive(host):
-    """The engine again when it is dead, and the API again when that is."""
+def revive_engine(host):
     if host.proc is None or host.proc.poll() is not None:
         host.proc = None
         host.start()
+
+
+def revive(host):
+    """The engine again when it is dead; the API comes again by itself."""
+    revive_engine(host)
 
     def serves():
         try:
@@ -87,34 +95,46 @@ def revive(host):
     wait_until(serves, what="the API")
 
 
+def group_pids(host, name):
+    procs = host.slice_roots()[0] / name / "cgroup.procs"
+    return [int(p) for p in inventory.read(str(procs)).split()]
+
+
 def resting(c):
     """Neither on its way up nor down."""
     return c["runtime"] is not None if c["desiredStatus"] == "RUNNING" else c["phase"] == "exited"
 
 
-def converge(host, timeout=30):
-    """Wait until every cluster is at rest; then API, journal and kernel tell the same."""
-    def rest():
-        return all(resting(c) for c in host.clusters())
-    try:
-        wait_until(rest, timeout, "rest")
-    except TimeoutError as e:
-        raise AssertionError("%s: %s\n%s" % (e, host.clusters(), host.log_text()[-4000:])) from e
+def agreed(host):
+    """The clusters, once all are at rest and API, journal and kernel tell the same of them."""
     clusters = host.clusters()
     rows = host.journal()
     for c in clusters:
         row = rows.get(c["id"])
+        assert resting(c), c
         if c["desiredStatus"] == "RUNNING":
             assert row and row["state"] == "running", (c, row)
             assert alive(row["init_pid"]) and alive(row["monitor_pid"]), row
             assert host.claims("slots").get(row["slot"]) == row["claim"], row
-            assert row["init_pid"] in host.pids(c["id"])
-        else:
-            assert not row or (row["state"] == "exited" and row["slot"] == 0), (c, row)
-            assert c["reason"] is not None or not row or row["want_running"] == 0, c
+            assert row["init_pid"] in group_pids(host, "c%d" % row["slot"]), row
+        elif row:
+            assert row["state"] == "exited" and row["slot"] == 0, (c, row)
+            assert c["reason"] or not row["want_running"], c
     for name, row in rows.items():  # the API shows no cluster that is going away
         assert name in {c["id"] for c in clusters} or row["want_gone"], row
     return clusters
+
+
+def converge(host, timeout=30):
+    """News takes a moment to get around, so agreement is waited for."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            return agreed(host)
+        except (AssertionError, sqlite3.Error) as e:  # the journal was read while it changed
+            if time.monotonic() > end:
+                raise AssertionError("%s\n%s" % (e, host.log_text()[-4000:])) from e
+        time.sleep(0.01)
 
 
 def clear(host):
@@ -128,8 +148,6 @@ def clear(host):
 
 def store_rows(host):
     """Rows that the control plane still keeps for clusters, by table; a copy is read."""
-    import shutil
-    import tempfile
     found = {}
     with tempfile.TemporaryDirectory() as tmp:
         for f in (host.data / "control").glob("*.db*"):
@@ -166,6 +184,7 @@ class Killer:
         self.proc.terminate()
         lines = self.proc.stdout.read().splitlines()
         self.proc.wait(10)
+        assert not any(line.startswith("failed") for line in lines), lines[-1]
         self.points = [tuple(line.split()[2:]) for line in lines if line[0].isdigit()]
         self.killed = "killed" in lines
 
@@ -345,7 +364,7 @@ def play_or_tell(scenario, n, victim):
 
 @pytest.mark.limit(200)
 def test_kill_at_each_call_of_a_boot(host):
-    kill_everywhere(Boot(host), 90, 40, 70)
+    kill_everywhere(Boot(host), 75, 35, 60)
 
 
 @pytest.mark.limit(200)
@@ -363,7 +382,7 @@ def test_kill_at_each_call_of_a_pull(host, registry):
     scenario = Pull(host)
     scenario.ref = registry.add("crash/pull", "v1", busybox_image(b"pull"))
     scenario.base_layers = len(list((host.data / "images/layers").iterdir()))
-    kill_everywhere(scenario, 40, 15, 40)
+    kill_everywhere(scenario, 28, 10, 35)
 
 
 @pytest.mark.limit(200)
@@ -373,4 +392,139 @@ def test_kill_at_each_call_of_an_import(host, tmp_path):
     scenario.layout = tmp_path / "layout"
     busybox_image(b"import").write_layout(str(scenario.layout))
     scenario.base_layers = len(list((host.data / "images/layers").iterdir()))
-    kill_everywhere(scenario, 30, 10, 30)
+    kill_everywhere(scenario, 18, 8, 30)
+
+
+# --- 2. random instants inside concurrent boots ---------------------------------------------------
+
+def first_pids(host):
+    """{cluster: host pid of its first process} of what runs, as far as the journal knows."""
+    try:
+        return {name: row["init_pid"] for name, row in host.journal().items()
+                if row["state"] == "running"}
+    except sqlite3.Error:  # it was written while it was read
+        return {}
+
+
+class Chaos:
+    """Four boots at a time, and kills in between.  One of the four pulls its image first."""
+    KILLS = 5
+
+    def __init__(self, host, registry, rnd):
+        self.host, self.registry, self.rnd = host, registry, rnd
+        self.count = dict.fromkeys(("engine", "api", "operation", "monitor", "fetch"), 0)
+        self.killed_monitors = set()
+
+    def monitors(self):
+        """{pid: cluster}, of first processes and of sessions."""
+        found = {}
+        for name, row in self.host.journal().items():
+            for pid in group_pids(self.host, "m%d" % row["slot"]) if row["slot"] else ():
+                found[pid] = name
+        return found
+
+    def victims(self, kind):
+        host = self.host
+        if kind == "engine":
+            return [host.pid]
+        if kind == "monitor":
+            return list(self.monitors())
+        name = {"api": "tensorone-api", "operation": "hvmm-op", "fetch": "vmm-fetch"}[kind]
+        return host.descendants(name)
+
+    def kill_one(self):
+        kinds = list(self.count)
+        self.rnd.shuffle(kinds)
+        kinds.sort(key=self.count.get)  # those that were rare so far first
+        for kind in kinds:
+            found = self.victims(kind)
+            if not found:
+                continue
+            pid = self.rnd.choice(found)
+            if kind == "monitor":
+                self.killed_monitors.add(self.monitors().get(pid))  # None: it ended just now
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+            if kind == "engine":
+                self.host.proc.wait()
+            self.count[kind] += 1
+            return kind
+        return None
+
+    def deploy(self, **fields):
+        try:
+            self.host.deploy(dockerArgs=SLEEP, **fields)
+        except (requests.RequestException, ApiError, ValueError):
+            pass  # the API or the engine was dead; it may have happened or not
+
+    def round(self, number):
+        host, rnd = self.host, self.rnd
+        ref = self.registry.add("crash/chaos", "v%d" % number, busybox_image(b"%d" % number))
+        boots = [dict(), dict(volumeInGb=1), dict(), dict(imageName=ref)]
+        starts = [threading.Thread(target=self.deploy, kwargs=b) for b in boots]
+        for t in starts:
+            t.start()
+        self.killed_monitors.clear()
+        said = []
+        for _ in range(self.KILLS):
+            time.sleep(rnd.random() * 0.08)
+            before = first_pids(host)
+            said.append(self.kill_one())
+            revive_engine(host)
+            self.check_kept(before)
+        for t in starts:
+            t.join()
+        revive(host)
+        converge(host)
+        self.clear(ref)
+        return said
+
+    def check_kept(self, before):
+        """Who ran before the kill runs on, as the same process."""
+        for cluster, pid in before.items():
+            if cluster not in self.killed_monitors and None not in self.killed_monitors:
+                assert alive(pid), "cluster %s lost its first process %d\n%s" % (
+                    cluster, pid, self.host.log_text()[-4000:])
+
+    def clear(self, ref):
+        host = self.host
+        for c in host.clusters():
+            host.terminate(c["id"])
+        wait_until(lambda: not host.journal() and not host.clusters(), what="the end of records")
+        host.cli("image", "rm", ref, check=False)
+        wait_until(lambda: not self.left(), what="the end of %s" % self.left())
+        assert store_rows(host) == {}
+
+    def left(self):
+        """What is held, except by the pool."""
+        host = self.host
+        pool = {n for n, name in host.claims("slots").items() if name.startswith("pool-")}
+        mine = re.compile(r"^(slot (\d+) of pool-.*|link hv(\d+)|group .*/[cm](\d+)"
+                          r"|(?:disk|loop) .*pool-[0-9-]+\.img.*|.* element .*)$")
+        found = set()
+        for entry in host.held():
+            m = mine.match(entry)
+            slots = {int(x) for x in m.groups()[1:] if x} if m else set()
+            if not m or not slots <= pool:
+                found.add(entry)
+        return found
+
+
+@pytest.mark.limit(200)
+def test_kill_at_200_random_instants(registry):
+    print("seed %d" % SEED)
+    rnd = random.Random(SEED)
+    slow = registry.fault(r"crash/chaos/blobs/", Slow(0.1))
+    with Host({"engine": ENGINE, 'registry "%s"' % registry.host: {"insecure": "yes"}}) as h:
+        h.import_image("tensorone/starter")
+        chaos = Chaos(h, registry, rnd)
+        end, rounds = time.monotonic() + 120, 0
+        while rounds * Chaos.KILLS < 200 and time.monotonic() < end:
+            print("round %d: %s" % (rounds, " ".join(map(str, chaos.round(rounds)))))
+            rounds += 1
+        slow.left = 0
+        print("%d kills: %s" % (sum(chaos.count.values()), chaos.count))
+        assert rounds * Chaos.KILLS >= 150, "this machine is too slow"
+        assert all(n >= 10 for n in chaos.count.values()), chaos.count

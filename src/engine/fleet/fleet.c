@@ -133,20 +133,31 @@ static int update(struct unit *u, uint64_t generation, bool running, const char 
 {
         struct plan check = { 0 };
         AUTO(json_put) json_t *j = jsonx_parse(plan, strlen(plan), e);
+        const struct journal_row before = u->row;
+        AUTO(free) char *text = NULL;
         int r = j ? plan_decode(j, &check, e) : -EINVAL;
 
         plan_done(&check);
         if (r < 0)
                 return r;
         if (generation > u->row.want_generation) {
-                free(u->row.want_plan);
-                u->row.want_plan = strdup(plan);
-                if (!u->row.want_plan)
+                text = strdup(plan);
+                if (!text)
                         return err_set(e, -ENOMEM, "out of memory");
+                u->row.want_plan = text;
                 u->row.want_generation = generation;
         }
         u->row.want_running = running;
-        return unit_save(u, false);
+        r = unit_save(u, false);
+        if (r < 0) { /* what is not on disk was never accepted */
+                u->row.want_plan = before.want_plan;
+                u->row.want_generation = before.want_generation;
+                u->row.want_running = before.want_running;
+                return err_set(e, r, "the journal cannot be written");
+        }
+        if (text)
+                text = before.want_plan; /* freed at the end, the new one is the row's */
+        return 0;
 }
 
 /* It stays what it was, and holds what it held, so only its own report may say so. */

@@ -197,8 +197,8 @@ static int mount_overlay(struct overlay *o, int upper_mnt, struct err *e)
                 return err_errno(e, r, "directories of the container disk");
         if (fchdir(o->lower) < 0)
                 return err_errno(e, -errno, "enter the layers");
-        r = o->way == OVERLAY_ANY ? by_fsconfig(o, all) : -EINVAL;
-        if (r == -EINVAL)
+        r = o->way == OVERLAY_ANY || o->way == OVERLAY_DETACHED ? by_fsconfig(o, all) : -EINVAL;
+        if (r == -EINVAL && o->way != OVERLAY_DETACHED)
                 return by_namespace(o, all, upper_mnt, e);
         return r < 0 ? err_errno(e, r, "overlay of %zu layers", o->n) : r;
 }
@@ -231,8 +231,14 @@ int overlay_make(int lower_mnt, const char *const *layers, size_t n_layers, int 
         return r < 0 ? r : fd_take(&mnt);
 }
 
-int sandbox_overlay(int lower_mnt, const char *const *layers, size_t n_layers, int upper_mnt,
-                    struct err *e)
+enum overlay_way overlay_probe(void)
 {
-        return overlay_make(lower_mnt, layers, n_layers, upper_mnt, OVERLAY_ANY, e);
+        static const char *const layer[] = { "lower" };
+        AUTO(fd) int fs = mount_make("tmpfs", NULL, 0, NULL);
+        AUTO(fd) int mnt = -EBADF;
+
+        if (fs < 0 || mkdirat(fs, "lower", 0755) < 0)
+                return OVERLAY_ANY;
+        mnt = overlay_make(fs, layer, 1, fs, OVERLAY_DETACHED, NULL);
+        return mnt == -EINVAL ? OVERLAY_NAMESPACE : OVERLAY_ANY;
 }

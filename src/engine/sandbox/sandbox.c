@@ -23,6 +23,7 @@
 static struct {
         struct filter *filter; /* the policy, compiled */
         struct cgroup_view view;
+        enum overlay_way overlay;
 } prepared;
 
 int sandbox_prepare(struct err *e)
@@ -36,7 +37,14 @@ int sandbox_prepare(struct err *e)
         if (r < 0)
                 return err_errno(e, r, "read /proc/self/cgroup");
         cgroup_view_parse(groups, &prepared.view);
+        prepared.overlay = overlay_probe();
         return filter_build(policy_rows, policy_n_rows, &prepared.filter, e);
+}
+
+int sandbox_overlay(int lower_mnt, const char *const *layers, size_t n_layers, int upper_mnt,
+                    struct err *e)
+{
+        return overlay_make(lower_mnt, layers, n_layers, upper_mnt, prepared.overlay, e);
 }
 
 static_assert(MNT_COUNT == SANDBOX_MOUNTS && MNT_COUNT <= NOTE_FDS, "one note carries all");

@@ -26,6 +26,7 @@ from ocimake import (ARCH, Hang, Image, Index, Layer, Redirect, Registry, Replac
 from programs import build_dir, program
 
 IMAGECTL = os.path.join(build_dir(), "tests/flow/image/imagectl")
+SANITIZED = "asan" in build_dir()  # then vmm-fetch goes without its filter
 ID_BASE = 0x5abc0000
 CAP_NET_BIND = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service=ep
 
@@ -865,7 +866,7 @@ def test_sandbox_of_a_fetcher(store, fake):
             for kind in ("CapEff", "CapPrm", "CapBnd"):
                 assert int(s[kind], 16) == want, kind
             assert int(s["CapInh"], 16) == 0 and int(s["CapAmb"], 16) == 0
-            assert s["Seccomp"].strip() == "2" and s["NoNewPrivs"].strip() == "1"
+            assert (s["Seccomp"].strip(), s["NoNewPrivs"].strip()) == ("2", "1") or SANITIZED
             for ns in ("user", "mnt", "pid", "ipc", "uts"):
                 assert os.readlink(f"/proc/{pid}/ns/{ns}") != os.readlink(f"/proc/self/ns/{ns}"), ns
             root = f"/proc/{pid}/root"
@@ -1152,7 +1153,10 @@ def test_killed_at_each_state_changing_call(store, fake, tmp_path):
     ref = fake.add("a/steps", "v1", Image(layers))
     store.options = ["--parallel", "1"]
     log = tmp_path / "trace"
-    subprocess.run(["strace", "-o", log, "-e", f"trace={STATE_CALLS}", *store.argv("pull", ref)], check=True, capture_output=True)
+    # the search for leaks does not work under strace
+    env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    subprocess.run(["strace", "-o", log, "-e", f"trace={STATE_CALLS}", *store.argv("pull", ref)],
+                   check=True, capture_output=True, env=env)
     calls = [m[1] for m in (re.match(r"(\w+)\(", l) for l in log.read_text().splitlines()) if m]
     assert "syncfs" in calls and "renameat" in calls and "fsetxattr" in calls
     with store.merged(ref) as m:
@@ -1163,7 +1167,7 @@ def test_killed_at_each_state_changing_call(store, fake, tmp_path):
         shutil.rmtree(store.images)
         p = subprocess.run(["strace", "-o", "/dev/null", "-e", f"trace={STATE_CALLS}",
                             "-e", f"inject={name}:signal=KILL:when={count[name]}", *store.argv("pull", ref)],
-                           capture_output=True)
+                           capture_output=True, env=env)
         assert p.returncode != 0, f"{name} number {count[name]} was not reached"
         outcomes.append(whole_or_nothing(store, ref, expect))
     assert outcomes[0] is False and outcomes[-1] is True, outcomes

@@ -65,6 +65,9 @@ static void adopt(struct unit *u)
                         u->progress_pct = 100;
                         log_info("cluster %s: adopted, pid %d", u->row.cluster,
                                  (int) u->row.init.pid);
+                } else if (journal_rebooted(u->fleet->spec.journal)) {
+                        unit_event(u, CE_EXIT, "the host was restarted; starting again");
+                        u->due_us = 0; /* no fault of the cluster's: not counted as one */
                 } else {
                         unit_ended(u);
                         u->due_us = 0;

@@ -45,7 +45,8 @@ static int parse_offset(const char *s, int *ret_s)
                 *ret_s = 0;
                 return 0;
         }
-        if ((*s != '+' && *s != '-') || !isdigit((unsigned char) s[1]) || sscanf(s + 1, "%2d:%2d%n", &h, &m, &n) != 2 || s[1 + n])
+        if ((*s != '+' && *s != '-') || !isdigit((unsigned char) s[1]) ||
+            sscanf(s + 1, "%2d:%2d%n", &h, &m, &n) != 2 || s[1 + n])
                 return -EINVAL;
         if (h > 23 || m > 59 || h < 0 || m < 0)
                 return -EINVAL;

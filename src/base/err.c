@@ -14,8 +14,8 @@ static void sanitize(char *s)
 }
 
 /* Write "text" or "text: tail" into e->msg; @tail may be NULL or alias nothing in @e. */
-__attribute__((format(printf, 4, 0)))
-static int compose(struct err *e, int code, const char *tail, const char *fmt, va_list ap)
+__attribute__((format(printf, 4, 0))) static int compose(struct err *e, int code, const char *tail,
+                                                         const char *fmt, va_list ap)
 {
         char text[sizeof e->msg];
         size_t n;

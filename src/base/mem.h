@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define AUTO(f) __attribute__((cleanup(f##_cleanup)))
+#define AUTO(f)  __attribute__((cleanup(f##_cleanup)))
 #define NELEM(a) (sizeof(a) / sizeof((a)[0]))
-#define TAKE(p) mem_take(&(p))
+#define TAKE(p)  mem_take(&(p))
 
 /* Declare that locals of type @T may be AUTO(@f); @f accepts the value and NULL. */
 #define DEFINE_AUTO(T, f)                                                                          \

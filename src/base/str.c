@@ -112,9 +112,12 @@ static int scaled(const char *s, const struct unit *unit, size_t n_units, uint64
 int str_duration_us(const char *s, uint64_t *ret)
 {
         static const struct unit units[] = {
-                { "", 1000000 },          { "ms", 1000 },
-                { "s", 1000000 },         { "m", 60 * 1000000ULL },
-                { "h", 3600 * 1000000ULL }, { "d", 86400 * 1000000ULL },
+                { "", 1000000 },
+                { "ms", 1000 },
+                { "s", 1000000 },
+                { "m", 60 * 1000000ULL },
+                { "h", 3600 * 1000000ULL },
+                { "d", 86400 * 1000000ULL },
         };
 
         return scaled(s, units, NELEM(units), ret);
@@ -123,7 +126,7 @@ int str_duration_us(const char *s, uint64_t *ret)
 int str_bytes(const char *s, uint64_t *ret)
 {
         static const struct unit units[] = {
-                { "", 1 },          { "K", 1ULL << 10 }, { "M", 1ULL << 20 },
+                { "", 1 },           { "K", 1ULL << 10 }, { "M", 1ULL << 20 },
                 { "G", 1ULL << 30 }, { "T", 1ULL << 40 },
         };
 

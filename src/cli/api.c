@@ -20,7 +20,7 @@
 struct api {
         CURL *curl;
         struct config cfg;
-        char *auth; /* header line, or NULL */
+        char *auth;     /* header line, or NULL */
         long timeout_s; /* -1: the preset */
 };
 
@@ -44,7 +44,8 @@ int api_new(struct api **ret, struct err *e)
         if (r < 0)
                 return r;
         if (!a->cfg.url)
-                return err_set(e, -ENOENT, "the API's address is not set; run: " CLI_PROGRAM
+                return err_set(e, -ENOENT,
+                               "the API's address is not set; run: " CLI_PROGRAM
                                " config --apiUrl URL --apiKey KEY");
         if (a->cfg.key) {
                 a->auth = str_fmt("Authorization: Bearer %s", a->cfg.key);
@@ -148,9 +149,10 @@ int api_refusal(long status, const char *body, size_t len, struct err *e)
         int code = status_code(status);
 
         if (status == 401)
-                return err_set(e, code, "%s%sthe API refused the key (HTTP 401); set one with: "
-                               CLI_PROGRAM " config --apiKey KEY", msg ? msg : "",
-                               msg ? ": " : "");
+                return err_set(e, code,
+                               "%s%sthe API refused the key (HTTP 401); set one with: " CLI_PROGRAM
+                               " config --apiKey KEY",
+                               msg ? msg : "", msg ? ": " : "");
         if (msg)
                 return err_set(e, code, "%s", msg);
         return err_set(e, code, "the API answered with HTTP status %ld and no message", status);
@@ -273,8 +275,8 @@ static int transfer_error(const struct api *a, CURLcode code, const struct excha
         switch ((int) code) {
         case CURLE_COULDNT_RESOLVE_HOST:
         case CURLE_COULDNT_CONNECT:
-                return err_set(e, -ECONNREFUSED, "the API at %s cannot be reached: %s",
-                               a->cfg.url, curl_easy_strerror(code));
+                return err_set(e, -ECONNREFUSED, "the API at %s cannot be reached: %s", a->cfg.url,
+                               curl_easy_strerror(code));
         case CURLE_OPERATION_TIMEDOUT:
                 return err_set(e, -ETIMEDOUT, "the API at %s did not answer in time", a->cfg.url);
         case CURLE_OUT_OF_MEMORY:
@@ -328,8 +330,7 @@ int api_request(struct api *a, const struct api_request *q, struct err *e)
         }
         code = curl_easy_perform(a->curl);
         /* a server that refuses an upload half-way may close before it has read the rest */
-        r = code == CURLE_OK || refused(a, &x) ? finish(a, &x, e) :
-                                                 transfer_error(a, code, &x, e);
+        r = code == CURLE_OK || refused(a, &x) ? finish(a, &x, e) : transfer_error(a, code, &x, e);
         curl_slist_free_all(headers);
         strbuf_done(&x.body);
         return r;
@@ -340,7 +341,10 @@ int api_graphql(struct api *a, const char *query, json_t *vars, json_t **ret, st
         AUTO(json_put) json_t *body = json_pack("{s:s,s:o*}", "query", query, "variables", vars);
         AUTO(json_put) json_t *answer = NULL;
         struct api_request q = {
-                .method = "POST", .path = "/graphql", .body = body, .ret_json = &answer,
+                .method = "POST",
+                .path = "/graphql",
+                .body = body,
+                .ret_json = &answer,
         };
         const char *msg;
         json_t *data;
@@ -356,8 +360,10 @@ int api_graphql(struct api *a, const char *query, json_t *vars, json_t **ret, st
                 return err_set(e, -EREMOTEIO, "%s", msg);
         data = json_object_get(answer, "data");
         if (!json_is_object(data))
-                return err_set(e, -EPROTO, "%s does not speak the TensorOne API: the answer has "
-                               "no data", a->cfg.url);
+                return err_set(e, -EPROTO,
+                               "%s does not speak the TensorOne API: the answer has "
+                               "no data",
+                               a->cfg.url);
         *ret = json_incref(data);
         return 0;
 }

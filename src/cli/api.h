@@ -33,14 +33,14 @@ typedef int api_chunk_fn(void *arg, const char *data, size_t len, struct err *e)
 typedef ssize_t api_read_fn(void *arg, char *buf, size_t len, struct err *e);
 
 struct api_request {
-        const char *method; /* "GET", "POST", "DELETE" */
-        const char *path;   /* with its query string, escaped; see api_path() */
-        const json_t *body; /* JSON body, or NULL */
-        api_read_fn *read;  /* streamed body, or NULL */
-        const char *type;   /* its content type */
+        const char *method;  /* "GET", "POST", "DELETE" */
+        const char *path;    /* with its query string, escaped; see api_path() */
+        const json_t *body;  /* JSON body, or NULL */
+        api_read_fn *read;   /* streamed body, or NULL */
+        const char *type;    /* its content type */
         api_chunk_fn *chunk; /* called for the body of a good answer; NULL: *ret_json */
-        void *arg;          /* of both functions */
-        json_t **ret_json;  /* new reference; may be NULL when the answer has no body */
+        void *arg;           /* of both functions */
+        json_t **ret_json;   /* new reference; may be NULL when the answer has no body */
 };
 
 /* Status 2xx: 0.  Otherwise as api_graphql. */

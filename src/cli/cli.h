@@ -15,7 +15,7 @@
 
 enum opt_kind {
         OPT_KIND_NONE,
-        OPT_KIND_BOOL,  /* --x, --x=true, --x=false */
+        OPT_KIND_BOOL, /* --x, --x=true, --x=false */
         OPT_KIND_STR,
         OPT_KIND_INT,   /* whole number within [min, max] */
         OPT_KIND_FLOAT, /* not negative, finite */
@@ -25,31 +25,66 @@ enum opt_kind {
 
 enum opt_id {
         OPT_NONE,
-        OPT_HELP, OPT_OUTPUT,
-        OPT_API_KEY, OPT_API_URL,
-        OPT_GPU_TYPE, OPT_IMAGE_NAME, OPT_NAME, OPT_CONTAINER_DISK, OPT_VOLUME_SIZE,
-        OPT_VOLUME_PATH, OPT_MEM, OPT_VCPU, OPT_GPU_COUNT, OPT_ARGS, OPT_ENV, OPT_PORTS, OPT_COST,
-        OPT_SECURE_CLOUD, OPT_COMMUNITY_CLOUD, OPT_TEMPLATE_ID, OPT_NETWORK_VOLUME,
-        OPT_DATA_CENTER, OPT_START_SSH, OPT_COMPUTE_TYPE, OPT_STOP_AFTER, OPT_TERMINATE_AFTER,
-        OPT_CLUSTER_COUNT, OPT_WAIT,
+        OPT_HELP,
+        OPT_OUTPUT,
+        OPT_API_KEY,
+        OPT_API_URL,
+        OPT_GPU_TYPE,
+        OPT_IMAGE_NAME,
+        OPT_NAME,
+        OPT_CONTAINER_DISK,
+        OPT_VOLUME_SIZE,
+        OPT_VOLUME_PATH,
+        OPT_MEM,
+        OPT_VCPU,
+        OPT_GPU_COUNT,
+        OPT_ARGS,
+        OPT_ENV,
+        OPT_PORTS,
+        OPT_COST,
+        OPT_SECURE_CLOUD,
+        OPT_COMMUNITY_CLOUD,
+        OPT_TEMPLATE_ID,
+        OPT_NETWORK_VOLUME,
+        OPT_DATA_CENTER,
+        OPT_START_SSH,
+        OPT_COMPUTE_TYPE,
+        OPT_STOP_AFTER,
+        OPT_TERMINATE_AFTER,
+        OPT_CLUSTER_COUNT,
+        OPT_WAIT,
         OPT_ALL_FIELDS,
-        OPT_BID, OPT_RESUME_GPU_COUNT,
-        OPT_FOLLOW, OPT_TAIL, OPT_SINCE, OPT_TIMESTAMPS, OPT_STREAM,
-        OPT_STDIN, OPT_TTY, OPT_EXEC_ENV, OPT_USER, OPT_CWD,
-        OPT_PUBLIC, OPT_FORCE,
-        OPT_CLOUD_COMMUNITY, OPT_CLOUD_SECURE, OPT_CLOUD_DISK, OPT_CLOUD_MEM, OPT_CLOUD_VCPU,
+        OPT_BID,
+        OPT_RESUME_GPU_COUNT,
+        OPT_FOLLOW,
+        OPT_TAIL,
+        OPT_SINCE,
+        OPT_TIMESTAMPS,
+        OPT_STREAM,
+        OPT_STDIN,
+        OPT_TTY,
+        OPT_EXEC_ENV,
+        OPT_USER,
+        OPT_CWD,
+        OPT_PUBLIC,
+        OPT_FORCE,
+        OPT_CLOUD_COMMUNITY,
+        OPT_CLOUD_SECURE,
+        OPT_CLOUD_DISK,
+        OPT_CLOUD_MEM,
+        OPT_CLOUD_VCPU,
         OPT_COUNT
 };
 
 struct option {
-        const char *name;  /* long name, without dashes */
-        char letter;       /* short name or '\0' */
+        const char *name; /* long name, without dashes */
+        char letter;      /* short name or '\0' */
         enum opt_kind kind;
-        const char *arg;   /* what the argument is, for people; NULL for OPT_KIND_BOOL */
+        const char *arg;    /* what the argument is, for people; NULL for OPT_KIND_BOOL */
         const char *preset; /* value when not given, as text; NULL: none */
-        uint64_t min, max; /* OPT_KIND_INT */
-        const char *words; /* the allowed values, blank-separated; NULL: anything */
-        const char *help;  /* one sentence, no full stop */
+        uint64_t min, max;  /* OPT_KIND_INT */
+        const char *words;  /* the allowed values, blank-separated; NULL: anything */
+        const char *help;   /* one sentence, no full stop */
 };
 
 struct opt_value {
@@ -67,20 +102,20 @@ enum operand_kind { OPERAND_NONE, OPERAND_CLUSTER, OPERAND_IMAGE, OPERAND_FILE, 
 struct cli;
 
 struct verb {
-        const char *word; /* "create" */
-        const char *noun; /* "clusters", or NULL for a verb of one word */
-        const char *alias; /* another spelling of the noun, or NULL */
+        const char *word;     /* "create" */
+        const char *noun;     /* "clusters", or NULL for a verb of one word */
+        const char *alias;    /* another spelling of the noun, or NULL */
         const char *operands; /* "[ID]", for people; "" for none */
-        size_t min, max; /* operands; max SIZE_MAX: any number */
+        size_t min, max;      /* operands; max SIZE_MAX: any number */
         enum operand_kind complete;
-        bool hidden;   /* not in lists and completion */
+        bool hidden;    /* not in lists and completion */
         bool needs_api; /* c->api is set before @run */
-        bool command;  /* what follows the first operand or "--" is a command of the user's */
+        bool command;   /* what follows the first operand or "--" is a command of the user's */
         const enum opt_id *opts; /* ends with OPT_NONE; the two global ones are implied */
         /* >= 0: the exit status of the program; < 0: *e is printed and the status is 1 */
         int (*run)(struct cli *c, struct err *e);
-        const char *summary; /* one line, no full stop */
-        const char *detail;  /* one paragraph or NULL */
+        const char *summary;  /* one line, no full stop */
+        const char *detail;   /* one paragraph or NULL */
         const char *examples; /* lines without the prompt, or NULL */
 };
 
@@ -96,7 +131,7 @@ struct cli {
         struct opt_value opt[OPT_COUNT];
         char **operands; /* borrowed from argv */
         size_t n_operands;
-        char **command;  /* borrowed; NULL-terminated; only for verbs that take one */
+        char **command; /* borrowed; NULL-terminated; only for verbs that take one */
         bool help, version;
         const char *group; /* borrowed: help for the verbs that begin with this word; or NULL */
         struct api *api;

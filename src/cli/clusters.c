@@ -109,8 +109,10 @@ int cluster_find(struct api *a, const char *word, char **ret_id, struct err *e)
 {
         AUTO(json_put) json_t *c = NULL;
         const char *id;
-        int r = find(a, word, "query findCluster($id: String!){cluster(input:{clusterId:$id}){id "
-                     "name}}", "query listClusters{myself{clusters{id name}}}", &c, e);
+        int r = find(a, word,
+                     "query findCluster($id: String!){cluster(input:{clusterId:$id}){id "
+                     "name}}",
+                     "query listClusters{myself{clusters{id name}}}", &c, e);
 
         if (r < 0)
                 return r;
@@ -123,8 +125,9 @@ int cluster_find(struct api *a, const char *word, char **ret_id, struct err *e)
 
 int cluster_get(struct api *a, const char *word, json_t **ret, struct err *e)
 {
-        return find(a, word, "query getCluster($id: String!){cluster(input:{clusterId:$id}){"
-                    SELECTION "}}", "query getClusters{myself{clusters{" SELECTION "}}}", ret, e);
+        return find(a, word,
+                    "query getCluster($id: String!){cluster(input:{clusterId:$id}){" SELECTION "}}",
+                    "query getClusters{myself{clusters{" SELECTION "}}}", ret, e);
 }
 
 int cluster_list(struct api *a, json_t **ret, struct err *e)
@@ -188,8 +191,7 @@ int cluster_wait(struct api *a, const char *id, enum cluster_goal goal, struct e
         return r < 0 ? r : 0;
 }
 
-int time_text(const char *field, const char *word, bool ahead, char ret[static 32],
-              struct err *e)
+int time_text(const char *field, const char *word, bool ahead, char ret[static 32], struct err *e)
 {
         uint64_t us, now = clock_wall_us();
 
@@ -200,8 +202,10 @@ int time_text(const char *field, const char *word, bool ahead, char ret[static 3
                 return 0;
         }
         if (clock_parse(word, &us) < 0)
-                return err_set(e, -EINVAL, "--%s: \"%s\" is neither a time such as "
-                               "2026-01-31T08:00:00Z nor a span such as 10m", field, word);
+                return err_set(e, -EINVAL,
+                               "--%s: \"%s\" is neither a time such as "
+                               "2026-01-31T08:00:00Z nor a span such as 10m",
+                               field, word);
         clock_format(us, ret, 32);
         return 0;
 }

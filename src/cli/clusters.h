@@ -29,5 +29,4 @@ int cluster_wait(struct api *a, const char *id, enum cluster_goal goal, struct e
 json_t *cluster_input(const char *id);
 
 /* "10m" (ago or ahead of now) or a time -> RFC 3339 text; @field is for the message. */
-int time_text(const char *field, const char *word, bool ahead, char ret[static 32],
-              struct err *e);
+int time_text(const char *field, const char *word, bool ahead, char ret[static 32], struct err *e);

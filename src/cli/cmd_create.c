@@ -53,8 +53,9 @@ static int check(const struct cli *c, struct err *e)
                 missing = "gpuType";
         if (missing)
                 return err_set(e, -EINVAL, "required flag(s) \"%s\" not set%s", missing,
-                               str_eq(missing, "gpuType") ?
-                                       "; a cluster without GPUs needs --gpuCount 0" : "");
+                               str_eq(missing, "gpuType")
+                                       ? "; a cluster without GPUs needs --gpuCount 0"
+                                       : "");
         if (c->opt[OPT_SECURE_CLOUD].b && c->opt[OPT_COMMUNITY_CLOUD].b)
                 return err_set(e, -EINVAL, "--secureCloud and --communityCloud exclude each other");
         return 0;
@@ -70,8 +71,9 @@ static int set_time(const struct cli *c, enum opt_id id, json_t *input, struct e
         r = time_text(options[id].name, c->opt[id].s, true, text, e);
         if (r < 0)
                 return r;
-        return json_object_set_new(input, options[id].name, json_string(text)) < 0 ?
-                       err_set(e, -ENOMEM, "out of memory") : 0;
+        return json_object_set_new(input, options[id].name, json_string(text)) < 0
+                       ? err_set(e, -ENOMEM, "out of memory")
+                       : 0;
 }
 
 /* Everything but the GPU type. */
@@ -95,8 +97,8 @@ static int build_input(const struct cli *c, json_t **ret, struct err *e)
                 r = set_time(c, OPT_TERMINATE_AFTER, input, e);
         if (r < 0)
                 return r;
-        r = json_object_set_new(input, "cloudType", json_string(c->opt[OPT_SECURE_CLOUD].b ?
-                                                                "SECURE" : "COMMUNITY"));
+        r = json_object_set_new(input, "cloudType",
+                                json_string(c->opt[OPT_SECURE_CLOUD].b ? "SECURE" : "COMMUNITY"));
         if (r >= 0 && !str_empty(name))
                 r = json_object_set_new(input, "name", json_string(name));
         else if (r >= 0 && !str_empty(image))
@@ -109,7 +111,8 @@ static int build_input(const struct cli *c, json_t **ret, struct err *e)
 
 static int create_one(struct api *a, json_t *input, json_t **ret, struct err *e)
 {
-        static const char query[] = "mutation createCluster($input: "
+        static const char query[] =
+                "mutation createCluster($input: "
                 "ClusterFindAndDeployOnDemandInput!){clusterFindAndDeployOnDemand(input:$input)"
                 "{id name costPerHr desiredStatus lastStatusChange}}";
         AUTO(json_put) json_t *data = NULL;

@@ -33,7 +33,7 @@ enum channel { CH_STDIN, CH_STDOUT, CH_STDERR, CH_RESIZE, CH_EOF, CH_EXIT, CH_ER
 struct session {
         struct ws *ws;
         bool tty, stdin_open;
-        bool told; /* the exit status came from the server, not from a signal to us */
+        bool told;  /* the exit status came from the server, not from a signal to us */
         int status; /* -1 until the command has ended */
         int sigfd;
         unsigned unheard; /* signals passed on since the peer was last heard */
@@ -118,12 +118,14 @@ static int on_stdin(struct session *s, struct err *e)
         if (n < 0 && (errno == EINTR || errno == EAGAIN))
                 return 0;
         if (n > 0)
-                return ws_send(s->ws, CH_STDIN, buf, (size_t) n) < 0 ?
-                               err_set(e, -EPIPE, "the connection to the API was lost") : 0;
+                return ws_send(s->ws, CH_STDIN, buf, (size_t) n) < 0
+                               ? err_set(e, -EPIPE, "the connection to the API was lost")
+                               : 0;
         /* the end, or a terminal that is gone: the command sees the end of its input */
         s->stdin_open = false;
-        return ws_send(s->ws, CH_EOF, NULL, 0) < 0 ?
-                       err_set(e, -EPIPE, "the connection to the API was lost") : 0;
+        return ws_send(s->ws, CH_EOF, NULL, 0) < 0
+                       ? err_set(e, -EPIPE, "the connection to the API was lost")
+                       : 0;
 }
 
 static int keep_alive(struct session *s, struct err *e)
@@ -195,8 +197,7 @@ static int build_path(const struct cli *c, const char *id, struct strbuf *path, 
                 api_path_add(path, "cmd", *p);
         for (char **p = c->opt[OPT_EXEC_ENV].list; p && *p; p++) {
                 if (!values_is_env(*p))
-                        return err_set(e, -EINVAL, "wrong env value: \"%s\" is not KEY=VALUE",
-                                       *p);
+                        return err_set(e, -EINVAL, "wrong env value: \"%s\" is not KEY=VALUE", *p);
                 api_path_add(path, "env", *p);
         }
         if (c->opt[OPT_CWD].given)
@@ -233,7 +234,8 @@ int cmd_exec(struct cli *c, struct err *e)
         AUTO(ws_free) struct ws *ws = NULL;
         AUTO(fd) int sigfd = -EBADF;
         AUTO(tty_restore) struct tty tty = { 0 };
-        struct session s = { .tty = c->opt[OPT_TTY].b, .stdin_open = c->opt[OPT_STDIN].b,
+        struct session s = { .tty = c->opt[OPT_TTY].b,
+                             .stdin_open = c->opt[OPT_STDIN].b,
                              .status = -1 };
         int r = cluster_find(c->api, c->operands[0], &id, e);
 

@@ -220,9 +220,9 @@ static int cloud_input(const struct cli *c, uint64_t count, json_t **ret, struct
 {
         const struct opt_value *o = c->opt;
         bool community = o[OPT_CLOUD_COMMUNITY].b, secure = o[OPT_CLOUD_SECURE].b;
-        AUTO(json_put) json_t *in = json_pack("{s:I,s:o}", "gpuCount", (json_int_t) count,
-                                              "secureCloud", community == secure ?
-                                              json_null() : json_boolean(secure));
+        AUTO(json_put)
+        json_t *in = json_pack("{s:I,s:o}", "gpuCount", (json_int_t) count, "secureCloud",
+                               community == secure ? json_null() : json_boolean(secure));
         static const struct {
                 enum opt_id opt;
                 const char *field;
@@ -246,7 +246,8 @@ static int cloud_input(const struct cli *c, uint64_t count, json_t **ret, struct
 
 int cmd_get_cloud(struct cli *c, struct err *e)
 {
-        static const char query[] = "query LowestPrice($input: GpuLowestPriceInput!){gpuTypes{"
+        static const char query[] =
+                "query LowestPrice($input: GpuLowestPriceInput!){gpuTypes{"
                 "lowestPrice(input:$input){gpuName gpuTypeId minimumBidPrice uninterruptablePrice "
                 "minMemory minVcpu}}}";
         static const char *const headers[] = { "GPU TYPE", "MEM GB", "VCPU", "SPOT $/HR",

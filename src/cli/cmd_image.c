@@ -57,8 +57,11 @@ int cmd_image_import(struct cli *c, struct err *e)
         AUTO(json_put) json_t *result = NULL;
         struct progress p;
         struct upload u = { .progress = &p };
-        struct api_request q = { .method = "POST", .read = on_read, .chunk = on_answer,
-                                 .type = "application/x-tar", .arg = &u };
+        struct api_request q = { .method = "POST",
+                                 .read = on_read,
+                                 .chunk = on_answer,
+                                 .type = "application/x-tar",
+                                 .arg = &u };
         int r = tar_source_open(c->operands[1], &tar, e);
 
         if (r < 0)
@@ -83,13 +86,17 @@ int cmd_image_import(struct cli *c, struct err *e)
 
 int cmd_image_pull(struct cli *c, struct err *e)
 {
-        AUTO(json_put) json_t *body = json_pack("{s:s,s:b}", "reference", c->operands[0], "force",
-                                                c->opt[OPT_FORCE].b);
+        AUTO(json_put)
+        json_t *body =
+                json_pack("{s:s,s:b}", "reference", c->operands[0], "force", c->opt[OPT_FORCE].b);
         AUTO(json_put) json_t *result = NULL;
         struct progress p;
         AUTO(ndjson_done) struct ndjson answer = { .progress = &p };
-        struct api_request q = { .method = "POST", .path = "/v1/images/pull", .body = body,
-                                 .chunk = ndjson_chunk, .arg = &answer };
+        struct api_request q = { .method = "POST",
+                                 .path = "/v1/images/pull",
+                                 .body = body,
+                                 .chunk = ndjson_chunk,
+                                 .arg = &answer };
         int r;
 
         if (!body)
@@ -132,7 +139,7 @@ static int add_image(struct table *t, const json_t *image)
 
 int cmd_image_ls(struct cli *c, struct err *e)
 {
-        static const char *const headers[] = { "REFERENCE", "DIGEST", "SIZE", "CREATED",
+        static const char *const headers[] = { "REFERENCE", "DIGEST", "SIZE",  "CREATED",
                                                "LAST USED", "PUBLIC", "IN USE" };
         AUTO(table_free) struct table *t = NULL;
         AUTO(json_put) json_t *list = NULL;
@@ -173,9 +180,10 @@ static int remove_one(struct cli *c, const char *reference, json_t *done, struct
                 return r;
         if (!cli_json(c))
                 return out_printf(e, "image \"%s\" removed\n", reference);
-        return json_array_append_new(done, json_pack("{s:s,s:b}", "reference", reference,
-                                                     "removed", 1)) < 0 ?
-                       err_set(e, -ENOMEM, "out of memory") : 0;
+        return json_array_append_new(
+                       done, json_pack("{s:s,s:b}", "reference", reference, "removed", 1)) < 0
+                       ? err_set(e, -ENOMEM, "out of memory")
+                       : 0;
 }
 
 int cmd_image_rm(struct cli *c, struct err *e)

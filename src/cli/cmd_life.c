@@ -43,9 +43,11 @@ static int wait_if(struct cli *c, const char *id, enum cluster_goal goal, struct
 
 static int start_one(struct cli *c, const char *id, json_t **ret, struct err *e)
 {
-        static const char resume[] = "mutation startCluster($input: ClusterResumeInput!){"
+        static const char resume[] =
+                "mutation startCluster($input: ClusterResumeInput!){"
                 "clusterResume(input:$input){id costPerHr desiredStatus lastStatusChange}}";
-        static const char bid[] = "mutation startCluster($input: ClusterBidResumeInput!){"
+        static const char bid[] =
+                "mutation startCluster($input: ClusterBidResumeInput!){"
                 "clusterBidResume(input:$input){id costPerHr desiredStatus lastStatusChange}}";
         const struct opt_value *offer = &c->opt[OPT_BID], *gpus = &c->opt[OPT_RESUME_GPU_COUNT];
         json_t *vars = cluster_input(id), *input = json_object_get(vars, "input");
@@ -59,8 +61,8 @@ static int start_one(struct cli *c, const char *id, json_t **ret, struct err *e)
                 json_decref(vars);
                 return err_set(e, -ENOMEM, "out of memory");
         }
-        r = offer->f > 0 ? mutate(c->api, bid, "clusterBidResume", vars, ret, e) :
-                           mutate(c->api, resume, "clusterResume", vars, ret, e);
+        r = offer->f > 0 ? mutate(c->api, bid, "clusterBidResume", vars, ret, e)
+                         : mutate(c->api, resume, "clusterResume", vars, ret, e);
         if (r >= 0)
                 r = expect_status(*ret, id, "RUNNING", e);
         if (r >= 0 && !cli_json(c))
@@ -71,7 +73,8 @@ static int start_one(struct cli *c, const char *id, json_t **ret, struct err *e)
 
 static int stop_one(struct cli *c, const char *id, json_t **ret, struct err *e)
 {
-        int r = mutate(c->api, "mutation stopCluster($input: ClusterStopInput!){"
+        int r = mutate(c->api,
+                       "mutation stopCluster($input: ClusterStopInput!){"
                        "clusterStop(input:$input){id desiredStatus lastStatusChange}}",
                        "clusterStop", cluster_input(id), ret, e);
 
@@ -86,9 +89,11 @@ static int stop_one(struct cli *c, const char *id, json_t **ret, struct err *e)
 
 static int restart_one(struct cli *c, const char *id, json_t **ret, struct err *e)
 {
-        int r = mutate(c->api, "mutation restartCluster($input: ClusterRestartInput!){"
+        int r = mutate(c->api,
+                       "mutation restartCluster($input: ClusterRestartInput!){"
                        "clusterRestart(input:$input){id costPerHr desiredStatus "
-                       "lastStatusChange}}", "clusterRestart", cluster_input(id), ret, e);
+                       "lastStatusChange}}",
+                       "clusterRestart", cluster_input(id), ret, e);
 
         if (r >= 0 && !cli_json(c))
                 r = out_printf(e, "cluster \"%s\" restarted\n", id);
@@ -98,9 +103,10 @@ static int restart_one(struct cli *c, const char *id, json_t **ret, struct err *
 static int terminate(struct cli *c, const char *id, struct err *e)
 {
         json_t *ignored = NULL;
-        int r = mutate(c->api, "mutation removeCluster($input: ClusterTerminateInput!){"
-                       "clusterTerminate(input:$input)}", "clusterTerminate", cluster_input(id),
-                       &ignored, e);
+        int r = mutate(c->api,
+                       "mutation removeCluster($input: ClusterTerminateInput!){"
+                       "clusterTerminate(input:$input)}",
+                       "clusterTerminate", cluster_input(id), &ignored, e);
 
         json_decref(ignored);
         return r;
@@ -118,8 +124,7 @@ static int remove_one(struct cli *c, const char *id, json_t **ret, struct err *e
         return cli_json(c) ? 0 : out_printf(e, "cluster \"%s\" removed\n", id);
 }
 
-static int one_of_many(struct cli *c, one_fn *fn, const char *word, json_t *answers,
-                       struct err *e)
+static int one_of_many(struct cli *c, one_fn *fn, const char *word, json_t *answers, struct err *e)
 {
         AUTO(free) char *id = NULL;
         AUTO(json_put) json_t *answer = NULL;
@@ -196,8 +201,8 @@ int cmd_remove_named(struct cli *c, struct err *e)
                 n += r >= 0;
         }
         if (r < 0)
-                return n > 0 ? err_wrap(e, r, "after %llu were removed", (unsigned long long) n) :
-                               r;
+                return n > 0 ? err_wrap(e, r, "after %llu were removed", (unsigned long long) n)
+                             : r;
         if (!cli_json(c))
                 return out_printf(e, "%llu clusters removed with name \"%s\"\n",
                                   (unsigned long long) n, name);

@@ -15,12 +15,9 @@ static const char list_query[] =
         "volumeInGb volumeMountPath ports env{key value} startSsh isPublic}}";
 
 static const struct field_row template_fields[] = {
-        { OPT_IMAGE_NAME, "imageName" },
-        { OPT_CONTAINER_DISK, "containerDiskInGb" },
-        { OPT_VOLUME_SIZE, "volumeInGb" },
-        { OPT_VOLUME_PATH, "volumeMountPath" },
-        { OPT_ARGS, "dockerArgs" },
-        { OPT_START_SSH, "startSsh" },
+        { OPT_IMAGE_NAME, "imageName" },   { OPT_CONTAINER_DISK, "containerDiskInGb" },
+        { OPT_VOLUME_SIZE, "volumeInGb" }, { OPT_VOLUME_PATH, "volumeMountPath" },
+        { OPT_ARGS, "dockerArgs" },        { OPT_START_SSH, "startSsh" },
         { OPT_PUBLIC, "isPublic" },
 };
 
@@ -49,8 +46,8 @@ int cmd_template_create(struct cli *c, struct err *e)
         made = json_object_get(data, "saveTemplate");
         if (str_empty(jsonx_str(made, "id")))
                 return err_set(e, -EPROTO, "the API's answer names no template");
-        return cli_json(c) ? out_json(made, e) :
-                             out_printf(e, "template \"%s\" created\n", jsonx_str(made, "id"));
+        return cli_json(c) ? out_json(made, e)
+                           : out_printf(e, "template \"%s\" created\n", jsonx_str(made, "id"));
 }
 
 /* New reference to the list. */
@@ -71,8 +68,10 @@ static int list_templates(struct api *a, json_t **ret, struct err *e)
 
 static int print_templates(const json_t *list, struct err *e)
 {
-        static const char *const headers[] = { "ID", "NAME", "IMAGE NAME", "CONTAINER DISK",
-                                               "VOLUME DISK", "PORTS", "ARGS", "PUBLIC" };
+        static const char *const headers[] = { "ID",          "NAME",
+                                               "IMAGE NAME",  "CONTAINER DISK",
+                                               "VOLUME DISK", "PORTS",
+                                               "ARGS",        "PUBLIC" };
         AUTO(table_free) struct table *t = NULL;
         const json_t *j;
         size_t i;
@@ -83,8 +82,13 @@ static int print_templates(const json_t *list, struct err *e)
         {
                 char disk[24], volume[24];
                 const char *cells[] = {
-                        jsonx_str(j, "id"), jsonx_str(j, "name"), jsonx_str(j, "imageName"),
-                        disk, volume, jsonx_str(j, "ports"), jsonx_str(j, "dockerArgs"),
+                        jsonx_str(j, "id"),
+                        jsonx_str(j, "name"),
+                        jsonx_str(j, "imageName"),
+                        disk,
+                        volume,
+                        jsonx_str(j, "ports"),
+                        jsonx_str(j, "dockerArgs"),
                         json_is_true(json_object_get(j, "isPublic")) ? "yes" : "no",
                 };
 
@@ -149,7 +153,8 @@ static int remove_one(struct cli *c, const json_t *list, const char *word, struc
 
         if (r < 0)
                 return r;
-        r = api_graphql(c->api, "mutation deleteTemplate($name: String!){"
+        r = api_graphql(c->api,
+                        "mutation deleteTemplate($name: String!){"
                         "deleteTemplate(templateName:$name)}",
                         json_pack("{s:O}", "name", json_object_get(one, "name")), &data, e);
         if (r < 0)

@@ -120,11 +120,12 @@ static void bash_script(struct strbuf *b)
         for (enum opt_id id = OPT_NONE + 1; id < OPT_COUNT; id++) {
                 if (!options[id].words)
                         continue;
-                strbuf_fmt(b, "        --%s%s%c)\n"
-                              "                COMPREPLY=($(compgen -W \"%s\" -- \"$cur\"))\n"
-                              "                return\n                ;;\n", options[id].name,
-                           options[id].letter ? "|-" : "", options[id].letter ?
-                           options[id].letter : ' ', options[id].words);
+                strbuf_fmt(b,
+                           "        --%s%s%c)\n"
+                           "                COMPREPLY=($(compgen -W \"%s\" -- \"$cur\"))\n"
+                           "                return\n                ;;\n",
+                           options[id].name, options[id].letter ? "|-" : "",
+                           options[id].letter ? options[id].letter : ' ', options[id].words);
         }
         strbuf_str(b, "        esac\n        case \"$verb $noun\" in\n");
         for (size_t i = 0; i < n_verbs; i++) {
@@ -134,8 +135,10 @@ static void bash_script(struct strbuf *b)
                 case_pattern(&verbs[i], b);
                 strbuf_str(b, ")\n                opts=\"");
                 each_option(&verbs[i], bash_option, b);
-                strbuf_fmt(b, "\"\n                [ \"${cur:0:1}\" = - ] || %s\n"
-                              "                ;;\n", bash_operand(verbs[i].complete));
+                strbuf_fmt(b,
+                           "\"\n                [ \"${cur:0:1}\" = - ] || %s\n"
+                           "                ;;\n",
+                           bash_operand(verbs[i].complete));
         }
         strbuf_str(b, "        esac\n"
                       "        if [ \"${cur:0:1}\" = - ]; then\n"
@@ -223,8 +226,9 @@ static void zsh_script(struct strbuf *b)
                         continue;
                 strbuf_str(b, "        (");
                 case_pattern(&verbs[i], b);
-                strbuf_fmt(b, ")\n                shift %s words; (( CURRENT -= %s ))\n"
-                              "                _arguments -S",
+                strbuf_fmt(b,
+                           ")\n                shift %s words; (( CURRENT -= %s ))\n"
+                           "                _arguments -S",
                            verbs[i].noun ? "2" : "1", verbs[i].noun ? "2" : "1");
                 each_option(&verbs[i], zsh_option, b);
                 if (verbs[i].max > 0)
@@ -301,8 +305,10 @@ static void fish_script(struct strbuf *b)
                 if (v->hidden)
                         continue;
                 if (first_of_word(i)) {
-                        strbuf_fmt(b, "complete -c " CLI_PROGRAM " -n __fish_use_subcommand -a %s"
-                                   " -d ", v->word);
+                        strbuf_fmt(b,
+                                   "complete -c " CLI_PROGRAM " -n __fish_use_subcommand -a %s"
+                                   " -d ",
+                                   v->word);
                         fish_quoted(v->noun ? "" : v->summary, b);
                         strbuf_char(b, '\n');
                 }
@@ -310,10 +316,11 @@ static void fish_script(struct strbuf *b)
                         AUTO(strbuf_done) struct strbuf nouns = { 0 };
 
                         add_nouns(v->word, &nouns);
-                        strbuf_fmt(b, "complete -c " CLI_PROGRAM " -n "
+                        strbuf_fmt(b,
+                                   "complete -c " CLI_PROGRAM " -n "
                                    "'__fish_seen_subcommand_from %s; and not "
-                                   "__fish_seen_subcommand_from %s' -a '%s'\n", v->word,
-                                   nouns.s ? nouns.s : "", nouns.s ? nouns.s : "");
+                                   "__fish_seen_subcommand_from %s' -a '%s'\n",
+                                   v->word, nouns.s ? nouns.s : "", nouns.s ? nouns.s : "");
                 }
                 each_option(v, fish_option, b);
                 if (fish_operand(v->complete)) {
@@ -394,6 +401,6 @@ int cmd_complete(struct cli *c, struct err *e)
         r = images ? api_request(a, &q, e) : cluster_list(a, &list, e);
         if (r < 0)
                 return r;
-        return images ? complete_list(list, image_keys, NELEM(image_keys), e) :
-                        complete_list(list, cluster_keys, NELEM(cluster_keys), e);
+        return images ? complete_list(list, image_keys, NELEM(image_keys), e)
+                      : complete_list(list, cluster_keys, NELEM(cluster_keys), e);
 }

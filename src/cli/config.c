@@ -34,7 +34,8 @@ static int home_dir(const char **ret, struct err *e)
                 return 0;
         pw = getpwuid(getuid());
         if (!pw || str_empty(pw->pw_dir))
-                return err_set(e, -ENOENT, "there is no home directory to keep settings in; set "
+                return err_set(e, -ENOENT,
+                               "there is no home directory to keep settings in; set "
                                "HOME");
         *ret = pw->pw_dir;
         return 0;
@@ -103,7 +104,8 @@ int config_base_url(const char *url, char **ret, struct err *e)
         if (!host)
                 return err_set(e, -EINVAL, "\"%s\" does not begin with http:// or https://", url);
         if (!*host || *host == '/' || *host == ':' || strpbrk(host, "@?#\\ \t\r\n"))
-                return err_set(e, -EINVAL, "the address must be http(s)://HOST[:PORT][/PATH], "
+                return err_set(e, -EINVAL,
+                               "the address must be http(s)://HOST[:PORT][/PATH], "
                                "without user, query or blanks");
         base = strdup(url);
         if (!base)
@@ -128,7 +130,8 @@ int config_check_key(const char *key, struct err *e)
 {
         for (const char *p = key; *p; p++)
                 if (*p <= ' ' || *p > '~')
-                        return err_set(e, -EINVAL, "an API key has no blanks, line breaks or "
+                        return err_set(e, -EINVAL,
+                                       "an API key has no blanks, line breaks or "
                                        "special characters in it");
         if (!*key)
                 return err_set(e, -EINVAL, "the API key is empty");
@@ -259,9 +262,10 @@ static int show(const struct cli *c, struct err *e)
         if (r < 0)
                 return r;
         if (cli_json(c)) {
-                AUTO(json_put) json_t *j = json_pack("{s:s?,s:s?,s:b,s:s?}", "apiUrl", cfg.url,
-                                                     "apiUrlFrom", cfg.url_from, "apiKeySet",
-                                                     cfg.key != NULL, "apiKeyFrom", cfg.key_from);
+                AUTO(json_put)
+                json_t *j = json_pack("{s:s?,s:s?,s:b,s:s?}", "apiUrl", cfg.url, "apiUrlFrom",
+                                      cfg.url_from, "apiKeySet", cfg.key != NULL, "apiKeyFrom",
+                                      cfg.key_from);
 
                 return j ? out_json(j, e) : err_set(e, -ENOMEM, "out of memory");
         }

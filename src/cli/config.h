@@ -9,7 +9,8 @@
 struct config {
         char *url; /* base without /graphql and without a trailing slash; NULL: not set */
         char *key; /* NULL: not set */
-        const char *url_from, *key_from; /* "TENSORONE_API_URL", "the configuration file"; or NULL */
+        const char *url_from,
+                *key_from; /* "TENSORONE_API_URL", "the configuration file"; or NULL */
 };
 
 /* Empty values in the environment count as not set.  A value that cannot be used (an address

@@ -11,7 +11,7 @@
 struct ndjson {
         struct strbuf line;
         struct progress *progress;
-        json_t *result; /* the last object that was neither progress nor an error */
+        json_t *result;    /* the last object that was neither progress nor an error */
         struct err failed; /* code 0: no error object came */
 };
 

@@ -73,8 +73,7 @@ const struct option options[OPT_COUNT] = {
                                    "GPUs (default: as many as before)" },
         [OPT_FOLLOW] = { "follow", 'f', OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,
                          "keep printing new lines as they are written" },
-        [OPT_TAIL] = { "tail", 0, OPT_KIND_INT, "N", NULL, 0, ANY, NULL,
-                       "only the last N lines" },
+        [OPT_TAIL] = { "tail", 0, OPT_KIND_INT, "N", NULL, 0, ANY, NULL, "only the last N lines" },
         [OPT_SINCE] = { "since", 0, OPT_KIND_STR, "TIME", NULL, 0, 0, NULL,
                         "only lines since then: a time as in 2026-01-31T08:00:00Z, or a span as "
                         "in 10m" },

@@ -201,8 +201,7 @@ static size_t terminal_width(void)
         return ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col > 0 ? ws.ws_col : 80;
 }
 
-void progress_show(struct progress *p, const char *phase, uint64_t done, uint64_t total,
-                   bool bytes)
+void progress_show(struct progress *p, const char *phase, uint64_t done, uint64_t total, bool bytes)
 {
         uint64_t now = clock_mono_us();
         char buf[256];

@@ -199,9 +199,9 @@ static int parse_short(struct cli *c, struct words *w, struct err *e)
                 int r;
 
                 if (id == OPT_NONE)
-                        return err_set(e, -EINVAL, "unknown option \"-%c\"; see " CLI_PROGRAM
-                                       "%s%s --help", *p, c->verb ? " " : "",
-                                       c->verb ? c->verb->word : "");
+                        return err_set(e, -EINVAL,
+                                       "unknown option \"-%c\"; see " CLI_PROGRAM "%s%s --help", *p,
+                                       c->verb ? " " : "", c->verb ? c->verb->word : "");
                 if (options[id].kind == OPT_KIND_BOOL) {
                         r = give(c, id, "true", e);
                         if (r < 0)
@@ -278,7 +278,8 @@ static void set_presets(struct cli *c)
 
                 if (v->given || !options[id].preset)
                         continue;
-                (void) set_value(v, &options[id], options[id].preset, NULL); /* ours: always right */
+                (void) set_value(v, &options[id], options[id].preset,
+                                 NULL); /* ours: always right */
         }
 }
 
@@ -295,8 +296,9 @@ static int check_operands(const struct cli *c, struct err *e)
                                c->operands[v->max], title, *v->operands ? " " : "", v->operands);
         for (size_t i = 0; i < c->n_operands; i++)
                 if (str_empty(c->operands[i]))
-                        return err_set(e, -EINVAL, "an operand is empty; usage: " CLI_PROGRAM
-                                       " %s %s", title, v->operands);
+                        return err_set(e, -EINVAL,
+                                       "an operand is empty; usage: " CLI_PROGRAM " %s %s", title,
+                                       v->operands);
         return 0;
 }
 

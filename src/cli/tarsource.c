@@ -30,8 +30,8 @@ struct tar_source {
         char **names;        /* relative paths */
         size_t next;
         bool closed;
-        int file;            /* the entry under way, or -EBADF */
-        uint64_t left;       /* of it */
+        int file;      /* the entry under way, or -EBADF */
+        uint64_t left; /* of it */
         struct strbuf out;
         char *piece;
 };
@@ -122,14 +122,15 @@ static int open_directory(struct tar_source *s, const char *path, struct err *e)
                 return err_wrap(e, r, "%s", path);
         if (faccessat(s->fd, "index.json", F_OK, 0) < 0 &&
             faccessat(s->fd, "manifest.json", F_OK, 0) < 0)
-                return err_set(e, -EINVAL, "%s holds no image: neither index.json (an OCI layout) "
-                               "nor manifest.json (docker save)", path);
+                return err_set(e, -EINVAL,
+                               "%s holds no image: neither index.json (an OCI layout) "
+                               "nor manifest.json (docker save)",
+                               path);
         qsort(s->names, strv_len(s->names), sizeof *s->names, compare);
         s->total += 1024; /* the end of the archive */
         s->piece = malloc(PIECE);
         s->tar = archive_write_new();
-        if (!s->piece || !s->tar ||
-            archive_write_set_format_pax_restricted(s->tar) != ARCHIVE_OK ||
+        if (!s->piece || !s->tar || archive_write_set_format_pax_restricted(s->tar) != ARCHIVE_OK ||
             archive_write_set_bytes_per_block(s->tar, 0) != ARCHIVE_OK ||
             archive_write_open(s->tar, s, NULL, on_write, NULL) != ARCHIVE_OK)
                 return err_set(e, -ENOMEM, "out of memory");
@@ -145,8 +146,8 @@ int tar_source_open(const char *path, struct tar_source **ret, struct err *e)
         if (!s)
                 return err_set(e, -ENOMEM, "out of memory");
         s->fd = s->file = -EBADF;
-        s->fd = str_eq(path, "-") ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) :
-                                    open(path, O_RDONLY | O_CLOEXEC);
+        s->fd = str_eq(path, "-") ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3)
+                                  : open(path, O_RDONLY | O_CLOEXEC);
         if (s->fd < 0)
                 return err_errno(e, -errno, "%s", path);
         if (fstat(s->fd, &st) < 0)

@@ -16,10 +16,10 @@
 #include "cli/api.h"
 #include "cli/cli.h"
 
-#define MESSAGE_MAX   (16U << 20)
-#define HEAD_MAX      16384U
-#define REFUSAL_MAX   65536U
-#define HANDSHAKE_US  (30 * US_PER_S)
+#define MESSAGE_MAX  (16U << 20)
+#define HEAD_MAX     16384U
+#define REFUSAL_MAX  65536U
+#define HANDSHAKE_US (30 * US_PER_S)
 
 struct ws {
         CURL *curl;
@@ -29,7 +29,7 @@ struct ws {
         bool eof;
         ws_message_fn *on_message;
         void *arg;
-        int r; /* of on_message */
+        int r;         /* of on_message */
         struct err *e; /* the caller's, during ws_process() */
 };
 
@@ -79,9 +79,9 @@ static ssize_t on_send(wslay_event_context_ptr ctx, const uint8_t *data, size_t 
         (void) flags;
         if (code == CURLE_OK && n > 0)
                 return (ssize_t) n;
-        wslay_event_set_error(ctx, code == CURLE_AGAIN || code == CURLE_OK ?
-                                           WSLAY_ERR_WOULDBLOCK :
-                                           WSLAY_ERR_CALLBACK_FAILURE);
+        wslay_event_set_error(ctx, code == CURLE_AGAIN || code == CURLE_OK
+                                           ? WSLAY_ERR_WOULDBLOCK
+                                           : WSLAY_ERR_CALLBACK_FAILURE);
         return -1;
 }
 
@@ -204,8 +204,7 @@ static char *header_value(const char *head, const char *name)
 }
 
 /* The API said no: read its reason until the length, the end, or REFUSAL_MAX. */
-static int refusal(struct ws *w, const char *head, long status, uint64_t deadline_us,
-                   struct err *e)
+static int refusal(struct ws *w, const char *head, long status, uint64_t deadline_us, struct err *e)
 {
         AUTO(free) char *length = header_value(head, "Content-Length");
         uint64_t want = REFUSAL_MAX;
@@ -254,7 +253,8 @@ static int check_answer(struct ws *w, const char *key, const char *subprotocol,
                         return r;
                 end = w->early.s ? strstr(w->early.s, "\r\n\r\n") : NULL;
                 if (!end && (r == 0 || w->early.len > HEAD_MAX))
-                        return err_set(e, -EPROTO, "the server does not speak the "
+                        return err_set(e, -EPROTO,
+                                       "the server does not speak the "
                                        "TensorOne API");
         }
         head = strndup(w->early.s, (size_t) (end - w->early.s) + 2);
@@ -300,9 +300,11 @@ static int handshake(struct ws *w, const struct api *a, const char *url, const c
         (void) EVP_EncodeBlock((unsigned char *) key, nonce, sizeof nonce);
         target = split_url(url, &host_len, &host);
         strbuf_fmt(&b, "GET %s HTTP/1.1\r\nHost: %.*s\r\n", target, (int) host_len, host);
-        strbuf_fmt(&b, "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                       "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Protocol: %s\r\n"
-                       "User-Agent: " CLI_PROGRAM "/" HVMM_VERSION "\r\n", key, subprotocol);
+        strbuf_fmt(&b,
+                   "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                   "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Protocol: %s\r\n"
+                   "User-Agent: " CLI_PROGRAM "/" HVMM_VERSION "\r\n",
+                   key, subprotocol);
         if (api_key(a))
                 strbuf_fmt(&b, "Authorization: Bearer %s\r\n", api_key(a));
         strbuf_str(&b, "\r\n");

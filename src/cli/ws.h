@@ -21,9 +21,9 @@ int ws_open(struct api *a, const char *path, const char *subprotocol, ws_message
 struct ws *ws_free(struct ws *w); /* drops the connection; no goodbye */
 DEFINE_AUTO(struct ws *, ws_free)
 
-int ws_fd(const struct ws *w); /* borrowed, for poll(2) */
+int ws_fd(const struct ws *w);           /* borrowed, for poll(2) */
 bool ws_wants_write(const struct ws *w); /* poll for POLLOUT too */
-size_t ws_queued(const struct ws *w); /* bytes accepted and not sent yet */
+size_t ws_queued(const struct ws *w);    /* bytes accepted and not sent yet */
 
 /* Queue one binary message: @channel, then @len bytes (copied).  -ENOMEM; -EPIPE after a close. */
 int ws_send(struct ws *w, uint8_t channel, const void *data, size_t len);

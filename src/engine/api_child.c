@@ -23,9 +23,9 @@
 #include "base/str.h"
 #include "engine/claim/claim.h"
 
-#define PROGRAM     "tensorone-api"
-#define RESTART_US  US_PER_S
-#define STOP_MS     5000
+#define PROGRAM    "tensorone-api"
+#define RESTART_US US_PER_S
+#define STOP_MS    5000
 
 struct api_child {
         struct api_child_spec spec;
@@ -59,8 +59,8 @@ static int prepare_dir(const struct instance *inst, struct err *e)
 /* The key file is made by us, so that it is root's; the API writes into it once. */
 static int open_admin_key(const struct instance *inst, struct err *e)
 {
-        int fd = openat(inst->data_fd, "admin.key", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
-                        0600);
+        int fd =
+                openat(inst->data_fd, "admin.key", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
         return fd < 0 ? err_errno(e, -errno, "open %s/admin.key", inst->data_dir) : fd;
 }
@@ -71,12 +71,18 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
 {
         static char listen_arg[16], key_arg[16], ready_arg[16], data[64], node[64];
         char *argv[] = { (char *) (uintptr_t) PROGRAM,
-                         (char *) (uintptr_t) "--listen-fd",    listen_arg,
-                         (char *) (uintptr_t) "--node",         node,
-                         (char *) (uintptr_t) "--data-dir",     data,
-                         (char *) (uintptr_t) "--admin-key-fd", key_arg,
-                         (char *) (uintptr_t) "--ready-fd",     ready_arg,
-                         (char *) (uintptr_t) "--log-level",    s->inst->conf.log_level,
+                         (char *) (uintptr_t) "--listen-fd",
+                         listen_arg,
+                         (char *) (uintptr_t) "--node",
+                         node,
+                         (char *) (uintptr_t) "--data-dir",
+                         data,
+                         (char *) (uintptr_t) "--admin-key-fd",
+                         key_arg,
+                         (char *) (uintptr_t) "--ready-fd",
+                         ready_arg,
+                         (char *) (uintptr_t) "--log-level",
+                         s->inst->conf.log_level,
                          NULL };
         char *env[] = { (char *) (uintptr_t) "PATH=/usr/bin:/bin",
                         (char *) (uintptr_t) "LANG=C.UTF-8", NULL };

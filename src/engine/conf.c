@@ -30,7 +30,8 @@ static const struct conf_option options[] = {
         { "engine", "image_max", CONF_BYTES, C(image_max_bytes), "256G", 1 << 20, 0, "bytes",
           "how large one image may become when it is unpacked" },
         { "engine", "registry_silence", CONF_DURATION, C(registry_silence_us), "30s", 1000000,
-          3600000000, "time", "how long a registry may send nothing before the attempt is given up" },
+          3600000000, "time",
+          "how long a registry may send nothing before the attempt is given up" },
         { "engine", "grace", CONF_DURATION, C(grace_us), "10s", 0, 600000000, "time",
           "how long a stopped cluster's first process may take between TERM and KILL" },
         { "engine", "log_level", CONF_STR, C(log_level), "info", 0, 0, NULL,
@@ -46,7 +47,8 @@ static const struct conf_option options[] = {
 static const struct conf_option registry_options[] = {
         { "registry", "insecure", CONF_BOOL, R(insecure), "no", 0, 0, NULL,
           "speak plain HTTP to it" },
-        { "registry", "username", CONF_STR, R(username), "", 0, 0, NULL, "the name to log in with" },
+        { "registry", "username", CONF_STR, R(username), "", 0, 0, NULL,
+          "the name to log in with" },
         { "registry", "password", CONF_STR, R(password), "", 0, 0, NULL,
           "its password or token; keep the file readable by root alone" },
 };

@@ -116,8 +116,7 @@ static bool file_system(const char *name)
 
 static struct finding probe_overlay(void)
 {
-        return file_system("overlay") ? found(GOOD, "yes")
-                                      : found(MISSING, "not in this kernel");
+        return file_system("overlay") ? found(GOOD, "yes") : found(MISSING, "not in this kernel");
 }
 
 static struct finding probe_erofs(void)
@@ -213,7 +212,8 @@ static const struct {
         { "EROFS", probe_erofs, "images are mounted from unpacked layers or through loop devices" },
         { "loop devices", probe_loop, "container disks and volumes cannot be mounted" },
         { "idmapped mounts", probe_idmap, "images and disks cannot be given to a cluster" },
-        { "nftables", probe_nft, "is loaded by the first rule; without it clusters get no network" },
+        { "nftables", probe_nft,
+          "is loaded by the first rule; without it clusters get no network" },
         { "project quotas", probe_prjquota,
           "none needed: disks are files of exactly their size with an ext4 inside" },
         { "KVM", probe_kvm, "isolation: vm is not available" },

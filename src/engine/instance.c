@@ -138,7 +138,7 @@ static int open_dirs(struct instance *i, const char *data_dir, struct err *e)
 }
 
 /* Our other programs lie beside us in a build, in libexec when installed. */
-static int find_libexec(struct instance *i, struct err *e)
+int instance_find_libexec(char **ret, struct err *e)
 {
         static const char *const places[] = { "", "/../libexec/hypervisor-vmm" };
         char self[PATH_MAX], *dir;
@@ -155,14 +155,15 @@ static int find_libexec(struct instance *i, struct err *e)
                         return err_set(e, -ENOMEM, "out of memory");
                 if (access(monitor, X_OK) < 0)
                         continue;
-                i->libexec = str_fmt("%s%s", dir, places[k]);
-                return i->libexec ? 0 : err_set(e, -ENOMEM, "out of memory");
+                *ret = str_fmt("%s%s", dir, places[k]);
+                return *ret ? 0 : err_set(e, -ENOMEM, "out of memory");
         }
         return err_set(e, -ENOENT, "vmm-monitor lies neither in %s nor in %s%s", dir, dir,
                        places[1]);
 }
 
-int instance_open(const char *data_dir, const char *config, struct instance **ret, struct err *e)
+int instance_open(const char *data_dir, const char *config, const char *libexec,
+                  struct instance **ret, struct err *e)
 {
         AUTO(instance_close) struct instance *i = calloc(1, sizeof *i);
         size_t n;
@@ -174,11 +175,13 @@ int instance_open(const char *data_dir, const char *config, struct instance **re
         i->data_fd = i->run_fd = i->lock_fd = -EBADF;
         r = conf_load(config, options, n, &i->conf, on_registry, i, e);
         if (r >= 0 && log_level_parse(i->conf.log_level) < 0)
-                r = err_set(e, -EINVAL, "[engine] log_level: must be error, warning, info or debug");
+                r = err_set(e, -EINVAL,
+                            "[engine] log_level: must be error, warning, info or debug");
         if (r >= 0)
                 r = open_dirs(i, data_dir, e);
-        if (r >= 0)
-                r = find_libexec(i, e);
+        i->libexec = str_dup(libexec);
+        if (r >= 0 && !i->libexec)
+                r = err_set(e, -ENOMEM, "out of memory");
         if (r < 0)
                 return r;
         *ret = TAKE(i);

@@ -10,18 +10,18 @@
 struct engine_conf {
         /* [engine] */
         double cpu_overcommit, memory_overcommit, disk_overcommit; /* 1 = nothing is sold twice */
-        char *gpu_driver;       /* "auto", "none", "simulated:<fleet>" */
+        char *gpu_driver; /* "auto", "none", "simulated:<fleet>" */
         bool require_apparmor;
-        uint32_t pool_networks; /* ready network namespaces kept ahead */
-        uint32_t pool_disks;    /* formatted container disks kept ahead, per size in use */
-        uint32_t parallel_ops;  /* operation processes at once */
-        uint32_t parallel_layers; /* vmm-fetch processes at once */
-        uint64_t image_max_bytes; /* one image, unpacked */
+        uint32_t pool_networks;       /* ready network namespaces kept ahead */
+        uint32_t pool_disks;          /* formatted container disks kept ahead, per size in use */
+        uint32_t parallel_ops;        /* operation processes at once */
+        uint32_t parallel_layers;     /* vmm-fetch processes at once */
+        uint64_t image_max_bytes;     /* one image, unpacked */
         uint64_t registry_silence_us; /* a registry that sends nothing for so long is given up */
-        uint64_t grace_us;      /* TERM to KILL */
+        uint64_t grace_us;            /* TERM to KILL */
         /* [network] */
-        char *network_pool;     /* IPv4 pool "100.96.0.0/16"; address = base + slot */
-        char *dns;              /* comma list; "" = the host's */
+        char *network_pool; /* IPv4 pool "100.96.0.0/16"; address = base + slot */
+        char *dns;          /* comma list; "" = the host's */
         /* [api] */
         char *log_level;
 };
@@ -34,12 +34,12 @@ struct registry_conf {
 };
 
 struct instance {
-        char id[9];      /* 8 characters, made at first start, kept in DIR/instance */
-        char *data_dir;  /* absolute */
-        int data_fd;     /* O_PATH on it */
-        int run_fd;      /* /run/hypervisor-vmm/<id>, 0711 */
-        int lock_fd;     /* flock on DIR/lock: one engine per data directory */
-        char *libexec;   /* directory of vmm-monitor, vmm-fetch, tensorone-api */
+        char id[9];     /* 8 characters, made at first start, kept in DIR/instance */
+        char *data_dir; /* absolute */
+        int data_fd;    /* O_PATH on it */
+        int run_fd;     /* /run/hypervisor-vmm/<id>, 0711 */
+        int lock_fd;    /* flock on DIR/lock: one engine per data directory */
+        char *libexec;  /* directory of vmm-monitor, vmm-fetch, tensorone-api */
         struct engine_conf conf;
         struct registry_conf *registries;
         size_t n_registries;
@@ -47,7 +47,11 @@ struct instance {
 
 /* Read @config (NULL: defaults), make or open @data_dir (0711, root's own), take its lock (-EBUSY
  * when another engine still runs on it after 3 s), make the run directory.  Blocks on the local disk. */
-int instance_open(const char *data_dir, const char *config, struct instance **ret, struct err *e);
+int instance_open(const char *data_dir, const char *config, const char *libexec,
+                  struct instance **ret, struct err *e);
+/* Where vmm-monitor, vmm-fetch and tensorone-api lie; heap.  Before a new mount namespace is entered:
+ * afterwards the kernel tells our own path as the old one would, which is wrong below a chroot. */
+int instance_find_libexec(char **ret, struct err *e);
 struct instance *instance_close(struct instance *i);
 DEFINE_AUTO(struct instance *, instance_close)
 /* Clean shutdown without clusters: the run directory goes too. */

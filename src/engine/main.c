@@ -101,9 +101,12 @@ static int verb_standalone(const struct usage_args *a, struct err *e)
 }
 
 static verb_fn *const verbs[] = {
-        [VERB_STANDALONE] = verb_standalone, [VERB_DOCTOR] = verb_doctor,
-        [VERB_CONFIG] = verb_config,         [VERB_VERSION] = verb_version,
-        [VERB_HELP] = verb_help,             [VERB_MAN] = verb_man,
+        [VERB_STANDALONE] = verb_standalone,
+        [VERB_DOCTOR] = verb_doctor,
+        [VERB_CONFIG] = verb_config,
+        [VERB_VERSION] = verb_version,
+        [VERB_HELP] = verb_help,
+        [VERB_MAN] = verb_man,
         [VERB_COMPLETION] = verb_completion,
 };
 static_assert(NELEM(verbs) == VERB_COUNT, "a function for each verb");

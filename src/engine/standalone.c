@@ -25,6 +25,7 @@
 #include "engine/claim/claim.h"
 #include "engine/fleet/fleet.h"
 #include "engine/host.h"
+#include "engine/idmap.h"
 #include "engine/image/image.h"
 #include "engine/instance.h"
 #include "engine/inventory.h"
@@ -198,6 +199,19 @@ static int private_mounts(struct err *e)
         return 0;
 }
 
+/* Said at the start rather than by each cluster's first boot. */
+static int check_id_maps(struct image_store *images, struct err *e)
+{
+        AUTO(fd) int userns = idmap_userns(claim_id_base(1), e);
+        AUTO(fd) int mnt = userns < 0 ? userns : image_layers_mount(images, userns, e);
+
+        if (mnt == -EINVAL)
+                return err_wrap(
+                        e, mnt,
+                        "the file system of the data directory has no id maps (ext4, xfs and btrfs have; tmpfs has from Linux 6.3 on)");
+        return mnt < 0 ? mnt : 0;
+}
+
 static int open_host(struct standalone *s, struct err *e)
 {
         struct host *h = &s->host;
@@ -212,6 +226,8 @@ static int open_host(struct standalone *s, struct err *e)
                 sweep_dead_instances(h);
         if (r >= 0)
                 r = image_store_open(s->inst, &h->images, e);
+        if (r >= 0)
+                r = check_id_maps(h->images, e);
         if (r >= 0)
                 r = image_recover(h->images, e);
         if (r >= 0)
@@ -318,8 +334,9 @@ static int open_loop(struct standalone *s, struct err *e)
 static int open_all(struct standalone *s, const struct standalone_args *a, struct err *e)
 {
         struct api_child_spec api = { .on_ready = on_api_ready, .arg = s };
-        int r = private_mounts(e); /* before any descriptor: one of the old namespace cannot be mounted on */
+        int r = private_mounts(e);
 
+        /* the descriptors come after that: on one of the old namespace nothing can be mounted */
         if (r >= 0)
                 r = instance_open(a->data_dir, a->config, &s->inst, e);
         if (r < 0)

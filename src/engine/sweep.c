@@ -68,7 +68,8 @@ static void sweep_one(const struct host *host, int root, const char *id)
 void sweep_dead_instances(const struct host *host)
 {
         AUTO(fd) int root = fd_open_beneath(host->inst->run_fd, ".", O_RDONLY | O_DIRECTORY, 0);
-        AUTO(fd) int up = root < 0 ? -EBADF : openat(root, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        AUTO(fd)
+        int up = root < 0 ? -EBADF : openat(root, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         DIR *dir = up < 0 ? NULL : fdopendir(dup(up));
         struct dirent *de;
 

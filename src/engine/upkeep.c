@@ -85,9 +85,8 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *arg)
 /* A timer that runs already is soon enough. */
 static void wake_in(struct upkeep *u, uint64_t delay_us)
 {
-        if (!u->timer_src &&
-            sd_event_add_time_relative(u->loop, &u->timer_src, CLOCK_MONOTONIC, delay_us,
-                                       100 * US_PER_MS, on_timer, u) < 0)
+        if (!u->timer_src && sd_event_add_time_relative(u->loop, &u->timer_src, CLOCK_MONOTONIC,
+                                                        delay_us, 100 * US_PER_MS, on_timer, u) < 0)
                 log_warn("upkeep: no timer");
 }
 
@@ -111,10 +110,9 @@ static void on_done(void *arg, int r, const struct err *err)
 
 static void start_due(struct upkeep *u)
 {
-        struct op_spec spec = { .body_arg = u,
-                                .timeout_us = CHORE_TIMEOUT_US,
-                                .done = on_done,
-                                .arg = u };
+        struct op_spec spec = {
+                .body_arg = u, .timeout_us = CHORE_TIMEOUT_US, .done = on_done, .arg = u
+        };
         struct err e = { 0 };
 
         if (u->op || u->closing)

@@ -21,7 +21,16 @@ enum usage_verb_id {
         VERB_COUNT
 };
 
-enum usage_arg { ARG_NONE, ARG_DIR, ARG_FILE, ARG_ADDRESS, ARG_VERB, ARG_PAGE, ARG_SHELL, ARG_COUNT };
+enum usage_arg {
+        ARG_NONE,
+        ARG_DIR,
+        ARG_FILE,
+        ARG_ADDRESS,
+        ARG_VERB,
+        ARG_PAGE,
+        ARG_SHELL,
+        ARG_COUNT
+};
 
 #define USAGE_FLAGS 4U
 
@@ -37,8 +46,8 @@ struct usage_verb {
         struct usage_flag flags[USAGE_FLAGS];
         enum usage_arg operand;
         bool operand_needed, hidden; /* hidden: not in lists and completion */
-        const char *summary; /* one line, no full stop */
-        const char *detail;  /* sentences, or NULL */
+        const char *summary;         /* one line, no full stop */
+        const char *detail;          /* sentences, or NULL */
 };
 
 extern const struct usage_verb usage_verbs[VERB_COUNT];

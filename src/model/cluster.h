@@ -32,14 +32,14 @@ enum cluster_event {
         CE_TERMINATE, /* asked to go away */
         CE_RELEASED,  /* undo is complete, every resource is free */
         CE_START,     /* asked to run (again), or the back-off is over */
-        CE_RETRY,     /* an operation died half-way through no fault of the cluster's: undo, again */
+        CE_RETRY, /* an operation died half-way through no fault of the cluster's: undo, again */
         CE_EVENT_COUNT
 };
 
 /* Apply @ev to *@s.  -EPROTO with both names in *@e when the table has no such cell. */
 int cluster_step(enum cluster_state *s, enum cluster_event ev, struct err *e);
 
-const char *cluster_state_name(enum cluster_state s); /* "pulling"; also the public `phase` */
+const char *cluster_state_name(enum cluster_state s);     /* "pulling"; also the public `phase` */
 enum cluster_state cluster_state_parse(const char *name); /* CS_NONE when unknown */
 const char *cluster_event_name(enum cluster_event ev);
 

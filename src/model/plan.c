@@ -102,9 +102,9 @@ static const struct {
         const char *name;
         bool below_ok;
 } taken[] = {
-        { "proc", false }, { "sys", false },   { "dev", false },  { "etc", false },
-        { "bin", false },  { "sbin", false },  { "lib", false },  { "lib64", false },
-        { "boot", false }, { "run", true },    { "usr", true },   { "tmp", true },
+        { "proc", false }, { "sys", false },  { "dev", false }, { "etc", false },
+        { "bin", false },  { "sbin", false }, { "lib", false }, { "lib64", false },
+        { "boot", false }, { "run", true },   { "usr", true },  { "tmp", true },
 };
 
 static int mount_component(const char *field, const char *path, const char *p, size_t n,
@@ -146,9 +146,10 @@ int plan_mount_path(const char *field, const char *path, struct err *e)
                 return err_set(e, -EINVAL, "%s: the root directory itself cannot be a mount point",
                                field);
         if (sys < NELEM(taken) && (depth == 1 || !taken[sys].below_ok))
-                return err_set(e, -EINVAL,
-                               "%s: /%s belongs to the system; choose another place such as /workspace",
-                               field, taken[sys].name);
+                return err_set(
+                        e, -EINVAL,
+                        "%s: /%s belongs to the system; choose another place such as /workspace",
+                        field, taken[sys].name);
         return 0;
 }
 
@@ -196,7 +197,8 @@ int plan_check(const struct plan *p, struct err *e)
         int r;
 
         if (!plan_cluster_id_ok(p->cluster))
-                return err_set(e, -EINVAL, "cluster: an id is 1 to %u of a-z and 0-9, a letter first",
+                return err_set(e, -EINVAL,
+                               "cluster: an id is 1 to %u of a-z and 0-9, a letter first",
                                LIMIT_CLUSTER_ID_LEN);
         r = check_env(p->env, e);
         if (r >= 0)

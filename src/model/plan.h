@@ -20,34 +20,34 @@ struct plan_port {
 };
 
 struct plan {
-        char *cluster;         /* id, [a-z][a-z0-9]*, at most LIMIT_CLUSTER_ID_LEN */
-        uint64_t generation;   /* >= 1; grows with every new plan of the cluster */
-        char *account;         /* owner's id: whose images and volumes it may use */
-        char *name;            /* for people */
-        char *image;           /* reference as the user wrote it */
-        char **entrypoint;     /* replaces the image's when set */
-        char **command;        /* replaces the image's CMD when set */
-        bool command_set;      /* an empty `command` replaces too (a JSON dockerArgs said so) */
-        char **env;            /* user's variables, then ours (ours win); KEY=VALUE */
-        char **cpus;           /* pinned logical CPUs as decimal strings; empty: shared by quota */
-        uint32_t vcpu;         /* logical CPUs, 1.. */
+        char *cluster;       /* id, [a-z][a-z0-9]*, at most LIMIT_CLUSTER_ID_LEN */
+        uint64_t generation; /* >= 1; grows with every new plan of the cluster */
+        char *account;       /* owner's id: whose images and volumes it may use */
+        char *name;          /* for people */
+        char *image;         /* reference as the user wrote it */
+        char **entrypoint;   /* replaces the image's when set */
+        char **command;      /* replaces the image's CMD when set */
+        bool command_set;    /* an empty `command` replaces too (a JSON dockerArgs said so) */
+        char **env;          /* user's variables, then ours (ours win); KEY=VALUE */
+        char **cpus;         /* pinned logical CPUs as decimal strings; empty: shared by quota */
+        uint32_t vcpu;       /* logical CPUs, 1.. */
         uint32_t memory_mib;
-        uint32_t shm_mib;      /* /dev/shm; 0: half of the memory */
-        uint32_t pids;         /* 0: LIMIT_PIDS_DEFAULT */
+        uint32_t shm_mib; /* /dev/shm; 0: half of the memory */
+        uint32_t pids;    /* 0: LIMIT_PIDS_DEFAULT */
         uint32_t container_disk_gib;
-        uint32_t volume_gib;   /* 0: none */
-        char *volume_path;     /* absolute mount point inside */
+        uint32_t volume_gib; /* 0: none */
+        char *volume_path;   /* absolute mount point inside */
         uint32_t gpu_count;
-        char **gpus;           /* UUIDs, filled when gpu_count > 0 */
-        char *ports;           /* "8888/http,22/tcp"; checked by plan_ports() */
-        bool new_privs;        /* lift no_new_privs (sudo inside) */
+        char **gpus;            /* UUIDs, filled when gpu_count > 0 */
+        char *ports;            /* "8888/http,22/tcp"; checked by plan_ports() */
+        bool new_privs;         /* lift no_new_privs (sudo inside) */
         uint32_t restart_max_s; /* longest back-off between restarts, 0: 300 */
 };
 
 /* Check and convert; on success the caller ends *@ret with plan_done().  -EINVAL, -ERANGE, -E2BIG
  * with the field, the limit and the way out in *@e. */
 int plan_decode(const json_t *j, struct plan *ret, struct err *e);
-json_t *plan_encode(const struct plan *p); /* new reference or NULL (out of memory) */
+json_t *plan_encode(const struct plan *p);           /* new reference or NULL (out of memory) */
 int plan_check(const struct plan *p, struct err *e); /* the checks of plan_decode alone */
 void plan_done(struct plan *p);
 

@@ -15,10 +15,10 @@
 #define MON_CLIENTS     16U
 #define MON_CHUNK       16384U /* bytes read from the process at once */
 #define MON_PAGE        4096U
-#define MON_IN_BYTES    2048U           /* a client's unparsed packets */
-#define MON_OUT_BYTES   (9U * MON_PAGE) /* a client's unsent packets... */
-#define MON_OUT_RESERVE 1024U           /* ...of which this much is for EOF, ERROR and EXIT */
-#define MON_DRAIN_BYTES (1U << 20)      /* most that a pipe can hold at the end */
+#define MON_IN_BYTES    2048U               /* a client's unparsed packets */
+#define MON_OUT_BYTES   (9U * MON_PAGE)     /* a client's unsent packets... */
+#define MON_OUT_RESERVE 1024U               /* ...of which this much is for EOF, ERROR and EXIT */
+#define MON_DRAIN_BYTES (1U << 20)          /* most that a pipe can hold at the end */
 #define MON_CREDIT_STEP (ATTACH_WINDOW / 4) /* stdin bytes taken -> the writer is told */
 
 /* Times, all in microseconds. */
@@ -86,9 +86,9 @@ struct monitor {
         int epoll;
         int pty_peer; /* a slave side that we hold, so that the pty never hangs up early */
         struct watch child, listen, stdin;
-        struct output out[2]; /* stdout (or the pty), stderr */
-        struct client *owner; /* exec: the client that output is for; borrowed from clients[] */
-        struct client *input; /* who may write stdin */
+        struct output out[2];    /* stdout (or the pty), stderr */
+        struct client *owner;    /* exec: the client that output is for; borrowed from clients[] */
+        struct client *input;    /* who may write stdin */
         size_t in_start, in_end; /* what it wrote and the process has not taken yet */
         uint32_t in_taken;       /* and what was taken since it was last told */
         bool owner_seen, has_log;

@@ -114,10 +114,11 @@ int main(int argc, char **argv)
         char *run[] = { argc > 5 ? argv[5] : (char[]){ "/bin/true" }, NULL };
         char *env[] = { (char[]){ "PATH=/bin" }, NULL };
         struct slice_enter none = { .v2_dir = -EBADF };
-        const struct sandbox_file files[] = { { "/etc/hosts", "127.0.0.1 localhost\n", 0644, false },
-                                              { "/etc/hostname", "box\n", 0644, false },
-                                              { "/etc/resolv.conf", "nameserver 10.0.0.1\n",
-                                                0644, false } };
+        const struct sandbox_file files[] = {
+                { "/etc/hosts", "127.0.0.1 localhost\n", 0644, false },
+                { "/etc/hostname", "box\n", 0644, false },
+                { "/etc/resolv.conf", "nameserver 10.0.0.1\n", 0644, false }
+        };
         const char *layer = "l0";
         int userns, lower;
         struct err e;

@@ -93,13 +93,17 @@ static double enter(const struct slice_enter *in)
 
 static void bench_slice(void)
 {
-        static struct series bare = { .name = "slice_create_bare" }, apply = { .name = "slice_apply" },
-                             open_ = { .name = "slice_enter_open" }, self = { .name = "slice_enter_self" },
-                             kill_ = { .name = "slice_kill_empty" }, rm = { .name = "slice_remove" };
+        static struct series bare = { .name = "slice_create_bare" },
+                             apply = { .name = "slice_apply" },
+                             open_ = { .name = "slice_enter_open" },
+                             self = { .name = "slice_enter_self" },
+                             kill_ = { .name = "slice_kill_empty" },
+                             rm = { .name = "slice_remove" };
         AUTO(slice_host_close) struct slice_host *h = NULL;
         const uint32_t cpus[] = { 0 };
-        const struct slice_limits l = { .cpus = cpus, .n_cpus = 1, .memory_bytes = 1ULL << 30,
-                                        .pids = 1000, .weight = 100 };
+        const struct slice_limits l = {
+                .cpus = cpus, .n_cpus = 1, .memory_bytes = 1ULL << 30, .pids = 1000, .weight = 100
+        };
         struct err e = { 0 };
 
         die(slice_host_open("bench", 0, &h, &e), &e);
@@ -149,9 +153,11 @@ static void bench_disk(int dir)
 {
         static struct series fast = { .name = "disk_make_fast" }, mount_ = { .name = "disk_mount" },
                              umount_ = { .name = "disk_unmount" }, rm = { .name = "disk_remove" },
-                             full = { .name = "disk_make_volume" }, vmount = { .name = "disk_mount_volume" },
+                             full = { .name = "disk_make_volume" },
+                             vmount = { .name = "disk_mount_volume" },
                              vumount = { .name = "disk_unmount_volume" },
-                             dirty_ = { .name = "unmount_300M_dirty" }, given_up = { .name = "abandon_300M_dirty" };
+                             dirty_ = { .name = "unmount_300M_dirty" },
+                             given_up = { .name = "abandon_300M_dirty" };
         const uint64_t size = (uint64_t) DISK_GIB << 30;
         struct err e = { 0 };
 

@@ -104,10 +104,9 @@ int env_check(char *const *env, struct err *e)
                 size_t n = strspn(*env, name_chars);
 
                 if (n == 0 || (*env)[n] != '=')
-                        return err_set(
-                                e, -EINVAL,
-                                "env: '%.*s' is no variable name; use letters, digits and _",
-                                key_len(*env), *env);
+                        return err_set(e, -EINVAL,
+                                       "env: '%.*s' is no variable name; use letters, digits and _",
+                                       key_len(*env), *env);
                 if (strlen(*env) >= LIMIT_ENV_BYTES)
                         return err_set(e, -E2BIG, "env: %.*s is over %u bytes", (int) n, *env,
                                        LIMIT_ENV_BYTES);

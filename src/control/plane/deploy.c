@@ -129,7 +129,8 @@ static int check_unsupported(const struct deploy *d, struct err *e)
                 return err_set(e, -ENOSPC, "%s dataCenterId: %.32s wanted, this host is %s",
                                NO_INSTANCES, d->data_center, PLANE_DATA_CENTER);
         if (!str_empty(d->country))
-                return err_set(e, -ENOSPC, "%s countryCode: %.8s wanted, this host names no country",
+                return err_set(e, -ENOSPC,
+                               "%s countryCode: %.8s wanted, this host names no country",
                                NO_INSTANCES, d->country);
         return 0;
 }

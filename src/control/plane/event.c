@@ -26,7 +26,8 @@ void event_add(struct plane *p, struct store_txn *t, const struct cluster *c, co
         uint64_t now = clock_wall_us();
         char id[16];
 
-        p->event_us = now > p->event_us ? now : p->event_us + 1; /* a clock set back changes no order */
+        p->event_us =
+                now > p->event_us ? now : p->event_us + 1; /* a clock set back changes no order */
         (void) snprintf(id, sizeof id, "%05u", p->event_next);
         p->event_next = (p->event_next + 1) % EVENT_MAX;
         store_put(t, ST_EVENT,

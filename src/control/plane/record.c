@@ -12,7 +12,8 @@ const char *const cluster_desired_names[DESIRED_COUNT] = { "none", "running", "s
                                                            "terminated" };
 
 static_assert(sizeof(enum cluster_desired) == sizeof(int) &&
-              sizeof(enum cluster_state) == sizeof(int), "J_ENUM wants an int");
+                      sizeof(enum cluster_state) == sizeof(int),
+              "J_ENUM wants an int");
 #define C(f) #f, .off = offsetof(struct cluster, f)
 static const struct jfield cluster_fields[] = {
         { C(id), .kind = J_STR, .required = true },

@@ -5,11 +5,23 @@
 
 #include "control/resolve/resolve_priv.h"
 
-#define FN(n, t, need, f)         { n, t, need, f, GQL_GET_FN, 0 }
-#define AT(n, t, need, get, s, m) { n, t, need, NULL, GQL_GET_##get, offsetof(struct s, m) }
-#define SAME(n, t, need)          { n, t, need, NULL, GQL_GET_SELF, 0 }
-#define EMPTY(n, t, need)         { n, t, need, r_empty_list, GQL_GET_FN, 0 }
-#define NELEMS(t)                 t, NELEM(t)
+#define FN(n, t, need, f)                                                                          \
+        {                                                                                          \
+                n, t, need, f, GQL_GET_FN, 0                                                       \
+        }
+#define AT(n, t, need, get, s, m)                                                                  \
+        {                                                                                          \
+                n, t, need, NULL, GQL_GET_##get, offsetof(struct s, m)                             \
+        }
+#define SAME(n, t, need)                                                                           \
+        {                                                                                          \
+                n, t, need, NULL, GQL_GET_SELF, 0                                                  \
+        }
+#define EMPTY(n, t, need)                                                                          \
+        {                                                                                          \
+                n, t, need, r_empty_list, GQL_GET_FN, 0                                            \
+        }
+#define NELEMS(t) t, NELEM(t)
 
 int r_empty_list(struct gql_call *c, const void *obj, struct err *e)
 {
@@ -224,10 +236,8 @@ static const struct gql_field specifics_rows[] = {
 };
 
 static const struct gql_field cpu_type_rows[] = {
-        F("id", "String!", r_flavor_id),
-        F("displayName", "String", r_flavor_id),
-        F("cores", "Int", r_flavor_max),
-        F("threadsPerCore", "Int", r_one),
+        F("id", "String!", r_flavor_id),     F("displayName", "String", r_flavor_id),
+        F("cores", "Int", r_flavor_max),     F("threadsPerCore", "Int", r_one),
         F("groupId", "String", r_flavor_id),
 };
 
@@ -276,10 +286,15 @@ static const bool may[KEY_RIGHT_COUNT][GQL_RIGHT_COUNT] = {
         [KEY_NONE] = { [GQL_ANYONE] = true },
         [KEY_CLUSTER] = { [GQL_ANYONE] = true, [GQL_SELF] = true },
         [KEY_READ] = { [GQL_ANYONE] = true, [GQL_SELF] = true, [GQL_READ] = true },
-        [KEY_WRITE] = { [GQL_ANYONE] = true, [GQL_SELF] = true, [GQL_READ] = true,
+        [KEY_WRITE] = { [GQL_ANYONE] = true,
+                        [GQL_SELF] = true,
+                        [GQL_READ] = true,
                         [GQL_WRITE] = true },
-        [KEY_ADMIN] = { [GQL_ANYONE] = true, [GQL_SELF] = true, [GQL_READ] = true,
-                        [GQL_WRITE] = true, [GQL_ADMIN] = true },
+        [KEY_ADMIN] = { [GQL_ANYONE] = true,
+                        [GQL_SELF] = true,
+                        [GQL_READ] = true,
+                        [GQL_WRITE] = true,
+                        [GQL_ADMIN] = true },
 };
 
 static int allow(void *arg, enum gql_right need, struct err *e)

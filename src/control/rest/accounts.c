@@ -121,9 +121,9 @@ void handle_key_remove(struct http_request *q)
 {
         AUTO(store_txn_free) struct store_txn *t = plane_txn(q->plane);
         struct err e = { 0 };
-        int r = t ? accounts_del_key(
-                                plane_accounts(q->plane), t,
-                                q->ctx.who.right == KEY_ADMIN ? NULL : q->ctx.who.account, q->arg, &e)
+        int r = t ? accounts_del_key(plane_accounts(q->plane), t,
+                                     q->ctx.who.right == KEY_ADMIN ? NULL : q->ctx.who.account,
+                                     q->arg, &e)
                   : err_set(&e, -ENOMEM, "out of memory");
 
         if (r < 0)

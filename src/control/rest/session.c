@@ -194,8 +194,7 @@ static void pass_stdin(struct session *s)
                 size_t n = s->in.len < ATTACH_WINDOW ? s->in.len : ATTACH_WINDOW;
 
                 n = s->in_window < n ? (size_t) s->in_window : n;
-                mon_packet(s, buf,
-                           attach_put_header(buf, ATTACH_DATA, ATTACH_STDIN, (uint32_t) n));
+                mon_packet(s, buf, attach_put_header(buf, ATTACH_DATA, ATTACH_STDIN, (uint32_t) n));
                 mon_packet(s, s->in.s, n);
                 strbuf_drop_front(&s->in, n);
                 s->in_window -= n;

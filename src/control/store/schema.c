@@ -7,40 +7,79 @@
 
 #include "control/store/store.h"
 
-#define T(c) { #c, COL_TEXT }
-#define I(c) { #c, COL_INT }
-#define B(c) { #c, COL_BOOL }
-#define J(c) { #c, COL_JSON }
-#define K(c) { #c, COL_TEXT } /* a key column */
+#define T(c)                                                                                       \
+        {                                                                                          \
+#c, COL_TEXT                                                                       \
+        }
+#define I(c)                                                                                       \
+        {                                                                                          \
+#c, COL_INT                                                                        \
+        }
+#define B(c)                                                                                       \
+        {                                                                                          \
+#c, COL_BOOL                                                                       \
+        }
+#define J(c)                                                                                       \
+        {                                                                                          \
+#c, COL_JSON                                                                       \
+        }
+#define K(c)                                                                                       \
+        {                                                                                          \
+#c, COL_TEXT                                                                       \
+        } /* a key column */
 
 static const struct store_column setting_cols[] = { K(name), T(value) };
-static const struct store_column account_cols[] = { K(id), T(name), T(email), T(pub_key),
-                                                    B(admin), I(created_us) };
-static const struct store_column api_key_cols[] = { K(id),   T(account), T(name), T(prefix),
+static const struct store_column account_cols[] = { K(id),      T(name),  T(email),
+                                                    T(pub_key), B(admin), I(created_us) };
+static const struct store_column api_key_cols[] = { K(id),   T(account), T(name),   T(prefix),
                                                     T(hash), T(cluster), T(rights), I(created_us) };
 static const struct store_column template_cols[] = {
-        K(id),          T(account),            T(name),         T(image),
-        T(docker_args), J(env),                T(ports),        T(volume_path),
-        I(volume_gib),  I(container_disk_gib), T(readme),       T(category),
-        T(start_script), T(registry_auth),     B(is_serverless), B(is_public),
-        B(start_ssh),   B(start_jupyter),      B(advanced_start), I(created_us),
+        K(id),        T(account),   T(name),          T(image),          T(docker_args),
+        J(env),       T(ports),     T(volume_path),   I(volume_gib),     I(container_disk_gib),
+        T(readme),    T(category),  T(start_script),  T(registry_auth),  B(is_serverless),
+        B(is_public), B(start_ssh), B(start_jupyter), B(advanced_start), I(created_us),
 };
 static const struct store_column cluster_cols[] = {
-        K(id),           T(account),       T(name),          T(image),
-        T(template_id),  T(docker_args),   J(env),           T(ports),
-        T(volume_path),  I(container_disk_gib), I(volume_gib), I(vcpu),
-        I(memory_mib),   I(gpu_count),     T(gpu_type),      T(registry_auth),
-        J(cpus),         T(pod_type),      B(locked),        T(desired),
-        T(state),        B(released),      I(generation),    T(reason),
-        T(address),      I(created_us),    I(started_us),    T(status_change),
-        I(stop_after_us), I(terminate_after_us), I(exit_code), I(restarts),
-        I(oom_kills),    J(plan),
+        K(id),
+        T(account),
+        T(name),
+        T(image),
+        T(template_id),
+        T(docker_args),
+        J(env),
+        T(ports),
+        T(volume_path),
+        I(container_disk_gib),
+        I(volume_gib),
+        I(vcpu),
+        I(memory_mib),
+        I(gpu_count),
+        T(gpu_type),
+        T(registry_auth),
+        J(cpus),
+        T(pod_type),
+        B(locked),
+        T(desired),
+        T(state),
+        B(released),
+        I(generation),
+        T(reason),
+        T(address),
+        I(created_us),
+        I(started_us),
+        T(status_change),
+        I(stop_after_us),
+        I(terminate_after_us),
+        I(exit_code),
+        I(restarts),
+        I(oom_kills),
+        J(plan),
 };
 static const struct store_column reservation_cols[] = {
         K(node), K(kind), K(resource), T(cluster), I(generation), I(amount), T(state),
 };
-static const struct store_column event_cols[] = { K(id),   I(at_us),   T(account),
-                                                  T(cluster), T(kind), T(message) };
+static const struct store_column event_cols[] = { K(id),      I(at_us), T(account),
+                                                  T(cluster), T(kind),  T(message) };
 #undef T
 #undef I
 #undef B

@@ -23,16 +23,16 @@
 struct boot {
         const struct host *host;
         struct plan plan;
-        struct image image;       /* resolved by the engine; `layers` and `config` are used */
-        uint64_t attempt;         /* makes file names of this boot unique */
-        uint32_t slot;            /* claimed and journaled before the operation began */
+        struct image image; /* resolved by the engine; `layers` and `config` are used */
+        uint64_t attempt;   /* makes file names of this boot unique */
+        uint32_t slot;      /* claimed and journaled before the operation began */
         char claim[32];
         /* from the pools, or empty: the stage makes its own */
         struct net_ns net;
-        int userns;               /* id map of the slot */
-        int disk_mnt;             /* mounted container disk, still under its pool name */
+        int userns;   /* id map of the slot */
+        int disk_mnt; /* mounted container disk, still under its pool name */
         char disk_pool_name[64];
-        bool slice_ready;         /* groups of the slot exist */
+        bool slice_ready;             /* groups of the slot exist */
         struct sandbox_mounts mounts; /* /dev, made ahead; the first is -EBADF: not */
         /* made on the way */
         int lower_mnt, upper_mnt, volume_mnt, root_mnt;

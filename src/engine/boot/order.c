@@ -34,15 +34,12 @@ static const struct {
 };
 static_assert(NELEM(slots) == ORDER_MAX_FDS, "descriptor table");
 
-#define I(f) #f, .off = offsetof(struct image, f)
+#define I(f)  #f, .off = offsetof(struct image, f)
 #define IC(f) #f, .off = offsetof(struct image, config.f)
 static const struct jfield image_fields[] = {
-        { I(layers), .kind = J_STRV, .max = 256 },
-        { IC(entrypoint), .kind = J_STRV },
-        { IC(command), .kind = J_STRV },
-        { IC(env), .kind = J_STRV },
-        { IC(working_dir), .kind = J_STR },
-        { IC(user), .kind = J_STR },
+        { I(layers), .kind = J_STRV, .max = 256 }, { IC(entrypoint), .kind = J_STRV },
+        { IC(command), .kind = J_STRV },           { IC(env), .kind = J_STRV },
+        { IC(working_dir), .kind = J_STR },        { IC(user), .kind = J_STR },
         { IC(stop_signal), .kind = J_STR },
 };
 #undef I

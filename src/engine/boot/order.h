@@ -11,8 +11,8 @@ enum order_kind { ORDER_NONE, ORDER_BOOT, ORDER_UNDO, ORDER_COUNT };
 
 struct order {
         enum order_kind kind;
-        const char *plan;       /* JSON text, as journaled; borrowed */
-        bool graceful, volume;  /* undo */
+        const char *plan;      /* JSON text, as journaled; borrowed */
+        bool graceful, volume; /* undo */
 };
 
 #define ORDER_MAX_FDS (6 + SANDBOX_MOUNTS)

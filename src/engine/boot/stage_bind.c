@@ -15,12 +15,12 @@
 #include "engine/instance.h"
 #include "model/limits.h"
 
-#define GIB               (1ULL << 30)
-#define MIB               (1ULL << 20)
-#define DISK_WAIT_US      (20 * US_PER_S) /* a predecessor's mount is still going away */
-#define KILL_WAIT_US      (20 * US_PER_S)
-#define MONITOR_MEMORY    (64ULL << 20) /* its exec sessions included */
-#define MONITOR_PIDS      256U
+#define GIB            (1ULL << 30)
+#define MIB            (1ULL << 20)
+#define DISK_WAIT_US   (20 * US_PER_S) /* a predecessor's mount is still going away */
+#define KILL_WAIT_US   (20 * US_PER_S)
+#define MONITOR_MEMORY (64ULL << 20) /* its exec sessions included */
+#define MONITOR_PIDS   256U
 
 int stage_plan_run(struct boot *b, struct err *e)
 {

@@ -35,14 +35,15 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                  char *const *env, struct err *e)
 {
         const struct plan *p = &b->plan;
-        AUTO(free) char *hosts = session_hosts(p->cluster, b->lease.ipv4_text,
-                                               b->lease.service_text);
+        AUTO(free)
+        char *hosts = session_hosts(p->cluster, b->lease.ipv4_text, b->lease.service_text);
         AUTO(free) char *profile = session_profile(p->env);
         AUTO(free) char *hostname = str_fmt("%s\n", p->cluster);
         const struct sandbox_file small[] = {
                 { "/etc/hosts", hosts, 0644, false },
                 { "/etc/hostname", hostname, 0644, false },
-                { "/etc/resolv.conf", b->lease.resolv_conf ? b->lease.resolv_conf : "", 0644, false },
+                { "/etc/resolv.conf", b->lease.resolv_conf ? b->lease.resolv_conf : "", 0644,
+                  false },
                 { "/etc/profile.d/tensorone.sh", profile, 0644, false },
                 { "/etc/profile", read_profiles, 0644, true },
         };
@@ -65,7 +66,8 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                 .n_files = NELEM(small),
                 .shm_bytes = (p->shm_mib ? p->shm_mib : p->memory_mib / 2) * MIB,
                 .argv = argv,
-                .argv_field = p->command_set || p->entrypoint ? "dockerArgs" : "the image's command",
+                .argv_field =
+                        p->command_set || p->entrypoint ? "dockerArgs" : "the image's command",
                 .env = env,
                 .cwd = b->image.config.working_dir,
                 .user = b->image.config.user,

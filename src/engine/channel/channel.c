@@ -63,7 +63,8 @@ void channel_report(void *channel, const json_t *report)
         if (!c->welcome)
                 return;
         copy = json_copy((json_t *) (uintptr_t) report);
-        if (!copy || json_object_set_new(copy, "epoch", json_integer((json_int_t) c->spec.epoch)) < 0 ||
+        if (!copy ||
+            json_object_set_new(copy, "epoch", json_integer((json_int_t) c->spec.epoch)) < 0 ||
             json_object_set_new(copy, "seq", json_integer((json_int_t) ++c->seq)) < 0)
                 return;
         channel_send(c, copy, NULL, 0);
@@ -71,8 +72,9 @@ void channel_report(void *channel, const json_t *report)
 
 static int on_welcome(struct channel *c, const struct frame_msg *m, struct err *e)
 {
-        AUTO(json_put) json_t *synced = json_pack("{s:s, s:I}", "type", "synced", "epoch",
-                                                  (json_int_t) c->spec.epoch);
+        AUTO(json_put)
+        json_t *synced =
+                json_pack("{s:s, s:I}", "type", "synced", "epoch", (json_int_t) c->spec.epoch);
         AUTO(json_put) json_t *inner = json_pack("{s:s}", "type", "inner");
 
         if (json_integer_value(json_object_get(m->json, "version")) != PROTOCOL_VERSION)
@@ -91,10 +93,10 @@ static int on_welcome(struct channel *c, const struct frame_msg *m, struct err *
 /* A plan that cannot be taken is answered with a report, so that the user sees why. */
 static void refuse(struct channel *c, const char *cluster, uint64_t generation, const char *why)
 {
-        AUTO(json_put) json_t *j = json_pack("{s:s, s:s, s:I, s:s, s:s, s:b}", "type", "report",
-                                             "cluster", cluster, "generation",
-                                             (json_int_t) generation, "state", "exited", "reason",
-                                             why, "released", 1);
+        AUTO(json_put)
+        json_t *j = json_pack("{s:s, s:s, s:I, s:s, s:s, s:b}", "type", "report", "cluster",
+                              cluster, "generation", (json_int_t) generation, "state", "exited",
+                              "reason", why, "released", 1);
 
         if (j)
                 channel_report(c, j);
@@ -119,7 +121,8 @@ static int on_assign(struct channel *c, const struct frame_msg *m, struct err *e
 
         if (!cluster || generation_of(m) == 0 || !json_is_object(plan) ||
             (!str_eq(desired, "running") && !str_eq(desired, "stopped")))
-                return err_set(e, -EPROTO, "an assign without cluster, generation, desired or plan");
+                return err_set(e, -EPROTO,
+                               "an assign without cluster, generation, desired or plan");
         if (fleet_assign(c->fleet, cluster, generation_of(m), str_eq(desired, "running"), plan, &ic,
                          &why) < 0) {
                 log_warn("assign of cluster %.32s: %s", cluster, why.msg);
@@ -151,7 +154,7 @@ static const struct {
         bool before_welcome;
         int (*fn)(struct channel *c, const struct frame_msg *m, struct err *e);
 } messages[] = {
-        { "welcome", true, on_welcome },     { "assign", false, on_assign },
+        { "welcome", true, on_welcome },      { "assign", false, on_assign },
         { "tombstone", false, on_tombstone }, { "forget", false, on_forget },
         { "request", false, request_handle },
 };
@@ -202,10 +205,10 @@ static int on_conn(sd_event_source *s, int fd, uint32_t revents, void *arg)
 
 static int send_hello(struct channel *c)
 {
-        AUTO(json_put) json_t *j =
-                json_pack("{s:s, s:i, s:s, s:I, s:O}", "type", "hello", "version", PROTOCOL_VERSION,
-                          "node", c->spec.host->inst->id, "epoch", (json_int_t) c->spec.epoch,
-                          "inventory", c->spec.inventory);
+        AUTO(json_put)
+        json_t *j = json_pack("{s:s, s:i, s:s, s:I, s:O}", "type", "hello", "version",
+                              PROTOCOL_VERSION, "node", c->spec.host->inst->id, "epoch",
+                              (json_int_t) c->spec.epoch, "inventory", c->spec.inventory);
 
         if (!j)
                 return -ENOMEM;

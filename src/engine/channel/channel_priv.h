@@ -13,7 +13,7 @@ struct channel {
         int listener;
         struct frame_conn *conn; /* the one control plane, or NULL */
         sd_event_source *listen_src, *conn_src;
-        bool welcome;            /* it has answered hello */
+        bool welcome; /* it has answered hello */
         uint64_t seq;
         struct request *requests;
 };

@@ -14,22 +14,24 @@
 /* One that waits for an operation. */
 struct request {
         struct request *next;
-        struct channel *channel;  /* NULL: the asker is gone */
+        struct channel *channel; /* NULL: the asker is gone */
         json_int_t req;
 };
 
 static void reply(struct channel *c, json_int_t req, json_t *result, const int *fds, size_t n_fds)
 {
-        AUTO(json_put) json_t *j = json_pack("{s:s, s:I, s:b, s:o}", "type", "reply", "req", req,
-                                             "ok", 1, "result", result ? result : json_object());
+        AUTO(json_put)
+        json_t *j = json_pack("{s:s, s:I, s:b, s:o}", "type", "reply", "req", req, "ok", 1,
+                              "result", result ? result : json_object());
 
         channel_send(c, j, fds, n_fds);
 }
 
 static void reply_error(struct channel *c, json_int_t req, int r, const char *message)
 {
-        AUTO(json_put) json_t *j = json_pack("{s:s, s:I, s:b, s:i, s:s}", "type", "reply", "req",
-                                             req, "ok", 0, "errno", -r, "message", message);
+        AUTO(json_put)
+        json_t *j = json_pack("{s:s, s:I, s:b, s:i, s:s}", "type", "reply", "req", req, "ok", 0,
+                              "errno", -r, "message", message);
 
         if (!j)
                 j = json_pack("{s:s, s:I, s:b, s:i, s:s}", "type", "reply", "req", req, "ok", 0,

@@ -56,8 +56,8 @@ int claim_slot(struct claim_host *c, const char *cluster, uint64_t generation, u
                struct err *e);
 /* Claim these CPUs for the cluster, all or none.  -EBUSY names the CPU and its holder;
  * -ESTALE as above. */
-int claim_cpus(struct claim_host *c, const char *cluster, uint64_t generation,
-               const uint32_t *cpus, size_t n, struct err *e);
+int claim_cpus(struct claim_host *c, const char *cluster, uint64_t generation, const uint32_t *cpus,
+               size_t n, struct err *e);
 /* Drop every claim of the cluster up to and including @generation; idempotent. */
 int claim_release(struct claim_host *c, const char *cluster, uint64_t generation, struct err *e);
 

@@ -26,9 +26,9 @@ struct exec_session {
         bool tty;
         uint32_t slot;
         int init_pidfd;
-        struct plan *plan;       /* borrowed; valid in the forked child */
+        struct plan *plan; /* borrowed; valid in the forked child */
         struct op *op;
-        int fd;                  /* connection to the session's monitor */
+        int fd; /* connection to the session's monitor */
         fleet_exec_fn *done;
         void *arg;
 };
@@ -216,8 +216,8 @@ static int exec_env(struct unit *u, const struct fleet_exec *x, char ***ret, str
         return r;
 }
 
-int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x, fleet_exec_fn *done,
-               void *arg, struct err *e)
+int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x,
+               fleet_exec_fn *done, void *arg, struct err *e)
 {
         struct unit *u = unit_find(f, cluster);
         AUTO(session_free) struct exec_session *s = calloc(1, sizeof *s);

@@ -135,7 +135,6 @@ static bool disk_wanted(const struct fleet *f, const char *file)
         return str_eq(file, "masters"); /* formatted templates, see disk.h */
 }
 
-
 /* "c-<cluster>-<attempt>.sock" of a boot that is held, or not one of the operations' sockets. */
 static bool socket_wanted(const struct fleet *f, const char *file)
 {

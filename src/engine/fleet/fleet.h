@@ -32,7 +32,7 @@ struct fleet_spec {
         struct op_runner *runner;
         fleet_report_fn *report;
         void *arg;
-        void (*released)(void *arg); /* a cluster's network was given back; may be NULL */
+        void (*released)(void *arg);   /* a cluster's network was given back; may be NULL */
         void (*image_died)(void *arg); /* an image operation was killed; may be NULL */
         void *upkeep;                  /* argument of the two */
 };
@@ -54,7 +54,7 @@ int fleet_forget(struct fleet *f, const char *cluster, struct err *e);
 
 /* Report every cluster now (a control plane has connected). */
 void fleet_report_all(struct fleet *f);
-size_t fleet_count(const struct fleet *f);    /* clusters with a record */
+size_t fleet_count(const struct fleet *f);      /* clusters with a record */
 size_t fleet_count_held(const struct fleet *f); /* that hold host resources */
 
 /* Descriptors for reading a cluster's logs: log.0, log.1 and, when it runs, a connection to its
@@ -68,8 +68,8 @@ struct fleet_exec {
 };
 /* @done: r >= 0 and a connection to the session's monitor (the callee closes it) and its id. */
 typedef void fleet_exec_fn(void *arg, int r, const char *session, int fd, const struct err *e);
-int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x, fleet_exec_fn *done,
-               void *arg, struct err *e);
+int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x,
+               fleet_exec_fn *done, void *arg, struct err *e);
 
 int fleet_stats(struct fleet *f, const char *cluster, json_t **ret, struct err *e);
 

@@ -11,7 +11,7 @@
 #include "base/str.h"
 #include "engine/fleet/unit.h"
 
-#define PULL_TIMEOUT_US (6 * 3600 * US_PER_S) /* a stalled transfer ends long before: vmm-fetch */
+#define PULL_TIMEOUT_US   (6 * 3600 * US_PER_S) /* a stalled transfer ends long before: vmm-fetch */
 #define REMOVE_TIMEOUT_US (600 * US_PER_S)
 
 enum pull_kind { PULL_NONE, PULL_PULL, PULL_IMPORT, PULL_REMOVE };
@@ -29,10 +29,10 @@ struct pull {
         struct fleet *fleet;
         enum pull_kind kind;
         char *account, *reference, *username, *password;
-        bool flag;              /* import: public; remove: administrator */
-        bool force;             /* pull again what is here */
-        int stream;             /* import */
-        char **in_use;          /* remove */
+        bool flag;     /* import: public; remove: administrator */
+        bool force;    /* pull again what is here */
+        int stream;    /* import */
+        char **in_use; /* remove */
         struct waiter *waiters;
         struct op *op;
 };
@@ -123,7 +123,8 @@ static void on_progress(void *arg, const struct frame_msg *m)
         const struct image_progress g = {
                 .phase = phase ? phase : "",
                 .done_bytes = (uint64_t) json_integer_value(json_object_get(m->json, "done_bytes")),
-                .total_bytes = (uint64_t) json_integer_value(json_object_get(m->json, "total_bytes")),
+                .total_bytes =
+                        (uint64_t) json_integer_value(json_object_get(m->json, "total_bytes")),
         };
 
         for (struct waiter *w = p->waiters; w; w = w->next)

@@ -43,8 +43,8 @@ static int decode_plan(const char *text, struct plan *ret, struct err *e)
 static int bare_plan(struct unit *u, struct err *e)
 {
         plan_done(&u->plan);
-        u->plan = (struct plan){ .generation = u->row.generation,
-                                 .cluster = strdup(u->row.cluster) };
+        u->plan =
+                (struct plan){ .generation = u->row.generation, .cluster = strdup(u->row.cluster) };
         u->unreadable = true;
         return u->plan.cluster ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
@@ -122,18 +122,19 @@ bool unit_wanted(const struct unit *u)
 void unit_report(struct unit *u)
 {
         const struct journal_row *row = &u->row;
-        AUTO(json_put) json_t *j = json_pack(
+        AUTO(json_put)
+        json_t *j = json_pack(
                 "{s:s, s:s, s:I, s:s, s:i, s:s, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
                 "type", "report", "cluster", row->cluster, "generation",
                 (json_int_t) row->generation, "state", cluster_state_name(row->state),
                 "progress_pct", (int) u->progress_pct, "reason", row->reason, "released",
                 row->slot == 0 && !cluster_holds_resources(row->state), "address", u->address,
                 "started_us", (json_int_t) row->started_us, "boot_us", (json_int_t) u->boot_us,
-                "exit_code", (int) row->exit_code,
-                "restarts", (json_int_t) row->restarts, "oom_kills", (json_int_t) row->oom_kills,
-                "security", "seccomp", "enforced", "apparmor", "unavailable", "usage", "cpu_us",
-                (json_int_t) u->usage.cpu_us, "memory_bytes", (json_int_t) u->usage.memory_bytes,
-                "pids", (json_int_t) u->usage.pids);
+                "exit_code", (int) row->exit_code, "restarts", (json_int_t) row->restarts,
+                "oom_kills", (json_int_t) row->oom_kills, "security", "seccomp", "enforced",
+                "apparmor", "unavailable", "usage", "cpu_us", (json_int_t) u->usage.cpu_us,
+                "memory_bytes", (json_int_t) u->usage.memory_bytes, "pids",
+                (json_int_t) u->usage.pids);
 
         if (!j)
                 log_error("cluster %s: cannot make a report", row->cluster);
@@ -350,7 +351,7 @@ void unit_settle(struct unit *u)
                 (void) emptied(u, true, true);
                 break;
         case CS_NONE:
-        case CS_BINDING:  /* only with an operation */
+        case CS_BINDING: /* only with an operation */
         case CS_STARTING:
         case CS_TERMINATED: /* waits to be forgotten */
         case CS_STATE_COUNT:

@@ -14,37 +14,37 @@ enum unit_op { UNIT_OP_NONE, UNIT_OP_BOOT, UNIT_OP_UNDO };
 struct unit {
         struct unit *next;
         struct fleet *fleet;
-        struct journal_row row;   /* all that survives */
-        struct plan plan;         /* decoded row.plan */
-        bool unreadable;          /* row.plan cannot be decoded: may be stopped, not started */
-        bool claimed;             /* at start: the slot is still claimed for the row's boot */
-        struct op *op;            /* at most one at a time */
+        struct journal_row row; /* all that survives */
+        struct plan plan;       /* decoded row.plan */
+        bool unreadable;        /* row.plan cannot be decoded: may be stopped, not started */
+        bool claimed;           /* at start: the slot is still claimed for the row's boot */
+        struct op *op;          /* at most one at a time */
         enum unit_op op_kind;
-        struct boot *boot;        /* what the running operation was given */
-        struct pull *pull;        /* waits for it in CS_PULLING */
+        struct boot *boot;             /* what the running operation was given */
+        struct pull *pull;             /* waits for it in CS_PULLING */
         struct image_credentials cred; /* heap strings; of the wanted plan, never journaled */
         int monitor_pidfd, init_pidfd;
         sd_event_source *monitor_src, *timer_src;
         char address[16];
         uint32_t progress_pct;
-        uint64_t due_us;          /* back-off ends, monotonic */
-        uint64_t asked_us;        /* the order to run arrived, monotonic; 0: answered already */
-        uint64_t boot_us;         /* from there to the first process's execve, last time */
-        uint32_t retries;         /* operations that died in a row, since it last ran */
-        uint32_t undo_failures;   /* in a row */
-        bool queued;              /* waits for a free operation place */
+        uint64_t due_us;        /* back-off ends, monotonic */
+        uint64_t asked_us;      /* the order to run arrived, monotonic; 0: answered already */
+        uint64_t boot_us;       /* from there to the first process's execve, last time */
+        uint32_t retries;       /* operations that died in a row, since it last ran */
+        uint32_t undo_failures; /* in a row */
+        bool queued;            /* waits for a free operation place */
         struct slice_usage usage;
 };
 
 struct fleet {
         struct fleet_spec spec;
         struct unit *units;
-        size_t running_ops;       /* every operation, for an orderly end */
-        size_t cluster_ops;       /* boots and undos among them: limited by parallel_ops */
+        size_t running_ops; /* every operation, for an orderly end */
+        size_t cluster_ops; /* boots and undos among them: limited by parallel_ops */
         struct pull *pulls;
         struct exec_session *execs;
         sd_event_source *usage_src;
-        uint64_t counter;         /* session ids */
+        uint64_t counter; /* session ids */
         bool closing;
 };
 
@@ -65,8 +65,8 @@ void unit_settle(struct unit *u);
 /* An operation of it died without a word, which is no fault of the cluster's: undo what there is and
  * try again, a few times.  False: not this time, it is a failure as any other. */
 bool unit_retry(struct unit *u, int r, const struct err *err);
-void unit_settle_waiting(struct fleet *f); /* a place for an operation became free */
-bool unit_wanted(const struct unit *u);    /* this generation should be running */
+void unit_settle_waiting(struct fleet *f);          /* a place for an operation became free */
+bool unit_wanted(const struct unit *u);             /* this generation should be running */
 int unit_adopt_want(struct unit *u, struct err *e); /* want_plan becomes plan */
 
 /* unit_ops.c */

@@ -252,8 +252,9 @@ int unit_undo(struct unit *u, bool graceful, bool volume, struct err *e)
 {
         char name[48];
         /* names are all that it needs, and all that an unreadable plan has */
-        AUTO(free) char *plan = str_fmt("{\"cluster\":\"%s\",\"generation\":%llu}",
-                                        u->row.cluster, (unsigned long long) u->row.generation);
+        AUTO(free)
+        char *plan = str_fmt("{\"cluster\":\"%s\",\"generation\":%llu}", u->row.cluster,
+                             (unsigned long long) u->row.generation);
         const struct order o = {
                 .kind = ORDER_UNDO, .plan = plan, .graceful = graceful, .volume = volume
         };

@@ -16,9 +16,9 @@
 #include "engine/fleet/unit.h"
 #include "model/attach.h"
 
-#define BACKOFF_FIRST_US   (1 * US_PER_S)
-#define BACKOFF_MAX_S      300U
-#define STABLE_US          (60 * US_PER_S) /* a run this long forgets earlier failures */
+#define BACKOFF_FIRST_US (1 * US_PER_S)
+#define BACKOFF_MAX_S    300U
+#define STABLE_US        (60 * US_PER_S) /* a run this long forgets earlier failures */
 
 void unit_unwatch(struct unit *u)
 {
@@ -90,7 +90,8 @@ void unit_read_exit(struct unit *u, char *ret_reason, size_t size)
         int code, sig;
 
         (void) snprintf(path, sizeof path, "%s/status", u->row.cluster);
-        if (fd_read_file(u->fleet->spec.host->clusters, path, ATTACH_STATUS_MAX, &text, &len) >= 0 &&
+        if (fd_read_file(u->fleet->spec.host->clusters, path, ATTACH_STATUS_MAX, &text, &len) >=
+                    0 &&
             len > 0)
                 j = jsonx_parse(text, len, NULL);
         empty_file(u->fleet->spec.host->clusters, path); /* it has been told, and is told once */
@@ -147,9 +148,10 @@ void unit_ended(struct unit *u)
         delay = backoff_us(u);
         u->due_us = clock_mono_us() + delay;
         if (oom)
-                unit_event(u, CE_EXIT,
-                           "out of memory: the cluster reached its %u MiB and %s; restarting in %llu s",
-                           u->plan.memory_mib, why, (unsigned long long) (delay / US_PER_S));
+                unit_event(
+                        u, CE_EXIT,
+                        "out of memory: the cluster reached its %u MiB and %s; restarting in %llu s",
+                        u->plan.memory_mib, why, (unsigned long long) (delay / US_PER_S));
         else
                 unit_event(u, CE_EXIT, "%s; restarting in %llu s", why,
                            (unsigned long long) (delay / US_PER_S));

@@ -76,7 +76,8 @@ int sql_prepare(sqlite3 *db, sqlite3_stmt **ret, struct err *e, const char *sql,
 {
         sqlite3_stmt *st = at_rest(db, sql);
 
-        if (!st && sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, &st, NULL) != SQLITE_OK)
+        if (!st &&
+            sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, &st, NULL) != SQLITE_OK)
                 return sql_error(db, e, sql);
         for (size_t i = 0; i < n; i++) {
                 int rc = args[i].text ? sqlite3_bind_text(st, (int) i + 1, args[i].text, -1,

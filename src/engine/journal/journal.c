@@ -51,7 +51,10 @@ static int db_err(struct journal *j, struct err *e, const char *what)
 {
         int rc = sqlite3_errcode(j->db);
 
-        return err_set(e, rc == SQLITE_FULL ? -ENOSPC : rc == SQLITE_NOMEM ? -ENOMEM : -EIO,
+        return err_set(e,
+                       rc == SQLITE_FULL    ? -ENOSPC
+                       : rc == SQLITE_NOMEM ? -ENOMEM
+                                            : -EIO,
                        "journal: %s: %s", what, sqlite3_errmsg(j->db));
 }
 

@@ -27,9 +27,9 @@ bool journal_rebooted(const struct journal *j);
 
 struct journal_row {
         char cluster[16];
-        uint64_t generation;      /* of `plan`, which is what runs or is being built or undone */
-        char *plan;               /* JSON text, as it came */
-        char *image_digest;       /* set once resolved */
+        uint64_t generation; /* of `plan`, which is what runs or is being built or undone */
+        char *plan;          /* JSON text, as it came */
+        char *image_digest;  /* set once resolved */
         enum cluster_state state;
         char reason[512];
         /* what the control plane wants; plan only when it differs from the one above */
@@ -37,14 +37,14 @@ struct journal_row {
         bool want_running, want_gone;
         char *want_plan;
         /* names of the present boot; slot 0: nothing is held */
-        uint64_t attempt;         /* grows with every boot of this cluster, for file names */
+        uint64_t attempt; /* grows with every boot of this cluster, for file names */
         uint32_t slot;
-        char claim[32];           /* holder's name of the slot claim */
+        char claim[32];               /* holder's name of the slot claim */
         struct proc_id monitor, init; /* pid 0: none yet */
-        uint64_t started_us;      /* wall clock */
-        uint32_t restarts;        /* in a row, for the back-off */
-        int32_t exit_code;        /* of the last run */
-        uint64_t oom_kills;       /* of the last run */
+        uint64_t started_us;          /* wall clock */
+        uint32_t restarts;            /* in a row, for the back-off */
+        int32_t exit_code;            /* of the last run */
+        uint64_t oom_kills;           /* of the last run */
 };
 
 void journal_row_done(struct journal_row *r);

@@ -42,13 +42,13 @@ typedef void op_report_fn(void *arg, const struct frame_msg *msg);
 typedef void op_done_fn(void *arg, int r, const struct err *e);
 
 struct op_spec {
-        const char *name;       /* "boot abc", for messages */
-        op_body_fn *body;       /* op_start() only */
+        const char *name; /* "boot abc", for messages */
+        op_body_fn *body; /* op_start() only */
         void *body_arg;
-        const int *keep;        /* op_start() only: further descriptors that the body needs */
+        const int *keep; /* op_start() only: further descriptors that the body needs */
         size_t n_keep;
-        uint64_t timeout_us;    /* 0: none */
-        op_report_fn *report;   /* may be NULL */
+        uint64_t timeout_us;  /* 0: none */
+        op_report_fn *report; /* may be NULL */
         op_done_fn *done;
         void *arg;
 };

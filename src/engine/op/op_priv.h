@@ -6,7 +6,7 @@
 #include "engine/op/op.h"
 
 struct op {
-        struct op *next;  /* among the spares */
+        struct op *next; /* among the spares */
         char name[64];
         pid_t pid;
         int pidfd;
@@ -15,7 +15,7 @@ struct op {
         op_report_fn *report;
         op_done_fn *done;
         void *arg;
-        int verdict;      /* set by the done frame, a cancel or the deadline */
+        int verdict; /* set by the done frame, a cancel or the deadline */
         bool has_verdict, exited, drained;
         struct err err;
         siginfo_t how;
@@ -25,7 +25,7 @@ struct op_runner {
         sd_event *loop;
         op_order_fn *on_order;
         void *order_arg;
-        int *keep;        /* sorted: open when the runner was made */
+        int *keep; /* sorted: open when the runner was made */
         size_t n_keep;
         struct op *spares;
         size_t n_spares, want_spares;

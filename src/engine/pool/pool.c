@@ -26,15 +26,15 @@
 #include "engine/op/op.h"
 #include "engine/slice/slice.h"
 
-#define MAX_SLOTS      256U
-#define MAX_DISKS      64U
-#define MAX_SIZES      4U
-#define FILL_BATCH     16U
-#define FILL_TIMEOUT   (60 * US_PER_S)
-#define RETRY_US       (5 * US_PER_S)
-#define QUIET_US       (30 * US_PER_MS) /* filling waits for a pause: it costs what a boot costs */
-#define NAME_PREFIX    "pool-"
-#define GIB            (1ULL << 30)
+#define MAX_SLOTS    256U
+#define MAX_DISKS    64U
+#define MAX_SIZES    4U
+#define FILL_BATCH   16U
+#define FILL_TIMEOUT (60 * US_PER_S)
+#define RETRY_US     (5 * US_PER_S)
+#define QUIET_US     (30 * US_PER_MS) /* filling waits for a pause: it costs what a boot costs */
+#define NAME_PREFIX  "pool-"
+#define GIB          (1ULL << 30)
 
 enum entry_state { E_NONE, E_FILLING, E_READY, E_BROKEN };
 
@@ -116,7 +116,7 @@ static int make_slot(struct pool *p, struct frame_conn *out, size_t i, struct er
         if (!msg)
                 return err_set(e, -ENOMEM, "out of memory");
         for (int k = 0; k < 2; k++) {
-                (void) snprintf(name, sizeof name, "%c%u", "mc"[k], s->slot);
+                (void) snprintf(name, sizeof name, "%c%u", "mc"[k], s -> slot);
                 r = slice_create_bare(p->host->slices, name, e);
                 if (r < 0 && r != -EEXIST)
                         return r;

@@ -27,7 +27,7 @@ DEFINE_AUTO(struct pool *, pool_free)
 
 struct pool_slot {
         uint32_t slot;
-        char claim[32];    /* the slot's claim goes with it */
+        char claim[32]; /* the slot's claim goes with it */
         struct net_ns net;
         int userns;
         struct sandbox_mounts mounts;
@@ -38,7 +38,7 @@ int pool_take_slot(struct pool *p, struct pool_slot *ret);
 
 struct pool_disk {
         int mnt;
-        char name[64];     /* below DIR/disks; rename it to the cluster's own */
+        char name[64]; /* below DIR/disks; rename it to the cluster's own */
 };
 /* The same for a disk of exactly @gib; also tells the pool that this size is in use. */
 int pool_take_disk(struct pool *p, uint32_t gib, struct pool_disk *ret);

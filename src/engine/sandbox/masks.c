@@ -33,7 +33,7 @@ static const struct mask proc_masks[] = {
 
 static const struct mask sys_masks[] = {
         { MASK_HIDE, "firmware" },
-        { MASK_HIDE, "devices/virtual/block" }, /* loop devices name other tenants' disk files */
+        { MASK_HIDE, "devices/virtual/block" },    /* loop devices name other tenants' disk files */
         { MASK_HIDE, "devices/virtual/powercap" }, /* power readings leak what others compute */
 };
 

@@ -25,7 +25,7 @@ struct sandbox_file {       /* small file of ours, shown read-only or writable o
         const char *target; /* "/etc/hosts" */
         const char *content;
         mode_t mode;
-        bool if_absent;     /* an image that has its own keeps it */
+        bool if_absent; /* an image that has its own keeps it */
 };
 
 struct sandbox_device {
@@ -62,7 +62,7 @@ struct sandbox_spec {
         uint64_t shm_bytes;
         char *const *argv, *const *env;
         const char *argv_field; /* where a message says argv came from, "dockerArgs"; or NULL */
-        const char *cwd;  /* created when missing, as Docker does; NULL = "/" */
+        const char *cwd;        /* created when missing, as Docker does; NULL = "/" */
         const char *user; /* "1000", "1000:1000", "name[:group]" from the image; NULL = root */
         uint64_t nofile;
         bool new_privs; /* do not set no_new_privs */

@@ -31,11 +31,11 @@ struct slice_device {
 struct slice_limits {
         const uint32_t *cpus; /* pinned set, or none: quota below */
         size_t n_cpus;
-        const char *mems;     /* NUMA nodes "0" or "0-1"; NULL: all */
-        uint32_t quota_mcpu;  /* 1000 = one CPU; 0 = no quota */
+        const char *mems;      /* NUMA nodes "0" or "0-1"; NULL: all */
+        uint32_t quota_mcpu;   /* 1000 = one CPU; 0 = no quota */
         uint64_t memory_bytes; /* no swap beyond it; tmpfs counts */
         uint32_t pids;
-        uint32_t weight;      /* 1..10000, 100 = normal; 0 = leave */
+        uint32_t weight;                    /* 1..10000, 100 = normal; 0 = leave */
         const struct slice_device *devices; /* allowed beside slice_base_devices */
         size_t n_devices;
 };
@@ -62,7 +62,7 @@ int slice_apply(struct slice_host *h, const char *name, const struct slice_limit
  * "0" (0.15 ms against 8 ms for its pid into cgroup.procs). */
 #define SLICE_ENTER_MAX 16U
 struct slice_enter {
-        int v2_dir;                 /* -EBADF on v1 */
+        int v2_dir; /* -EBADF on v1 */
         int v1_tasks[SLICE_ENTER_MAX];
         size_t n_v1;
 };

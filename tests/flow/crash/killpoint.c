@@ -29,33 +29,73 @@
 #define NELEM(a) (sizeof(a) / sizeof *(a))
 
 #define FOLLOW                                                                                     \
-        (PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | \
+        (PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE |  \
          PTRACE_O_TRACEEXEC)
 
 /* Which descriptor decides whether a call counts, and by what. */
 enum which { ALWAYS, ON_FILE, ON_LOOP, IF_CREATES };
 
-#define C(name, which) { SYS_##name, #name, which }
+#define C(name, which)                                                                             \
+        {                                                                                          \
+                SYS_##name, #name, which                                                           \
+        }
 static const struct {
         long nr;
         const char *name;
         enum which which;
 } calls[] = {
-        C(clone, ALWAYS), C(clone3, ALWAYS), C(execve, ALWAYS), C(execveat, ALWAYS),
-        C(unshare, ALWAYS), C(setns, ALWAYS), C(mount, ALWAYS), C(umount2, ALWAYS),
-        C(fsopen, ALWAYS), C(fsconfig, ALWAYS), C(fsmount, ALWAYS), C(move_mount, ALWAYS),
-        C(open_tree, ALWAYS), C(mount_setattr, ALWAYS), C(pivot_root, ALWAYS), C(mkdirat, ALWAYS),
-        C(renameat, ALWAYS), C(renameat2, ALWAYS), C(unlinkat, ALWAYS), C(linkat, ALWAYS),
-        C(symlinkat, ALWAYS), C(mknodat, ALWAYS), C(fchownat, ALWAYS), C(fchown, ALWAYS),
-        C(fchmod, ALWAYS), C(fchmodat, ALWAYS), C(ftruncate, ALWAYS), C(fallocate, ALWAYS),
-        C(copy_file_range, ALWAYS), C(fsetxattr, ALWAYS), C(bind, ALWAYS), C(listen, ALWAYS),
-        C(connect, ALWAYS), C(sendto, ALWAYS), C(sendmsg, ALWAYS), C(fsync, ALWAYS),
-        C(fdatasync, ALWAYS), C(pwrite64, ALWAYS), C(setresuid, ALWAYS), C(setresgid, ALWAYS),
-        C(kill, ALWAYS), C(pidfd_send_signal, ALWAYS), C(write, ON_FILE), C(ioctl, ON_LOOP),
+        C(clone, ALWAYS),
+        C(clone3, ALWAYS),
+        C(execve, ALWAYS),
+        C(execveat, ALWAYS),
+        C(unshare, ALWAYS),
+        C(setns, ALWAYS),
+        C(mount, ALWAYS),
+        C(umount2, ALWAYS),
+        C(fsopen, ALWAYS),
+        C(fsconfig, ALWAYS),
+        C(fsmount, ALWAYS),
+        C(move_mount, ALWAYS),
+        C(open_tree, ALWAYS),
+        C(mount_setattr, ALWAYS),
+        C(pivot_root, ALWAYS),
+        C(mkdirat, ALWAYS),
+        C(renameat, ALWAYS),
+        C(renameat2, ALWAYS),
+        C(unlinkat, ALWAYS),
+        C(linkat, ALWAYS),
+        C(symlinkat, ALWAYS),
+        C(mknodat, ALWAYS),
+        C(fchownat, ALWAYS),
+        C(fchown, ALWAYS),
+        C(fchmod, ALWAYS),
+        C(fchmodat, ALWAYS),
+        C(ftruncate, ALWAYS),
+        C(fallocate, ALWAYS),
+        C(copy_file_range, ALWAYS),
+        C(fsetxattr, ALWAYS),
+        C(bind, ALWAYS),
+        C(listen, ALWAYS),
+        C(connect, ALWAYS),
+        C(sendto, ALWAYS),
+        C(sendmsg, ALWAYS),
+        C(fsync, ALWAYS),
+        C(fdatasync, ALWAYS),
+        C(pwrite64, ALWAYS),
+        C(setresuid, ALWAYS),
+        C(setresgid, ALWAYS),
+        C(kill, ALWAYS),
+        C(pidfd_send_signal, ALWAYS),
+        C(write, ON_FILE),
+        C(ioctl, ON_LOOP),
         C(openat, IF_CREATES),
 #ifdef SYS_mkdir
-        C(mkdir, ALWAYS), C(rename, ALWAYS), C(unlink, ALWAYS), C(rmdir, ALWAYS),
-        C(fork, ALWAYS), C(vfork, ALWAYS),
+        C(mkdir, ALWAYS),
+        C(rename, ALWAYS),
+        C(unlink, ALWAYS),
+        C(rmdir, ALWAYS),
+        C(fork, ALWAYS),
+        C(vfork, ALWAYS),
 #endif
 };
 

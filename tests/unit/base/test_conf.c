@@ -105,7 +105,8 @@ static void test_refusals(void **state)
         static const struct {
                 const char *text, *says;
         } t[] = {
-                { "[a]\nnumber = 1\n", ":2: [a] number = 1: must be a whole number within its limits" },
+                { "[a]\nnumber = 1\n",
+                  ":2: [a] number = 1: must be a whole number within its limits" },
                 { "[a]\nnumber = 257\n", "within its limits" },
                 { "[a]\nnumber = x\n", ":2: [a] number = x: must be a whole number" },
                 { "[a]\nnumber = -4\n", "must be a whole number" },
@@ -141,8 +142,9 @@ static void test_no_file(void **state)
         struct err e = { 0 };
 
         (void) state;
-        assert_int_equal(conf_load("/nonexistent/conf", options, NELEM(options), &v, NULL, NULL, &e),
-                         -ENOENT);
+        assert_int_equal(
+                conf_load("/nonexistent/conf", options, NELEM(options), &v, NULL, NULL, &e),
+                -ENOENT);
         assert_non_null(strstr(e.msg, "/nonexistent/conf: No such file"));
         conf_done(options, NELEM(options), &v);
 }
@@ -155,7 +157,8 @@ static void test_set(void **state)
         (void) state;
         assert_int_equal(conf_set(options, NELEM(options), "x \"l\"", "number", "7", &v, &e), 0);
         assert_int_equal(v.number, 7);
-        assert_int_equal(conf_set(options, NELEM(options), "x \"l\"", "number", "1", &v, &e), -ERANGE);
+        assert_int_equal(conf_set(options, NELEM(options), "x \"l\"", "number", "1", &v, &e),
+                         -ERANGE);
         assert_non_null(strstr(e.msg, "[x \"l\"] number = 1: must be a whole number"));
         assert_int_equal(v.number, 7);
         assert_int_equal(conf_set(options, NELEM(options), "x", "nope", "1", &v, &e), -EINVAL);

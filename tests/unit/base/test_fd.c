@@ -60,7 +60,7 @@ static void test_open(void **state)
                 { "in/file", -ELOOP, 0 },
                 { "abs", -ELOOP, 0 },
                 { "out/passwd", -ELOOP, -ENOENT },
-                { "up", -ELOOP, 0 },          /* ".." of the root is the root */
+                { "up", -ELOOP, 0 }, /* ".." of the root is the root */
                 { "sub/../sub/file", 0, 0 },
                 { "../etc/passwd", -EXDEV, -ENOENT },
                 { "sub/../../x", -EXDEV, -ENOENT },
@@ -180,7 +180,7 @@ static void test_rm_rf(void **state)
         assert_int_equal(fd_rm_rf(p->fd, "t"), 0); /* gone already */
         assert_int_equal(faccessat(p->fd, "t", F_OK, 0), -1);
         assert_int_equal(fd_read_file(p->fd, "sub/file", 100, &s, NULL), 0); /* behind the link */
-        assert_int_equal(fd_rm_rf(p->fd, "in"), 0);                         /* the link alone */
+        assert_int_equal(fd_rm_rf(p->fd, "in"), 0);                          /* the link alone */
         assert_int_equal(faccessat(p->fd, "sub/file", F_OK, 0), 0);
         assert_int_equal(fd_rm_rf(p->fd, "sub/file"), 0);
         assert_int_equal(faccessat(p->fd, "sub/file", F_OK, 0), -1);

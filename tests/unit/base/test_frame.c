@@ -111,11 +111,11 @@ static void test_broken(void **state)
                 const char *bytes;
                 size_t len;
         } t[] = {
-                { "\0\0\0\2\2\0\0\0{}", 10 },        /* version */
-                { "\xff\0\0\2\1\0\0\0{}", 10 },      /* length */
-                { "\0\0\0\2\1\xff\0\0{}", 10 },      /* descriptors */
-                { "\0\0\0\2\1\1\0\0{}", 10 },        /* one announced, none came */
-                { "\0\0\0\2\1\0\0\0{x", 10 },        /* not JSON */
+                { "\0\0\0\2\2\0\0\0{}", 10 },                  /* version */
+                { "\xff\0\0\2\1\0\0\0{}", 10 },                /* length */
+                { "\0\0\0\2\1\xff\0\0{}", 10 },                /* descriptors */
+                { "\0\0\0\2\1\1\0\0{}", 10 },                  /* one announced, none came */
+                { "\0\0\0\2\1\0\0\0{x", 10 },                  /* not JSON */
                 { "\0\0\0\x0b\1\0\0\0{\"a\":1,\"a\":2}", 22 }, /* cut, then twice the same key */
         };
 

@@ -55,10 +55,9 @@ static int decode(const char *text, struct thing *t, struct err *e)
 
 static void test_there_and_back(void **state)
 {
-        static const char text[] =
-                "{\"id\":\"abc\",\"words\":[\"x\",\"\",\"z\"],\"small\":10,"
-                "\"large\":9223372036854775807,\"on\":true,\"colour\":\"blue\","
-                "\"inner\":{\"name\":\"n\",\"n\":4294967295}}";
+        static const char text[] = "{\"id\":\"abc\",\"words\":[\"x\",\"\",\"z\"],\"small\":10,"
+                                   "\"large\":9223372036854775807,\"on\":true,\"colour\":\"blue\","
+                                   "\"inner\":{\"name\":\"n\",\"n\":4294967295}}";
         struct thing t = { 0 };
         AUTO(json_put) json_t *j = NULL;
         AUTO(free) char *back = NULL;
@@ -112,17 +111,20 @@ static void test_refusals(void **state)
                 { "{\"id\":\"123456789\"}", -E2BIG, "id: 9 bytes, at most 8 are allowed" },
                 { "{\"id\":\"a\",\"words\":\"x\"}", -EINVAL, "words: must be a list of strings" },
                 { "{\"id\":\"a\",\"words\":[\"x\",1]}", -EINVAL, "words: must be a list" },
-                { "{\"id\":\"a\",\"words\":[\"\",\"\",\"\",\"\"]}", -E2BIG, "4 elements, at most 3" },
+                { "{\"id\":\"a\",\"words\":[\"\",\"\",\"\",\"\"]}", -E2BIG,
+                  "4 elements, at most 3" },
                 { "{\"id\":\"a\",\"small\":1}", -ERANGE, "small: 1 is outside 2..10" },
                 { "{\"id\":\"a\",\"small\":11}", -ERANGE, "small: 11 is outside 2..10" },
                 { "{\"id\":\"a\",\"small\":3.0}", -EINVAL, "small: must be a whole number" },
                 { "{\"id\":\"a\",\"large\":-1}", -ERANGE, "large: -1 is outside" },
                 { "{\"id\":\"a\",\"on\":1}", -EINVAL, "on: must be true or false" },
-                { "{\"id\":\"a\",\"colour\":\"pink\"}", -EINVAL, "colour: 'pink' is not a known value" },
+                { "{\"id\":\"a\",\"colour\":\"pink\"}", -EINVAL,
+                  "colour: 'pink' is not a known value" },
                 { "{\"id\":\"a\",\"colour\":2}", -EINVAL, "colour: '?'" },
                 { "{\"id\":\"a\",\"inner\":[]}", -EINVAL, "inner: must be an object" },
                 { "{\"id\":\"a\",\"inner\":{}}", -EINVAL, "inner: name: is missing" },
-                { "{\"id\":\"a\",\"inner\":{\"name\":\"x\",\"n\":4294967296}}", -ERANGE, "inner: n: 4294967296 is outside" },
+                { "{\"id\":\"a\",\"inner\":{\"name\":\"x\",\"n\":4294967296}}", -ERANGE,
+                  "inner: n: 4294967296 is outside" },
         };
 
         (void) state;
@@ -143,14 +145,9 @@ static void test_not_json(void **state)
                 const char *text;
                 size_t len;
         } t[] = {
-                { "", 0 },
-                { "{", 1 },
-                { "{\"a\":1,\"a\":2}", 13 },
-                { "{} x", 4 },
-                { "\"\\u0000\"", 8 },
-                { "{\"a\":\"\xff\"}", 9 },
-                { "[1\0]", 4 },
-                { "nul", 3 },
+                { "", 0 },      { "{", 1 },           { "{\"a\":1,\"a\":2}", 13 },
+                { "{} x", 4 },  { "\"\\u0000\"", 8 }, { "{\"a\":\"\xff\"}", 9 },
+                { "[1\0]", 4 }, { "nul", 3 },
         };
         char deep[8192];
         struct err e = { 0 };
@@ -180,8 +177,10 @@ static void test_str(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_absent),
-                cmocka_unit_test(test_refusals),       cmocka_unit_test(test_not_json),
+                cmocka_unit_test(test_there_and_back),
+                cmocka_unit_test(test_absent),
+                cmocka_unit_test(test_refusals),
+                cmocka_unit_test(test_not_json),
                 cmocka_unit_test(test_str),
         };
 

@@ -172,8 +172,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_u64),   cmocka_unit_test(test_u64_prefix),
                 cmocka_unit_test(test_units), cmocka_unit_test(test_shell),
-                cmocka_unit_test(test_env),
-                cmocka_unit_test(test_strbuf),
+                cmocka_unit_test(test_env),   cmocka_unit_test(test_strbuf),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,9 +31,15 @@ static void test_size(void **state)
                 uint64_t bytes;
                 const char *want;
         } t[] = {
-                { 0, "0 B" },           { 999, "999 B" },         { 1000, "1.0 kB" },
-                { 1500, "1.5 kB" },     { 999949, "999.9 kB" },   { 999950, "1.0 MB" },
-                { 77300000, "77.3 MB" }, { 1000000000, "1.0 GB" }, { UINT64_MAX, "18.4 EB" },
+                { 0, "0 B" },
+                { 999, "999 B" },
+                { 1000, "1.0 kB" },
+                { 1500, "1.5 kB" },
+                { 999949, "999.9 kB" },
+                { 999950, "1.0 MB" },
+                { 77300000, "77.3 MB" },
+                { 1000000000, "1.0 GB" },
+                { UINT64_MAX, "18.4 EB" },
         };
         char buf[16];
 
@@ -53,7 +59,8 @@ static void test_progress(void **state)
                 { 60, 50, 100, false, "pulling [####################....................]  50%" },
                 { 60, 0, 0, false, "pulling" },
                 { 60, 1500, 0, true, "pulling 1.5 kB" },
-                { 60, 500, 1000, true, "pulling [###############...............]  50% 500 B / 1.0 kB" },
+                { 60, 500, 1000, true,
+                  "pulling [###############...............]  50% 500 B / 1.0 kB" },
                 { 25, 50, 100, false, "pulling [#####.....]  50%" },
                 { 24, 50, 100, false, "pulling  50%" },
                 { 22, 50, 100, false, "pulling  50%" },
@@ -85,8 +92,9 @@ static void test_progress_fits(void **state)
         for (size_t w = 0; w < 300; w++)
                 for (size_t i = 0; i < NELEM(totals); i++)
                         for (uint64_t done = 0; done < 3; done++)
-                                assert_true(strlen(progress_text(w, "verifying", totals[i] / 2 * done,
-                                                                 totals[i], w % 2, buf)) <= w);
+                                assert_true(
+                                        strlen(progress_text(w, "verifying", totals[i] / 2 * done,
+                                                             totals[i], w % 2, buf)) <= w);
 }
 
 int main(void)

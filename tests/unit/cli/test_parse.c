@@ -40,9 +40,11 @@ static void test_values(void **state)
         struct err e = { 0 };
 
         (void) state;
-        assert_int_equal(parse(&c, "-o json create clusters --gpuCount=0 --mem 32 --cost 0.5 "
-                                   "--env A=1 --env B=2 --startSSH --secureCloud=false --name -",
-                               &l, &e), 0);
+        assert_int_equal(parse(&c,
+                               "-o json create clusters --gpuCount=0 --mem 32 --cost 0.5 "
+                               "--env A=1 --env B=2 --startSSH --secureCloud=false --name -",
+                               &l, &e),
+                         0);
         assert_string_equal(c.verb->noun, "clusters");
         assert_string_equal(c.opt[OPT_OUTPUT].s, "json");
         assert_true(c.opt[OPT_GPU_COUNT].given);
@@ -234,9 +236,9 @@ static void test_tables(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_values),     cmocka_unit_test(test_operands_and_command),
-                cmocka_unit_test(test_refusals),   cmocka_unit_test(test_help_forms),
-                cmocka_unit_test(test_nearest),    cmocka_unit_test(test_tables),
+                cmocka_unit_test(test_values),   cmocka_unit_test(test_operands_and_command),
+                cmocka_unit_test(test_refusals), cmocka_unit_test(test_help_forms),
+                cmocka_unit_test(test_nearest),  cmocka_unit_test(test_tables),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

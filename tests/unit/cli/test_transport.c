@@ -83,7 +83,8 @@ static void test_refusal(void **state)
                 const char *want;
         } t[] = {
                 { 400, "{\"errors\":[{\"message\":\"no\"}]}", -EREMOTEIO, "no" },
-                { 403, "{\"error\":\"forbidden\",\"message\":\"not yours\"}", -EACCES, "not yours" },
+                { 403, "{\"error\":\"forbidden\",\"message\":\"not yours\"}", -EACCES,
+                  "not yours" },
                 { 404, "{\"error\":\"gone\"}", -ENOENT, "gone" },
                 { 409, "{\"error\":\"x\",\"message\":\"busy\"}", -EBUSY, "busy" },
                 { 429, "", -EAGAIN, "the API answered with HTTP status 429 and no message" },
@@ -178,10 +179,14 @@ static void test_accept_key(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_base_url),        cmocka_unit_test(test_key),
-                cmocka_unit_test(test_path),            cmocka_unit_test(test_refusal),
-                cmocka_unit_test(test_ndjson),          cmocka_unit_test(test_ndjson_failures),
-                cmocka_unit_test(test_ndjson_long_line), cmocka_unit_test(test_accept_key),
+                cmocka_unit_test(test_base_url),
+                cmocka_unit_test(test_key),
+                cmocka_unit_test(test_path),
+                cmocka_unit_test(test_refusal),
+                cmocka_unit_test(test_ndjson),
+                cmocka_unit_test(test_ndjson_failures),
+                cmocka_unit_test(test_ndjson_long_line),
+                cmocka_unit_test(test_accept_key),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -83,8 +83,10 @@ static void test_split(void **state)
 static void test_fields(void **state)
 {
         static const struct field_row rows[] = {
-                { OPT_IMAGE_NAME, "imageName" }, { OPT_MEM, "minMemoryInGb" },
-                { OPT_COST, "deployCost" },      { OPT_START_SSH, "startSsh" },
+                { OPT_IMAGE_NAME, "imageName" },
+                { OPT_MEM, "minMemoryInGb" },
+                { OPT_COST, "deployCost" },
+                { OPT_START_SSH, "startSsh" },
         };
         AUTO(json_put) json_t *all = json_object(), *sparse = json_object();
         char *argv[] = { (char[]){ "create" }, (char[]){ "cluster" }, (char[]){ "--startSSH" },

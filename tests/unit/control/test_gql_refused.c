@@ -341,7 +341,8 @@ static void test_too_much(void **state)
         AUTO(strbuf_done) struct strbuf vars = { 0 };
         struct world *w = *state;
 
-        assert_non_null(strstr(world_ask(w, tokens, NULL, NULL), "query: more than 1048576 tokens"));
+        assert_non_null(
+                strstr(world_ask(w, tokens, NULL, NULL), "query: more than 1048576 tokens"));
         assert_int_equal(w->status, 400);
         assert_non_null(
                 strstr(world_ask(w, bytes, NULL, NULL), "query: longer than 4194304 bytes"));

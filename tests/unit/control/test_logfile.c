@@ -107,7 +107,8 @@ static void test_tail(void **state)
 
                 f.want[t[i].channel] = true;
                 AUTO(free) char *records = all(&l, log_files_tail(&l, &f, t[i].lines), 255);
-                (void) log_filter_lines(&f, records ? records : "", records ? strlen(records) : 0, &out);
+                (void) log_filter_lines(&f, records ? records : "", records ? strlen(records) : 0,
+                                        &out);
                 AUTO(free) char *text = strbuf_take(&out);
                 assert_string_equal(text ? text : "", t[i].want);
         }

@@ -22,19 +22,89 @@ static void test_parse(void **state)
                 int r;
                 const char *dir, *listen, *config, *operand, *says;
         } t[] = {
-                { VERB_STANDALONE, { "--data-dir", "/d", "--listen", "a:1" }, 0, "/d", "a:1", NULL, NULL, NULL },
-                { VERB_STANDALONE, { "--listen=a:1", "--config=c", "--data-dir=/d" }, 0, "/d", "a:1", "c", NULL, NULL },
-                { VERB_STANDALONE, { "--data-dir", "/d" }, -EINVAL, NULL, NULL, NULL, NULL, "--listen is needed" },
-                { VERB_STANDALONE, { "--data-dir" }, -EINVAL, NULL, NULL, NULL, NULL, "--data-dir wants a value: DIR" },
-                { VERB_STANDALONE, { "--data-dir=" }, -EINVAL, NULL, NULL, NULL, NULL, "--data-dir wants a value" },
-                { VERB_STANDALONE, { "--data-dir", "a", "--data-dir=b" }, -EINVAL, NULL, NULL, NULL, NULL, "given twice" },
-                { VERB_STANDALONE, { "--datadir", "a" }, -EINVAL, NULL, NULL, NULL, NULL, "did you mean --data-dir?" },
-                { VERB_STANDALONE, { "--data-directory=a" }, -EINVAL, NULL, NULL, NULL, NULL, "unknown argument" },
-                { VERB_STANDALONE, { "x" }, -EINVAL, NULL, NULL, NULL, NULL, "unknown argument 'x'" },
+                { VERB_STANDALONE,
+                  { "--data-dir", "/d", "--listen", "a:1" },
+                  0,
+                  "/d",
+                  "a:1",
+                  NULL,
+                  NULL,
+                  NULL },
+                { VERB_STANDALONE,
+                  { "--listen=a:1", "--config=c", "--data-dir=/d" },
+                  0,
+                  "/d",
+                  "a:1",
+                  "c",
+                  NULL,
+                  NULL },
+                { VERB_STANDALONE,
+                  { "--data-dir", "/d" },
+                  -EINVAL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  "--listen is needed" },
+                { VERB_STANDALONE,
+                  { "--data-dir" },
+                  -EINVAL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  "--data-dir wants a value: DIR" },
+                { VERB_STANDALONE,
+                  { "--data-dir=" },
+                  -EINVAL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  "--data-dir wants a value" },
+                { VERB_STANDALONE,
+                  { "--data-dir", "a", "--data-dir=b" },
+                  -EINVAL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  "given twice" },
+                { VERB_STANDALONE,
+                  { "--datadir", "a" },
+                  -EINVAL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  "did you mean --data-dir?" },
+                { VERB_STANDALONE,
+                  { "--data-directory=a" },
+                  -EINVAL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  "unknown argument" },
+                { VERB_STANDALONE,
+                  { "x" },
+                  -EINVAL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  "unknown argument 'x'" },
                 { VERB_DOCTOR, { NULL }, 0, NULL, NULL, NULL, NULL, NULL },
                 { VERB_DOCTOR, { "x" }, -EINVAL, NULL, NULL, NULL, NULL, "unknown argument 'x'" },
                 { VERB_HELP, { "doctor" }, 0, NULL, NULL, NULL, "doctor", NULL },
-                { VERB_HELP, { "a", "b" }, -EINVAL, NULL, NULL, NULL, NULL, "unknown argument 'b'" },
+                { VERB_HELP,
+                  { "a", "b" },
+                  -EINVAL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  NULL,
+                  "unknown argument 'b'" },
                 { VERB_COMPLETION, { NULL }, -EINVAL, NULL, NULL, NULL, NULL, "SHELL is needed" },
         };
 
@@ -44,7 +114,8 @@ static void test_parse(void **state)
                 struct err e = { 0 };
                 int r = usage_parse(t[i].id, (char **) (uintptr_t) t[i].argv, &a, &e);
 
-                if (r != t[i].r || (r < 0 && (!strstr(e.msg, t[i].says) || !str_eq(a.operand, "canary"))))
+                if (r != t[i].r ||
+                    (r < 0 && (!strstr(e.msg, t[i].says) || !str_eq(a.operand, "canary"))))
                         fail_msg("row %zu: %d %s", i, r, e.msg);
                 if (r >= 0 && (!str_eq(a.flag[0], t[i].dir) || !str_eq(a.flag[1], t[i].listen) ||
                                !str_eq(a.flag[2], t[i].config) || !str_eq(a.operand, t[i].operand)))
@@ -70,7 +141,8 @@ static void test_help_of_every_verb(void **state)
                 assert_int_equal(usage_find(v->name), id);
                 usage_help(id, &b);
                 assert_false(b.failed);
-                for (const struct usage_flag *f = v->flags; f < v->flags + USAGE_FLAGS && f->name; f++)
+                for (const struct usage_flag *f = v->flags; f < v->flags + USAGE_FLAGS && f->name;
+                     f++)
                         assert_non_null(strstr(b.s, f->help));
                 assert_int_equal(strstr(all.s, v->summary) != NULL, !v->hidden);
         }
@@ -165,7 +237,8 @@ static void test_sample(void **state)
                 fail_msg("%s", e.msg);
         assert_int_equal(conf_load(NULL, o, n, &plain, NULL, NULL, NULL), 0);
         for (size_t i = 0; i < n; i++) {
-                const char *x = (const char *) &sample + o[i].off, *y = (const char *) &plain + o[i].off;
+                const char *x = (const char *) &sample + o[i].off,
+                           *y = (const char *) &plain + o[i].off;
 
                 if (o[i].kind == CONF_STR)
                         assert_string_equal(*(char *const *) (const void *) x,
@@ -176,18 +249,20 @@ static void test_sample(void **state)
         conf_done(o, n, &sample);
         conf_done(o, n, &plain);
 
-        r = fd_read_file(AT_FDCWD, SOURCE_ROOT "/data/hypervisor-vmm.conf", 1 << 20, &shipped, NULL);
+        r = fd_read_file(AT_FDCWD, SOURCE_ROOT "/data/hypervisor-vmm.conf", 1 << 20, &shipped,
+                         NULL);
         assert_true(r >= 0);
         if (!str_eq(shipped, b.s))
-                fail_msg("data/hypervisor-vmm.conf is not what 'hypervisor-vmm config' prints: make it again with that");
+                fail_msg(
+                        "data/hypervisor-vmm.conf is not what 'hypervisor-vmm config' prints: make it again with that");
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_parse),        cmocka_unit_test(test_help_of_every_verb),
-                cmocka_unit_test(test_near),         cmocka_unit_test(test_manual_pages),
-                cmocka_unit_test(test_completion),   cmocka_unit_test(test_sample),
+                cmocka_unit_test(test_parse),      cmocka_unit_test(test_help_of_every_verb),
+                cmocka_unit_test(test_near),       cmocka_unit_test(test_manual_pages),
+                cmocka_unit_test(test_completion), cmocka_unit_test(test_sample),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

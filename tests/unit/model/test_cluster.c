@@ -20,10 +20,11 @@ static void test_names(void **state)
 
 static void test_life(void **state)
 {
-        static const enum cluster_event life[] = { CE_PULL, CE_BIND,  CE_LAUNCH,   CE_STARTED,
-                                                   CE_EXIT, CE_START, CE_BIND,     CE_LAUNCH,
-                                                   CE_STARTED, CE_STOP, CE_RELEASED, CE_START,
-                                                   CE_FAIL, CE_TERMINATE, CE_RELEASED };
+        static const enum cluster_event life[] = { CE_PULL,    CE_BIND,      CE_LAUNCH,
+                                                   CE_STARTED, CE_EXIT,      CE_START,
+                                                   CE_BIND,    CE_LAUNCH,    CE_STARTED,
+                                                   CE_STOP,    CE_RELEASED,  CE_START,
+                                                   CE_FAIL,    CE_TERMINATE, CE_RELEASED };
         enum cluster_state s = CS_ACCEPTED;
 
         (void) state;
@@ -65,7 +66,7 @@ static void test_random(void **state)
 
         (void) state;
         for (int i = 0; i < 100000; i++) {
-                enum cluster_event ev = (enum cluster_event) (rand_r(&seed) % CE_EVENT_COUNT);
+                enum cluster_event ev = (enum cluster_event)(rand_r(&seed) % CE_EVENT_COUNT);
                 enum cluster_state before = s;
                 int r = cluster_step(&s, ev, NULL);
 
@@ -82,9 +83,11 @@ static void test_random(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_names),       cmocka_unit_test(test_life),
+                cmocka_unit_test(test_names),
+                cmocka_unit_test(test_life),
                 cmocka_unit_test(test_refused_leaves_state),
-                cmocka_unit_test(test_never_stuck), cmocka_unit_test(test_random),
+                cmocka_unit_test(test_never_stuck),
+                cmocka_unit_test(test_random),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -54,7 +54,8 @@ static void test_refused(void **state)
                 { "ports", "\"99999/http\"", "ports" },
                 { "ports", "\"80/udp\"", "ports" },
                 { "ports", "\"80/http,80/http\"", "ports" },
-                { "ports", "\"1/http,2/http,3/http,4/http,5/http,6/http,7/http,8/http,9/http,10/http,11/http\"",
+                { "ports",
+                  "\"1/http,2/http,3/http,4/http,5/http,6/http,7/http,8/http,9/http,10/http,11/http\"",
                   "ports" },
                 { "volume_path", "\"workspace\"", "volumeMountPath" },
                 { "volume_path", "\"/\"", "volumeMountPath" },
@@ -90,8 +91,9 @@ static void test_refused(void **state)
 
 static void test_mount_paths_allowed(void **state)
 {
-        static const char *const ok[] = { "/workspace", "/runpod", "/usr/local/data", "/data/",
-                                          "/home/user/x", "/procedures", "/..x" };
+        static const char *const ok[] = { "/workspace", "/runpod",      "/usr/local/data",
+                                          "/data/",     "/home/user/x", "/procedures",
+                                          "/..x" };
 
         (void) state;
         for (size_t i = 0; i < NELEM(ok); i++) {

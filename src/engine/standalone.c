@@ -334,11 +334,14 @@ static int open_loop(struct standalone *s, struct err *e)
 static int open_all(struct standalone *s, const struct standalone_args *a, struct err *e)
 {
         struct api_child_spec api = { .on_ready = on_api_ready, .arg = s };
-        int r = private_mounts(e);
+        AUTO(free) char *libexec = NULL;
+        int r = instance_find_libexec(&libexec, e);
 
+        if (r >= 0)
+                r = private_mounts(e);
         /* the descriptors come after that: on one of the old namespace nothing can be mounted */
         if (r >= 0)
-                r = instance_open(a->data_dir, a->config, &s->inst, e);
+                r = instance_open(a->data_dir, a->config, libexec, &s->inst, e);
         if (r < 0)
                 return r;
         log_init("hypervisor-vmm", (enum log_level) log_level_parse(s->inst->conf.log_level));

@@ -898,6 +898,11 @@ def test_exec(api, node):
     x = Exec(api, cid, ["sleep", "60"])
     x.send(7, bytes([signal.SIGTERM]))
     assert x.finish()[2] == {"code": 128 + 15, "signal": 15}
+    x = Exec(api, cid, ["sleep", "60"])  # a refused signal is told, and ends nothing
+    x.send(7, bytes([signal.SIGUSR1]))
+    x.send(7, bytes([signal.SIGKILL]))
+    _, err, end, _ = x.finish()
+    assert err == b"exec: signal 10: Operation not permitted\r\n" and end["signal"] == 9
     x = Exec(api, cid, ["sleep", "0.3"], tty="1")
     x.send(3, struct.pack(">HH", 50, 132))
     x.finish()

@@ -124,6 +124,8 @@ static int create(struct fleet *f, const char *cluster, uint64_t generation, boo
                 *ret = NULL;
                 return err_set(e, r, "the journal cannot be written");
         }
+        if (!running) /* nothing will happen to it that would be reported */
+                unit_report(*ret);
         return 0;
 }
 

@@ -364,8 +364,10 @@ class Host:
         found, todo = [], [self.pid] if self.proc else []
         while todo:
             pid = todo.pop()
-            for task in pathlib.Path("/proc/%d/task" % pid).glob("*/children"):
-                todo += [int(p) for p in inventory.read(str(task)).split()]
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                for task in os.listdir("/proc/%d/task" % pid):
+                    todo += [int(p) for p in inventory.read(
+                        "/proc/%d/task/%s/children" % (pid, task)).split()]
             if inventory.read("/proc/%d/comm" % pid).strip() == name:
                 found.append(pid)
         return found
@@ -415,11 +417,10 @@ class Host:
     # -- engine -------------------------------------------------------------------------------
 
     def api_pid(self):
-        for task in pathlib.Path("/proc/%d/task" % self.pid).iterdir():
-            for child in (task / "children").read_text().split():
-                if pathlib.Path("/proc/%s/exe" % child).resolve().name == "tensorone-api":
-                    return int(child)
-        raise RuntimeError("tensorone-api is not running")
+        found = self.descendants("tensorone-api")
+        if not found:
+            raise RuntimeError("tensorone-api is not running")
+        return found[0]
 
     def journal(self):
         """Rows of the engine's journal as {cluster: {column: value}}; the engine must be down or

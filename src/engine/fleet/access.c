@@ -15,6 +15,7 @@
 #include "model/limits.h"
 
 #define EXEC_TIMEOUT_US (30 * US_PER_S)
+#define MAX_STARTING    64
 
 struct exec_session {
         struct exec_session *next;
@@ -226,6 +227,7 @@ int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x,
                                 .timeout_us = EXEC_TIMEOUT_US,
                                 .report = on_exec_report,
                                 .done = on_exec_done };
+        size_t starting = 0;
         int r;
 
         if (!s)
@@ -238,6 +240,10 @@ int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x,
                 return err_set(e, -EINVAL, "cluster %s: its plan cannot be read", cluster);
         if (strv_len(x->argv) == 0)
                 return err_set(e, -EINVAL, "cmd: name a command to run");
+        for (const struct exec_session *o = f->execs; o; o = o->next)
+                starting++;
+        if (starting >= MAX_STARTING) /* each is a process; sessions that run do not count here */
+                return err_set(e, -EBUSY, "%zu sessions are being started; try again", starting);
         s->fleet = f;
         s->plan = &u->plan;
         s->slot = u->row.slot;

@@ -155,6 +155,22 @@ static bool is_transient(enum cluster_state s)
         return s == CS_BINDING || s == CS_STARTING;
 }
 
+/* Cutting to length may have cut a character in two, which JSON cannot carry. */
+static void utf8_trim(char *s)
+{
+        size_t n = strlen(s), k = n;
+
+        while (k > 0 && n - k < 4 && ((unsigned char) s[k - 1] & 0xc0) == 0x80)
+                k--;
+        if (k > 0 && ((unsigned char) s[k - 1] & 0xc0) == 0xc0) {
+                unsigned char lead = (unsigned char) s[k - 1];
+                size_t want = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+
+                if (n - (k - 1) < want)
+                        s[k - 1] = '\0';
+        }
+}
+
 void unit_event(struct unit *u, enum cluster_event ev, const char *reason_fmt, ...)
 {
         struct err e = { 0 };
@@ -168,6 +184,7 @@ void unit_event(struct unit *u, enum cluster_event ev, const char *reason_fmt, .
                 va_start(ap, reason_fmt);
                 (void) vsnprintf(u->row.reason, sizeof u->row.reason, reason_fmt, ap);
                 va_end(ap);
+                utf8_trim(u->row.reason);
         }
         log_debug("cluster %s: %s -> %s%s%s", u->row.cluster, cluster_event_name(ev),
                   cluster_state_name(u->row.state), *u->row.reason ? ": " : "", u->row.reason);

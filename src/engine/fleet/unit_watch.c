@@ -5,6 +5,7 @@
  * and its status file tells how.  A monitor that ended without a status was killed. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -142,6 +143,8 @@ void unit_ended(struct unit *u)
         bool oom = was_oom(u);
 
         unit_read_exit(u, why, sizeof why);
+        /* an earlier kill of some other process does not explain an orderly end */
+        oom = oom && u->row.exit_code == 128 + SIGKILL;
         if (now > u->row.started_us + STABLE_US)
                 u->row.restarts = 0;
         u->row.restarts++;

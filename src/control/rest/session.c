@@ -282,6 +282,11 @@ static ssize_t on_ws_recv(wslay_event_context_ptr ws, uint8_t *buf, size_t len, 
                 strbuf_drop_front(&s->early, take);
                 return (ssize_t) take;
         }
+        /* wslay would read on for as long as the client writes */
+        if (s->out.len + s->in.len >= QUEUE_HIGH) {
+                wslay_event_set_error(ws, WSLAY_ERR_WOULDBLOCK);
+                return -1;
+        }
         do
                 n = recv(s->fd, buf, len, MSG_DONTWAIT);
         while (n < 0 && errno == EINTR);

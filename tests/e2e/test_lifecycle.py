@@ -486,6 +486,33 @@ def test_exec_streams_50_mb(host, tmp_path):
         assert done.stdout.split()[0] == hashlib.sha256(data).hexdigest()
 
 
+def test_exec_with_input_that_nobody_reads(host):
+    """A client that writes for ever costs the API a few buffers, and nobody else any time."""
+    def rss_kib():
+        status = open("/proc/%d/status" % host.api_pid()).read()
+        return int(re.search(r"VmRSS:\s+(\d+)", status).group(1))
+
+    with host.running("sleep", "1000") as c:
+        before = rss_kib()
+        with open("/dev/zero", "rb") as zero:
+            clients = [subprocess.Popen([program("tensoronecli"), "exec", "-i", c, "--", *words],
+                                        stdin=zero, stdout=subprocess.DEVNULL, env=host.cli_env())
+                       for words in (["sleep", "1000"], ["sh", "-c", "cat > /dev/null"])]
+        try:
+            end, slowest = time.monotonic() + 2, 0
+            while time.monotonic() < end:
+                began = time.monotonic()
+                host.clusters()
+                slowest = max(slowest, time.monotonic() - began)
+                time.sleep(0.05)
+            assert rss_kib() - before < 16 << 10
+            assert slowest < 1, slowest
+        finally:
+            for client in clients:
+                client.kill()
+                client.wait()
+
+
 def test_exec_with_a_terminal(host):
     from terminal import Terminal
     with host.running("sleep", "1000") as c:

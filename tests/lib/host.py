@@ -254,8 +254,9 @@ class Host:
         for root in self.slice_roots():
             for group in root.iterdir():
                 procs = group / "cgroup.procs"
-                if group.is_dir() and procs.exists() and procs.read_text():
-                    held.append(str(group))
+                with contextlib.suppress(OSError):  # it goes while we look
+                    if procs.read_text():
+                        held.append(str(group))
         return held
 
     def slice_roots(self):

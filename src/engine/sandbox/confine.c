@@ -35,8 +35,18 @@
 
 void confine_signals(void)
 {
+        /* The kernel's own form of "default", for all 64: an ignored signal survives execve (and
+         * CLONE_CLEAR_SIGHAND), and the C library keeps two of them for itself. */
+        static const struct {
+                void (*handler)(int);
+                unsigned long flags;
+                void (*restorer)(void);
+                uint64_t mask;
+        } dfl = { 0 };
         sigset_t none;
 
+        for (int i = 1; i < NSIG; i++)
+                (void) syscall(SYS_rt_sigaction, i, &dfl, NULL, sizeof dfl.mask);
         (void) sigemptyset(&none);
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
 }

@@ -84,13 +84,10 @@ static int enter_for_child(const struct launch *l, int *back, struct err *e)
 
 static uint64_t child_flags(const struct launch *l)
 {
-        /* ignored signals would survive execve; one flag instead of 64 calls */
-        uint64_t flags = CLONE_CLEAR_SIGHAND;
-
-        if (l->join < 0)
-                flags |= CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS |
-                         (l->s->netns < 0 ? CLONE_NEWNET : 0);
-        return flags;
+        if (l->join >= 0)
+                return 0;
+        return CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS |
+               (l->s->netns < 0 ? CLONE_NEWNET : 0);
 }
 
 /* The effective id, without losing capabilities to the change. */

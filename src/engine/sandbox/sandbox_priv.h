@@ -123,7 +123,7 @@ int confine_limits(const struct sandbox_spec *s, struct err *e);
 int confine_rights(const struct launch *l, const struct user *u, struct err *e);
 /* execve with a PATH look-up as execvp() does it; comes back only with an error. */
 int confine_exec(char *const *argv, char *const *env, struct err *e);
-/* An empty signal mask; default actions came with CLONE_CLEAR_SIGHAND. */
+/* Default actions and an empty mask. */
 void confine_signals(void);
 /* The launcher: an id of its own, no capability, now and by execve. */
 int confine_monitor(uint32_t uid, struct err *e);

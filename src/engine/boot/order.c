@@ -107,16 +107,28 @@ static int decode_names(const json_t *plan, struct plan *ret, struct err *e)
         return ret->cluster ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
 
-static int decode(struct boot *b, bool boot, struct frame_msg *m, struct err *e)
+int order_decode(struct frame_msg *m, struct order *ret, struct boot *b, struct err *e)
 {
         const json_t *j = m->json, *plan = json_object_get(j, "plan");
-        int r = boot ? plan_decode(plan, &b->plan, e) : decode_names(plan, &b->plan, e);
+        struct order o = { .graceful = json_is_true(json_object_get(j, "graceful")),
+                           .volume = json_is_true(json_object_get(j, "volume")) };
+        int r = -EPROTO;
 
+        for (int k = ORDER_NONE + 1; k < ORDER_COUNT; k++)
+                if (str_eq(jsonx_str(j, "do"), kind_names[k]))
+                        o.kind = (enum order_kind) k;
+        if (o.kind == ORDER_BOOT)
+                r = plan_decode(plan, &b->plan, e);
+        else if (o.kind == ORDER_UNDO)
+                r = decode_names(plan, &b->plan, e);
+        else
+                (void) err_set(e, r, "order: it says neither boot nor undo");
         if (r >= 0)
                 r = jsonx_decode(json_object_get(j, "image"), image_fields, NELEM(image_fields),
                                  &b->image, e);
         if (r < 0)
                 return r;
+        *ret = o;
         b->attempt = (uint64_t) json_integer_value(json_object_get(j, "attempt"));
         b->slot = (uint32_t) json_integer_value(json_object_get(j, "slot"));
         b->net.slot = b->slot;
@@ -162,20 +174,18 @@ static int report_started(struct frame_conn *out, const struct boot *b, struct e
 
 int order_run(struct frame_conn *out, struct frame_msg *msg, void *host, struct err *e)
 {
+        struct order o = { .kind = ORDER_NONE };
         struct boot b;
-        bool boot = str_eq(jsonx_str(msg->json, "do"), kind_names[ORDER_BOOT]);
         int r;
 
         boot_init(&b, host);
-        r = decode(&b, boot, msg, e);
-        if (r >= 0 && !boot)
-                r = boot_undo(&b, json_is_true(json_object_get(msg->json, "graceful")),
-                              json_is_true(json_object_get(msg->json, "volume")), e);
-        else if (r >= 0)
-                r = boot_run(&b, on_stage, out, e);
-        if (r >= 0 && boot)
-                r = report_started(out, &b, e);
+        r = order_decode(msg, &o, &b, e);
+        if (r < 0)
+                return r;
+        if (o.kind == ORDER_UNDO)
+                return boot_undo(&b, o.graceful, o.volume, e);
+        r = boot_run(&b, on_stage, out, e);
         /* nothing is closed here: the report is what the engine waits for, and dissolving mounts
          * takes milliseconds that the end of this process spends anyway */
-        return r;
+        return r < 0 ? r : report_started(out, &b, e);
 }

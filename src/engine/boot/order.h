@@ -21,5 +21,9 @@ struct order {
 json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[static ORDER_MAX_FDS],
                      size_t *ret_n);
 
+/* Back again: @ret gets kind and flags (no plan), @b, which boot_init() has made, the rest.  @b takes
+ * the message's descriptors.  -EPROTO, or what plan_decode() says. */
+int order_decode(struct frame_msg *msg, struct order *ret, struct boot *b, struct err *e);
+
 /* op_order_fn; @host: struct host. */
 int order_run(struct frame_conn *out, struct frame_msg *msg, void *host, struct err *e);

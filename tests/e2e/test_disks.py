@@ -53,8 +53,7 @@ def again(host, cluster, verb):
     """Run @verb and wait for the new first process."""
     old = host.first_pid(cluster) if host.cluster(cluster)["runtime"] else None
     host.call(verb, cluster)
-    host.wait(cluster, lambda k: k["runtime"] and not os.path.exists("/proc/%s" % old)
-              and host.first_pid(cluster) != old)
+    host.wait_new_first(cluster, old)
 
 
 def test_container_disk_is_wiped(host):
@@ -90,7 +89,7 @@ def test_volume_survives(host):
         # a crash of the main process
         first = host.first_pid(c)
         os.kill(first, signal.SIGKILL)
-        host.wait(c, lambda k: k["runtime"] and host.first_pid(c) != first)
+        host.wait_new_first(c, first)
         check(host, c, digest)
         # the volume is where it was asked to be after an edit
         host.gql('mutation { clusterEditJob(input: {clusterId: "%s", volumeMountPath: "/srv/deep/er"}) { id } }' % c)

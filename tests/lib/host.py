@@ -298,7 +298,10 @@ class Host:
         return found
 
     def slot(self, cluster):
-        return next(n for n, c in self.claims("slots").items() if c == cluster)
+        for n, c in self.claims("slots").items():
+            if c == cluster:
+                return n
+        return self.journal()[cluster]["slot"]  # its claim has a name of the pool's
 
     def pids(self, cluster, group="c"):
         """Host pids in the cluster's group; group "m" is its monitors'."""
@@ -316,6 +319,18 @@ class Host:
             if "NSpid:" in line and line.split("NSpid:")[1].split("\n")[0].split()[-1] == "1":
                 return pid
         raise RuntimeError("cluster %s has no first process" % cluster)
+
+    def wait_new_first(self, cluster, old, timeout=30):
+        """Host pid of the first process, once it is another than @old."""
+        end = time.monotonic() + timeout
+        while True:
+            with contextlib.suppress(RuntimeError, KeyError):
+                pid = self.first_pid(cluster)
+                if pid != old and self.cluster(cluster)["runtime"]:
+                    return pid
+            if time.monotonic() > end:
+                raise TimeoutError("cluster %s: %s" % (cluster, self.cluster(cluster)))
+            time.sleep(0.02)
 
     def held(self):
         """Everything that this host holds for clusters and pulls, in words.  A host without pools

@@ -5,7 +5,8 @@ should or is cleanly stopped with a reason; then it can be terminated, and contr
 claims and kernel agree that nothing is left.
 
 Points to kill at are found by following one run with tests/flow/crash/killpoint.c; what is random
-is drawn from a seed that is printed: HVMM_SEED=N repeats a run."""
+is drawn from a seed that is printed: HVMM_SEED=N repeats a run.  Of many points some are taken;
+HVMM_ALL_POINTS=1 takes all, in half an hour."""
 import os
 import random
 import re
@@ -24,6 +25,8 @@ from host import ApiError, Host, program
 from ocimake import Image, Layer, Registry, Slow
 
 SEED = int(os.environ.get("HVMM_SEED") or random.randrange(1 << 32))
+ALL = bool(os.environ.get("HVMM_ALL_POINTS"))
+LIMIT_S = 3600 if ALL else 200
 GRACE_S = 0.3
 ENGINE = {"cpu_overcommit": 100, "memory_overcommit": 50, "disk_overcommit": 100,
           "grace": "%dms" % (GRACE_S * 1000), "registry_silence": "2s", "log_level": "debug"}
@@ -225,6 +228,9 @@ def play(scenario, n, victim):
 
 def kill_everywhere(scenario, most, most_engine, seconds):
     rnd = random.Random(SEED)
+    if ALL:
+        most = most_engine = 1 << 30
+        seconds = LIMIT_S
     points = play(scenario, 0, "self")
     numbers = thin(points)
     plan = [(n, "self") for n in sample(numbers, most, rnd)]
@@ -255,37 +261,37 @@ def play_or_tell(scenario, n, victim):
         raise
 
 
-@pytest.mark.limit(200)
+@pytest.mark.limit(LIMIT_S)
 def test_kill_at_each_call_of_a_boot(host):
-    kill_everywhere(Boot(host), 75, 35, 60)
+    kill_everywhere(Boot(host), 55, 28, 50)
 
 
-@pytest.mark.limit(200)
+@pytest.mark.limit(LIMIT_S)
 def test_kill_at_each_call_of_a_stop(host):
-    kill_everywhere(Stop(host), 40, 15, 30)
+    kill_everywhere(Stop(host), 26, 10, 25)
 
 
-@pytest.mark.limit(200)
+@pytest.mark.limit(LIMIT_S)
 def test_kill_at_each_call_of_a_terminate(host):
-    kill_everywhere(Terminate(host), 30, 10, 25)
+    kill_everywhere(Terminate(host), 20, 8, 20)
 
 
-@pytest.mark.limit(200)
+@pytest.mark.limit(LIMIT_S)
 def test_kill_at_each_call_of_a_pull(host, registry):
     scenario = Pull(host)
     scenario.ref = registry.add("crash/pull", "v1", busybox_image(b"pull"))
     scenario.base_layers = len(list((host.data / "images/layers").iterdir()))
-    kill_everywhere(scenario, 28, 10, 35)
+    kill_everywhere(scenario, 20, 8, 30)
 
 
-@pytest.mark.limit(200)
+@pytest.mark.limit(LIMIT_S)
 def test_kill_at_each_call_of_an_import(host, tmp_path):
     scenario = Import(host)
     scenario.ref = "crash/import"
     scenario.layout = tmp_path / "layout"
     busybox_image(b"import").write_layout(str(scenario.layout))
     scenario.base_layers = len(list((host.data / "images/layers").iterdir()))
-    kill_everywhere(scenario, 18, 8, 30)
+    kill_everywhere(scenario, 14, 6, 25)
 
 
 # --- 2. random instants inside concurrent boots ---------------------------------------------------
@@ -405,7 +411,7 @@ class Chaos:
         return found
 
 
-@pytest.mark.limit(200)
+@pytest.mark.limit(LIMIT_S)
 def test_kill_at_200_random_instants(registry):
     print("seed %d" % SEED)
     rnd = random.Random(SEED)

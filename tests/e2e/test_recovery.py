@@ -21,6 +21,7 @@ import pytest
 import inventory
 from crash import alive, clear, converge, group_pids, revive, wait_until
 from host import RUN, ApiError, Host, Node, program
+from ocimake import Image, Layer, Registry, Slow
 
 SEED = int(os.environ.get("HVMM_SEED") or random.randrange(1 << 32))
 CONFIG = {"engine": {"cpu_overcommit": 100, "memory_overcommit": 50, "disk_overcommit": 100,
@@ -128,6 +129,39 @@ def test_a_stop_goes_on_after_a_kill(host):
     assert "bye" in host.logs(c)
     converge(host)
     assert host.held() == host.kept(c)
+
+
+def test_a_stop_in_the_middle_of_everything():
+    """SIGTERM while boots, a pull and an exec are under way: they are finished after the next start,
+    or their asker has heard why not."""
+    with Registry() as registry, Host(dict(CONFIG, **{
+            'registry "%s"' % registry.host: {"insecure": "yes"}})) as host:
+        host.import_image("tensorone/starter")
+        slow = registry.fault("/blobs/", Slow(2))
+        ref = registry.add("a/slow", "v1", Image([Layer().dir("etc").tar()]))
+        old = host.deploy(dockerArgs=SLEEP)
+        host.wait_running(old)
+        before = first_pids(host)
+        pull = subprocess.Popen([program("tensoronecli"), "image", "pull", ref], env=host.cli_env(),
+                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: host.descendants("vmm-fetch"), what="the pull")
+        session = host.session(old, "sleep", "1000")
+        new = [host.deploy(dockerArgs=SLEEP, volumeInGb=i % 2) for i in range(6)]
+        begin = time.monotonic()
+        assert host.stop() == 0
+        assert time.monotonic() - begin < 5
+        assert pull.wait(10) == 1 and pull.stderr.read()
+        with contextlib.suppress(Exception):  # it ends in one of several ways
+            session.finish()
+        slow.left = 0
+        assert all(map(alive, before[old])), "what runs, runs on"
+        host.start()
+        for c in new:
+            host.wait_running(c)
+        converge(host)
+        assert first_pids(host)[old] == before[old]
+        clear(host)
 
 
 def test_two_hosts_side_by_side():

@@ -101,7 +101,7 @@ def test_life_by_graphql(host):
     host.wait_running(c)
     assert host.call("clusterResume", c)["clusterResume"]["desiredStatus"] == "RUNNING"  # again
     second, was = host.first_pid(c), generation(host, c)
-    assert host.logs(c).count("up ") == 2, "the log goes on over a stop"
+    host.wait(c, lambda k: host.logs(c).count("up ") == 2)  # the log goes on over a stop
 
     assert host.call("clusterRestart", c)["clusterRestart"]["desiredStatus"] == "RUNNING"
     host.wait(c, lambda k: k["runtime"] and host.logs(c).count("up ") == 3)

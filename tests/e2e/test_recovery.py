@@ -102,7 +102,7 @@ def test_a_killed_monitor_costs_its_own_cluster(host):
     os.kill(before[hit][0], signal.SIGKILL)
     c = host.wait(hit, lambda c: c["runtime"] is None)
     assert c["reason"] == "its monitor was killed; restarting in 1 s"
-    assert not alive(before[hit][1])
+    wait_until(lambda: not alive(before[hit][1]), what="the end of what was left of the cluster")
     host.wait_running(hit)
     after = first_pids(host)
     assert after[kept] == before[kept]

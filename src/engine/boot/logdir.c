@@ -1,7 +1,7 @@
 /* logdir.c - see logdir.h.
  *
- * Always: a directory below .spare holds exactly the three files, all empty.  It is emptied before it
- * is renamed there, so a crash in between leaves the cluster's own, which is removed again. */
+ * Always: a directory below .spare holds exactly the three files, all empty and new; one that is not
+ * complete has a hidden name, and the removal that was cut short finishes it. */
 #include "engine/boot/logdir.h"
 
 #include <dirent.h>
@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
 
@@ -92,31 +93,32 @@ static bool few_spares(int clusters)
         return n < MAX_SPARES;
 }
 
-/* Empty the three files; anything else in there makes it unfit. */
-static bool empty_files(int dir)
+/* A directory with three new files, for whoever comes next; complete or hidden.  Not essential. */
+static void make_spare(int clusters, const char *cluster)
 {
-        for (size_t i = 0; i < NELEM(files); i++) {
-                AUTO(fd) int fd = openat(dir, files[i], O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+        AUTO(free) char *hidden = str_fmt(LOGDIR_SPARES "/.%s", cluster);
+        AUTO(free) char *spare = str_fmt(LOGDIR_SPARES "/%s", cluster);
+        AUTO(fd) int dir = hidden ? fd_mkdir_beneath(clusters, hidden, 0700) : -ENOMEM;
 
-                if (fd < 0 || ftruncate(fd, 0) < 0)
-                        return false;
+        for (size_t i = 0; dir >= 0 && i < NELEM(files); i++) {
+                AUTO(fd)
+                int fd = openat(dir, files[i], O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+                if (fd < 0)
+                        dir = fd_close(dir);
         }
-        return true;
+        if (dir < 0 || !spare || renameat(clusters, hidden, clusters, spare) < 0)
+                log_debug("no spare log directory was made");
 }
 
 int logdir_remove(int clusters, const char *cluster, struct err *e)
 {
-        AUTO(fd) int dir = fd_open_beneath(clusters, cluster, O_PATH | O_DIRECTORY, 0);
-        AUTO(free) char *spare = str_fmt(LOGDIR_SPARES "/%s", cluster);
         int r;
 
-        if (dir == -ENOENT)
+        if (faccessat(clusters, cluster, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
                 return 0;
-        if (mkdirat(clusters, LOGDIR_SPARES, 0700) < 0 && errno != EEXIST)
-                return err_errno(e, -errno, "make %s", LOGDIR_SPARES);
-        if (dir >= 0 && spare && few_spares(clusters) && empty_files(dir) &&
-            renameat(clusters, cluster, clusters, spare) == 0)
-                return 0;
+        if (few_spares(clusters))
+                make_spare(clusters, cluster);
         r = fd_rm_rf(clusters, cluster);
         return r < 0 ? err_errno(e, r, "remove the log directory") : 0;
 }

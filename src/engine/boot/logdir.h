@@ -1,8 +1,10 @@
 /* logdir.h - a cluster's directory of small files: two log halves and the last exit status.
  *
- * Directories of terminated clusters are emptied and kept as spares: on a busy ext4 making four
- * inodes soon after others were deleted takes over a millisecond (it avoids the deleted ones for a
- * while), renaming one directory takes microseconds.  Operation processes; blocks on the disk. */
+ * For each cluster that is terminated a spare directory with new, empty files is made: on a busy ext4
+ * making four inodes soon after others were deleted takes over a millisecond (it avoids the deleted
+ * ones for a while), which a terminate can wait for and a boot cannot.  No file is used twice:
+ * whoever still reads the log of a cluster that is gone has it open.
+ * Operation processes; blocks on the disk. */
 #pragma once
 #include "base/err.h"
 

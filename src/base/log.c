@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char *program_name = "?";
@@ -23,11 +24,22 @@ static const struct {
 };
 _Static_assert(sizeof levels / sizeof levels[0] == LOG_LVL_COUNT, "level names");
 
+/* systemd names the stream that it gave us; what we have may be another by now. */
+static bool is_journal(int fd)
+{
+        const char *text = getenv("JOURNAL_STREAM");
+        unsigned long long dev, ino;
+        struct stat st;
+
+        return text && sscanf(text, "%llu:%llu", &dev, &ino) == 2 && fstat(fd, &st) == 0 &&
+               st.st_dev == dev && st.st_ino == ino;
+}
+
 void log_init(const char *program, enum log_level max)
 {
         program_name = program;
         max_level = max;
-        to_journal = getenv("JOURNAL_STREAM") != NULL;
+        to_journal = is_journal(STDERR_FILENO);
 }
 
 int log_level_parse(const char *name)

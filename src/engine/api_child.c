@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -69,7 +70,7 @@ static int open_admin_key(const struct instance *inst, struct err *e)
 __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_t engine, int prog,
                                             int key, int ready)
 {
-        static char listen_arg[16], key_arg[16], ready_arg[16], data[64], node[64];
+        static char listen_arg[16], key_arg[16], ready_arg[16], data[64], node[64], journal[64];
         char *argv[] = { (char *) (uintptr_t) PROGRAM,
                          (char *) (uintptr_t) "--listen-fd",
                          listen_arg,
@@ -84,8 +85,9 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
                          (char *) (uintptr_t) "--log-level",
                          s->inst->conf.log_level,
                          NULL };
+        const char *stream = getenv("JOURNAL_STREAM"); /* it writes into the same journal */
         char *env[] = { (char *) (uintptr_t) "PATH=/usr/bin:/bin",
-                        (char *) (uintptr_t) "LANG=C.UTF-8", NULL };
+                        (char *) (uintptr_t) "LANG=C.UTF-8", stream ? journal : NULL, NULL };
         sigset_t none;
 
         (void) sigemptyset(&none);
@@ -95,6 +97,7 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
         (void) snprintf(ready_arg, sizeof ready_arg, "%d", ready);
         (void) snprintf(data, sizeof data, "/run/hypervisor-vmm/%s/control", s->inst->id);
         (void) snprintf(node, sizeof node, "/run/hypervisor-vmm/%s/node.sock", s->inst->id);
+        (void) snprintf(journal, sizeof journal, "JOURNAL_STREAM=%s", stream ? stream : "");
         if (syscall(SYS_setgroups, 0, NULL) < 0 ||
             syscall(SYS_setresgid, CLAIM_API_UID, CLAIM_API_UID, CLAIM_API_UID) < 0 ||
             syscall(SYS_setresuid, CLAIM_API_UID, CLAIM_API_UID, CLAIM_API_UID) < 0)

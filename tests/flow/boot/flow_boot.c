@@ -57,7 +57,7 @@ static int take_from_pool(struct boot *b, struct err *e)
         int r = 0;
 
         for (int k = 0; r >= 0 && k < 2; k++) {
-                (void) snprintf(name, sizeof name, "%c%u", "mc"[k], b->slot);
+                (void) snprintf(name, sizeof name, "%c%u", "mc"[k], b -> slot);
                 r = slice_create_bare(world.host.slices, name, e);
         }
         b->slice_ready = true;
@@ -254,8 +254,9 @@ static void test_the_volume_stays(void **state)
                 assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
                 undo_in_child(&a, false);
                 if (strcmp(boot_stage_names[i], "disk") == 0) {
-                        AUTO(fd) int mnt = disk_mount(world.host.volumes, CLUSTER ".img",
-                                                      clock_mono_us() + WAIT_US, &e);
+                        AUTO(fd)
+                        int mnt = disk_mount(world.host.volumes, CLUSTER ".img",
+                                             clock_mono_us() + WAIT_US, &e);
                         AUTO(fd) int f = openat(mnt, "f", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 
                         assert_int_equal(write(f, mark, sizeof mark), sizeof mark);
@@ -263,8 +264,9 @@ static void test_the_volume_stays(void **state)
         }
         {
                 struct err e = { 0 };
-                AUTO(fd) int mnt = disk_mount(world.host.volumes, CLUSTER ".img",
-                                              clock_mono_us() + WAIT_US, &e);
+                AUTO(fd)
+                int mnt = disk_mount(world.host.volumes, CLUSTER ".img", clock_mono_us() + WAIT_US,
+                                     &e);
 
                 fd = openat(mnt, "f", O_RDONLY | O_CLOEXEC);
                 assert_int_equal(read(fd, got, sizeof got), sizeof got);
@@ -293,12 +295,11 @@ static void test_boot_and_undo(void **state)
 
                 assert_int_equal(boot_in_child(&a, (struct trouble){ NULL, NULL }), 0);
                 running = world_held(&world);
-                for (const char *const *p = (const char *const[]){ "slot ", "group c", "group m",
-                                                                   "link hv", "element hv",
-                                                                   "disk " CLUSTER,
-                                                                   "volume " CLUSTER,
-                                                                   "log " CLUSTER, "run file c-",
-                                                                   "loop on ", NULL };
+                for (const char *const *p =
+                             (const char *const[]){ "slot ", "group c", "group m", "link hv",
+                                                    "element hv", "disk " CLUSTER,
+                                                    "volume " CLUSTER, "log " CLUSTER,
+                                                    "run file c-", "loop on ", NULL };
                      *p; p++)
                         if (!strstr(running, *p))
                                 fail_msg("there is no '%s' in\n%s", *p, running);

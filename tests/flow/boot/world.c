@@ -178,8 +178,7 @@ static void list_loops(struct strbuf *b, const char *dir)
                 if (access(path, F_OK) < 0)
                         break;
                 (void) snprintf(path, sizeof path, "/sys/block/loop%d/loop/backing_file", i);
-                if (fd_read_file(AT_FDCWD, path, 4096, &backing, NULL) >= 0 &&
-                    strstr(backing, dir))
+                if (fd_read_file(AT_FDCWD, path, 4096, &backing, NULL) >= 0 && strstr(backing, dir))
                         strbuf_fmt(b, "loop on %s", backing);
         }
 }

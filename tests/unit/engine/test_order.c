@@ -22,9 +22,9 @@
 #include "base/jsonx.h"
 #include "base/str.h"
 
-#define PLAN                                                                                       \
+#define PLAN                                                                                        \
         "{\"cluster\":\"abc\",\"generation\":7,\"account\":\"acc\",\"name\":\"n\",\"image\":\"i\"," \
-        "\"command\":[\"a\",\"b\"],\"vcpu\":2,\"memory_mib\":64,\"container_disk_gib\":3,"         \
+        "\"command\":[\"a\",\"b\"],\"vcpu\":2,\"memory_mib\":64,\"container_disk_gib\":3,"          \
         "\"env\":[\"A=1\"]}"
 
 /* What arrived. */
@@ -36,10 +36,10 @@ static struct {
 /* Where the order's descriptors are, in the order of their names on the wire. */
 static void fds_of(struct boot *b, int *ret[static ORDER_MAX_FDS])
 {
-        int *const all[] = { &b->net.netns,         &b->net.sysfs,        &b->userns,
-                             &b->disk_mnt,          &b->proc.monitor_pidfd, &b->proc.init_pidfd,
-                             &b->mounts.fd[0],      &b->mounts.fd[1],     &b->mounts.fd[2],
-                             &b->mounts.fd[3],      &b->mounts.fd[4] };
+        int *const all[] = { &b->net.netns,    &b->net.sysfs,          &b->userns,
+                             &b->disk_mnt,     &b->proc.monitor_pidfd, &b->proc.init_pidfd,
+                             &b->mounts.fd[0], &b->mounts.fd[1],       &b->mounts.fd[2],
+                             &b->mounts.fd[3], &b->mounts.fd[4] };
 
         static_assert(NELEM(all) == ORDER_MAX_FDS, "every descriptor is tested");
         memcpy(ret, all, sizeof all);
@@ -201,8 +201,8 @@ static void test_refused(void **state)
                 { "{\"do\":\"boot\",\"plan\":{\"cluster\":\"abc\"},\"image\":{}}", 0, -EINVAL },
                 { "{\"do\":\"boot\",\"plan\":" PLAN ",\"image\":{\"layers\":7}}", 0, -EINVAL },
                 /* a descriptor is named and none came; one came and none is named */
-                { "{\"do\":\"undo\",\"plan\":{\"cluster\":\"abc\"},\"image\":{},\"fds\":[\"init\"]}", 0,
-                  -EPROTO },
+                { "{\"do\":\"undo\",\"plan\":{\"cluster\":\"abc\"},\"image\":{},\"fds\":[\"init\"]}",
+                  0, -EPROTO },
                 { "{\"do\":\"undo\",\"plan\":{\"cluster\":\"abc\"},\"image\":{},\"fds\":[]}", 1,
                   -EPROTO },
         };

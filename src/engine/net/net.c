@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -22,11 +23,12 @@
 #include "engine/net/netns.h"
 #include "model/limits.h"
 
-#define RESOLV_CONF     "/etc/resolv.conf"
-#define RESOLV_UPSTREAM "/run/systemd/resolve/resolv.conf"
-#define LABEL_PREFIX    "lo:hv-"
-#define SERVICE_TRIES   64U
-#define SERVICE_BACKLOG 128
+#define RESOLV_CONF      "/etc/resolv.conf"
+#define RESOLV_UPSTREAM  "/run/systemd/resolve/resolv.conf"
+#define LABEL_PREFIX     "lo:hv-"
+#define SERVICE_TRIES    64U
+#define SERVICE_BACKLOG  128
+#define POOL_CHECK_TRIES 5
 
 #define FORWARD_SETTING "ip_forward"
 #define FORWARD_FILE    "/proc/sys/net/ipv4/ip_forward"
@@ -152,27 +154,36 @@ static bool route_conflicts(const struct net_host *h, const struct rtnl_route *r
         return net_link_slot(link) == 0;
 }
 
-static int pool_check(struct net_host *h, const struct rtnl_addr *addrs, size_t n_addrs,
-                      struct err *e)
+/* Is this the route of a service address, ours or another instance's? */
+static bool route_of_service(const struct rtnl_route *rt, const struct rtnl_addr *addrs, size_t n)
+{
+        for (size_t i = 0; i < n && rt->bits == 32; i++)
+                if (addrs[i].addr == rt->dst && is_service(&addrs[i]))
+                        return true;
+        return false;
+}
+
+/* 0: nobody else uses the pool.  -EADDRINUSE: a route says so. */
+static int pool_check_once(struct net_host *h, struct err *e)
 {
         AUTO(free) struct rtnl_route *routes = NULL;
         AUTO(free) struct rtnl_link *links = NULL;
-        size_t n_routes, n_links;
+        AUTO(free) struct rtnl_addr *addrs = NULL;
+        size_t n_routes, n_links, n_addrs;
         int r = rtnl_routes(&h->rtnl, &routes, &n_routes, e);
 
         if (r >= 0)
                 r = rtnl_links(&h->rtnl, &links, &n_links, e);
+        if (r >= 0)
+                r = rtnl_addrs(&h->rtnl, &addrs, &n_addrs, e);
         if (r < 0)
                 return r;
         for (size_t i = 0; i < n_routes; i++) {
                 const struct rtnl_route *rt = &routes[i];
                 const char *link = link_name(links, n_links, rt->index);
                 char pool[IPV4_TEXT], dst[IPV4_TEXT];
-                bool service = false;
 
-                for (size_t k = 0; k < n_addrs && rt->bits == 32; k++)
-                        service = service || (addrs[k].addr == rt->dst && is_service(&addrs[k]));
-                if (service || !route_conflicts(h, rt, link))
+                if (route_of_service(rt, addrs, n_addrs) || !route_conflicts(h, rt, link))
                         continue;
                 return err_set(
                         e, -EADDRINUSE,
@@ -181,6 +192,22 @@ static int pool_check(struct net_host *h, const struct rtnl_addr *addrs, size_t 
                         rt->bits, *link ? " on " : "", link);
         }
         return 0;
+}
+
+/* The listings are taken one after the other, while other instances on this machine come and go: a
+ * service address that appears or disappears in between looks like somebody else's route.  Such a
+ * conflict is gone at the next look. */
+static int pool_check(struct net_host *h, struct err *e)
+{
+        static const struct timespec pause = { .tv_nsec = 20000000 };
+        int r = -EADDRINUSE;
+
+        for (int i = 0; r == -EADDRINUSE && i < POOL_CHECK_TRIES; i++) {
+                if (i > 0)
+                        (void) nanosleep(&pause, NULL);
+                r = pool_check_once(h, e);
+        }
+        return r;
 }
 
 /* Clusters that an earlier engine left running must have the addresses that we would give them. */
@@ -398,10 +425,10 @@ static int host_make(struct net_host *h, struct err *e)
         AUTO(free) struct rtnl_addr *addrs = NULL;
         bool known = false;
         size_t n;
-        int r = rtnl_addrs(&h->rtnl, &addrs, &n, e);
+        int r = pool_check(h, e);
 
         if (r >= 0)
-                r = pool_check(h, addrs, n, e);
+                r = rtnl_addrs(&h->rtnl, &addrs, &n, e);
         if (r >= 0)
                 r = elements_check(h, e);
         if (r >= 0)

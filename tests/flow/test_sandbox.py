@@ -297,21 +297,74 @@ def test_devices(order):
         assert go(order, program("true", devices={name: node})).err == message
 
 
+HIDDEN_FILES = ("buddyinfo", "diskstats", "interrupts", "kcore", "keys", "latency_stats", "mdstat",
+                "partitions", "sched_debug", "schedstat", "softirqs", "sysrq-trigger", "timer_list",
+                "timer_stats")
+HIDDEN_DIRS = ("/proc/acpi", "/proc/asound", "/proc/fs", "/proc/irq", "/proc/pressure", "/proc/scsi",
+               "/sys/devices/virtual/block", "/sys/devices/virtual/powercap", "/sys/firmware",
+               "/sys/fs/ext4", "/sys/kernel/irq")
+
+
 def test_masks(order):
-    out = say(order, "for f in kcore keys timer_list sysrq-trigger interrupts; do "
+    out = say(order, f"for f in {' '.join(HIDDEN_FILES)}; do "
                      "[ -e /proc/$f ] && stat -c '%n %t:%T' /proc/$f; done; "
-                     "for d in /proc/acpi /proc/scsi /sys/firmware /sys/devices/virtual/powercap;"
+                     f"for d in {' '.join(HIDDEN_DIRS)};"
                      "do [ -e $d ] && echo $d $(ls -A $d | wc -l); done; true")
-    for line in out.split("\n"):
-        assert line.endswith(" 1:3") or line.endswith(" 0"), line
-    assert "/proc/keys 1:3" in out and "/sys/firmware 0" in out
+    assert set(out.split("\n")) == {
+        f"/proc/{f} 1:3" for f in HIDDEN_FILES if os.path.exists("/proc/" + f)} | {
+        f"{d} 0" for d in HIDDEN_DIRS if os.path.exists(d)}
+    assert "/proc/keys 1:3" in out and "/proc/diskstats 1:3" in out and "/proc/fs 0" in out
     ro = say(order, "cat /proc/self/mountinfo")
-    for d in ("bus", "fs", "irq", "sys"):
+    for d in ("bus", "sys"):
         if os.path.exists(f"/proc/{d}"):
             assert re.search(rf" /{d} /proc/{d} ro,nosuid,nodev,noexec", ro), d
     assert re.search(r" / /sys ro,nosuid,nodev,noexec", ro)
     assert re.search(r" / / rw,nosuid,nodev,", ro)
     assert re.search(r" / / rw,nodev,", say(order, "cat /proc/self/mountinfo", new_privs=True))
+
+
+@pytest.fixture
+def neighbour(tmp_path):
+    """A file system on a loop device, as the disk of each cluster is one.  Its device's name."""
+    disk, point = tmp_path / "neighbour.disk", tmp_path / "neighbour"
+    disk.touch()
+    os.truncate(disk, 16 << 20)
+    point.mkdir()
+    subprocess.run(["mkfs.ext4", "-q", disk], check=True)
+    subprocess.run(["mount", "-o", "loop", disk, point], check=True)
+    try:
+        yield os.path.basename(subprocess.run(["findmnt", "-no", "SOURCE", point], check=True,
+                                              capture_output=True, text=True).stdout.strip())
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+def test_neighbours_disks_are_not_seen(order, neighbour):
+    """Root inside looks everywhere: no file says anything about a loop device, /sys/block's links
+    lead nowhere, and what only the host's root may read stays shut."""
+    assert f" {neighbour} " in pathlib.Path("/proc/diskstats").read_text()
+    assert os.path.exists(f"/proc/fs/ext4/{neighbour}") and os.path.exists(f"/sys/fs/ext4/{neighbour}")
+    found = say(order, "cd /proc; for f in $(find . -maxdepth 1 -type f) $(find fs irq bus tty sysvipc"
+                       " driver pressure -type f 2>/dev/null); do "
+                       "timeout 2 grep -l -E 'loop[0-9]|7:0' $f 2>/dev/null; done;"
+                       "find /sys/devices /sys/fs /sys/kernel -name '*loop[0-9]*';"
+                       "for b in /sys/block/loop* /sys/class/block/loop* /sys/dev/block/7:*; do "
+                       "[ -e $b ] && echo $b; done; true")
+    assert found == ""
+    shut = "kmsg kpagecgroup kpagecount kpageflags pagetypeinfo slabinfo vmallocinfo"
+    assert say(order, f"for f in {shut}; do cat /proc/$f 2>/dev/null | head -c 1; done") == ""
+    addresses = say(order, "cut -d' ' -f1 /proc/kallsyms | sort -u; cut -d: -f1 /proc/iomem | sort -u")
+    assert addresses and set(addresses) <= set("0- \n")
+
+
+def test_programs_find_what_they_read(order):
+    out = say(order, "for f in cpuinfo filesystems loadavg meminfo stat uptime version vmstat; do "
+                     "echo $f $(head -c 16 /proc/$f | wc -c); done; free -m | wc -l; uptime | wc -l;"
+                     "ps | wc -l; df / | wc -l")
+    words = out.split("\n")
+    assert words[:8] == [f"{f} 16" for f in ("cpuinfo", "filesystems", "loadavg", "meminfo", "stat",
+                                             "uptime", "version", "vmstat")]
+    assert all(int(n) >= 1 for n in words[8:])
 
 
 def test_nothing_of_the_host(order, tmp_path):

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import time
@@ -170,18 +171,45 @@ def test_user_unknown(order, user, message):
     assert go(order, program("true", user=user)).err == message
 
 
-@pytest.mark.parametrize("what", ["fifo", "huge", "link"])
-def test_passwd_is_a_trap(order, image, what):
-    passwd = image.base / "etc/passwd"
-    passwd.unlink()
+# uid, gid, home; `id` itself reads /etc/group, which may be a trap
+WHO = "set -- $(grep -E '^[UG]id' /proc/self/status); echo $2 $7 $HOME"
+
+
+@pytest.mark.parametrize("what", ["fifo", "huge", "link", "dir", "socket"])
+@pytest.mark.parametrize("name", ["passwd", "group"])
+def test_user_files_may_be_traps(order, image, name, what):
+    """Ids and the default user need no file, so that nobody is locked out; names say what is wrong."""
+    db = image.base / "etc" / name
+    db.unlink()
     if what == "fifo":
-        os.mkfifo(passwd)
+        os.mkfifo(db)
     elif what == "huge":
-        passwd.write_text("x" * (1 << 20) + "\n")
+        db.write_text("x" * (1 << 20) + "\n")
+    elif what == "dir":
+        db.mkdir()
+    elif what == "socket":
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(str(db))
     else:
-        os.symlink("/proc/1/root/etc/passwd", passwd)
-    r = go(order, program("true", user="1000"))
-    assert r.r < 0 and "/etc/passwd" in r.err
+        os.symlink("/proc/1/root/etc/" + name, db)
+    known = name == "group"
+    for user, want in (("", "0 0 /root"), ("0", "0 0 /root"),
+                       ("1000", "1000 1000 /home/user" if known else "1000 0 /"),
+                       ("1000:7", "1000 7 " + ("/home/user" if known else "/"))):
+        assert say(order, WHO, user=user) == want
+    r = go(order, program("true", user="user:tty" if known else "user"))
+    assert r.r < 0 and re.search(f"is not in the image's /etc/{name} \\(.*/etc/{name}: ", r.err), r.err
+
+
+@pytest.mark.parametrize("trap", ["ln -sf /dev/zero /etc/passwd", "rm /etc/passwd; mkfifo /etc/passwd",
+                                  "ln -sf passwd /etc/passwd", "truncate -s 100G /etc/passwd"])
+def test_root_inside_does_not_lock_out_its_owner(order, trap):
+    """What it makes of the file while the cluster runs: sessions start, and at once."""
+    begin = time.monotonic()
+    _, (_, root, five) = go(order, program(f"({trap}); touch /tmp/set; exec sleep 100"), [
+        program("until [ -e /tmp/set ]; do usleep 10000; done"), program(WHO), program(WHO, user="5")])
+    assert (root.ok(), five.ok()) == ("0 0 /root", "5 0 /")
+    assert time.monotonic() - begin < 5
 
 
 def test_cwd(order):

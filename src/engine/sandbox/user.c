@@ -140,8 +140,9 @@ static int further_groups(const char *group, const char *name, size_t len, struc
                     !member(l.f[3], l.len[3], name, len))
                         continue;
                 if (u->n_groups == USER_GROUPS_MAX)
-                        return err_set(e, -E2BIG, "user %.*s is in more than %u groups", (int) len,
-                                       name, USER_GROUPS_MAX);
+                        return err_set(e, -E2BIG,
+                                       "user %.*s is in more than %u groups; name one (USER:GROUP)",
+                                       (int) len, name, USER_GROUPS_MAX);
                 u->groups[u->n_groups++] = gid;
         }
         return 0;
@@ -182,7 +183,10 @@ int user_parse(const char *passwd, const char *group, const char *spec, struct u
         return 0;
 }
 
-/* NULL content when there is no such file; a FIFO or device is not waited for. */
+/* NULL content when there is no such file, and also when what lies there is no use: a FIFO, a
+ * device, a leased or a huge file.  Root inside can put any of them there, and must not lock the
+ * owner out by it: ids and the default user need no file.  Nothing is waited for.  *@e then says
+ * what is wrong with it, for a name that is looked up in vain. */
 static int read_db(int root, const char *path, char **ret, struct err *e)
 {
         AUTO(fd) int fd = fd_open_in_root(root, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
@@ -192,17 +196,23 @@ static int read_db(int root, const char *path, char **ret, struct err *e)
 
         if (fd == -ENOENT || fd == -ENOTDIR)
                 return 0;
-        if (fd < 0 || fstat(fd, &st) < 0)
-                return err_errno(e, fd < 0 ? fd : -errno, "%s", path);
-        if (!S_ISREG(st.st_mode) || st.st_size > DB_MAX)
-                return err_set(e, -EINVAL, "%s: not a plain file of at most %u bytes", path,
+        if (fd < 0 || fstat(fd, &st) < 0) {
+                (void) err_errno(e, fd < 0 ? fd : -errno, "%s", path);
+                return 0;
+        }
+        if (!S_ISREG(st.st_mode) || st.st_size > DB_MAX) {
+                (void) err_set(e, -EINVAL, "%s: not a plain file of at most %u bytes", path,
                                DB_MAX);
+                return 0;
+        }
         text = malloc((size_t) st.st_size + 1);
         if (!text)
                 return err_set(e, -ENOMEM, "%s: out of memory", path);
         n = fd_read_full(fd, text, (size_t) st.st_size);
-        if (n < 0)
-                return err_errno(e, (int) n, "read %s", path);
+        if (n < 0) {
+                (void) err_errno(e, (int) n, "read %s", path);
+                return 0;
+        }
         text[n] = '\0';
         *ret = TAKE(text);
         return 0;
@@ -211,9 +221,15 @@ static int read_db(int root, const char *path, char **ret, struct err *e)
 int user_resolve(int root, const char *spec, struct user *ret, struct err *e)
 {
         AUTO(free) char *passwd = NULL, *group = NULL;
-        int r = read_db(root, "/etc/passwd", &passwd, e);
+        struct err why = { 0 }, parse = { 0 };
+        int r = read_db(root, "/etc/passwd", &passwd, &why);
 
         if (r >= 0)
-                r = read_db(root, "/etc/group", &group, e);
-        return r < 0 ? r : user_parse(passwd, group, spec, ret, e);
+                r = read_db(root, "/etc/group", &group, &why);
+        if (r < 0)
+                return err_copy(e, &why);
+        r = user_parse(passwd, group, spec, ret, &parse);
+        if (r == -ENOENT && why.code)
+                return err_set(e, r, "%s (%s)", parse.msg, why.msg);
+        return r < 0 ? err_copy(e, &parse) : r;
 }

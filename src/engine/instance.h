@@ -20,8 +20,9 @@ struct engine_conf {
         uint64_t registry_silence_us; /* a registry that sends nothing for so long is given up */
         uint64_t grace_us;            /* TERM to KILL */
         /* [network] */
-        char *network_pool; /* IPv4 pool "100.96.0.0/16"; address = base + slot */
-        char *dns;          /* comma list; "" = the host's */
+        char *network_pool;  /* IPv4 pool "100.96.0.0/16"; address = base + slot */
+        char *dns;           /* comma list; "" = the host's */
+        char *network_allow; /* comma list of private prefixes that clusters may reach */
         /* [api] */
         char *log_level;
 };

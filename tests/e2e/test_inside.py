@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -322,6 +323,45 @@ def test_the_world_is_in_reach(host, pair, outside):
     done = subprocess.run(["ip", "netns", "exec", outside, "timeout", "1", "bash", "-c",
                            "exec 3<>/dev/tcp/%s/8000" % address(host, pair[1])], capture_output=True)
     assert done.returncode != 0, "nobody out there gets in"
+
+
+def ping_image():
+    """This machine's own ping with its file capability, and busybox."""
+    from ocimake import Image, Layer
+    ping = os.path.realpath(shutil.which("ping"))
+    libs = re.findall(r"(/\S+) \(0x", subprocess.run(["ldd", ping], capture_output=True, text=True,
+                                                     check=True).stdout)
+    layer = Layer()
+    for d in ("bin", "lib64", "lib"):
+        layer.dir(d)
+    for path, mode in [("/bin/busybox", 0o755)] + [(p, 0o755) for p in libs]:
+        with open(path, "rb") as f:
+            layer.file(("bin/busybox" if path == "/bin/busybox" else
+                        path.lstrip("/") if path.startswith("/lib64/") else "lib/" + os.path.basename(path)),
+                       f.read(), mode=mode)
+    with open(ping, "rb") as f:
+        layer.file("bin/ping", f.read(), mode=0o755,
+                   xattrs={"security.capability": bytes.fromhex("0100000200200000000000000000000000000000")})
+    for applet in ("sh", "sleep"):
+        layer.symlink("bin/" + applet, "busybox")
+    return Image([layer.tar()], config={"Cmd": ["/bin/sleep", "100000"], "Env": ["PATH=/bin", "LD_LIBRARY_PATH=/lib"]})
+
+
+def test_ping_without_any_right(host, outside, tmp_path):
+    """By ICMP sockets of the cluster's own range of groups, as root and as anybody."""
+    host.import_image("ping", layout=ping_image().write_layout(tmp_path / "ping"))
+    c = host.deploy(imageName="ping")
+    try:
+        host.wait_running(c)
+        for user in ("0", "1000:1000"):
+            def ping(address_, check=True, user=user):
+                return host.cli("exec", "-u", user, c, "--", "ping", "-c", "1", "-W", "1", address_, check=check)
+            for open_ in ("198.51.100.2", "127.0.0.1"):
+                assert "1 received" in ping(open_).stdout
+            # the host itself does not answer
+            assert ping("198.51.100.1" if user == "0" else "api.internal", check=False).returncode == 1
+    finally:
+        host.terminate(c)
 
 
 # ---- rights, and what shows of the host --------------------------------------------------------

@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("HVMM_BUILD", ROOT / "build"))
 NETCTL = BUILD / "tests/flow/net/netctl"
 POOL = "100.96.0.0/16"
+LAN = ("10.9.8.7", "100.100.0.7", "172.20.0.7", "192.168.5.7")  # the operator's own machines
 UPLINK, INET, WEB, META, RESOLVER = ("198.51.100.2", "198.51.100.1", "203.0.113.7",
                                      "169.254.169.254", "169.254.169.253")
 
@@ -107,12 +108,14 @@ class World:
         self.on_host("ip", "link", "set", "up0", "up")
         for cmd in (f"addr add {INET}/24 dev wan", "link set wan up", f"addr add {WEB}/32 dev lo",
                     f"addr add {META}/32 dev lo", f"addr add {RESOLVER}/32 dev lo",
+                    *(f"addr add {a}/32 dev lo" for a in LAN),
                     f"route add {POOL} via {UPLINK}"):
             self.inside(self.inet, "ip", *cmd.split())
         self.on_host("ip", "route", "add", "default", "via", INET)
         self.log = self.tmp / "udp.log"
         self.log.write_text("")
-        self.serve(self.inet, "internet", 80, 53, f"{WEB}:9999", f"{RESOLVER}:53", f"{META}:53")
+        self.serve(self.inet, "internet", 80, 53, f"{WEB}:9999", f"{RESOLVER}:53", f"{META}:53",
+                   *(f"{a}:53" for a in LAN))
         self.serve(self.host, "host", 8080, f"{UPLINK}:8080")
 
     def resolv(self, text):
@@ -185,8 +188,8 @@ class Refused(Exception):
 class Ctl:
     """One engine's worth of engine/net."""
 
-    def __init__(self, world, ident, *, pool=POOL, dns="", opened=True, prefix=()):
-        self.world, self.ident, self.pool, self.dns = world, ident, pool, dns
+    def __init__(self, world, ident, *, pool=POOL, dns="-", allow="", opened=True, prefix=()):
+        self.world, self.ident, self.pool, self.dns, self.allow = world, ident, pool, dns, allow
         self.data = world.tmp / ident
         self.data.mkdir(exist_ok=True)
         self.p = subprocess.Popen(
@@ -198,7 +201,7 @@ class Ctl:
             self.open()
 
     def open(self):
-        return self("open", self.ident, self.data, self.pool, self.dns)
+        return self("open", self.ident, self.data, self.pool, self.dns, self.allow)
 
     def __call__(self, *words):
         self.p.stdin.write(" ".join(map(str, words)) + "\n")
@@ -324,6 +327,17 @@ def test_inside(one):
     assert host["addr_info"] == [], "the host has no address on a cluster's link, IPv6 neither"
 
 
+def test_icmp_sockets_are_for_the_clusters_groups(one):
+    first = 0x50000000 + 65536
+    code = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)"
+    for gid, may in ((first, True), (first + 65535, True), (first - 1, False), (first + 65536, False), (0, False)):
+        done = subprocess.run(["nsenter", f"--net=/proc/{one.p.pid}/fd/{one.ns[1]}", "setpriv", "--regid", str(gid),
+                               "--clear-groups", "--reuid", "12345", sys.executable, "-c", code],
+                              capture_output=True, text=True)
+        assert (done.returncode == 0) == may, (gid, done.stderr)
+        assert may or "PermissionError" in done.stderr
+
+
 def test_sysfs_is_the_clusters(one):
     fd = one("prepare", 9).split()[1]
     try:
@@ -401,6 +415,67 @@ def test_link_local_resolver_is_open_for_dns_only(clean):
     assert c.agent(1, "udp", META, 53, 0.4) == "timeout"
     c.down(1)
     c.stop()
+
+
+def test_private_networks_are_closed(one):
+    for a in LAN:
+        assert one.world.host_agent("tcp", a, 80, 1).startswith("internet"), "the host may"
+        assert one.tcp(1, a, 80, 0.2) == "timeout"
+        assert one.agent(1, "udp", a, 53, 0.2) == "timeout"
+    assert one.tcp(1, WEB, 80) == f"internet {UPLINK}"
+
+
+def test_private_networks_can_be_opened(clean):
+    c = Ctl(clean, "aaaaaaaa", allow="10.9.0.0/16,192.168.5.7/32,10.0.0.0/8")
+    c.up(1)
+    c.up(2)
+    got = {a: c.tcp(1, a, 80, 0.3) for a in LAN + (META, "100.96.0.2", UPLINK)}
+    assert {a for a, answer in got.items() if answer == f"internet {UPLINK}"} == {LAN[0], LAN[3]}, got
+    assert {a for a, answer in got.items() if answer == "timeout"} == {
+        LAN[1], LAN[2], META, "100.96.0.2", UPLINK}, got
+    # an engine that starts with another configuration closes them again
+    c("close")
+    c.allow = ""
+    c.open()
+    assert c.tcp(1, LAN[0], 80, 0.3) == "timeout"
+    c.down(1)
+    c.down(2)
+    c.stop()
+
+
+def test_nothing_opens_metadata_and_neighbours(clean):
+    c = Ctl(clean, "aaaaaaaa", allow="0.0.0.0/0")
+    c.up(1)
+    c.up(2)
+    assert c.tcp(1, LAN[2], 80) == f"internet {UPLINK}"
+    for a in (META, "100.96.0.2", UPLINK, "127.0.0.1"):
+        assert c.tcp(1, a, 80, 0.3) in ("timeout", "error 111"), a
+    c.down(1)
+    c.down(2)
+    c.stop()
+    c = Ctl(clean, "aaaaaaaa", allow="169.254.169.254/32", opened=False)
+    with pytest.raises(Refused, match="network allow: 169.254.169.254/32: clusters never reach link-local"):
+        c.open()
+
+
+def test_private_resolver_is_open_for_dns_only(clean):
+    """The host chose it: by option, or in its resolv.conf."""
+    for dns in (f"{LAN[0]},{WEB}", "-"):
+        if dns == "-":
+            before = (clean.tmp / "resolv.conf").read_text()
+            clean.resolv(f"nameserver {LAN[0]}\n")
+        c = Ctl(clean, "aaaaaaaa", dns=dns)
+        try:
+            c.up(1)
+            assert c.agent(1, "udp", LAN[0], 53, 1) == f"internet {UPLINK}"
+            assert c.tcp(1, LAN[0], 53) == f"internet {UPLINK}"
+            assert c.tcp(1, LAN[0], 80, 0.2) == "timeout"
+            assert c.agent(1, "udp", LAN[3], 53, 0.2) == "timeout"
+            c.down(1)
+        finally:
+            c.stop()
+            if dns == "-":
+                clean.resolv(before)
 
 
 def test_cluster_to_cluster(one):

@@ -48,7 +48,7 @@ bool ipv4_pool_overlaps(const struct ipv4_pool *pool, uint32_t net, uint32_t bit
         return ipv4_within(pool->base, net, bits < pool->bits ? bits : pool->bits);
 }
 
-/* Ranges that no network of ours may take addresses from. */
+/* Ranges that no network of ours may take addresses from, and that no cluster may be let into. */
 static const struct {
         uint32_t net, bits;
         const char *why;
@@ -59,33 +59,76 @@ static const struct {
         { 0xE0000000, 3, "multicast or reserved" },
 };
 
-int ipv4_pool_parse(const char *s, struct ipv4_pool *ret, struct err *e)
+/* @len bytes of "ADDRESS/BITS"; @what and @example are for messages. */
+static int range_parse(const char *s, size_t len, const char *what, const char *example,
+                       struct ipv4_pool *ret, struct err *e)
 {
-        const char *slash = s ? strchr(s, '/') : NULL;
-        char addr[IPV4_TEXT] = "", clean[IPV4_TEXT];
+        char text[IPV4_TEXT + 3] = "", clean[IPV4_TEXT], *slash = NULL;
         struct ipv4_pool p;
         uint64_t bits;
 
-        if (slash && (size_t) (slash - s) < sizeof addr)
-                memcpy(addr, s, (size_t) (slash - s));
-        if (!slash || ipv4_parse(addr, &p.base) < 0 || str_u64(slash + 1, 0, 32, &bits) < 0)
-                return err_set(e, -EINVAL,
-                               "network pool: '%s' is not an IPv4 range such as 100.96.0.0/16",
-                               s ? s : "");
-        if (bits < POOL_BITS_MIN || bits > POOL_BITS_MAX)
-                return err_set(
-                        e, -ERANGE,
-                        "network pool: %s must be between a /%u and a /%u (a /%u holds %u clusters)",
-                        s, POOL_BITS_MIN, POOL_BITS_MAX, POOL_BITS_MAX, LIMIT_SLOTS);
+        if (len < sizeof text) {
+                memcpy(text, s, len);
+                slash = strchr(text, '/');
+        }
+        if (slash)
+                *slash = '\0';
+        if (!slash || ipv4_parse(text, &p.base) < 0 || str_u64(slash + 1, 0, 32, &bits) < 0)
+                return err_set(e, -EINVAL, "%s: '%.*s' is not an IPv4 range such as %s", what,
+                               (int) len, s, example);
         p.bits = (uint32_t) bits;
         if (p.base & ~mask_of(p.bits))
-                return err_set(e, -EINVAL, "network pool: %s does not start at its base, %s/%u", s,
-                               ipv4_format(p.base & mask_of(p.bits), clean), p.bits);
-        for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
+                return err_set(e, -EINVAL, "%s: %.*s does not start at its base, %s/%u", what,
+                               (int) len, s, ipv4_format(p.base & mask_of(p.bits), clean), p.bits);
+        *ret = p;
+        return 0;
+}
+
+int ipv4_pool_parse(const char *s, struct ipv4_pool *ret, struct err *e)
+{
+        static const char what[] = "network pool";
+        struct ipv4_pool p;
+        int r = range_parse(s ? s : "", s ? strlen(s) : 0, what, "100.96.0.0/16", &p, e);
+
+        if (r < 0)
+                return r;
+        if (p.bits < POOL_BITS_MIN || p.bits > POOL_BITS_MAX)
+                return err_set(e, -ERANGE,
+                               "%s: %s must be between a /%u and a /%u (a /%u holds %u clusters)",
+                               what, s, POOL_BITS_MIN, POOL_BITS_MAX, POOL_BITS_MAX, LIMIT_SLOTS);
+        for (size_t i = 0; i < NELEM(reserved); i++)
                 if (ipv4_pool_overlaps(&p, reserved[i].net, reserved[i].bits))
-                        return err_set(e, -EINVAL, "network pool: %s holds %s addresses", s,
+                        return err_set(e, -EINVAL, "%s: %s holds %s addresses", what, s,
                                        reserved[i].why);
         *ret = p;
+        return 0;
+}
+
+int ipv4_nets_parse(const char *list, struct ipv4_nets *ret, struct err *e)
+{
+        static const char what[] = "network allow";
+        struct ipv4_nets nets = { .n = 0 };
+
+        for (const char *s = list ? list : ""; *(s += strspn(s, " \t,"));) {
+                size_t len = strcspn(s, " \t,");
+                struct ipv4_pool p;
+                int r = range_parse(s, len, what, "10.1.0.0/16", &p, e);
+
+                if (r < 0)
+                        return r;
+                for (size_t i = 0; i < NELEM(reserved); i++)
+                        if (p.bits >= reserved[i].bits &&
+                            ipv4_within(p.base, reserved[i].net, reserved[i].bits))
+                                return err_set(e, -EINVAL,
+                                               "%s: %.*s: clusters never reach %s addresses", what,
+                                               (int) len, s, reserved[i].why);
+                if (nets.n == IPV4_NETS_MAX)
+                        return err_set(e, -E2BIG, "%s: more than %u ranges", what, IPV4_NETS_MAX);
+                nets.net[nets.n].base = p.base;
+                nets.net[nets.n++].bits = p.bits;
+                s += len;
+        }
+        *ret = nets;
         return 0;
 }
 

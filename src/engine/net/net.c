@@ -439,7 +439,7 @@ static int host_make(struct net_host *h, struct err *e)
                 return r;
         for (size_t i = 0; i < n; i++)
                 known = known || str_eq(addrs[i].label, h->label);
-        r = nft_rules_apply(h->table, &h->pool, h->service, e);
+        r = nft_rules_apply(h->table, &h->pool, h->service, &h->allow, e);
         if (r >= 0)
                 r = elements_restore(h, e);
         if (r >= 0)
@@ -469,6 +469,8 @@ int net_host_open(const struct instance *inst, struct claim_host *claims, struct
                 return err_set(e, -EINVAL, "instance id '%s'", h->id);
 
         r = ipv4_pool_parse(inst->conf.network_pool, &h->pool, e);
+        if (r >= 0)
+                r = ipv4_nets_parse(inst->conf.network_allow, &h->allow, e);
         if (r < 0)
                 return r;
         h->netns = netns_own(e);

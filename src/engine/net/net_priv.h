@@ -21,6 +21,7 @@ struct net_host {
         const char *dns_option;  /* borrowed from the instance */
         struct claim_host *claims;
         struct ipv4_pool pool;
+        struct ipv4_nets allow;
         uint32_t service, group;
         int netns; /* the host's */
         pid_t pid; /* whose the sockets are: a socket shared over a fork would mix

@@ -130,9 +130,7 @@ int nft_source_add(struct nl_sock *s, const char *table, const char *link, uint3
         for (size_t i = 0; i < dns->n; i++) {
                 uint32_t server = htonl(dns->addr[i]);
 
-                if (ipv4_within(dns->addr[i], IPV4_LINK_LOCAL, IPV4_LINK_LOCAL_BITS))
-                        add_element(&b, NFT_MSG_NEWSETELEM, table, "resolvers", &server,
-                                    sizeof server);
+                add_element(&b, NFT_MSG_NEWSETELEM, table, "resolvers", &server, sizeof server);
         }
         return commit(s, &b, e);
 }

@@ -23,11 +23,13 @@
 
 #define NFT_TABLE_BYTES 16U /* "hvmm_" and an instance's id */
 
-/* The commands that make, or renew, the table; heap; NULL: out of memory.  Pure. */
-char *nft_rules(const char *table, const struct ipv4_pool *pool, uint32_t service);
+/* The commands that make, or renew, the table; heap; NULL: out of memory.  @allow: private networks
+ * that clusters may reach.  Pure. */
+char *nft_rules(const char *table, const struct ipv4_pool *pool, uint32_t service,
+                const struct ipv4_nets *allow);
 /* Apply them, in the network namespace of the caller. */
 int nft_rules_apply(const char *table, const struct ipv4_pool *pool, uint32_t service,
-                    struct err *e);
+                    const struct ipv4_nets *allow, struct err *e);
 /* Delete the table; 0 also when there is none. */
 int nft_table_del(struct nl_sock *s, const char *table, struct err *e);
 
@@ -35,7 +37,7 @@ int nft_table_del(struct nl_sock *s, const char *table, struct err *e);
  * sends from its address passes while that is in `sources`.  Each call is one transaction; adding
  * what is there and removing what is not is fine.  -ENOENT from the adding ones: no table. */
 int nft_link_add(struct nl_sock *s, const char *table, const char *link, struct err *e);
-/* Into both sets; link-local servers of @dns get their way out too (some clouds resolve there). */
+/* Into both sets; the servers of @dns get their way out too, be they private or link-local. */
 int nft_source_add(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
                    const struct dns_servers *dns, struct err *e);
 /* An address that was in use goes to `released`: connections may still be known (ct.h). */

@@ -34,7 +34,11 @@ static const char declarations[] =
 static const char *const chains[] = { "early",         "from_cluster",  "input",  "forward",
                                       "leave_cluster", "enter_cluster", "nat_in", "nat_out" };
 
-/* Arguments: table, pool (address, bits), service address three times. */
+/* Arguments: table, service address, pool (address, bits), what is allowed, service address twice.
+ *
+ * Where a cluster may go: the name servers that it was told about, whatever is public, and of what
+ * is private only what the operator opened.  The metadata services of clouds are link-local, and
+ * stay out of reach whatever is opened. */
 static const char rules[] =
         "table inet %s {\n"
         "  chain early {\n"
@@ -50,6 +54,8 @@ static const char rules[] =
         "    ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 accept\n"
         "    fib daddr type != unicast drop comment \"the host itself, broadcast, multicast\"\n"
         "    ip daddr { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, %s/%u } drop\n"
+        "%s"
+        "    ip daddr { 10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16 } drop comment \"the operator's networks\"\n"
         "  }\n"
         "  chain input {\n"
         "    iifname @links ct state established,related accept\n"
@@ -81,17 +87,34 @@ static const char rules[] =
         "  }\n"
         "}\n";
 
-char *nft_rules(const char *table, const struct ipv4_pool *pool, uint32_t service)
+/* One rule for each: ranges that overlap are no set. */
+static char *allowed(const struct ipv4_nets *allow)
 {
+        struct strbuf b = { 0 };
+        char base[IPV4_TEXT];
+
+        for (size_t i = 0; i < allow->n; i++)
+                strbuf_fmt(&b, "    ip daddr %s/%u accept comment \"[network] allow\"\n",
+                           ipv4_format(allow->net[i].base, base), allow->net[i].bits);
+        return strbuf_take(&b);
+}
+
+char *nft_rules(const char *table, const struct ipv4_pool *pool, uint32_t service,
+                const struct ipv4_nets *allow)
+{
+        AUTO(free) char *open = allowed(allow);
         char api[IPV4_TEXT], base[IPV4_TEXT];
         struct strbuf b = { 0 };
+
+        if (!open)
+                return NULL;
 
         ipv4_format(service, api);
         ipv4_format(pool->base, base);
         strbuf_fmt(&b, declarations, table);
         for (size_t i = 0; i < NELEM(chains); i++)
                 strbuf_fmt(&b, "flush chain inet %s %s\n", table, chains[i]);
-        strbuf_fmt(&b, rules, table, api, base, pool->bits, api, api);
+        strbuf_fmt(&b, rules, table, api, base, pool->bits, open, api, api);
         return strbuf_take(&b);
 }
 
@@ -102,9 +125,9 @@ static inline void nft_ctx_free_cleanup(struct nft_ctx **c)
 }
 
 int nft_rules_apply(const char *table, const struct ipv4_pool *pool, uint32_t service,
-                    struct err *e)
+                    const struct ipv4_nets *allow, struct err *e)
 {
-        AUTO(free) char *text = nft_rules(table, pool, service);
+        AUTO(free) char *text = nft_rules(table, pool, service, allow);
         AUTO(nft_ctx_free) struct nft_ctx *ctx = nft_ctx_new(NFT_CTX_DEFAULT);
         const char *why;
 

@@ -34,7 +34,7 @@ static uint32_t slot_arg(const char *s)
         return str_u64(s, 0, LIMIT_SLOTS, &v) < 0 ? 0 : (uint32_t) v;
 }
 
-/* open ID DATA_DIR POOL [DNS] */
+/* open ID DATA_DIR POOL [DNS [ALLOW]]; "-": none */
 static int cmd_open(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
 {
         int r;
@@ -42,7 +42,8 @@ static int cmd_open(struct ctl *c, char **arg, size_t n, struct strbuf *out, str
         (void) snprintf(c->inst.id, sizeof c->inst.id, "%s", arg[0]);
         c->inst.data_dir = strdup(arg[1]);
         c->inst.conf.network_pool = strdup(arg[2]);
-        c->inst.conf.dns = strdup(n > 3 ? arg[3] : "");
+        c->inst.conf.dns = strdup(n > 3 && strcmp(arg[3], "-") != 0 ? arg[3] : "");
+        c->inst.conf.network_allow = strdup(n > 4 ? arg[4] : "");
         r = claim_open(&c->inst, &c->claims, e);
         if (r >= 0)
                 r = net_host_open(&c->inst, c->claims, &c->net, e);
@@ -58,6 +59,7 @@ static int cmd_close(struct ctl *c, char **arg, size_t n, struct strbuf *out, st
         free(TAKE(c->inst.data_dir));
         free(TAKE(c->inst.conf.network_pool));
         free(TAKE(c->inst.conf.dns));
+        free(TAKE(c->inst.conf.network_allow));
         return 0;
 }
 

@@ -12,6 +12,7 @@
 #include "engine/net/nft.h"
 
 static const struct ipv4_pool pool = { 0x64600000, 16 };
+static const struct ipv4_nets none;
 
 static size_t count(const char *text, const char *what)
 {
@@ -25,7 +26,7 @@ static size_t count(const char *text, const char *what)
 /* Every chain that is declared is emptied exactly once and filled again exactly once. */
 static void test_chains(void **state)
 {
-        AUTO(free) char *text = nft_rules("hvmm_abcd1234", &pool, 0x64601234);
+        AUTO(free) char *text = nft_rules("hvmm_abcd1234", &pool, 0x64601234, &none);
         size_t chains = 0;
 
         (void) state;
@@ -50,7 +51,7 @@ static void test_leaves_others_alone(void **state)
         static const char *const never[] = { "flush ruleset", "flush table", "flush set",
                                              "flush map",     "delete ",     "destroy ",
                                              "policy drop",   "%",           "(null)" };
-        AUTO(free) char *text = nft_rules("hvmm_abcd1234", &pool, 0x64601234);
+        AUTO(free) char *text = nft_rules("hvmm_abcd1234", &pool, 0x64601234, &none);
 
         (void) state;
         assert_non_null(text);
@@ -63,7 +64,7 @@ static void test_leaves_others_alone(void **state)
 
 static void test_addresses(void **state)
 {
-        AUTO(free) char *text = nft_rules("hvmm_x", &pool, 0x64601234);
+        AUTO(free) char *text = nft_rules("hvmm_x", &pool, 0x64601234, &none);
 
         (void) state;
         assert_non_null(text);
@@ -72,12 +73,36 @@ static void test_addresses(void **state)
         assert_int_equal(count(text, "100.96.18.52"), 3);
 }
 
+/* What is opened comes after what never is, and before what else is private. */
+static void test_allowed(void **state)
+{
+        static const struct ipv4_nets allow = { { { 0x0A010000, 16 }, { 0x0A000000, 8 } }, 2 };
+        AUTO(free) char *text = nft_rules("hvmm_x", &pool, 0x64601234, &allow);
+        AUTO(free) char *closed = nft_rules("hvmm_x", &pool, 0x64601234, &none);
+        const char *never, *a, *b, *private;
+
+        (void) state;
+        assert_non_null(text);
+        assert_non_null(closed);
+        never = strstr(text, "169.254.0.0/16");
+        a = strstr(text, "ip daddr 10.1.0.0/16 accept");
+        b = strstr(text, "ip daddr 10.0.0.0/8 accept");
+        private = strstr(text, "{ 10.0.0.0/8, ");
+        assert_non_null(never);
+        assert_non_null(private);
+        assert_true(never < a && a < b && b < private);
+        assert_int_equal(count(closed, "[network] allow"), 0);
+        assert_int_equal(count(closed, "10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16"),
+                         1);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_chains),
                 cmocka_unit_test(test_leaves_others_alone),
                 cmocka_unit_test(test_addresses),
+                cmocka_unit_test(test_allowed),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,7 +14,9 @@
 #define LIMIT_MEMORY_MIB        (64U * 1024U * 1024U) /* 64 TiB */
 #define LIMIT_MEMORY_MIN_MIB    64U
 #define LIMIT_DISK_GIB          65536U /* container disk or volume */
-#define LIMIT_MOUNT_PATH_BYTES  1024U  /* volumeMountPath */
+#define LIMIT_DISK_FLOOR_MIB    128U /* free in the data directory, below that nothing new begins */
+#define LIMIT_DISK_FLOOR_TEXT   "128 MiB"
+#define LIMIT_MOUNT_PATH_BYTES  1024U /* volumeMountPath */
 #define LIMIT_PORTS             64U
 #define LIMIT_HTTP_PORTS        10U
 #define LIMIT_GPUS              64U

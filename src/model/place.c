@@ -2,6 +2,7 @@
 #include "model/place.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 /* What is left of @total stretched by @factor. */
 static uint64_t left(uint64_t total, double factor, uint64_t taken)
@@ -42,10 +43,16 @@ static enum place_limit choose_cpus(const struct place_node *n, const struct pla
                         free_cpus += !n->cpu_taken[i];
         }
         if (w->vcpu > free_cpus) {
+                char elsewhere[64] = "";
+
+                if (n->cpus_elsewhere)
+                        (void) snprintf(elsewhere, sizeof elsewhere,
+                                        ", %zu held by other hosts on this machine",
+                                        n->cpus_elsewhere);
                 (void) err_set(
                         e, -ENOSPC,
-                        "minVcpuCount: %u vCPUs wanted, %zu free on a host of %zu (cpu_overcommit %g)",
-                        w->vcpu, free_cpus, n->n_cpus, n->cpu_overcommit);
+                        "minVcpuCount: %u vCPUs wanted, %zu free on a host of %zu (cpu_overcommit %g%s)",
+                        w->vcpu, free_cpus, n->n_cpus, n->cpu_overcommit, elsewhere);
                 return PLACE_CPU;
         }
         for (size_t i = 0; !place_shares_cpus(n) && i < n->n_cpus && got < w->vcpu; i++)

@@ -13,6 +13,7 @@
 struct place_node {
         const bool *cpu_taken; /* one per logical CPU; not read when vCPUs are shares */
         size_t n_cpus;
+        size_t cpus_elsewhere; /* taken by other engines on the machine, for the message */
         double cpu_overcommit, memory_overcommit, disk_overcommit; /* >= 1 */
         uint64_t vcpu_taken; /* shares sold, when cpu_overcommit > 1 */
         uint64_t memory_mib, memory_taken_mib;

@@ -1,7 +1,7 @@
 /* fuzz_control.c - libFuzzer target for what tensorone-api reads from others beside GraphQL: an
  * engine's inventory and reports, dockerArgs, and log lines.  The first byte chooses:
  *
- *   i  inventory (JSON)    r  report (JSON)    a  dockerArgs    l  log lines    f  log files
+ *   i  inventory (JSON)    r  report (JSON)    n  facts (JSON)    a  dockerArgs    l  log lines    f  log files
  *
  * Checked beside memory errors: what is accepted is within its limits, and lines of a log cut
  * anywhere give the same text as the whole. */
@@ -51,6 +51,17 @@ static void report(const json_t *j)
         CHECK(plan_cluster_id_ok(r.cluster) && r.generation >= 1 && r.progress_pct <= 100);
         CHECK(r.state > CS_NONE && r.state < CS_STATE_COUNT && r.exit_code <= 255);
         node_report_done(&r);
+}
+
+static void facts(const json_t *j)
+{
+        struct node_facts f = { 0 };
+
+        if (node_facts_decode(j, &f, NULL) < 0)
+                return;
+        CHECK(strv_len(f.cpus_elsewhere) <= 65536);
+        CHECK(!f.disk_full || strlen(f.disk_full) <= 512);
+        node_facts_done(&f);
 }
 
 static void args(const char *text)
@@ -113,10 +124,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (size < 1)
                 return 0;
         text = strndup((const char *) data + 1, size - 1);
-        if (data[0] == 'i' || data[0] == 'r')
+        if (data[0] == 'i' || data[0] == 'r' || data[0] == 'n')
                 j = jsonx_parse((const char *) data + 1, size - 1, NULL);
         if (j && data[0] == 'i')
                 inventory(j);
+        else if (j && data[0] == 'n')
+                facts(j);
         else if (j)
                 report(j);
         else if (data[0] == 'a')

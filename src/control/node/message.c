@@ -21,6 +21,13 @@ static const struct jfield inventory_fields[] = {
 };
 #undef I
 
+#define F(f) #f, .off = offsetof(struct node_facts, f)
+static const struct jfield facts_fields[] = {
+        { F(cpus_elsewhere), .kind = J_STRV, .max = 65536 },
+        { F(disk_full), .kind = J_STR, .max = 512 },
+};
+#undef F
+
 static_assert(sizeof(enum cluster_state) == sizeof(int), "J_ENUM wants an int");
 #define R(f) #f, .off = offsetof(struct node_report, f)
 static const struct jfield usage_fields[] = {
@@ -35,6 +42,7 @@ static const struct jfield report_fields[] = {
         { R(state), .kind = J_ENUM, .names = cluster_state_names, .max = CS_STATE_COUNT,
           .required = true },
         { R(released), .kind = J_BOOL },
+        { R(cpus_taken), .kind = J_BOOL },
         { R(progress_pct), .kind = J_U32, .max = 100 },
         { R(reason), .kind = J_STR, .max = 2048 },
         { R(address), .kind = J_STR, .max = 64 },
@@ -82,6 +90,33 @@ int node_inventory_decode(const json_t *j, struct node_inventory *ret, struct er
 void node_inventory_done(struct node_inventory *i)
 {
         jsonx_done(inventory_fields, NELEM(inventory_fields), i);
+        node_facts_done(&i->facts);
+}
+
+bool node_cpu_elsewhere(const struct node_inventory *i, const char *cpu)
+{
+        for (char **c = i->facts.cpus_elsewhere; c && *c; c++)
+                if (str_eq(*c, cpu))
+                        return true;
+        return false;
+}
+
+int node_facts_decode(const json_t *j, struct node_facts *ret, struct err *e)
+{
+        struct node_facts f = { 0 };
+        int r = jsonx_decode(j, facts_fields, NELEM(facts_fields), &f, e);
+
+        if (r < 0) {
+                node_facts_done(&f);
+                return err_wrap(e, r, "facts");
+        }
+        *ret = f;
+        return 0;
+}
+
+void node_facts_done(struct node_facts *f)
+{
+        jsonx_done(facts_fields, NELEM(facts_fields), f);
 }
 
 int node_report_decode(const json_t *j, struct node_report *ret, struct err *e)

@@ -263,6 +263,19 @@ static void on_synced(struct node *n, struct frame_msg *m)
         n->ops->synced(n->arg);
 }
 
+static void on_facts(struct node *n, struct frame_msg *m)
+{
+        struct node_facts f = { 0 };
+        struct err e = { 0 };
+
+        if (node_facts_decode(m->json, &f, &e) < 0) {
+                log_warn("node %s: %s", n->path, e.msg);
+                return;
+        }
+        n->ops->facts(n->arg, &f);
+        node_facts_done(&f);
+}
+
 static void on_report(struct node *n, struct frame_msg *m)
 {
         struct node_report r = { 0 };
@@ -319,9 +332,10 @@ static const struct {
         bool before_hello;
         void (*fn)(struct node *n, struct frame_msg *m);
 } handlers[] = {
-        { "hello", true, on_hello },    { "report", false, on_report },
-        { "synced", false, on_synced }, { "inner", false, on_inner },
-        { "reply", false, on_reply },   { "progress", false, on_progress },
+        { "hello", true, on_hello },        { "facts", false, on_facts },
+        { "report", false, on_report },     { "synced", false, on_synced },
+        { "inner", false, on_inner },       { "reply", false, on_reply },
+        { "progress", false, on_progress },
 };
 
 static void dispatch(struct node *n, struct frame_msg *m)

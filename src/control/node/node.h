@@ -16,6 +16,12 @@
 
 #define NODE_ID_LEN 64U
 
+/* What is true of the node now and may change at any time. */
+struct node_facts {
+        char **cpus_elsewhere; /* of its CPUs, those that another engine on the machine holds */
+        char *disk_full; /* a sentence when nothing new is to begin there; NULL: there is room */
+};
+
 /* What the node has.  Owned by whoever decoded it: end with node_inventory_done(). */
 struct node_inventory {
         char **cpus; /* logical CPU numbers that may be sold */
@@ -24,16 +30,21 @@ struct node_inventory {
         double cpu_overcommit, memory_overcommit, disk_overcommit; /* >= 1 */
         char *gpu_note; /* why there are no GPUs; NULL: nothing to say */
         char *version;
+        struct node_facts
+                facts; /* not part of the inventory that is decoded: empty, then kept here */
 };
 
 int node_inventory_decode(const json_t *j, struct node_inventory *ret, struct err *e);
 void node_inventory_done(struct node_inventory *i);
+bool node_cpu_elsewhere(const struct node_inventory *i, const char *cpu);
+void node_facts_done(struct node_facts *f);
 
 struct node_report {
         char *cluster;
         uint64_t epoch, seq, generation;
         enum cluster_state state;
         bool released;
+        bool cpus_taken; /* another engine on the machine holds a CPU of the plan */
         uint32_t progress_pct;
         char *reason, *address;
         uint64_t started_us, exit_code, restarts, oom_kills;
@@ -47,6 +58,7 @@ struct node_ops {
         /* connected; @inventory is the raw object too, for keeping */
         void (*hello)(void *arg, const char *node, const struct node_inventory *inv,
                       const json_t *raw);
+        void (*facts)(void *arg, struct node_facts *f); /* may be taken (emptied) */
         void (*report)(void *arg, const struct node_report *r);
         void (*synced)(void *arg);        /* state what should be */
         void (*inner)(void *arg, int fd); /* takes @fd: the listener of api.internal */

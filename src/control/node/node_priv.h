@@ -2,5 +2,6 @@
 #pragma once
 #include "control/node/node.h"
 
+int node_facts_decode(const json_t *j, struct node_facts *ret, struct err *e);
 int node_report_decode(const json_t *j, struct node_report *ret, struct err *e);
 void node_report_done(struct node_report *r);

@@ -142,6 +142,19 @@ static void set_shares_aside(bool *cpu_taken, size_t n_cpus, uint64_t shares)
         }
 }
 
+/* What other engines on the machine hold: no rows of ours, and just as taken. */
+static void set_elsewhere_aside(const struct node_inventory *inv, bool *cpu_taken,
+                                struct place_node *n)
+{
+        for (size_t i = 0; i < n->n_cpus; i++) {
+                if (cpu_taken[i] || !node_cpu_elsewhere(inv, inv->cpus[i]))
+                        continue;
+                cpu_taken[i] = true;
+                n->cpus_elsewhere++;
+                n->vcpu_taken++;
+        }
+}
+
 void ledger_taken(const struct ledger *l, const struct node_inventory *inv, const char *but_cluster,
                   bool *cpu_taken, struct place_node *ret)
 {
@@ -167,8 +180,10 @@ void ledger_taken(const struct ledger *l, const struct node_inventory *inv, cons
                 count_row(r, inv, cpu_taken, ret);
                 shares += r->kind == RK_VCPU ? r->amount : 0;
         }
-        if (!place_shares_cpus(ret))
-                set_shares_aside(cpu_taken, ret->n_cpus, shares);
+        if (place_shares_cpus(ret))
+                return;
+        set_elsewhere_aside(inv, cpu_taken, ret);
+        set_shares_aside(cpu_taken, ret->n_cpus, shares);
 }
 
 bool ledger_holds(const struct ledger *l, const char *cluster)
@@ -371,6 +386,19 @@ static int take_gpus(struct ledger *l, const struct node_inventory *inv,
         return r;
 }
 
+static void drop_cpus(struct ledger *l, const char *cluster, struct store_txn *t)
+{
+        struct map_entry *next;
+
+        for (struct map_entry *i = map_first(l->rows); i; i = next) {
+                struct reservation *r = map_value(i);
+
+                next = map_next(i);
+                if (r->kind == RK_CPU && str_eq(r->cluster, cluster))
+                        drop(l, r, t);
+        }
+}
+
 /* The rows for a choice that fits. */
 static int book(struct ledger *l, const struct node_inventory *inv, const struct ledger_want *w,
                 const size_t *cpu, bool shares, bool kept, struct store_txn *t, char ***cpus,
@@ -380,9 +408,14 @@ static int book(struct ledger *l, const struct node_inventory *inv, const struct
         int r;
 
         if (kept) {
+                bool anew = w->other_cpus && !shares;
+
+                if (anew)
+                        drop_cpus(l, w->cluster, t);
                 r = hold_again(l, w, t);
                 if (r >= 0)
-                        r = held_names(l, w, RK_CPU, cpus);
+                        r = anew ? take_cpus(l, inv, w, cpu, t, cpus)
+                                 : held_names(l, w, RK_CPU, cpus);
                 if (r >= 0)
                         r = held_names(l, w, RK_GPU, gpus);
         } else {

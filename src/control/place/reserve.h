@@ -48,6 +48,7 @@ struct ledger_want {
         uint64_t memory_mib, container_disk_gib, volume_gib;
         uint32_t gpu_count;
         const char *gpu_type;
+        bool other_cpus; /* those it holds were never had, or are lost: choose anew */
 };
 
 /* Reserve for a (new) generation of a cluster.  What it holds already is kept where it is still

@@ -12,11 +12,6 @@
 #include "model/limits.h"
 #include "model/plan.h"
 
-#define NO_INSTANCES                                                                               \
-        "There are no longer any instances available with the requested specifications. Please "   \
-        "refresh and try again."
-#define NO_DISK "There are no longer any instances available with enough disk space."
-
 #define DEFAULT_CONTAINER_DISK_GIB 20U
 #define DEFAULT_VOLUME_PATH        "/workspace"
 #define CLUSTER_ID_CHARS           13U
@@ -224,13 +219,16 @@ static int book(struct plane *p, struct cluster *c, struct store_txn *t, struct 
 {
         struct ledger_want w = { p->node_id,    c->id,         c->generation,
                                  c->vcpu,       c->memory_mib, c->container_disk_gib,
-                                 c->volume_gib, c->gpu_count,  c->gpu_type };
+                                 c->volume_gib, c->gpu_count,  c->gpu_type,
+                                 false };
         AUTO(strv_free) char **gpus = NULL;
         enum place_limit limit;
         int r;
 
         if (!p->have_inv)
                 return err_set(e, -ENOSPC, "%s No host is connected yet.", NO_INSTANCES);
+        if (p->inv.facts.disk_full)
+                return err_set(e, -ENOSPC, "%s %s", NO_DISK, p->inv.facts.disk_full);
         if (map_len(p->clusters) >= LIMIT_SLOTS)
                 return err_set(e, -ENOSPC, "%s %zu clusters exist, a host has room for %u.",
                                NO_INSTANCES, map_len(p->clusters), LIMIT_SLOTS);

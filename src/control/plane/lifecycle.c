@@ -95,33 +95,21 @@ int plane_stop(struct plane *p, const struct caller *who, const char *id, const 
 /* ---- a new generation ---- */
 
 /* Reserve and plan generation + 1 of @c; @gpu_count is what it shall have.  On failure the
- * record is as it was. */
-static int renew(struct plane *p, struct store_txn *t, struct cluster *c, uint32_t gpu_count,
-                 const char *noun, struct err *e)
+ * record is as it was, and -ENOSPC comes with *@ret_limit and the constraint in *@e. */
+static int plan_next(struct plane *p, struct store_txn *t, struct cluster *c, uint32_t gpu_count,
+                     bool other_cpus, enum place_limit *ret_limit, struct err *e)
 {
         struct ledger_want w = { p->node_id,    c->id,         c->generation + 1,
                                  c->vcpu,       c->memory_mib, c->container_disk_gib,
-                                 c->volume_gib, gpu_count,     c->gpu_type };
+                                 c->volume_gib, gpu_count,     c->gpu_type,
+                                 other_cpus };
         AUTO(strv_free) char **gpus = NULL, **cpus = NULL;
-        enum place_limit limit;
         json_t *plan = NULL;
         int r;
 
-        if (!p->have_inv)
-                return err_set(e, -ENOTCONN, "no host is connected yet");
-        limit = ledger_take(p->ledger, &p->inv, &w, t, &cpus, &gpus, e);
-        if (limit != PLACE_OK && e && e->code == -ENOMEM)
-                return -ENOMEM;
-        if (limit != PLACE_OK) {
-                struct err why = e ? *e : (struct err){ 0 };
-
-                return err_set(
-                        e, -ENOSPC,
-                        limit == PLACE_GPU
-                                ? "There are not enough free GPUs on the host machine to start this %s. %s"
-                                : "There is not enough room on the host machine to start this %s. %s",
-                        noun, why.msg);
-        }
+        *ret_limit = ledger_take(p->ledger, &p->inv, &w, t, &cpus, &gpus, e);
+        if (*ret_limit != PLACE_OK)
+                return e && e->code == -ENOMEM ? -ENOMEM : -ENOSPC;
         (void) strv_free(c->cpus);
         c->cpus = TAKE(cpus);
         c->gpu_count = gpu_count;
@@ -138,6 +126,68 @@ static int renew(struct plane *p, struct store_txn *t, struct cluster *c, uint32
         c->started_us = 0;
         c->restarts = 0;
         return text_set(&c->reason, NULL);
+}
+
+int plane_has_room(const struct plane *p, struct err *e)
+{
+        return p->inv.facts.disk_full ? err_set(e, -ENOSPC, "%s", p->inv.facts.disk_full) : 0;
+}
+
+/* plan_next() for somebody who asked for it. */
+static int renew(struct plane *p, struct store_txn *t, struct cluster *c, uint32_t gpu_count,
+                 const char *noun, struct err *e)
+{
+        enum place_limit limit = PLACE_OK;
+        struct err why;
+        int r;
+
+        if (!p->have_inv)
+                return err_set(e, -ENOTCONN, "no host is connected yet");
+        r = plane_has_room(p, e);
+        if (r >= 0)
+                r = plan_next(p, t, c, gpu_count, false, &limit, e);
+        if (r != -ENOSPC)
+                return r;
+        why = e ? *e : (struct err){ 0 };
+        return err_set(
+                e, -ENOSPC,
+                limit == PLACE_GPU
+                        ? "There are not enough free GPUs on the host machine to start this %s. %s"
+                        : "There is not enough room on the host machine to start this %s. %s",
+                noun, why.msg);
+}
+
+static bool cpus_are_elsewhere(const struct plane *p, const struct cluster *c)
+{
+        for (char **cpu = c->cpus; cpu && *cpu; cpu++)
+                if (node_cpu_elsewhere(&p->inv, *cpu))
+                        return true;
+        return false;
+}
+
+void cluster_do_move(struct plane *p, struct cluster *c)
+{
+        AUTO(store_txn_free) struct store_txn *t = store_txn_new();
+        bool ran = c->started_us != 0;
+        uint64_t before = c->generation;
+        enum place_limit limit = PLACE_OK;
+        struct err e = { 0 };
+        int r;
+
+        /* free again meanwhile: the engine tries them again by itself */
+        if (!t || p->broken || !cpus_are_elsewhere(p, c))
+                return;
+        r = plan_next(p, t, c, c->gpu_count, true, &limit, &e);
+        if (r == -ENOMEM || (r < 0 && c->generation != before)) {
+                plane_abandon(p, TAKE(t)); /* half made; memory is loaded again, @c is gone */
+        } else if (r >= 0) {
+                plane_commit(p, TAKE(t), c, "moved");
+        } else if (!ran) { /* what its deployment would have been answered a moment later */
+                AUTO(free) char *reason = str_fmt("%s %s", NO_INSTANCES, e.msg);
+
+                (void) text_set(&c->reason, reason);
+                stop_in(p, TAKE(t), c, "Exited", "failure");
+        } /* else it waits for its CPUs to come back */
 }
 
 static int start(struct plane *p, struct store_txn **t, struct cluster *c, uint32_t gpu_count,

@@ -151,7 +151,7 @@ static void on_hello(void *arg, const char *node, const struct node_inventory *i
                 (void) store_txn_free(t);
                 return;
         }
-        node_inventory_done(&p->inv);
+        node_inventory_done(&p->inv); /* its facts too: those of now follow at once */
         p->inv = copy;
         p->have_inv = true;
         (void) snprintf(p->node_id, sizeof p->node_id, "%s", node);
@@ -173,6 +173,21 @@ static void on_synced(void *arg)
         p->synced(p->conf_arg);
 }
 
+static void on_facts(void *arg, struct node_facts *f)
+{
+        struct plane *p = arg;
+
+        if (p->foreign)
+                return;
+        node_facts_done(&p->inv.facts);
+        p->inv.facts = *f;
+        *f = (struct node_facts){ 0 };
+        if (str_empty(p->inv.facts.disk_full)) {
+                free(p->inv.facts.disk_full);
+                p->inv.facts.disk_full = NULL;
+        }
+}
+
 static void on_report(void *arg, const struct node_report *r)
 {
         if (!((struct plane *) arg)->foreign)
@@ -191,7 +206,12 @@ static void on_lost(void *arg)
         (void) arg; /* what we know stays true until the engine says otherwise */
 }
 
-static const struct node_ops node_ops = { on_hello, on_report, on_synced, on_inner, on_lost };
+static const struct node_ops node_ops = { .hello = on_hello,
+                                          .facts = on_facts,
+                                          .report = on_report,
+                                          .synced = on_synced,
+                                          .inner = on_inner,
+                                          .lost = on_lost };
 
 /* ---- alarms ---- */
 

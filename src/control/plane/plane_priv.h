@@ -3,6 +3,12 @@
 #include "base/map.h"
 #include "control/plane/plane.h"
 
+/* The sentences that clients look for when a deployment does not fit. */
+#define NO_INSTANCES                                                                               \
+        "There are no longer any instances available with the requested specifications. Please "   \
+        "refresh and try again."
+#define NO_DISK "There are no longer any instances available with enough disk space."
+
 struct plane_watch {
         struct plane *plane;
         struct plane_watch *prev, *next;
@@ -54,6 +60,10 @@ int status_change_set(struct cluster *c, const char *verb, const char *who, uint
 /* lifecycle.c, without a caller: the alarm */
 void cluster_do_stop(struct plane *p, struct cluster *c, const char *verb, const char *who);
 void cluster_do_terminate(struct plane *p, struct cluster *c);
+/* Another engine on the machine holds a CPU of @c: give it others.  @c may be gone afterwards. */
+void cluster_do_move(struct plane *p, struct cluster *c);
+/* 0, or why nothing new may begin on the node: its disk is full. */
+int plane_has_room(const struct plane *p, struct err *e);
 
 /* load.c */
 int plane_load(struct plane *p, struct err *e); /* -ENOMEM before anything: memory is as it was */

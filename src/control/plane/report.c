@@ -52,15 +52,23 @@ static void take_usage(struct cluster *c, const struct node_report *r)
         c->usage.at_us = now;
 }
 
+/* We stopped it for want of room, which the engine does not know. */
+static bool keeps_reason(const struct cluster *c)
+{
+        return c->desired == DESIRED_STOPPED && c->reason && str_after(c->reason, NO_INSTANCES);
+}
+
 /* Take over what is worth keeping; true when the stored record changed. */
 static bool take_facts(struct cluster *c, const struct node_report *r)
 {
-        bool changed = !str_eq(c->reason, str_empty(r->reason) ? NULL : r->reason) ||
-                       c->started_us != r->started_us || c->exit_code != r->exit_code ||
-                       c->restarts != r->restarts || c->oom_kills != r->oom_kills ||
-                       (!str_empty(r->address) && !str_eq(c->address, r->address));
+        bool changed =
+                (!keeps_reason(c) && !str_eq(c->reason, str_empty(r->reason) ? NULL : r->reason)) ||
+                c->started_us != r->started_us || c->exit_code != r->exit_code ||
+                c->restarts != r->restarts || c->oom_kills != r->oom_kills ||
+                (!str_empty(r->address) && !str_eq(c->address, r->address));
 
-        (void) text_set(&c->reason, r->reason);
+        if (!keeps_reason(c))
+                (void) text_set(&c->reason, r->reason);
         if (!str_empty(r->address))
                 (void) text_set(&c->address, r->address);
         c->started_us = r->started_us;
@@ -138,4 +146,6 @@ void report_apply(struct plane *p, const struct node_report *r)
                 (void) store_txn_free(t);
         }
         plane_tell(p, r->cluster, c);
+        if (r->cpus_taken && c->desired == DESIRED_RUNNING && c->open == 0)
+                cluster_do_move(p, c);
 }

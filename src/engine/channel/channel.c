@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/channel/channel_priv.h"
+#include "engine/channel/facts.h"
 #include "engine/fleet/fleet.h"
 #include "engine/instance.h"
 #include "engine/op/listen.h"
@@ -62,6 +63,9 @@ void channel_report(void *channel, const json_t *report)
 
         if (!c->welcome)
                 return;
+        /* other CPUs can only be chosen by somebody who knows which ones are taken */
+        if (json_is_true(json_object_get(report, "cpus_taken")))
+                facts_refresh(c->facts);
         copy = json_copy((json_t *) (uintptr_t) report);
         if (!copy ||
             json_object_set_new(copy, "epoch", json_integer((json_int_t) c->spec.epoch)) < 0 ||
@@ -80,6 +84,7 @@ static int on_welcome(struct channel *c, const struct frame_msg *m, struct err *
         if (json_integer_value(json_object_get(m->json, "version")) != PROTOCOL_VERSION)
                 return err_set(e, -EPROTO, "speaks another version of the node protocol");
         c->welcome = true;
+        facts_send(c->facts);
         if (c->fleet)
                 fleet_report_all(c->fleet);
         channel_send(c, synced, NULL, 0);
@@ -252,6 +257,10 @@ int channel_new(const struct channel_spec *spec, struct channel **ret, struct er
         if (!c)
                 return err_set(e, -ENOMEM, "out of memory");
         c->spec = *spec;
+        c->listener = -EBADF;
+        r = facts_new(c, &c->facts, e);
+        if (r < 0)
+                return r;
         c->listener = op_listen(spec->host->inst->run_fd, SOCKET_NAME, e);
         if (c->listener < 0)
                 return c->listener;
@@ -270,6 +279,7 @@ struct channel *channel_free(struct channel *c)
         if (!c)
                 return NULL;
         request_drop_all(c);
+        c->facts = facts_free(c->facts);
         sd_event_source_disable_unref(c->conn_src);
         sd_event_source_disable_unref(c->listen_src);
         (void) frame_conn_free(c->conn);

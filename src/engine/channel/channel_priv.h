@@ -5,11 +5,13 @@
 #include "base/frame.h"
 #include "engine/channel/channel.h"
 
+struct facts;
 struct request;
 
 struct channel {
         struct channel_spec spec;
         struct fleet *fleet;
+        struct facts *facts;
         int listener;
         struct frame_conn *conn; /* the one control plane, or NULL */
         sd_event_source *listen_src, *conn_src;

@@ -275,7 +275,7 @@ static int claim_cpu(struct claim_table *t, uint32_t cpu, const struct claim_rec
                 return err_errno(e, r, "claim cpu %u: its claim file", cpu);
         if (same_holder(&have, rec))
                 return keep(t, cpu, &have, rec, e);
-        return err_set(e, -EBUSY, "cpu %u is held by cluster %s of instance %s", cpu, have.cluster,
+        return err_set(e, -EUSERS, "cpu %u is held by cluster %s of instance %s", cpu, have.cluster,
                        have.instance);
 }
 

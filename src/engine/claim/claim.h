@@ -54,8 +54,8 @@ DEFINE_AUTO(struct claim_host *, claim_close)
  * than 10 s ago is taken only when no other is free.  -ENOSPC: all taken.  About 20 us. */
 int claim_slot(struct claim_host *c, const char *cluster, uint64_t generation, uint32_t *ret_slot,
                struct err *e);
-/* Claim these CPUs for the cluster, all or none.  -EBUSY names the CPU and its holder;
- * -ESTALE as above. */
+/* Claim these CPUs for the cluster, all or none.  -EUSERS (which nothing else that a boot does comes
+ * back with) names the CPU and its holder; -ESTALE as above. */
 int claim_cpus(struct claim_host *c, const char *cluster, uint64_t generation, const uint32_t *cpus,
                size_t n, struct err *e);
 /* Drop every claim of the cluster up to and including @generation; idempotent. */
@@ -65,6 +65,14 @@ int claim_release(struct claim_host *c, const char *cluster, uint64_t generation
 typedef int claim_each_fn(void *arg, const char *kind, uint32_t number, const char *cluster,
                           uint64_t generation);
 int claim_each(struct claim_host *c, claim_each_fn *fn, void *arg);
+
+/* Numbers of the CPUs that clusters of other instances hold, ascending, @max at most (more are left
+ * out); returns how many.  Reads a small file for each. */
+int claim_cpus_elsewhere(const struct claim_host *c, uint32_t *ret, size_t max, struct err *e);
+/* A descriptor that becomes readable when CPUs were claimed or released, by anybody. */
+int claim_watch_open(const struct claim_host *c, struct err *e);
+/* Empty it; true when there was something. */
+bool claim_watch_read(int fd);
 
 /* Whether an instance is gone for good: not running, its data directory removed, no process of its
  * clusters left.  Doubt means false. */

@@ -60,8 +60,8 @@ int claim_rec_parse(const char *text, struct claim_rec *ret)
         int r2;
 
         static_assert(CLAIM_NAME_MAX == 40, "the widths below");
-        if (sscanf(text, "%40[a-z0-9-] %40[a-z0-9-] %20[0-9]\n", r.instance, r.cluster, number) !=
-            3)
+        if (sscanf(text, "%40[a-z0-9_-] %40[a-z0-9_-] %20[0-9]\n", r.instance, r.cluster, number) !=
+            3) /* the letters of claim_name_check() */
                 return -EINVAL;
         r2 = str_u64(number, 0, UINT64_MAX, &r.generation);
         if (r2 < 0)

@@ -124,17 +124,17 @@ void unit_report(struct unit *u)
         const struct journal_row *row = &u->row;
         AUTO(json_put)
         json_t *j = json_pack(
-                "{s:s, s:s, s:I, s:s, s:i, s:s, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
+                "{s:s, s:s, s:I, s:s, s:i, s:s, s:b, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
                 "type", "report", "cluster", row->cluster, "generation",
                 (json_int_t) row->generation, "state", cluster_state_name(row->state),
                 "progress_pct", (int) u->progress_pct, "reason", row->reason, "released",
-                row->slot == 0 && !cluster_holds_resources(row->state), "address", u->address,
-                "started_us", (json_int_t) row->started_us, "boot_us", (json_int_t) u->boot_us,
-                "exit_code", (int) row->exit_code, "restarts", (json_int_t) row->restarts,
-                "oom_kills", (json_int_t) row->oom_kills, "security", "seccomp", "enforced",
-                "apparmor", "unavailable", "usage", "cpu_us", (json_int_t) u->usage.cpu_us,
-                "memory_bytes", (json_int_t) u->usage.memory_bytes, "pids",
-                (json_int_t) u->usage.pids);
+                row->slot == 0 && !cluster_holds_resources(row->state), "cpus_taken",
+                u->cpus_taken && row->state == CS_BACKOFF, "address", u->address, "started_us",
+                (json_int_t) row->started_us, "boot_us", (json_int_t) u->boot_us, "exit_code",
+                (int) row->exit_code, "restarts", (json_int_t) row->restarts, "oom_kills",
+                (json_int_t) row->oom_kills, "security", "seccomp", "enforced", "apparmor",
+                "unavailable", "usage", "cpu_us", (json_int_t) u->usage.cpu_us, "memory_bytes",
+                (json_int_t) u->usage.memory_bytes, "pids", (json_int_t) u->usage.pids);
 
         if (!j)
                 log_error("cluster %s: cannot make a report", row->cluster);
@@ -214,6 +214,8 @@ int unit_adopt_want(struct unit *u, struct err *e)
         u->row.image_digest = NULL;
         u->row.restarts = 0;
         u->row.reason[0] = '\0';
+        u->cpus_taken = u->start_again = false;
+        u->cpu_waits = 0;
         return 0;
 }
 
@@ -270,13 +272,14 @@ static void leave(struct unit *u)
         unit_settle(u);
 }
 
-/* In CS_EXITED: is there a newer order? */
+/* In CS_EXITED: is there a newer order?  One that failed for good is wanted still, but has had its
+ * chance: it starts again when it was told to stop in between, or with the next generation. */
 static void resume(struct unit *u)
 {
         struct err e = { 0 };
         bool start = u->row.want_running;
 
-        if (u->row.want_generation <= u->row.generation)
+        if (u->row.want_generation <= u->row.generation && !(start && u->start_again))
                 return;
         if (unit_adopt_want(u, &e) < 0) {
                 log_error("cluster %s: %s", u->row.cluster, e.msg);

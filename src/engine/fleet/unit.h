@@ -32,6 +32,9 @@ struct unit {
         uint64_t boot_us;       /* from there to the first process's execve, last time */
         uint32_t retries;       /* operations that died in a row, since it last ran */
         uint32_t undo_failures; /* in a row */
+        uint32_t cpu_waits;     /* boots in a row that found a CPU taken by another host */
+        bool cpus_taken;        /* the last one did: the control plane may give us others */
+        bool start_again;       /* stopped and then wanted again, in one and the same generation */
         bool queued;            /* waits for a free operation place */
         struct slice_usage usage;
 };
@@ -79,6 +82,10 @@ int unit_watch(struct unit *u, struct err *e);
 void unit_unwatch(struct unit *u);
 void unit_read_exit(struct unit *u, char *ret_reason, size_t size);
 void unit_ended(struct unit *u); /* the monitor has ended or was found dead */
+void unit_unwatched(struct unit *u, const struct err *why); /* runs, and cannot be watched */
+/* A CPU of the plan is held by another host on this machine: told to the control plane, which gives
+ * others in a new generation when there are any; until then, tried again less and less often. */
+void unit_wait_cpus(struct unit *u, const struct err *why);
 void unit_timer(struct unit *u, uint64_t delay_us);
 
 /* adopt.c */

@@ -102,40 +102,58 @@ static void on_boot_report(void *arg, const struct frame_msg *m)
 {
         struct unit *u = arg;
         struct err e = { 0 };
+        int r = 0;
 
         if (jsonx_str(m->json, "stage")) {
                 unit_event(u, CE_LAUNCH, NULL);
                 return;
         }
-        if (m->n_fds != 2)
+        if (m->n_fds != 2) /* lost on the way, for want of descriptors: on_boot_done() sees to it */
                 return;
         read_proc(json_object_get(m->json, "monitor"), &u->row.monitor);
         read_proc(json_object_get(m->json, "init"), &u->row.init);
         u->monitor_pidfd = fcntl(m->fds[0], F_DUPFD_CLOEXEC, 3);
         u->init_pidfd = fcntl(m->fds[1], F_DUPFD_CLOEXEC, 3);
+        if (u->monitor_pidfd < 0 || u->init_pidfd < 0)
+                r = err_errno(&e, -errno, "keep its descriptors");
         (void) snprintf(u->address, sizeof u->address, "%s", jsonx_str(m->json, "address"));
         u->row.started_us = clock_wall_us();
         u->boot_us = u->asked_us ? clock_mono_us() - u->asked_us : 0;
         u->asked_us = 0;
         u->row.oom_kills = 0;
-        u->retries = 0;
+        u->retries = u->cpu_waits = 0;
         u->progress_pct = 100;
         unit_event(u, CE_STARTED, "%s", "");
-        if (unit_watch(u, &e) < 0)
-                log_error("cluster %s: %s", u->row.cluster, e.msg);
+        if (r >= 0)
+                r = unit_watch(u, &e);
+        if (r < 0) /* on_boot_done() settles: what nobody watches is ended and started again */
+                unit_unwatched(u, &e);
+}
+
+/* The operation ended well and yet nobody has told us what runs. */
+static bool never_heard(const struct unit *u)
+{
+        return u->row.state == CS_BINDING || u->row.state == CS_STARTING;
 }
 
 static void on_boot_done(void *arg, int r, const struct err *err)
 {
         struct unit *u = arg;
         struct fleet *f = u->fleet;
+        struct err lost = { 0 };
 
         op_over(u);
+        if (r >= 0 && never_heard(u)) {
+                r = err_set(&lost, -EOWNERDEAD, "the host lost sight of it while it started");
+                err = &lost;
+        }
         if (r == -ECANCELED && f->closing)
                 return; /* the row says how far it came: undone and booted again at the next start */
         if (r < 0 && u->row.state != CS_RUNNING) {
                 if (!unit_wanted(u)) {
                         unit_event(u, u->row.want_gone ? CE_TERMINATE : CE_STOP, NULL);
+                } else if (r == -EUSERS) {
+                        unit_wait_cpus(u, err);
                 } else if (!unit_retry(u, r, err)) {
                         log_info("cluster %s: %s", u->row.cluster, err->msg);
                         unit_event(u, CE_FAIL, "%s", err->msg);
@@ -178,6 +196,7 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
         assert(!u->op && u->row.slot == 0);
         (void) snprintf(name, sizeof name, "boot %s", u->row.cluster);
         u->row.attempt++;
+        u->cpus_taken = u->start_again = false;
         r = boot_open(u, e);
         if (r >= 0)
                 r = take_resources(u, e);

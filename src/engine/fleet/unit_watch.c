@@ -17,9 +17,10 @@
 #include "engine/fleet/unit.h"
 #include "model/attach.h"
 
-#define BACKOFF_FIRST_US (1 * US_PER_S)
-#define BACKOFF_MAX_S    300U
-#define STABLE_US        (60 * US_PER_S) /* a run this long forgets earlier failures */
+#define BACKOFF_FIRST_US  (1 * US_PER_S)
+#define BACKOFF_MAX_S     300U
+#define CPU_WAIT_FIRST_US (1 * US_PER_S)
+#define STABLE_US         (60 * US_PER_S) /* a run this long forgets earlier failures */
 
 void unit_unwatch(struct unit *u)
 {
@@ -121,6 +122,29 @@ static uint64_t backoff_us(const struct unit *u)
         for (uint32_t i = 1; i < u->row.restarts && delay < max_s * US_PER_S; i++)
                 delay *= 2;
         return delay < max_s * US_PER_S ? delay : max_s * US_PER_S;
+}
+
+void unit_unwatched(struct unit *u, const struct err *why)
+{
+        log_error("cluster %s: %s", u->row.cluster, why->msg);
+        u->monitor_src = sd_event_source_disable_unref(u->monitor_src);
+        u->row.restarts++;
+        u->due_us = clock_mono_us() + backoff_us(u);
+        unit_event(u, CE_EXIT, "the host could not watch it: %s; restarting in %llu s", why->msg,
+                   (unsigned long long) (backoff_us(u) / US_PER_S));
+}
+
+void unit_wait_cpus(struct unit *u, const struct err *why)
+{
+        uint64_t delay = CPU_WAIT_FIRST_US << (u->cpu_waits < 5 ? u->cpu_waits : 5);
+
+        log_info("cluster %s: %s", u->row.cluster, why->msg); /* whose it is, is not the tenant's */
+        u->cpu_waits++;
+        u->cpus_taken = true;
+        u->due_us = clock_mono_us() + delay;
+        unit_event(u, CE_RETRY,
+                   "its CPUs are in use by another host on this machine; trying again in %llu s",
+                   (unsigned long long) (delay / US_PER_S));
 }
 
 /* An out-of-memory kill explains an exit better than its signal does. */

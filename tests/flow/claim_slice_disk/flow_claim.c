@@ -126,17 +126,44 @@ static void test_cpus(void **state)
 
         ok(claim_cpus(a, "one", 1, low, NELEM(low), &flow_err));
         ok(claim_cpus(a, "one", 2, low, NELEM(low), &flow_err));
-        assert_int_equal(claim_cpus(b, "two", 1, mid, NELEM(mid), &e), -EBUSY);
+        assert_int_equal(claim_cpus(b, "two", 1, mid, NELEM(mid), &e), -EUSERS);
         assert_string_equal(e.msg, "cpu 2 is held by cluster one of instance flowaaaa");
         assert_int_equal(claims(b), 0); /* all or none */
         ok(claim_cpus(a, "three", 1, high, NELEM(high), &flow_err));
         ok(claim_release(a, "one", 1, &flow_err));
-        assert_int_equal(claim_cpus(b, "two", 1, mid, NELEM(mid), &flow_err), -EBUSY);
+        assert_int_equal(claim_cpus(b, "two", 1, mid, NELEM(mid), &flow_err), -EUSERS);
         ok(claim_release(a, "one", 2, &flow_err));
         ok(claim_release(a, "three", 1, &flow_err));
         ok(claim_cpus(b, "two", 1, mid, NELEM(mid), &flow_err)); /* no rest for CPUs */
         assert_int_equal(claims(b), 3);
         assert_int_equal(claim_cpus(b, "two", 1, &(uint32_t){ 8192 }, 1, &flow_err), -EINVAL);
+}
+
+/* What one holds, the other sees, and is told when it changes. */
+static void test_cpus_elsewhere(void **state)
+{
+        static const uint32_t mine[] = { 7, 3 };
+        struct world *w = *state;
+        AUTO(claim_close) struct claim_host *a = open_ok(&w->a), *b = open_ok(&w->b);
+        AUTO(fd) int watch = claim_watch_open(b, &flow_err);
+        uint32_t got[4];
+
+        ok(watch);
+        ok(claim_cpus(b, "own", 1, &(uint32_t){ 5 }, 1, &flow_err));
+        assert_true(claim_watch_read(watch));
+        assert_false(claim_watch_read(watch));
+        assert_int_equal(claim_cpus_elsewhere(b, got, NELEM(got), &flow_err), 0);
+        ok(claim_cpus(a, "one", 1, mine, NELEM(mine), &flow_err));
+        assert_true(claim_watch_read(watch));
+        assert_int_equal(claim_cpus_elsewhere(b, got, NELEM(got), &flow_err), 2);
+        assert_int_equal(got[0], 3);
+        assert_int_equal(got[1], 7);
+        assert_int_equal(claim_cpus_elsewhere(b, got, 1, &flow_err), 1);
+        assert_int_equal(claim_cpus_elsewhere(a, got, NELEM(got), &flow_err), 1);
+        assert_int_equal(got[0], 5);
+        ok(claim_release(a, "one", 1, &flow_err));
+        assert_true(claim_watch_read(watch));
+        assert_int_equal(claim_cpus_elsewhere(b, got, NELEM(got), &flow_err), 0);
 }
 
 /* All of them, how fast, and what a full house says. */
@@ -380,7 +407,7 @@ static int engine_rounds(struct world *w, struct board *b, uint32_t me, int roun
                 if (!use(&b->slot[slot], me))
                         return 4; /* somebody else has it */
                 r = claim_cpus(c, name, (uint64_t) k, cpus, n, &flow_err);
-                if (r < 0 && r != -EBUSY)
+                if (r < 0 && r != -EUSERS)
                         return 5;
                 for (size_t x = 0; r == 0 && x < n; x++)
                         if (!use(&b->cpu[cpus[x]], me))
@@ -500,9 +527,9 @@ int main(int argc, char **argv)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, world_up, world_down)
         const struct CMUnitTest tests[] = {
-                T(test_slots),  T(test_cpus),          T(test_full),     T(test_one_engine_each),
-                T(test_perms),  T(test_reap),          T(test_settings), T(test_restart_waits),
-                T(test_stress), T(test_stress_killed),
+                T(test_slots),           T(test_cpus),   T(test_cpus_elsewhere), T(test_full),
+                T(test_one_engine_each), T(test_perms),  T(test_reap),           T(test_settings),
+                T(test_restart_waits),   T(test_stress), T(test_stress_killed),
         };
 
         return flow_main(argc, argv, tests, NELEM(tests));

@@ -115,6 +115,53 @@ static void test_shares(void **state)
         got_done(&c);
 }
 
+/* CPUs of other engines on the machine are not sold, and one that was lost to them is exchanged. */
+static void test_elsewhere(void **state)
+{
+        char *taken[] = { (char[]){ "0" }, (char[]){ "2" }, (char[]){ "77" }, NULL };
+        struct node_inventory with = inv;
+        AUTO(ledger_free) struct ledger *l = ledger_new();
+        AUTO(store_txn_free) struct store_txn *t = store_txn_new();
+        struct ledger_want w = { .node = "n",
+                                 .cluster = "b",
+                                 .generation = 2,
+                                 .vcpu = 2,
+                                 .memory_mib = 1024,
+                                 .container_disk_gib = 1,
+                                 .volume_gib = 1,
+                                 .other_cpus = true };
+        struct got a = take(l, &inv, "a", 1, 1, 1), b = take(l, &inv, "b", 1, 2, 1), c;
+        struct place_node n;
+        bool cpu_taken[N_CPUS];
+        struct err e = { 0 };
+
+        (void) state;
+        assert_string_equal(a.cpus[0], "0"); /* lost as well, and not asked about */
+        assert_string_equal(b.cpus[0], "1");
+        assert_string_equal(b.cpus[1], "2");
+        with.facts.cpus_elsewhere = taken;
+        ledger_taken(l, &with, NULL, cpu_taken, &n);
+        assert_int_equal(n.vcpu_taken, 3); /* 0 and 2 are counted once */
+        c = take(l, &with, "c", 1, 6, 1);
+        assert_int_equal(c.limit, PLACE_CPU);
+        got_done(&b);
+        b.limit = ledger_take(l, &with, &w, t, &b.cpus, &b.gpus, NULL);
+        assert_int_equal(b.limit, PLACE_OK);
+        assert_int_equal(strv_len(b.cpus), 2);
+        assert_string_equal(b.cpus[0], "1");
+        assert_string_equal(b.cpus[1], "3");
+        c = take(l, &with, "c", 1, 4, 1);
+        assert_int_equal(c.limit, PLACE_OK);
+        assert_string_equal(c.cpus[0],
+                            "4"); /* 2 is nobody's of ours any more, and still not free */
+        w.vcpu = 3;
+        assert_int_equal(ledger_take(l, &with, &w, t, &b.cpus, &b.gpus, &e), PLACE_CPU);
+        assert_non_null(strstr(e.msg, "1 held by other hosts on this machine"));
+        got_done(&a);
+        got_done(&b);
+        got_done(&c);
+}
+
 struct seen {
         const char *owner[N_CPUS];
         uint64_t memory, disk;
@@ -186,6 +233,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_release),
                 cmocka_unit_test(test_shares),
+                cmocka_unit_test(test_elsewhere),
                 cmocka_unit_test(test_random_life),
         };
 

@@ -25,13 +25,11 @@ static void test_records(void **state)
                 const char *text;
                 int r;
         } t[] = {
-                { "inst0001 abc 7\n", 0 },
-                { "inst0001 p-1-2 18446744073709551615\n", 0 },
-                { "inst0001 abc 18446744073709551616\n", -ERANGE },
-                { "inst0001 abc\n", -EINVAL },
-                { "", -EINVAL },
-                { "inst0001 ABC 7\n", -EINVAL },
-                { "inst0001 abc -7\n", -EINVAL },
+                { "inst0001 abc 7\n", 0 },       { "inst0001 p-1-2 18446744073709551615\n", 0 },
+                { "in_st001 a_b_-c 1\n", 0 },    { "_ - 0\n", 0 },
+                { "inst0001 a.b 7\n", -EINVAL }, { "inst0001 abc 18446744073709551616\n", -ERANGE },
+                { "inst0001 abc\n", -EINVAL },   { "", -EINVAL },
+                { "inst0001 ABC 7\n", -EINVAL }, { "inst0001 abc -7\n", -EINVAL },
         };
 
         (void) state;

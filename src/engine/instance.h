@@ -14,10 +14,13 @@ struct engine_conf {
         bool require_apparmor;
         uint32_t pool_networks;       /* ready network namespaces kept ahead */
         uint32_t pool_disks;          /* formatted container disks kept ahead, per size in use */
-        uint32_t parallel_ops;        /* operation processes at once */
-        uint32_t parallel_layers;     /* vmm-fetch processes at once */
+        uint32_t parallel_ops;        /* boots and stops at once */
+        uint32_t parallel_pulls;      /* pulls and uploads at once */
+        uint32_t parallel_layers;     /* vmm-fetch processes at once, per image */
         uint64_t image_max_bytes;     /* one image, unpacked */
         uint64_t registry_silence_us; /* a registry that sends nothing for so long is given up */
+        uint64_t registry_rate_bytes; /* and one that sends less than that in a second */
+        uint64_t pull_timeout_us;     /* one pull or upload, in all */
         uint64_t grace_us;            /* TERM to KILL */
         /* [network] */
         char *network_pool;  /* IPv4 pool "100.96.0.0/16"; address = base + slot */

@@ -111,6 +111,8 @@ static void standalone_done(struct standalone *s)
                 fleet_stop(s->fleet); /* its last reports still go out */
         empty = is_empty(s); /* what was under way may have been the last that held anything */
         s->fleet = fleet_free(s->fleet);
+        if (s->channel)
+                channel_set_fleet(s->channel, NULL);
         s->channel = channel_free(s->channel);
         s->pool = pool_free(s->pool);
         s->upkeep = upkeep_free(s->upkeep);

@@ -20,7 +20,6 @@
 #define TOKEN_BYTES_MAX   (128U << 10)
 #define RETRY_AFTER_MAX_S 60
 #define ERROR_BYTES_MAX   4096U
-#define SLOW_BYTES_PER_S  1024 /* slower for the stall time is as good as dead */
 
 /* curl asks for a socket: the name is resolved, nothing has been sent. */
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
@@ -160,7 +159,7 @@ static int set_always(struct http *h)
         SET(CURLOPT_CAPATH, NULL);
         SET(CURLOPT_BUFFERSIZE, 256L << 10);
         SET(CURLOPT_CONNECTTIMEOUT_MS, (long) (h->req->connect_us / US_PER_MS));
-        SET(CURLOPT_LOW_SPEED_LIMIT, (long) SLOW_BYTES_PER_S);
+        SET(CURLOPT_LOW_SPEED_LIMIT, (long) h->req->rate_bytes);
         SET(CURLOPT_LOW_SPEED_TIME, (long) ((h->req->stall_us + US_PER_S - 1) / US_PER_S));
         SET(CURLOPT_OPENSOCKETFUNCTION, open_socket);
         SET(CURLOPT_OPENSOCKETDATA, h);

@@ -1,9 +1,9 @@
 /* http_get.c - attempts: whole documents and resumable bodies on top of http.c.  Runs in vmm-fetch.
  *
  * A body that breaks off goes on where it stopped: Range from the next byte; a server that ignores
- * Range sends everything again and what we have is skipped.  Every attempt that brings at least one
- * new byte makes the count of failures start again, so only a registry that is really gone, or the
- * deadline, ends a download. */
+ * Range sends everything again and what we have is skipped.  An attempt that brought new bytes at the
+ * rate that is asked for makes the count of failures start again, so only a registry that is really
+ * gone, one that lets bytes drip, or the deadline ends a download. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -73,6 +73,7 @@ struct http_stream {
         struct http *h;
         char *url;
         uint64_t size, off, skip; /* whole; handed out; to be thrown away of this attempt */
+        uint64_t since_us, since_off; /* where the count of failures began */
         unsigned failures;
         bool open;
         size_t lent; /* bytes of h->body that the reader has */
@@ -99,10 +100,29 @@ static int check_resume(struct http_stream *s, struct err *e)
         return 0;
 }
 
+/* New bytes have come at the rate that is asked for, pauses between attempts included: whatever
+ * failed, it is worth going on. */
+static bool is_fast(const struct http_stream *s)
+{
+        uint64_t us = clock_mono_us() - s->since_us, bytes = s->off - s->since_off;
+
+        return bytes > 0 && bytes >= s->h->req->rate_bytes * us / US_PER_S;
+}
+
+static void count_anew(struct http_stream *s)
+{
+        s->since_us = clock_mono_us();
+        s->since_off = s->off;
+        s->failures = 0;
+}
+
 /* The attempt failed with @r: may there be another? */
 static int fail(struct http_stream *s, int r, struct err *e)
 {
         bool retry = s->h->retry;
+
+        if (is_fast(s))
+                count_anew(s);
 
         http_end(s->h);
         s->open = false;
@@ -163,7 +183,6 @@ static ssize_t http_stream_next(struct stream *st, const void **ret, struct err 
                         return err_set(e, -EBADMSG, "the blob is longer than its %llu bytes",
                                        (unsigned long long) s->size);
                 s->off += n;
-                s->failures = 0;
                 s->lent = n;
                 *ret = h->body.s;
                 return (ssize_t) n;
@@ -194,6 +213,7 @@ int http_stream(struct http *h, const char *url, uint64_t size, struct stream **
         s->base.ops = &ops;
         s->h = h;
         s->size = size;
+        count_anew(s);
         s->url = strdup(url);
         if (!s->url) {
                 free(s);

@@ -30,6 +30,7 @@ static const struct jfield request_fields[] = {
         { "max_entries", J_U64, R(max_entries), .min = 1, .required = true },
         { "connect_us", J_U64, R(connect_us), .min = 1, .required = true },
         { "stall_us", J_U64, R(stall_us), .min = 1, .required = true },
+        { "rate_bytes", J_U64, R(rate_bytes), .min = 1, .required = true },
         { "deadline_us", J_U64, R(deadline_us) },
 };
 

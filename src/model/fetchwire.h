@@ -45,6 +45,7 @@ struct fetch_request {
         uint64_t max_bytes;          /* unpacked, or spooled by import */
         uint64_t max_entries;
         uint64_t connect_us, stall_us; /* give up on a connection; without a byte for so long */
+        uint64_t rate_bytes;           /* less than that in a second is as good as nothing */
         uint64_t deadline_us;          /* CLOCK_MONOTONIC; 0: none */
 };
 int fetch_request_decode(const json_t *j, struct fetch_request *ret, struct err *e);

@@ -304,6 +304,9 @@ class FakeNode:
     def on_welcome(self, conn, m, fds):
         pass
 
+    def on_cancel(self, conn, m, fds):
+        pass
+
     # ---- requests ----
 
     def on_request(self, conn, m, fds):

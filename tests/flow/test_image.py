@@ -21,7 +21,7 @@ import time
 
 import pytest
 
-from ocimake import (ARCH, Hang, Image, Index, Layer, Redirect, Registry, Replace, Slow, Status,
+from ocimake import (ARCH, Fault, Hang, Image, Index, Layer, Redirect, Registry, Replace, Slow, Status,
                      Truncate, docker_archive, sha256)
 from programs import build_dir, program
 
@@ -498,6 +498,47 @@ def test_registry_that_hangs(store, fake, where):
     began = time.monotonic()
     assert "in time" in store.fails("pull", ref)
     assert time.monotonic() - began < 6
+
+
+class Drip(Fault):
+    """The whole length is promised; a byte every `pause` seconds comes, for at most `seconds`."""
+
+    def __init__(self, pause, seconds):
+        super().__init__()
+        self.pause, self.seconds = pause, seconds
+
+    def __call__(self, h, data):
+        match = re.fullmatch(r"bytes=(\d+)-", h.headers.get("Range", ""))
+        start = int(match[1]) if match else 0
+        h.send_response(206 if match else 200)
+        if match:
+            h.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        h.send_header("Content-Length", str(len(data) - start))
+        h.end_headers()
+        end = time.monotonic() + self.seconds
+        for i in range(start, len(data)):
+            h.wfile.write(data[i:i + 1])
+            h.wfile.flush()
+            if time.monotonic() > end or h.server.reg.stop.wait(self.pause):
+                break
+        h.close_connection = True
+
+
+@pytest.mark.parametrize("seconds", [60, 0], ids=["slow", "short"])
+def test_registry_that_drips(store, fake, seconds):
+    """Bytes do come, one now and then, in one long answer or in many short ones: given up all the
+    same after five attempts, each of which is as long as a silence may be."""
+    image = Image([Layer().file("f", os.urandom(200000)).tar()])
+    ref = fake.add("a/drip", "v1", image)
+    drip = Drip(0.2, seconds)
+    fake.fault(image.layers[0]["digest"], drip)
+    store.options = ["--silence", "1"]
+    began = time.monotonic()
+    text = store.fails("pull", ref)
+    assert time.monotonic() - began < 25
+    assert ("slow" in text) if seconds else ("of 2" in text or "closed" in text), text
+    tries = [h for p, h in fake.requests if image.layers[0]["digest"] in p]
+    assert 5 <= len(tries) <= 6 and "Range" in tries[-1], "each went on where the last one stopped"
 
 
 def test_registry_that_is_silent(store):

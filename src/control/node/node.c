@@ -106,14 +106,6 @@ static int on_timeout(sd_event_source *s, uint64_t usec, void *arg)
         return 0;
 }
 
-void node_cancel(struct node *n, int64_t number)
-{
-        struct request *q = request_take(n, number);
-
-        if (q)
-                (void) request_free(q);
-}
-
 /* ---- sending ---- */
 
 static int update_events(struct node *n)
@@ -156,6 +148,20 @@ static int post(struct node *n, json_t *msg, const int *fds, size_t n_fds)
                 return update_events(n);
         (void) shutdown(frame_conn_fd(n->conn), SHUT_RDWR);
         return r;
+}
+
+/* The engine hears of it too: what nobody waits for need not go on. */
+void node_cancel(struct node *n, int64_t number)
+{
+        struct request *q = request_take(n, number);
+
+        if (!q)
+                return;
+        (void) request_free(q);
+        if (n->synced)
+                (void) post(n,
+                            json_pack("{s:s, s:I}", "type", "cancel", "req", (json_int_t) number),
+                            NULL, 0);
 }
 
 void node_assign(struct node *n, const char *cluster, uint64_t generation, bool run,

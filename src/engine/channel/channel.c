@@ -161,7 +161,7 @@ static const struct {
 } messages[] = {
         { "welcome", true, on_welcome },      { "assign", false, on_assign },
         { "tombstone", false, on_tombstone }, { "forget", false, on_forget },
-        { "request", false, request_handle },
+        { "request", false, request_handle }, { "cancel", false, request_cancel },
 };
 
 static int dispatch(struct channel *c, const struct frame_msg *m, struct err *e)

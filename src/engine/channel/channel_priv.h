@@ -24,4 +24,5 @@ void channel_send(struct channel *c, const json_t *msg, const int *fds, size_t n
 
 /* request.c */
 int request_handle(struct channel *c, const struct frame_msg *m, struct err *e);
+int request_cancel(struct channel *c, const struct frame_msg *m, struct err *e);
 void request_drop_all(struct channel *c); /* answers of lost requests go nowhere */

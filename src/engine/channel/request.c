@@ -10,6 +10,7 @@
 #include "engine/channel/channel_priv.h"
 #include "engine/fleet/fleet.h"
 #include "engine/image/image.h"
+#include "model/limits.h"
 
 /* One that waits for an operation. */
 struct request {
@@ -64,14 +65,44 @@ static void request_end(struct request *q)
         free(q);
 }
 
+/* Its asker does not wait any more: so no pull need go on for it.  What cannot be called back keeps
+ * the request until its callback frees it. */
+static void request_leave(struct request *q)
+{
+        struct channel *c = q->channel;
+
+        if (c->fleet && fleet_drop_requests(c->fleet, q) > 0) {
+                request_end(q);
+                return;
+        }
+        for (struct request **at = &c->requests; *at; at = &(*at)->next) {
+                if (*at != q)
+                        continue;
+                *at = q->next;
+                break;
+        }
+        q->channel = NULL;
+}
+
 void request_drop_all(struct channel *c)
 {
-        while (c->requests) {
-                struct request *q = c->requests;
+        while (c->requests)
+                request_leave(c->requests);
+}
 
-                c->requests = q->next;
-                q->channel = NULL; /* freed by its operation's callback */
+int request_cancel(struct channel *c, const struct frame_msg *m, struct err *e)
+{
+        const json_t *req = json_object_get(m->json, "req");
+
+        if (!json_is_integer(req))
+                return err_set(e, -EPROTO, "a cancel without req");
+        for (struct request *q = c->requests; q; q = q->next) {
+                if (q->req != json_integer_value(req))
+                        continue;
+                request_leave(q);
+                break;
         }
+        return 0;
 }
 
 static int strv_of(const json_t *list, char ***ret)
@@ -170,11 +201,25 @@ static void on_image_progress(void *arg, const struct image_progress *g)
         channel_send(q->channel, j, NULL, 0);
 }
 
+/* Images are an account's, and so is its patience. */
+static int check_queue(struct channel *c, const json_t *args, struct err *e)
+{
+        const char *account = jsonx_str(args, "account");
+
+        if (str_empty(account))
+                return err_set(e, -EINVAL, "account: is missing");
+        if (fleet_pulls_waiting(c->fleet, account) >= LIMIT_PULLS_WAITING)
+                return err_set(e, -EBUSY, "%u image operations of this account wait already",
+                               LIMIT_PULLS_WAITING);
+        return 0;
+}
+
 static int do_pull(struct channel *c, json_int_t req, const json_t *args, const struct frame_msg *m,
                    struct err *e)
 {
         const struct image_credentials cred = { jsonx_str(args, "username"),
-                                                jsonx_str(args, "password"), NULL };
+                                                jsonx_str(args, "password"),
+                                                jsonx_str(args, "account") };
         const char *ref = jsonx_str(args, "reference");
         struct request *q = NULL;
         int r;
@@ -182,12 +227,13 @@ static int do_pull(struct channel *c, json_int_t req, const json_t *args, const 
         (void) m;
         if (str_empty(ref))
                 return err_set(e, -EINVAL, "reference: is missing");
-        r = request_new(c, req, &q, e);
+        r = check_queue(c, args, e);
+        if (r >= 0)
+                r = request_new(c, req, &q, e);
         if (r < 0)
                 return r;
-        r = fleet_pull(c->fleet, jsonx_str(args, "account"), ref, &cred,
-                       json_is_true(json_object_get(args, "force")), on_image_progress, on_image, q,
-                       e);
+        r = fleet_pull(c->fleet, ref, &cred, json_is_true(json_object_get(args, "force")),
+                       on_image_progress, on_image, q, e);
         if (r < 0)
                 request_end(q);
         return r;
@@ -202,7 +248,9 @@ static int do_import(struct channel *c, json_int_t req, const json_t *args,
 
         if (str_empty(name) || m->n_fds != 1)
                 return err_set(e, -EINVAL, "import: needs a name and one stream");
-        r = request_new(c, req, &q, e);
+        r = check_queue(c, args, e);
+        if (r >= 0)
+                r = request_new(c, req, &q, e);
         if (r < 0)
                 return r;
         r = fleet_import(c->fleet, jsonx_str(args, "account"),
@@ -222,7 +270,9 @@ static int do_remove(struct channel *c, json_int_t req, const json_t *args,
         (void) m;
         if (str_empty(jsonx_str(args, "reference")))
                 return err_set(e, -EINVAL, "reference: is missing");
-        r = request_new(c, req, &q, e);
+        r = check_queue(c, args, e);
+        if (r >= 0)
+                r = request_new(c, req, &q, e);
         if (r < 0)
                 return r;
         r = fleet_image_remove(c->fleet, jsonx_str(args, "account"),

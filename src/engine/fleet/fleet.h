@@ -73,18 +73,24 @@ int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x,
 
 int fleet_stats(struct fleet *f, const char *cluster, json_t **ret, struct err *e);
 
-/* Image operations, shared between clusters that wait for the same image and direct requests. */
+/* Image operations, shared between clusters that wait for the same image and direct requests.
+ * Pulls and uploads wait for a place, in turns of their accounts; progress says "waiting" until then.
+ * @done comes once, and may come before the call returns; not after a negative return. */
 typedef void fleet_pull_fn(void *arg, int r, const struct image *image, const struct err *e);
 typedef void fleet_progress_fn(void *arg, const struct image_progress *p);
 struct pull;
-int fleet_pull(struct fleet *f, const char *account, const char *reference,
-               const struct image_credentials *cred, bool force, fleet_progress_fn *progress,
-               fleet_pull_fn *done, void *arg, struct err *e);
+/* @cred->account: for whom, never empty; what its own credentials open is nobody else's. */
+int fleet_pull(struct fleet *f, const char *reference, const struct image_credentials *cred,
+               bool force, fleet_progress_fn *progress, fleet_pull_fn *done, void *arg,
+               struct err *e);
 int fleet_import(struct fleet *f, const char *account, bool is_public, const char *name, int stream,
                  fleet_progress_fn *progress, fleet_pull_fn *done, void *arg, struct err *e);
 int fleet_image_remove(struct fleet *f, const char *account, bool is_admin, const char *reference,
                        fleet_pull_fn *done, void *arg, struct err *e);
+/* Image operations of the account that wait for a place. */
+size_t fleet_pulls_waiting(const struct fleet *f, const char *account);
 /* Digests that clusters use now: NULL-terminated, borrowed strings in a heap array. */
 char **fleet_images_in_use(struct fleet *f);
-/* Forget callbacks of a requester that went away (its operations go on). */
-void fleet_drop_requests(struct fleet *f, const void *arg);
+/* Forget callbacks of a requester that went away; returns how many.  Pulls and uploads that nobody
+ * else waits for are ended. */
+size_t fleet_drop_requests(struct fleet *f, const void *arg);

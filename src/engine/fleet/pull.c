@@ -1,5 +1,19 @@
-/* pull.c - image operations: one at a time per image, whoever waits for it.
- * The functions named *_body run in the operation process, everything else on the loop. */
+/* pull.c - image operations: queued, one at a time per image, as long as somebody waits for them.
+ * The functions named *_body run in the operation process, everything else on the loop.
+ *
+ * Theory of operation.  fleet.pulls has what runs and what waits, oldest first.  Pulls and uploads
+ * share `parallel_pulls` places, of which one account has at most half; a place goes to the account
+ * that uses the fewest, then to the one that was served longest ago, then to whoever came first.  So
+ * a hundred pulls of one account, or two that never end, are no reason for another's to wait.
+ * Removals have a place of their own.
+ *
+ * Removing and booting are ordered in two steps.  PULL_REMOVE takes the name away: from its commit on
+ * no boot finds the image.  What boots found before that is asked after it, on this loop, where a
+ * boot finds its image and notes its use in one turn; and PULL_SWEEP removes only what was nameless
+ * by then and what nobody uses.
+ *
+ * A pull that nobody waits for any more is ended, and what it left is collected. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,11 +24,13 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/fleet/unit.h"
+#include "model/limits.h"
 
-#define PULL_TIMEOUT_US   (6 * 3600 * US_PER_S) /* a stalled transfer ends long before: vmm-fetch */
+#define PULL_SLACK_US     (60 * US_PER_S) /* the operation reports its deadline better than we do */
 #define REMOVE_TIMEOUT_US (600 * US_PER_S)
+#define REMOVE_PLACES     1U
 
-enum pull_kind { PULL_NONE, PULL_PULL, PULL_IMPORT, PULL_REMOVE };
+enum pull_kind { PULL_NONE, PULL_PULL, PULL_IMPORT, PULL_REMOVE, PULL_SWEEP, PULL_KIND_COUNT };
 
 /* Someone who wants to hear about it. */
 struct waiter {
@@ -29,12 +45,14 @@ struct pull {
         struct fleet *fleet;
         enum pull_kind kind;
         char *account, *reference, *username, *password;
-        bool flag;     /* import: public; remove: administrator */
-        bool force;    /* pull again what is here */
-        int stream;    /* import */
-        char **in_use; /* remove */
+        bool flag;      /* import: public; remove: administrator */
+        bool force;     /* pull again what is here */
+        bool abandoned; /* is being ended */
+        int stream;     /* import */
+        char **in_use;  /* remove, sweep */
+        uint64_t turn;  /* grows whenever its account is given a place */
         struct waiter *waiters;
-        struct op *op;
+        struct op *op; /* NULL: waits for a place */
 };
 
 static struct pull *pull_free(struct pull *p)
@@ -67,7 +85,9 @@ static void unlink_pull(struct pull *p)
         }
 }
 
-/* In the operation: at most ten lines of progress a second. */
+/* ---- in the operation ---- */
+
+/* At most ten lines of progress a second. */
 struct progress_out {
         struct frame_conn *out;
         uint64_t last_us;
@@ -109,12 +129,188 @@ static int pull_body(struct frame_conn *out, void *arg, struct err *e)
                 return image_import(store, p->account, p->flag, p->reference, p->stream, 0,
                                     send_progress, &o, e);
         case PULL_REMOVE:
-                return image_remove(store, p->account, p->flag, p->reference, p->in_use, e);
+                return image_unname(store, p->account, p->flag, p->reference, p->in_use, e);
+        case PULL_SWEEP:
+                return image_sweep(store, p->in_use, e);
         case PULL_NONE:
+        case PULL_KIND_COUNT:
                 break;
         }
         return -EINVAL;
 }
+
+/* ---- whose turn it is ---- */
+
+static bool is_transfer(const struct pull *p)
+{
+        return p->kind == PULL_PULL || p->kind == PULL_IMPORT;
+}
+
+/* Operations of that sort that run; also how many of them for @account. */
+static uint32_t count_running(const struct fleet *f, const struct pull *like, uint32_t *ret_own)
+{
+        uint32_t n = 0;
+
+        *ret_own = 0;
+        for (const struct pull *q = f->pulls; q; q = q->next) {
+                if (!q->op || is_transfer(q) != is_transfer(like))
+                        continue;
+                n++;
+                *ret_own += str_eq(q->account, like->account);
+        }
+        return n;
+}
+
+/* Another pull is fetching what @p wants, and shares what comes with everybody. */
+static bool is_on_its_way(const struct fleet *f, const struct pull *p)
+{
+        for (const struct pull *q = f->pulls; q; q = q->next)
+                if (q->op && q != p && q->kind == PULL_PULL && p->kind == PULL_PULL &&
+                    !q->abandoned && !p->force && !p->username && !q->username &&
+                    str_eq(q->reference, p->reference))
+                        return true;
+        return false;
+}
+
+/* The waiting one that begins next, or NULL. */
+static struct pull *next_pull(const struct fleet *f)
+{
+        struct pull *best = NULL;
+        uint32_t best_own = 0;
+
+        for (struct pull *p = f->pulls; p; p = p->next) {
+                uint32_t places = is_transfer(p) ? f->spec.host->inst->conf.parallel_pulls
+                                                 : REMOVE_PLACES;
+                uint32_t own, n;
+
+                if (p->op)
+                        continue;
+                n = count_running(f, p, &own);
+                if (n >= places || own >= (places + 1) / 2 || is_on_its_way(f, p))
+                        continue;
+                if (best && (own > best_own || (own == best_own && p->turn >= best->turn)))
+                        continue;
+                best = p;
+                best_own = own;
+        }
+        return best;
+}
+
+static uint64_t last_turn(const struct fleet *f)
+{
+        uint64_t last = 0;
+
+        for (const struct pull *q = f->pulls; q; q = q->next)
+                if (q->turn > last)
+                        last = q->turn;
+        return last;
+}
+
+/* The account of @p is being served: the others come before its next one. */
+static void take_turn(struct pull *p)
+{
+        uint64_t turn = last_turn(p->fleet) + 1;
+
+        for (struct pull *q = p->fleet->pulls; q; q = q->next)
+                if (str_eq(q->account, p->account))
+                        q->turn = turn;
+}
+
+static void start_pulls(struct fleet *f);
+static int launch(struct pull *p, struct err *e);
+
+/* ---- the end of one ---- */
+
+static void finish(struct pull *p, int r, const struct image *image, const struct err *e)
+{
+        struct fleet *f = p->fleet;
+
+        unlink_pull(p);
+        while (p->waiters) { /* a callback may start something new */
+                struct waiter *w = p->waiters;
+
+                p->waiters = w->next;
+                w->done(w->arg, r, r >= 0 ? image : NULL, e);
+                free(w);
+        }
+        (void) pull_free(p);
+        if (!f->closing)
+                unit_settle_waiting(f);
+}
+
+/* The name is gone; now what nobody uses, as things are from here on.  In the place that it has. */
+static int sweep_after(struct pull *p, struct err *e)
+{
+        free(p->in_use);
+        p->in_use = fleet_images_in_use(p->fleet);
+        p->kind = PULL_SWEEP;
+        return p->in_use ? launch(p, e) : err_set(e, -ENOMEM, "out of memory");
+}
+
+/* What has come is also for those who have not had their turn. */
+static void serve_waiting(struct fleet *f, const char *reference)
+{
+        for (struct pull *p = f->pulls; p;) {
+                struct image image = { 0 };
+                struct err e = { 0 };
+
+                if (p->op || p->force || p->kind != PULL_PULL || !str_eq(p->reference, reference) ||
+                    image_find(f->spec.host->images, p->account, reference, &image, &e) < 0) {
+                        p = p->next;
+                        continue;
+                }
+                finish(p, 0, &image, &e);
+                image_done(&image);
+                p = f->pulls; /* a callback may have changed the list */
+        }
+}
+
+/* A removal is done when the name is gone: what could not be cleaned up is tried again with the
+ * next one. */
+static void on_removed(struct pull *p, int r, struct err *e)
+{
+        if (p->kind == PULL_REMOVE) {
+                if (r < 0 || p->fleet->closing) {
+                        finish(p, r, NULL, e);
+                        return;
+                }
+                r = sweep_after(p, e);
+                if (r >= 0)
+                        return;
+        }
+        if (r < 0)
+                log_warn("cleaning up after %s: %s", p->reference, e->msg);
+        finish(p, 0, NULL, e);
+}
+
+static void on_pulled(void *arg, int r, const struct err *err)
+{
+        struct pull *p = arg;
+        struct fleet *f = p->fleet;
+        AUTO(free) char *reference = NULL;
+        struct image image = { 0 };
+        struct err e = *err;
+
+        p->op = NULL;
+        f->running_ops--;
+        if ((r == -EOWNERDEAD || r == -ETIMEDOUT || r == -ECANCELED) && !f->closing &&
+            f->spec.image_died)
+                f->spec.image_died(f->spec.upkeep);
+        if (is_transfer(p)) {
+                reference = r >= 0 ? str_dup(p->reference) : NULL;
+                if (r >= 0 && p->waiters)
+                        r = image_find(f->spec.host->images, p->account, p->reference, &image, &e);
+                finish(p, r, &image, &e);
+                image_done(&image);
+        } else {
+                on_removed(p, r, &e);
+        }
+        if (reference && !f->closing)
+                serve_waiting(f, reference);
+        start_pulls(f);
+}
+
+/* ---- the beginning of one ---- */
 
 static void on_progress(void *arg, const struct frame_msg *m)
 {
@@ -132,47 +328,23 @@ static void on_progress(void *arg, const struct frame_msg *m)
                         w->progress(w->arg, &g);
 }
 
-static void on_pulled(void *arg, int r, const struct err *err)
-{
-        struct pull *p = arg;
-        struct fleet *f = p->fleet;
-        struct image image = { 0 };
-        struct err e = *err;
-
-        p->op = NULL;
-        f->running_ops--;
-        unlink_pull(p);
-        if ((r == -EOWNERDEAD || r == -ETIMEDOUT) && f->spec.image_died)
-                f->spec.image_died(f->spec.upkeep);
-        if (r >= 0 && p->kind != PULL_REMOVE)
-                r = image_find(f->spec.host->images, p->account, p->reference, &image, &e);
-        while (p->waiters) { /* a callback may start something new */
-                struct waiter *w = p->waiters;
-
-                p->waiters = w->next;
-                w->done(w->arg, r, r >= 0 ? &image : NULL, &e);
-                free(w);
-        }
-        image_done(&image);
-        (void) pull_free(p);
-        if (!f->closing)
-                unit_settle_waiting(f);
-}
-
 static int add_waiter(struct pull *p, fleet_progress_fn *progress, fleet_pull_fn *done, void *arg)
 {
+        static const struct image_progress waiting = { .phase = "waiting" };
         struct waiter *w = calloc(1, sizeof *w);
 
         if (!w)
                 return -ENOMEM;
         *w = (struct waiter){ p->waiters, progress, done, arg };
         p->waiters = w;
+        if (progress && !p->op)
+                progress(arg, &waiting);
         return 0;
 }
 
 static int launch(struct pull *p, struct err *e)
 {
-        static const char *const verb[] = { "", "pull", "import", "remove image" };
+        static const char *const verb[] = { "", "pull", "import", "remove image", "clean up after" };
         char name[64];
         const struct op_spec spec = {
                 .name = name,
@@ -180,21 +352,46 @@ static int launch(struct pull *p, struct err *e)
                 .body_arg = p,
                 .keep = &p->stream,
                 .n_keep = p->stream >= 0 ? 1 : 0,
-                .timeout_us = p->kind == PULL_REMOVE ? REMOVE_TIMEOUT_US : PULL_TIMEOUT_US,
+                .timeout_us = is_transfer(p) ? p->fleet->spec.host->inst->conf.pull_timeout_us +
+                                                       PULL_SLACK_US
+                                             : REMOVE_TIMEOUT_US,
                 .report = on_progress,
                 .done = on_pulled,
                 .arg = p,
         };
         int r;
 
+        static_assert(NELEM(verb) == PULL_KIND_COUNT, "a word for each kind");
         (void) snprintf(name, sizeof name, "%s %.40s", verb[p->kind], p->reference);
         r = op_start(p->fleet->spec.runner, &spec, &p->op, e);
         if (r < 0)
                 return r;
         p->fleet->running_ops++;
-        p->next = p->fleet->pulls;
-        p->fleet->pulls = p;
+        p->stream = fd_close(p->stream); /* the operation has its own */
         return 0;
+}
+
+/* Start what there are places for.  Ends by itself what came here while it waited. */
+static void start_pulls(struct fleet *f)
+{
+        struct pull *p;
+
+        while (!f->closing && (p = next_pull(f)) != NULL) {
+                struct image image = { 0 };
+                struct err e = { 0 };
+                int r;
+
+                if (p->kind == PULL_PULL && !p->force &&
+                    image_find(f->spec.host->images, p->account, p->reference, &image, &e) >= 0) {
+                        finish(p, 0, &image, &e);
+                        image_done(&image);
+                        continue;
+                }
+                take_turn(p);
+                r = launch(p, &e);
+                if (r < 0)
+                        finish(p, r, NULL, &e);
+        }
 }
 
 static struct pull *pull_new(struct fleet *f, enum pull_kind kind, const char *account,
@@ -211,77 +408,114 @@ static struct pull *pull_new(struct fleet *f, enum pull_kind kind, const char *a
         p->reference = str_dup(reference);
         if (!p->reference || (account && !p->account))
                 return pull_free(p);
+        p->turn = last_turn(f); /* as if it had just been served: asking one by one is no gain */
+        for (const struct pull *q = f->pulls; q; q = q->next)
+                if (!q->op && str_eq(q->account, account))
+                        p->turn = q->turn; /* behind those of its account */
         return p;
 }
 
-int fleet_pull(struct fleet *f, const char *account, const char *reference,
-               const struct image_credentials *cred, bool force, fleet_progress_fn *progress,
-               fleet_pull_fn *done, void *arg, struct err *e)
+/* Put @p at the end of the queue with its first waiter, and see whose turn it is. */
+static int submit(struct pull *p, fleet_progress_fn *progress, fleet_pull_fn *done, void *arg,
+                  struct err *e)
 {
+        struct fleet *f = p->fleet;
+        struct pull **tail = &f->pulls;
+
+        if (f->closing) {
+                (void) pull_free(p);
+                return err_set(e, -ECANCELED, "the host is stopping");
+        }
+        if (add_waiter(p, progress, done, arg) < 0) {
+                (void) pull_free(p);
+                return err_set(e, -ENOMEM, "out of memory");
+        }
+        while (*tail)
+                tail = &(*tail)->next;
+        *tail = p;
+        start_pulls(f);
+        return 0;
+}
+
+int fleet_pull(struct fleet *f, const char *reference, const struct image_credentials *cred,
+               bool force, fleet_progress_fn *progress, fleet_pull_fn *done, void *arg,
+               struct err *e)
+{
+        const char *user = str_empty(cred->username) ? NULL : cred->username;
+        const char *password = user ? cred->password : NULL;
         struct image image = { 0 };
         struct pull *p;
-        int r;
 
-        if (!force && image_find(f->spec.host->images, account, reference, &image, e) >= 0) {
+        if (str_empty(cred->account)) /* else what it opens would be everybody's */
+                return err_set(e, -EINVAL, "account: is missing");
+        if (!force && image_find(f->spec.host->images, cred->account, reference, &image, e) >= 0) {
                 done(arg, 0, &image, e);
                 image_done(&image);
                 return 0;
         }
-        /* the same image for the same account, with nobody's credentials in between */
+        /* the same image for the same account with the same credentials */
         for (p = f->pulls; p; p = p->next)
-                if (p->kind == PULL_PULL && str_eq(p->reference, reference) &&
-                    str_eq(p->account, account))
-                        return add_waiter(p, progress, done, arg);
-        p = pull_new(f, PULL_PULL, account, reference);
-        if (!p)
-                return err_set(e, -ENOMEM, "out of memory");
-        p->force = force;
-        p->username = cred ? str_dup(cred->username) : NULL;
-        p->password = cred ? str_dup(cred->password) : NULL;
-        r = add_waiter(p, progress, done, arg);
-        if (r >= 0)
-                r = launch(p, e);
-        if (r < 0)
+                if (p->kind == PULL_PULL && !p->abandoned && !(force && p->op) &&
+                    str_eq(p->reference, reference) && str_eq(p->account, cred->account) &&
+                    str_eq(p->username, user) && str_eq(p->password, password)) {
+                        p->force = p->force || force;
+                        return add_waiter(p, progress, done, arg) < 0
+                                       ? err_set(e, -ENOMEM, "out of memory")
+                                       : 0;
+                }
+        p = pull_new(f, PULL_PULL, cred->account, reference);
+        if (p) {
+                p->force = force;
+                p->username = str_dup(user);
+                p->password = str_dup(password);
+        }
+        if (!p || (user && !p->username) || (password && !p->password)) {
                 (void) pull_free(p);
-        return r;
+                return err_set(e, -ENOMEM, "out of memory");
+        }
+        return submit(p, progress, done, arg, e);
 }
 
 int fleet_import(struct fleet *f, const char *account, bool is_public, const char *name, int stream,
                  fleet_progress_fn *progress, fleet_pull_fn *done, void *arg, struct err *e)
 {
         struct pull *p = pull_new(f, PULL_IMPORT, account, name);
-        int r;
 
         if (!p)
                 return err_set(e, -ENOMEM, "out of memory");
         p->flag = is_public;
         p->stream = fcntl(stream, F_DUPFD_CLOEXEC, 3);
-        r = p->stream < 0 ? err_errno(e, -errno, "import") : add_waiter(p, progress, done, arg);
-        if (r >= 0)
-                r = launch(p, e);
-        if (r < 0)
+        if (p->stream < 0) {
+                int r = err_errno(e, -errno, "import");
+
                 (void) pull_free(p);
-        else
-                p->stream = fd_close(p->stream); /* the operation has its own */
-        return r;
+                return r;
+        }
+        return submit(p, progress, done, arg, e);
 }
 
 int fleet_image_remove(struct fleet *f, const char *account, bool is_admin, const char *reference,
                        fleet_pull_fn *done, void *arg, struct err *e)
 {
         struct pull *p = pull_new(f, PULL_REMOVE, account, reference);
-        int r;
 
-        if (!p)
-                return err_set(e, -ENOMEM, "out of memory");
-        p->flag = is_admin;
-        p->in_use = fleet_images_in_use(f);
-        r = p->in_use ? add_waiter(p, NULL, done, arg) : err_set(e, -ENOMEM, "out of memory");
-        if (r >= 0)
-                r = launch(p, e);
-        if (r < 0)
+        if (p)
+                p->in_use = fleet_images_in_use(f);
+        if (!p || !p->in_use) {
                 (void) pull_free(p);
-        return r;
+                return err_set(e, -ENOMEM, "out of memory");
+        }
+        p->flag = is_admin;
+        return submit(p, NULL, done, arg, e);
+}
+
+size_t fleet_pulls_waiting(const struct fleet *f, const char *account)
+{
+        size_t n = 0;
+
+        for (const struct pull *p = f->pulls; p; p = p->next)
+                n += !p->op && str_eq(p->account, account);
+        return n;
 }
 
 static void unit_progress(void *arg, const struct image_progress *g)
@@ -322,35 +556,78 @@ static void unit_pulled(void *arg, int r, const struct image *image, const struc
 
 int pull_for_unit(struct unit *u, struct err *e)
 {
+        const struct image_credentials cred = { u->cred.username, u->cred.password,
+                                                u->plan.account };
+
         u->progress_pct = 0;
-        return fleet_pull(u->fleet, u->plan.account, u->plan.image, &u->cred, false, unit_progress,
-                          unit_pulled, u, e);
+        return fleet_pull(u->fleet, u->plan.image, &cred, false, unit_progress, unit_pulled, u, e);
 }
 
-/* The unit no longer waits; the pull itself goes on, its image may be wanted soon. */
+/* The unit no longer waits. */
 void pull_leave(struct unit *u)
 {
-        fleet_drop_requests(u->fleet, u);
+        (void) fleet_drop_requests(u->fleet, u);
 }
 
-void fleet_drop_requests(struct fleet *f, const void *arg)
-{
-        for (struct pull *p = f->pulls; p; p = p->next) {
-                for (struct waiter **at = &p->waiters; *at;) {
-                        struct waiter *w = *at;
+/* ---- nobody waits any more ---- */
 
-                        if (w->arg != arg) {
-                                at = &w->next;
-                                continue;
-                        }
-                        *at = w->next;
-                        free(w);
-                }
+/* A removal goes on; a pull or an upload ends, and what it has written goes. */
+static void abandon(struct pull *p)
+{
+        if (p->waiters || p->abandoned || !is_transfer(p))
+                return;
+        log_debug("%s: nobody waits for it any more", p->reference);
+        if (p->op) {
+                p->abandoned = true;
+                op_cancel(p->op); /* on_pulled() comes */
+                return;
         }
+        unlink_pull(p);
+        (void) pull_free(p);
+}
+
+static size_t drop_waiters(struct pull *p, const void *arg)
+{
+        size_t n = 0;
+
+        for (struct waiter **at = &p->waiters; *at;) {
+                struct waiter *w = *at;
+
+                if (w->arg != arg) {
+                        at = &w->next;
+                        continue;
+                }
+                *at = w->next;
+                free(w);
+                n++;
+        }
+        return n;
+}
+
+size_t fleet_drop_requests(struct fleet *f, const void *arg)
+{
+        size_t n = 0;
+
+        for (struct pull *p = f->pulls, *next; p; p = next) {
+                size_t dropped = drop_waiters(p, arg);
+
+                next = p->next;
+                n += dropped;
+                if (dropped)
+                        abandon(p);
+        }
+        return n;
 }
 
 void pull_free_all(struct fleet *f)
 {
-        for (struct pull *p = f->pulls; p; p = p->next)
-                op_cancel(p->op); /* running_ops falls as they end */
+        const struct err stopping = { -ECANCELED, "the host is stopping" };
+
+        for (struct pull *p = f->pulls, *next; p; p = next) {
+                next = p->next;
+                if (p->op)
+                        op_cancel(p->op); /* running_ops falls as they end */
+                else
+                        finish(p, -ECANCELED, NULL, &stopping);
+        }
 }

@@ -4,6 +4,7 @@
  * durably, after the directories were synced and moved.  Layer numbers are never used twice. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -15,7 +16,9 @@
 
 #include <openssl/evp.h>
 
-#define BUSY_MS 30000 /* a publisher holds the lock for renames and one commit */
+#define BUSY_MS       30000 /* a publisher holds the lock for renames and one commit */
+#define MODE_TRIES    100
+#define MODE_PAUSE_MS 10
 
 static const char schema[] =
         "CREATE TABLE layer (n INTEGER PRIMARY KEY AUTOINCREMENT, domain TEXT NOT NULL,"
@@ -122,10 +125,17 @@ int sql_number(sqlite3 *db, int64_t *ret, struct err *e, const char *sql,
 static int set_up(sqlite3 *db, struct err *e)
 {
         int64_t version = 0;
-        int r = sql_run(db,
-                        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                        "PRAGMA foreign_keys = ON",
-                        e);
+        int r = -EBUSY;
+
+        /* a fresh file that two make a database of at once: SQLite itself does not wait there */
+        for (int i = 0; r == -EBUSY && i < MODE_TRIES; i++) {
+                if (i > 0)
+                        (void) poll(NULL, 0, MODE_PAUSE_MS);
+                r = sql_run(db,
+                            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                            "PRAGMA foreign_keys = ON",
+                            e);
+        }
 
         if (r >= 0)
                 r = sql_number(db, &version, e, "PRAGMA user_version", NULL, 0);
@@ -295,6 +305,15 @@ int catalog_set_name(struct image_store *s, const char *reference, const char *a
                         a, NELEM(a));
 }
 
+int catalog_condemn(struct image_store *s, struct err *e)
+{
+        return sql_run(s->db,
+                       "UPDATE image SET identity = 'gone:' || id"
+                       " WHERE id NOT IN (SELECT image FROM name)"
+                       " AND identity NOT LIKE 'gone:%'",
+                       e);
+}
+
 int catalog_sweep(struct image_store *s, char *const *in_use, struct err *e)
 {
         int r = sql_run(s->db,
@@ -307,7 +326,7 @@ int catalog_sweep(struct image_store *s, char *const *in_use, struct err *e)
                              (struct sql_arg[]){ { *in_use, 0 } }, 1);
         if (r >= 0)
                 r = sql_run(s->db,
-                            "DELETE FROM image WHERE id NOT IN (SELECT image FROM name)"
+                            "DELETE FROM image WHERE identity LIKE 'gone:%'"
                             " AND digest NOT IN (SELECT digest FROM held);"
                             "DELETE FROM layer WHERE n NOT IN (SELECT layer FROM image_layer)",
                             e);

@@ -58,7 +58,7 @@ struct image_credentials { /* NULL strings: anonymous */
 
 /* Fetch, verify, publish.  Idempotent; layers known by diff id are not fetched again.  On failure
  * nothing stays and *e is the sentence for the user ("pull docker.io/library/x:latest: manifest
- * not found").  @deadline_us monotonic, 0 = none. */
+ * not found").  @deadline_us monotonic, 0: as configured (pull_timeout). */
 int image_pull(struct image_store *s, const char *reference, const struct image_credentials *cred,
                uint64_t deadline_us, image_progress_fn *fn, void *arg, struct err *e);
 
@@ -66,10 +66,16 @@ int image_pull(struct image_store *s, const char *reference, const struct image_
 int image_import(struct image_store *s, const char *account, bool is_public, const char *name,
                  int stream, uint64_t deadline_us, image_progress_fn *fn, void *arg, struct err *e);
 
-/* Take the name away; layers that nothing uses any more are removed.  -EBUSY while a cluster in
- * @in_use (NULL-terminated digests) runs from it; -ENOENT, -EPERM (someone else's). */
-int image_remove(struct image_store *s, const char *account, bool is_admin, const char *reference,
+/* Removing is two steps, between which the caller finds out what is in use *now*.
+ *
+ * image_unname() takes the name away: once it has returned, no image_find() gives an image for which
+ * this was the last name, ever again (pulled anew it is another row).  -EBUSY while a cluster in
+ * @in_use (NULL-terminated digests) runs from it; -ENOENT, -EPERM (someone else's).
+ * image_sweep() removes what had no name left at the last image_unname() and is not in @in_use, which
+ * must be newer than that; then layers that nothing uses. */
+int image_unname(struct image_store *s, const char *account, bool is_admin, const char *reference,
                  char *const *in_use, struct err *e);
+int image_sweep(struct image_store *s, char *const *in_use, struct err *e);
 
 /* Every image that @account may see; the caller ends each with image_done() and frees the array. */
 int image_list(struct image_store *s, const char *account, bool is_admin, struct image **ret,

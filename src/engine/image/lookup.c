@@ -245,11 +245,11 @@ static int remove_name(struct image_store *s, const char *account, bool is_admin
                 r = sql_exec(s->db, e, "DELETE FROM name WHERE reference = ? AND account = ?",
                              (struct sql_arg[]){ { name, 0 }, { owner, 0 } }, 2);
         if (r >= 0)
-                r = catalog_sweep(s, in_use, e);
+                r = catalog_condemn(s, e);
         return r;
 }
 
-int image_remove(struct image_store *s, const char *account, bool is_admin, const char *reference,
+int image_unname(struct image_store *s, const char *account, bool is_admin, const char *reference,
                  char *const *in_use, struct err *e)
 {
         AUTO(free) char *name = NULL;
@@ -260,6 +260,20 @@ int image_remove(struct image_store *s, const char *account, bool is_admin, cons
         if (r < 0)
                 return r;
         r = remove_name(s, account, is_admin, name, in_use, e);
+        if (r >= 0)
+                r = catalog_commit(s, e);
+        if (r < 0)
+                catalog_rollback(s);
+        return r;
+}
+
+int image_sweep(struct image_store *s, char *const *in_use, struct err *e)
+{
+        int r = catalog_begin(s, e);
+
+        if (r < 0)
+                return r;
+        r = catalog_sweep(s, in_use, e);
         if (r >= 0)
                 r = catalog_commit(s, e);
         if (r < 0) {

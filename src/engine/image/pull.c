@@ -19,7 +19,6 @@
 #include "store_priv.h"
 
 #define CONNECT_US      (10 * US_PER_S)
-#define OVERALL_US      (7200 * US_PER_S) /* when the caller has no deadline */
 #define UPLOAD_STALL_US (60 * US_PER_S)   /* a client that sends nothing */
 #define GRACE_US        (2 * US_PER_S)    /* fetchers report a deadline better than we do */
 #define WATCH_MS        250               /* how often free space and progress are looked at */
@@ -355,11 +354,15 @@ static int add_registries(struct job *j, const char *registry, bool want_credent
         return r;
 }
 
+/* The configured one, when the caller has none. */
+static uint64_t deadline_of(const struct image_store *s, uint64_t deadline_us)
+{
+        return deadline_us ? deadline_us : clock_mono_us() + s->inst->conf.pull_timeout_us;
+}
+
 static int job_begin(struct image_store *s, uint64_t deadline_us, image_progress_fn *fn, void *arg,
                      struct job *ret, struct err *e)
 {
-        if (deadline_us == 0)
-                deadline_us = clock_mono_us() + OVERALL_US;
         *ret = (struct job){ .store = s,
                              .deadline_us = deadline_us,
                              .fn = fn,
@@ -370,6 +373,7 @@ static int job_begin(struct image_store *s, uint64_t deadline_us, image_progress
         ret->req.max_entries = LIMIT_LAYER_ENTRIES;
         ret->req.connect_us = CONNECT_US;
         ret->req.stall_us = s->inst->conf.registry_silence_us;
+        ret->req.rate_bytes = s->inst->conf.registry_rate_bytes;
         ret->req.deadline_us = deadline_us;
         if (copy(&ret->req.architecture, architecture()) < 0)
                 return err_set(e, -ENOMEM, "out of memory");
@@ -443,6 +447,7 @@ int image_pull(struct image_store *s, const char *reference, const struct image_
         name = imageref_format(&ref);
         if (!name)
                 return err_set(e, -ENOMEM, "out of memory");
+        deadline_us = deadline_of(s, deadline_us);
         for (int i = 0;; i++) {
                 r = pull_once(s, &ref, name, cred, deadline_us, fn, arg, e);
                 if (r != -EAGAIN || i + 1 >= ATTEMPTS)
@@ -521,6 +526,7 @@ int image_import(struct image_store *s, const char *account, bool is_public, con
         full = imageref_format(&ref);
         if (!full)
                 return err_set(e, -ENOMEM, "out of memory");
-        r = import_once(s, account, is_public, full, stream, deadline_us, fn, arg, e);
+        r = import_once(s, account, is_public, full, stream, deadline_of(s, deadline_us), fn, arg,
+                        e);
         return r < 0 ? err_wrap(e, r, "import %s", full) : 0;
 }

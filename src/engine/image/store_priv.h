@@ -51,7 +51,9 @@ int catalog_add_image(struct image_store *s, const struct catalog_image *c, int6
 /* Point a name at it.  @account NULL or "": what a registry has under that name. */
 int catalog_set_name(struct image_store *s, const char *reference, const char *account,
                      bool is_public, int64_t image, struct err *e);
-/* Take images away that have no name (but not those in @in_use), and layers without an image. */
+/* Images without a name will never have one again: an image that comes anew is another row. */
+int catalog_condemn(struct image_store *s, struct err *e);
+/* Take condemned images away (but not those in @in_use), and layers without an image. */
 int catalog_sweep(struct image_store *s, char *const *in_use, struct err *e);
 /* Whether layers/<name> is in the database: 1, 0, negative. */
 int catalog_knows_layer(struct image_store *s, const char *name, struct err *e);

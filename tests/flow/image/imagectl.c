@@ -2,7 +2,7 @@
  * the arguments, without an engine.
  *
  *   imagectl DIR LIBEXEC [--registry HOST[,insecure][,user=U,password=P]]... [--parallel N]
- *            [--deadline SECONDS] [--max-mib N] VERB ARGS
+ *            [--deadline SECONDS] [--max-mib N] [--silence SECONDS] VERB ARGS
  *     pull REF [USER PASSWORD [ACCOUNT]]      import ACCOUNT NAME [public] < TAR
  *     find ACCOUNT REF        list ACCOUNT [admin]      rm ACCOUNT REF [admin] [DIGEST-IN-USE]...
  *     mount REF TARGET ID_BASE      attaches layers/ there       recover */
@@ -105,7 +105,9 @@ static int do_rm(struct ctl *c, char **argv, struct err *e)
 {
         bool admin = argv[2] && strcmp(argv[2], "admin") == 0;
 
-        return image_remove(c->store, argv[0], admin, argv[1], argv + 2 + admin, e);
+        int r = image_unname(c->store, argv[0], admin, argv[1], argv + 2 + admin, e);
+
+        return r < 0 ? r : image_sweep(c->store, argv + 2 + admin, e);
 }
 
 static int do_mount(struct ctl *c, char **argv, struct err *e)
@@ -175,7 +177,9 @@ static int open_instance(struct ctl *c, char *dir, char *libexec)
 int main(int argc, char **argv)
 {
         struct ctl c = { .inst.conf = { .image_max_bytes = 16ULL << 30,
-                                        .registry_silence_us = 30 * US_PER_S } };
+                                        .registry_silence_us = 30 * US_PER_S,
+                                        .registry_rate_bytes = 1024,
+                                        .pull_timeout_us = 7200 * US_PER_S } };
         struct err e = { 0 };
         int i = 3, r = -EINVAL;
 
@@ -187,6 +191,8 @@ int main(int argc, char **argv)
                         c.inst.conf.parallel_layers = (uint32_t) strtoul(argv[i + 1], NULL, 10);
                 else if (strcmp(argv[i], "--max-mib") == 0)
                         c.inst.conf.image_max_bytes = strtoull(argv[i + 1], NULL, 10) << 20;
+                else if (strcmp(argv[i], "--silence") == 0)
+                        c.inst.conf.registry_silence_us = strtoull(argv[i + 1], NULL, 10) * US_PER_S;
                 else if (strcmp(argv[i], "--deadline") == 0)
                         c.deadline_us = clock_mono_us() +
                                         (uint64_t) (strtod(argv[i + 1], NULL) * (double) US_PER_S);

@@ -108,6 +108,7 @@ static void test_request_round_trip(void **state)
                                    .max_entries = 2,
                                    .connect_us = 3,
                                    .stall_us = 4,
+                                   .rate_bytes = 5,
                                    .from_file = true };
         AUTO(json_put) json_t *j = fetch_request_encode(&r), *empty = json_object();
         AUTO(fetch_request_done) struct fetch_request back = { 0 }, none = { 0 };
@@ -118,6 +119,7 @@ static void test_request_round_trip(void **state)
         assert_string_equal(back.password, "s");
         assert_true(back.from_file);
         assert_int_equal(back.stall_us, 4);
+        assert_int_equal(back.rate_bytes, 5);
         assert_null(back.username);
         assert_int_equal(fetch_request_decode(empty, &none, NULL),
                          -EINVAL); /* limits are not optional */

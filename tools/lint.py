@@ -16,7 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Who may include whom (DESIGN.md, section 10).  Every program uses base and model, its own folder,
 # and nothing of another program.  Within a program the rows go upwards: a folder includes itself
 # and rows below it, never its neighbours in the same row.
-GROUND = [{"base"}, {"model"}]
+GROUND = [{"base"}, {"model"}, {"store"}]
 PROGRAMS = {
     "engine": [{"engine:ground"}, {"engine/claim"}, {"engine/slice", "engine/disk", "engine/gpu"},
                {"engine/net", "engine/sandbox", "engine/image", "engine/journal", "engine/op",

@@ -24,6 +24,7 @@ static const struct jfield inventory_fields[] = {
 #define F(f) #f, .off = offsetof(struct node_facts, f)
 static const struct jfield facts_fields[] = {
         { F(cpus_elsewhere), .kind = J_STRV, .max = 65536 },
+        { F(disk_gib), .kind = J_U64 },
         { F(disk_full), .kind = J_STR, .max = 512 },
 };
 #undef F

@@ -19,6 +19,7 @@
 /* What is true of the node now and may change at any time. */
 struct node_facts {
         char **cpus_elsewhere; /* of its CPUs, those that another engine on the machine holds */
+        uint64_t disk_gib;     /* what its disks may take up together; 0: as the inventory says */
         char *disk_full; /* a sentence when nothing new is to begin there; NULL: there is room */
 };
 

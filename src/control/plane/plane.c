@@ -182,6 +182,8 @@ static void on_facts(void *arg, struct node_facts *f)
         node_facts_done(&p->inv.facts);
         p->inv.facts = *f;
         *f = (struct node_facts){ 0 };
+        if (p->inv.facts.disk_gib)
+                p->inv.disk_gib = p->inv.facts.disk_gib;
         if (str_empty(p->inv.facts.disk_full)) {
                 free(p->inv.facts.disk_full);
                 p->inv.facts.disk_full = NULL;

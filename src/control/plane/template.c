@@ -176,6 +176,8 @@ int plane_save_template(struct plane *p, const struct caller *who, struct templa
 
         if (r >= 0)
                 r = txn ? check(t, e) : err_set(e, -ENOMEM, "out of memory");
+        if (r >= 0) /* the last pages are for stopping and removing */
+                r = plane_has_room(p, e);
         if (r >= 0 && t->is_public && who->right != KEY_ADMIN)
                 r = err_set(e, -EPERM,
                             "isPublic: only an administrator may show a template to all");

@@ -20,11 +20,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/dbspace.h"
 #include "base/fd.h"
 #include "base/jsonx.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "control/store/schema.h"
 #include "control/store/sqlite_row.h"
+
+#define TEND_EVERY_US (5 * US_PER_S)
 
 struct list {
         struct store_txn *head, **tail;
@@ -37,6 +42,9 @@ struct sqlite_store {
         pthread_t thread;
         bool started;
         pthread_mutex_t busy; /* the connection */
+        char *path;
+        uint64_t tended_us; /* under `busy`: when room on the disk was looked after */
+        bool cramped;
 
         pthread_mutex_t lock; /* all of the following */
         pthread_cond_t wake;
@@ -126,6 +134,22 @@ static int run_group(struct sqlite_store *s, struct store_txn *group, struct err
         return r;
 }
 
+/* Keep room for stops and terminations (base/dbspace.h).  With the connection. */
+static void tend(struct sqlite_store *s)
+{
+        struct err e = { 0 };
+        uint64_t now = clock_mono_us();
+        bool cramped;
+
+        if (s->tended_us && now < s->tended_us + TEND_EVERY_US)
+                return;
+        s->tended_us = now;
+        cramped = dbspace_keep(s->db, s->path, &e) < 0;
+        if (cramped && !s->cramped)
+                log_warn("store: %s", e.msg);
+        s->cramped = cramped;
+}
+
 static void finish(struct sqlite_store *s, struct store_txn *group)
 {
         while (group) {
@@ -169,6 +193,13 @@ static void *writer_main(void *arg)
                         s->why = e;
                 }
                 finish(s, group);
+                if (r < 0)
+                        continue;
+                (void) pthread_mutex_unlock(&s->lock); /* those who wait have their answer */
+                (void) pthread_mutex_lock(&s->busy);
+                tend(s);
+                (void) pthread_mutex_unlock(&s->busy);
+                (void) pthread_mutex_lock(&s->lock);
         }
         (void) pthread_mutex_unlock(&s->lock);
         return NULL;
@@ -319,6 +350,7 @@ static struct store *sqlite_close(struct store *base)
         (void) pthread_cond_destroy(&s->wake);
         (void) pthread_mutex_destroy(&s->lock);
         (void) pthread_mutex_destroy(&s->busy);
+        free(s->path);
         free(s);
         return NULL;
 }
@@ -372,7 +404,13 @@ static int open_db(struct sqlite_store *s, const char *dir, struct err *e)
                     e);
         if (r == -EBUSY)
                 return err_set(e, r, "%s is in use by another tensorone-api", path);
-        return r < 0 ? r : migrate(s->db, e);
+        if (r >= 0)
+                r = migrate(s->db, e);
+        if (r < 0)
+                return r;
+        s->path = TAKE(path);
+        tend(s);
+        return 0;
 }
 
 static int start_writer(struct sqlite_store *s, sd_event *loop, struct err *e)

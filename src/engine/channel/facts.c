@@ -4,9 +4,12 @@
  * few seconds, with a gap between "full" and "has room again", so that it does not flutter. */
 #include "engine/channel/facts.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "base/clock.h"
@@ -21,6 +24,7 @@
 
 #define LOOK_EVERY_US (2 * US_PER_S)
 #define MAX_CPUS      8192U
+#define SIZE_STEP_MIB 64U
 #define MIB           (1ULL << 20)
 
 struct facts {
@@ -29,6 +33,7 @@ struct facts {
         sd_event_source *watch_src, *timer_src;
         uint32_t cpus[MAX_CPUS];
         size_t n_cpus;
+        uint64_t free_mib, disk_gib; /* when they were last counted */
         bool disk_full;
 };
 
@@ -49,8 +54,8 @@ static json_t *cpus_json(const struct facts *f)
 static void send_facts(const struct facts *f)
 {
         AUTO(json_put)
-        json_t *j = json_pack("{s:s, s:o, s:s}", "type", "facts", "cpus_elsewhere", cpus_json(f),
-                              "disk_full",
+        json_t *j = json_pack("{s:s, s:I, s:o, s:s}", "type", "facts", "disk_gib",
+                              (json_int_t) f->disk_gib, "cpus_elsewhere", cpus_json(f), "disk_full",
                               f->disk_full ? "Host disk full: less than " LIMIT_DISK_FLOOR_TEXT
                                              " are free for its data directory."
                                            : "");
@@ -76,21 +81,60 @@ static bool look_at_cpus(struct facts *f)
         return true;
 }
 
+/* What the files of a directory take up on the disk. */
+static uint64_t used_bytes(int at)
+{
+        int fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+        struct dirent *de;
+        uint64_t sum = 0;
+
+        if (!dir) {
+                (void) fd_close(fd);
+                return 0;
+        }
+        while ((de = readdir(dir)) != NULL) {
+                struct stat st;
+
+                if (fstatat(fd, de->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+                        sum += (uint64_t) st.st_blocks * 512;
+        }
+        (void) closedir(dir);
+        return sum;
+}
+
+/* What may be sold: free now, or in the clusters' disks already.  Counted only when much has changed. */
+static bool look_at_size(struct facts *f, uint64_t free_mib)
+{
+        const struct host *h = f->channel->spec.host;
+        uint64_t moved = free_mib > f->free_mib ? free_mib - f->free_mib : f->free_mib - free_mib;
+        uint64_t was = f->disk_gib;
+
+        if (f->disk_gib && moved < SIZE_STEP_MIB)
+                return false;
+        f->free_mib = free_mib;
+        f->disk_gib = (free_mib + (used_bytes(h->disks) + used_bytes(h->volumes)) / MIB) / 1024;
+        return f->disk_gib != was;
+}
+
 static bool look_at_disk(struct facts *f)
 {
         struct statvfs fs;
         uint64_t free_mib;
-        bool full;
+        bool full, resized;
 
         if (fstatvfs(f->channel->spec.host->inst->data_fd, &fs) < 0)
                 return false;
         free_mib = fs.f_bavail * fs.f_frsize / MIB;
+        resized = look_at_size(f, free_mib);
         full = free_mib < (f->disk_full ? 2 * LIMIT_DISK_FLOOR_MIB : LIMIT_DISK_FLOOR_MIB);
         if (full == f->disk_full)
-                return false;
-        log_warn(full ? "host disk full: %llu MiB are free, nothing new is started"
-                      : "host disk: %llu MiB are free again",
-                 (unsigned long long) free_mib);
+                return resized;
+        if (full)
+                log_warn("host disk full: %llu MiB are free, nothing new is started",
+                         (unsigned long long) free_mib);
+        else
+                log_info("host disk: %llu MiB are free again", (unsigned long long) free_mib);
         f->disk_full = full;
         return true;
 }

@@ -29,6 +29,7 @@ static int on_usage(sd_event_source *s, uint64_t usec, void *arg)
                 u->row.oom_kills = u->usage.oom_kills;
                 unit_report(u);
         }
+        journal_tend(f->spec.journal);
         if (sd_event_source_set_time_relative(s, USAGE_EVERY_US) < 0)
                 return -EIO;
         return sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
@@ -157,6 +158,8 @@ static int update(struct unit *u, uint64_t generation, bool running, const char 
                 u->row.want_running = before.want_running;
                 return err_set(e, r, "the journal cannot be written");
         }
+        u->start_again = running && generation == u->row.generation &&
+                         (u->start_again || !before.want_running);
         if (text)
                 text = before.want_plan; /* freed at the end, the new one is the row's */
         return 0;

@@ -12,7 +12,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/dbspace.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/str.h"
 
 #define SCHEMA_VERSION 1
@@ -43,6 +45,8 @@ static const char list_sql[] =
 struct journal {
         sqlite3 *db;
         sqlite3_stmt *save, *forget;
+        char *path;
+        bool cramped; /* there was no room to keep, and that was said */
         uint64_t epoch;
         bool rebooted;
 };
@@ -152,9 +156,10 @@ int journal_open(const struct instance *inst, struct journal **ret, struct err *
         if (sqlite3_open_v2(path, &j->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) !=
             SQLITE_OK)
                 return db_err(j, e, path);
-        r = run(j, "PRAGMA journal_mode=WAL", e);
+        /* exclusive before the log is looked at: its index then needs no file, hence no space */
+        r = run(j, "PRAGMA locking_mode=EXCLUSIVE", e);
         if (r >= 0)
-                r = run(j, "PRAGMA locking_mode=EXCLUSIVE", e);
+                r = run(j, "PRAGMA journal_mode=WAL", e);
         if (r >= 0)
                 r = run(j, "PRAGMA synchronous=FULL", e);
         if (r >= 0)
@@ -169,8 +174,20 @@ int journal_open(const struct instance *inst, struct journal **ret, struct err *
             sqlite3_prepare_v2(j->db, "DELETE FROM cluster WHERE cluster = ?1", -1, &j->forget,
                                NULL) != SQLITE_OK)
                 return db_err(j, e, "prepare");
+        j->path = TAKE(path);
+        journal_tend(j);
         *ret = TAKE(j);
         return 0;
+}
+
+void journal_tend(struct journal *j)
+{
+        struct err e = { 0 };
+        bool cramped = dbspace_keep(j->db, j->path, &e) < 0;
+
+        if (cramped && !j->cramped)
+                log_warn("journal: %s", e.msg);
+        j->cramped = cramped;
 }
 
 struct journal *journal_close(struct journal *j)
@@ -180,6 +197,7 @@ struct journal *journal_close(struct journal *j)
         (void) sqlite3_finalize(j->save);
         (void) sqlite3_finalize(j->forget);
         (void) sqlite3_close(j->db);
+        free(j->path);
         free(j);
         return NULL;
 }

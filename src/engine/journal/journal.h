@@ -20,6 +20,9 @@ int journal_open(const struct instance *inst, struct journal **ret, struct err *
 struct journal *journal_close(struct journal *j);
 DEFINE_AUTO(struct journal *, journal_close)
 
+/* Keep room for it on the disk (base/dbspace.h); now and then.  Warns when there is none. */
+void journal_tend(struct journal *j);
+
 /* Grows by one with every journal_open(); goes into the node protocol's `epoch`. */
 uint64_t journal_epoch(const struct journal *j);
 /* The machine was booted since the journal was last open: nothing that it describes runs. */

@@ -267,3 +267,25 @@ int fd_close_from(int first)
 {
         return syscall(SYS_close_range, (unsigned) first, ~0U, 0) < 0 ? -errno : 0;
 }
+
+int fd_close_except(int first, int *keep, size_t n)
+{
+        int r = 0;
+
+        for (size_t i = 1; i < n; i++) /* by insertion: few, and often in order already */
+                for (size_t k = i; k > 0 && keep[k - 1] > keep[k]; k--) {
+                        int swap = keep[k];
+
+                        keep[k] = keep[k - 1];
+                        keep[k - 1] = swap;
+                }
+        for (size_t i = 0; i < n && r >= 0; i++) {
+                if (keep[i] < first)
+                        continue;
+                if (keep[i] > first &&
+                    syscall(SYS_close_range, (unsigned) first, (unsigned) keep[i] - 1, 0) < 0)
+                        r = -errno;
+                first = keep[i] + 1;
+        }
+        return r < 0 ? r : fd_close_from(first);
+}

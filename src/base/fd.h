@@ -66,3 +66,7 @@ int fd_rm_rf(int dirfd, const char *name);
 
 /* Close all descriptors >= @first (close_range(2)). */
 int fd_close_from(int first);
+
+/* The same, but for those that @keep names, in any order; negative ones are none.  @keep gets
+ * sorted. */
+int fd_close_except(int first, int *keep, size_t n);

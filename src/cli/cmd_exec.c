@@ -190,9 +190,18 @@ static void say_goodbye(struct ws *ws)
 
 static int build_path(const struct cli *c, const char *id, struct strbuf *path, struct err *e)
 {
+        uint16_t rows, cols;
+        char text[16];
+
         strbuf_fmt(path, "/v1/clusters/%s/exec", id);
         if (c->opt[OPT_TTY].b)
                 api_path_add(path, "tty", "1");
+        if (c->opt[OPT_TTY].b && tty_size(&rows, &cols)) { /* the program may look at once */
+                (void) snprintf(text, sizeof text, "%u", rows);
+                api_path_add(path, "rows", text);
+                (void) snprintf(text, sizeof text, "%u", cols);
+                api_path_add(path, "cols", text);
+        }
         for (char **p = c->command; *p; p++)
                 api_path_add(path, "cmd", *p);
         for (char **p = c->opt[OPT_EXEC_ENV].list; p && *p; p++) {

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -92,6 +93,7 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
 
         (void) sigemptyset(&none);
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
+        (void) setpriority(PRIO_PROCESS, 0, 0);
         (void) snprintf(listen_arg, sizeof listen_arg, "%d", s->listen_fd);
         (void) snprintf(key_arg, sizeof key_arg, "%d", key);
         (void) snprintf(ready_arg, sizeof ready_arg, "%d", ready);

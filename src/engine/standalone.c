@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
@@ -39,6 +40,7 @@
 #include "engine/upkeep.h"
 
 #define SPARE_OPS       4
+#define LOOP_PRIORITY   (-10)
 #define IN_USE_TRIES    40
 #define IN_USE_PAUSE_US 50000
 
@@ -379,6 +381,9 @@ int standalone_run(const struct standalone_args *a, struct err *e)
         r = open_all(&s, a, e);
         if (r < 0)
                 return r;
+        /* The loop before the work that it has started: an answer must not wait for the program that
+         * it is about.  Children go back to normal; without the right to do this it is not done. */
+        (void) setpriority(PRIO_PROCESS, 0, LOOP_PRIORITY);
         while (r >= 0 && !s.stopping)
                 r = sd_event_run(s.loop, UINT64_MAX);
         return r < 0 ? err_errno(e, r, "event loop") : 0;

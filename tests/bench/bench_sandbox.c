@@ -3,7 +3,7 @@
  * usage: bench_sandbox TREE LIBEXEC UPPER RUNS [PROGRAM]
  * TREE holds a layer "l0" with PROGRAM (default /bin/true); LIBEXEC a vmm-monitor; UPPER is a
  * directory for container disks, or "tmpfs".  Network namespace, sysfs and id map are prepared
- * outside the measured time, as the engine's pools do; in every second run /dev is made ahead, too.
+ * outside the measured time, as the engine's pools do; in every second run the shell, too.
  * Prints one line per figure, microseconds. */
 #include <errno.h>
 #include <fcntl.h>
@@ -75,7 +75,7 @@ static int fresh(const char *type, unsigned attrs)
         return fd;
 }
 
-static void prepare_net(struct sandbox_spec *s)
+static void prepare_net(struct sandbox_place *s)
 {
         int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 
@@ -132,10 +132,6 @@ int main(int argc, char **argv)
         for (size_t i = 0; i < n; i++) {
                 struct sandbox_spec s = { .cluster = "bench",
                                           .hostname = "bench",
-                                          .id_base = ID_BASE,
-                                          .monitor_uid = ID_BASE - 1,
-                                          .libexec = argv[2],
-                                          .slice = &none,
                                           .files = files,
                                           .n_files = NELEM(files),
                                           .shm_bytes = 1 << 20,
@@ -143,33 +139,35 @@ int main(int argc, char **argv)
                                           .env = env,
                                           .listen_fd = -EBADF,
                                           .log_fd = { -EBADF, -EBADF } };
-                struct sandbox_mounts mounts = { { -EBADF, -EBADF, -EBADF, -EBADF, -EBADF } };
+                struct sandbox_place place = { .id_base = ID_BASE,
+                                               .monitor_uid = ID_BASE - 1,
+                                               .libexec = argv[2],
+                                               .slice = &none };
+                struct sandbox_shell shell;
                 struct sandbox_proc p;
                 int up = upper(argv[3], i, userns);
                 double t0, t1;
 
-                prepare_net(&s);
-                if (i % 2 == 1) {
-                        if (sandbox_mounts_make(ID_BASE, &mounts, &e) < 0)
-                                DIE("%s", e.msg);
-                        s.mounts = &mounts;
-                }
+                prepare_net(&place);
+                if (i % 2 == 1 && sandbox_shell_make(&place, &shell, &e) < 0)
+                        DIE("%s", e.msg);
                 s.status_fd = memfd_create("status", MFD_CLOEXEC);
                 t0 = now_us();
                 s.root_mnt = sandbox_overlay(lower, &layer, 1, up, &e);
                 if (s.root_mnt < 0)
                         DIE("%s", e.msg);
                 t1 = now_us();
-                if (sandbox_start(&s, &p, &e) < 0)
+                if (i % 2 == 0 && sandbox_shell_make(&place, &shell, &e) < 0)
+                        DIE("%s", e.msg);
+                if (sandbox_start(&s, ID_BASE, &shell, &p, &e) < 0)
                         DIE("%s", e.msg);
                 start[i % 2][i / 2] = now_us() - t1;
                 overlay[i] = t1 - t0;
                 (void) waitid(P_PIDFD, (id_t) p.monitor_pidfd, &(siginfo_t){ 0 }, WEXITED);
                 sandbox_proc_done(&p);
-                sandbox_mounts_done(&mounts);
                 (void) close(s.root_mnt);
-                (void) close(s.netns);
-                (void) close(s.sysfs_mnt);
+                (void) close(place.netns);
+                (void) close(place.sysfs_mnt);
                 (void) close(s.status_fd);
                 (void) close(up);
                 (void) usleep(2000); /* the kernel takes namespaces apart in the background */

@@ -517,8 +517,10 @@ def test_exec_with_input_that_nobody_reads(host):
 def test_exec_with_a_terminal(host):
     from terminal import Terminal
     with host.running("sleep", "1000") as c:
-        s = host.session(c, "sh", "-c", "tty; stty size; read x; stty size; echo got $x; exit 5", tty="1")
-        s.until(b"/dev/pts/")
+        s = host.session(c, "sh", "-c", "tty; stty size; read x; stty size; echo got $x; exit 5", tty="1",
+                         rows="31", cols="97")
+        s.until(b"31 97")
+        assert b"/dev/pts/" in s.out
         s.resize(50, 132)
         s.stdin(b"word\r")
         s.finish()

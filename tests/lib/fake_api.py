@@ -377,6 +377,8 @@ class Exec:
         master = None
         if tty:
             master, slave = pty.openpty()
+            size = [int(self.args.get(k, ["0"])[0]) for k in ("rows", "cols")]
+            fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
             self.child = subprocess.Popen(self.args["cmd"], stdin=slave, stdout=slave, stderr=slave,
                                           env=env, cwd=self.args.get("cwd", [None])[0],
                                           start_new_session=True,

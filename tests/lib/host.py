@@ -249,13 +249,15 @@ class Host:
             time.sleep(0.02)
 
     def slices(self):
-        """Groups with processes in them: c<slot> and m<slot>."""
+        """Groups of clusters with processes in them, c<slot> and m<slot>; the pool's shells wait for
+        a cluster and are none."""
         held = []
         for root in self.slice_roots():
             for group in root.iterdir():
                 procs = group / "cgroup.procs"
                 with contextlib.suppress(OSError):  # it goes while we look
-                    if procs.read_text():
+                    if any(inventory.read("/proc/%s/comm" % pid).strip() not in ("", "hvmm-shell")
+                           for pid in procs.read_text().split()):
                         held.append(str(group))
         return held
 

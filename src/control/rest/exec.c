@@ -127,12 +127,27 @@ static json_t *list_of(char *const *v)
         return list;
 }
 
+/* A size of the terminal; 0: it was not given. */
+static int size_param(const struct exec *x, const char *name, uint64_t *ret, struct err *e)
+{
+        const char *text = http_param(x->q, name);
+
+        *ret = 0;
+        if (text && str_u64(text, 0, UINT16_MAX, ret) < 0)
+                return err_set(e, -EINVAL, "%s: '%.20s' is not a number from 0 to %u", name, text,
+                               UINT16_MAX);
+        return 0;
+}
+
 static int ask(struct exec *x, const struct cluster *c, struct err *e)
 {
         AUTO(strv_free) char **argv = NULL, **env = NULL;
+        uint64_t rows, cols;
         json_t *args;
         int64_t r;
 
+        if (size_param(x, "rows", &rows, e) < 0 || size_param(x, "cols", &cols, e) < 0)
+                return e->code;
         if (http_params(x->q, "cmd", &argv) < 0 || http_params(x->q, "env", &env) < 0)
                 return err_set(e, -ENOMEM, "out of memory");
         if (!argv || strv_len(argv) > LIMIT_ARGV_ENTRIES)
@@ -141,9 +156,10 @@ static int ask(struct exec *x, const struct cluster *c, struct err *e)
         if (strv_len(env) > LIMIT_ENV_ENTRIES)
                 return err_set(e, -E2BIG, "env: %zu variables, at most %u are allowed",
                                strv_len(env), LIMIT_ENV_ENTRIES);
-        args = json_pack("{s:s, s:o, s:o, s:s?, s:s?, s:b}", "cluster", c->id, "argv",
+        args = json_pack("{s:s, s:o, s:o, s:s?, s:s?, s:b, s:I, s:I}", "cluster", c->id, "argv",
                          list_of(argv), "env", list_of(env), "cwd", http_param(x->q, "cwd"), "user",
-                         http_param(x->q, "user"), "tty", http_param_true(x->q, "tty"));
+                         http_param(x->q, "user"), "tty", http_param_true(x->q, "tty"), "rows",
+                         (json_int_t) rows, "cols", (json_int_t) cols);
         if (!args)
                 return err_set(e, -EINVAL, "cmd, env, cwd, user: must be UTF-8");
         r = node_request(plane_node(x->q->plane), "exec", args, NULL, 0, ASK_TIMEOUT_US, on_started,

@@ -12,6 +12,7 @@
 static const struct stage stages[] = {
         /* name       binds                                             undo */
         { "plan", stage_plan_run, stage_plan_undo },          /* CPUs claimed; claims released */
+        { "shell", stage_shell_run, NULL },                   /* undone by net and slice */
         { "image", stage_image_run, NULL },                   /* lower mount; ends with us */
         { "disk", stage_disk_run, stage_disk_undo },          /* upper layer, volume */
         { "gpu", stage_gpu_run, NULL },                       /* leases */
@@ -20,19 +21,16 @@ static const struct stage stages[] = {
         { "session", stage_session_run, stage_session_undo }, /* monitor and first process */
 };
 
-const char *const boot_stage_names[] = { "plan", "image", "disk",    "gpu",
+const char *const boot_stage_names[] = { "plan", "shell", "image",   "disk", "gpu",
                                          "net",  "slice", "session", NULL };
 static_assert(NELEM(boot_stage_names) == NELEM(stages) + 1, "stage names");
 
 void boot_init(struct boot *b, const struct host *host)
 {
         *b = (struct boot){ .host = host };
-        b->net.netns = b->net.sysfs = -EBADF;
         b->userns = b->disk_mnt = -EBADF;
+        sandbox_shell_init(&b->shell);
         b->lower_mnt = b->upper_mnt = b->volume_mnt = b->root_mnt = -EBADF;
-        for (size_t i = 0; i < SANDBOX_MOUNTS; i++)
-                b->mounts.fd[i] = -EBADF;
-        b->enter.v2_dir = b->monitor_enter.v2_dir = -EBADF;
         b->proc.monitor_pidfd = b->proc.init_pidfd = -EBADF;
 }
 
@@ -40,7 +38,6 @@ void boot_done(struct boot *b)
 {
         plan_done(&b->plan);
         image_done(&b->image);
-        net_ns_done(&b->net);
         net_lease_done(&b->lease);
         b->userns = fd_close(b->userns);
         b->disk_mnt = fd_close(b->disk_mnt);
@@ -48,9 +45,7 @@ void boot_done(struct boot *b)
         b->upper_mnt = fd_close(b->upper_mnt);
         b->volume_mnt = fd_close(b->volume_mnt);
         b->root_mnt = fd_close(b->root_mnt);
-        sandbox_mounts_done(&b->mounts);
-        slice_enter_done(&b->enter);
-        slice_enter_done(&b->monitor_enter);
+        sandbox_shell_done(&b->shell);
         sandbox_proc_done(&b->proc);
 }
 

@@ -1,6 +1,6 @@
 /* boot.h - the boot flow as a table of stages, run forwards to boot and backwards to undo.
  *
- *   plan -> image -> disk -> gpu -> net -> slice -> session -> route
+ *   plan -> shell -> image -> disk -> gpu -> net -> slice -> session -> route
  *
  * Everything here runs in an operation process and blocks.  Going forward, a stage may rely on the
  * ones before it; going back, every `undo` works from the names alone (cluster id, attempt, slot),
@@ -27,17 +27,14 @@ struct boot {
         uint64_t attempt;   /* makes file names of this boot unique */
         uint32_t slot;      /* claimed and journaled before the operation began */
         char claim[32];
-        /* from the pools, or empty: the stage makes its own */
-        struct net_ns net;
-        int userns;   /* id map of the slot */
+        /* from the pools, or empty: a stage makes its own */
+        int userns; /* id map of the slot */
+        struct sandbox_shell shell;
         int disk_mnt; /* mounted container disk, still under its pool name */
         char disk_pool_name[64];
-        bool slice_ready;             /* groups of the slot exist */
-        struct sandbox_mounts mounts; /* /dev, made ahead; the first is -EBADF: not */
         /* made on the way */
         int lower_mnt, upper_mnt, volume_mnt, root_mnt;
         struct net_lease lease;
-        struct slice_enter enter, monitor_enter;
         struct sandbox_proc proc;
         /* for tests: this stage fails after its work is done */
         const char *fail_at;
@@ -55,6 +52,11 @@ int boot_run(struct boot *b, boot_stage_fn *fn, void *arg, struct err *e);
 /* Run it backwards.  @graceful: TERM first, up to the configured grace.  @volume: remove the
  * volume and the logs too (terminate).  Goes on after an error and returns the first one. */
 int boot_undo(struct boot *b, bool graceful, bool volume, struct err *e);
+
+/* All of a slot that no cluster has a say in: its groups, its network namespace, its id map and two
+ * processes that wait in them.  5 ms; the pool does it ahead of time, the shell stage for those that
+ * find the pool empty.  Undone by boot_undo(). */
+int boot_prepare(struct boot *b, struct err *e);
 
 /* Names, for the journal's readers and for leak checks. */
 void boot_slice_name(const struct boot *b, char ret[static 32]);         /* "c<slot>" */

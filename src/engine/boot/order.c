@@ -20,17 +20,16 @@ static const struct {
         const char *name;
         size_t off;
 } slots[] = {
-        { "netns", offsetof(struct boot, net.netns) },
-        { "sysfs", offsetof(struct boot, net.sysfs) },
         { "userns", offsetof(struct boot, userns) },
         { "disk", offsetof(struct boot, disk_mnt) },
         { "monitor", offsetof(struct boot, proc.monitor_pidfd) },
         { "init", offsetof(struct boot, proc.init_pidfd) },
-        { "dev0", offsetof(struct boot, mounts.fd[0]) },
-        { "dev1", offsetof(struct boot, mounts.fd[1]) },
-        { "dev2", offsetof(struct boot, mounts.fd[2]) },
-        { "dev3", offsetof(struct boot, mounts.fd[3]) },
-        { "dev4", offsetof(struct boot, mounts.fd[4]) },
+        { "launcher", offsetof(struct boot, shell.launcher_pidfd) },
+        { "first", offsetof(struct boot, shell.first_pidfd) },
+        { "up", offsetof(struct boot, shell.up) },
+        { "report", offsetof(struct boot, shell.report) },
+        { "dev", offsetof(struct boot, shell.dev) },
+        { "shm", offsetof(struct boot, shell.shm) },
 };
 static_assert(NELEM(slots) == ORDER_MAX_FDS, "descriptor table");
 
@@ -68,12 +67,12 @@ json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[st
                 json_decref(image);
                 return NULL;
         }
-        return json_pack("{s:s, s:O, s:o, s:O, s:I, s:I, s:s, s:s, s:b, s:b, s:b, s:i, s:i}", "do",
-                         kind_names[o->kind], "plan", plan, "image", image, "fds", names, "attempt",
-                         (json_int_t) b->attempt, "slot", (json_int_t) b->slot, "claim", b->claim,
-                         "disk_name", b->disk_pool_name, "slice_ready", b->slice_ready, "graceful",
-                         o->graceful, "volume", o->volume, "monitor", (int) b->proc.monitor, "init",
-                         (int) b->proc.init);
+        return json_pack("{s:s, s:O, s:o, s:O, s:I, s:I, s:s, s:s, s:[i,i], s:b, s:b, s:i, s:i}",
+                         "do", kind_names[o->kind], "plan", plan, "image", image, "fds", names,
+                         "attempt", (json_int_t) b->attempt, "slot", (json_int_t) b->slot, "claim",
+                         b->claim, "disk_name", b->disk_pool_name, "shell", (int) b->shell.launcher,
+                         (int) b->shell.first, "graceful", o->graceful, "volume", o->volume,
+                         "monitor", (int) b->proc.monitor, "init", (int) b->proc.init);
 }
 
 static void copy_text(char *to, size_t size, const char *from)
@@ -110,6 +109,7 @@ static int decode_names(const json_t *plan, struct plan *ret, struct err *e)
 int order_decode(struct frame_msg *m, struct order *ret, struct boot *b, struct err *e)
 {
         const json_t *j = m->json, *plan = json_object_get(j, "plan");
+        const json_t *shell = json_object_get(j, "shell");
         struct order o = { .graceful = json_is_true(json_object_get(j, "graceful")),
                            .volume = json_is_true(json_object_get(j, "volume")) };
         int r = -EPROTO;
@@ -131,8 +131,8 @@ int order_decode(struct frame_msg *m, struct order *ret, struct boot *b, struct 
         *ret = o;
         b->attempt = (uint64_t) json_integer_value(json_object_get(j, "attempt"));
         b->slot = (uint32_t) json_integer_value(json_object_get(j, "slot"));
-        b->net.slot = b->slot;
-        b->slice_ready = json_is_true(json_object_get(j, "slice_ready"));
+        b->shell.launcher = (pid_t) json_integer_value(json_array_get(shell, 0));
+        b->shell.first = (pid_t) json_integer_value(json_array_get(shell, 1));
         b->proc.monitor = (pid_t) json_integer_value(json_object_get(j, "monitor"));
         b->proc.init = (pid_t) json_integer_value(json_object_get(j, "init"));
         copy_text(b->claim, sizeof b->claim, jsonx_str(j, "claim"));

@@ -15,7 +15,7 @@ struct order {
         bool graceful, volume; /* undo */
 };
 
-#define ORDER_MAX_FDS (6 + SANDBOX_MOUNTS)
+#define ORDER_MAX_FDS (4 + SANDBOX_SHELL_FDS)
 
 /* New reference, or NULL when out of memory; @ret_fds are borrowed from @b. */
 json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[static ORDER_MAX_FDS],

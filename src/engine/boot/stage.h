@@ -14,6 +14,7 @@ struct stage {
 
 int stage_plan_run(struct boot *b, struct err *e);
 int stage_plan_undo(struct boot *b, const struct undo_how *how, struct err *e);
+int stage_shell_run(struct boot *b, struct err *e);
 int stage_image_run(struct boot *b, struct err *e);
 int stage_disk_run(struct boot *b, struct err *e);
 int stage_disk_undo(struct boot *b, const struct undo_how *how, struct err *e);

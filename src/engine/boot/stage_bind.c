@@ -1,4 +1,4 @@
-/* stage_bind.c - the stages that bind host resources: plan, image, disk, gpu, net, slice.
+/* stage_bind.c - the stages that bind host resources: plan, shell, image, disk, gpu, net, slice.
  * Operation process; see boot.h for what undo may rely on. */
 #include "engine/boot/stage.h"
 
@@ -55,20 +55,54 @@ int stage_plan_undo(struct boot *b, const struct undo_how *how, struct err *e)
         return r;
 }
 
-/* The slot's id map, unless the pool brought it. */
-static int need_userns(struct boot *b, struct err *e)
+/* Bare groups, with what suits a monitor and a process that waits. */
+static int make_group(struct boot *b, const char *name, struct slice_enter *ret, struct err *e)
 {
-        if (b->userns < 0)
-                b->userns = idmap_userns(claim_id_base(b->slot), e);
-        return b->userns < 0 ? b->userns : 0;
+        static const struct slice_limits l = { .memory_bytes = MONITOR_MEMORY,
+                                               .pids = MONITOR_PIDS };
+        int r = slice_create(b->host->slices, name, &l, e);
+
+        return r < 0 ? r : slice_enter_open(b->host->slices, name, ret, e);
+}
+
+int boot_prepare(struct boot *b, struct err *e)
+{
+        struct slice_enter enter = { .v2_dir = -EBADF }, monitor = { .v2_dir = -EBADF };
+        struct net_ns net = { b->slot, -EBADF, -EBADF };
+        struct sandbox_place place = { .id_base = claim_id_base(b->slot),
+                                       .monitor_uid = claim_monitor_uid(b->slot),
+                                       .libexec = b->host->inst->libexec,
+                                       .slice = &enter,
+                                       .monitor_slice = &monitor };
+        char name[32];
+        int r;
+
+        boot_monitor_slice_name(b, name);
+        r = make_group(b, name, &monitor, e);
+        boot_slice_name(b, name);
+        if (r >= 0)
+                r = make_group(b, name, &enter, e);
+        if (r >= 0)
+                r = net_prepare(b->host->net, b->slot, &net, e);
+        if (r >= 0)
+                r = b->userns = idmap_userns(place.id_base, e);
+        place.netns = net.netns;
+        place.sysfs_mnt = net.sysfs;
+        if (r >= 0)
+                r = sandbox_shell_make(&place, &b->shell, e);
+        net_ns_done(&net); /* the first process holds it */
+        slice_enter_done(&enter);
+        slice_enter_done(&monitor);
+        return r < 0 ? r : 0;
+}
+
+int stage_shell_run(struct boot *b, struct err *e)
+{
+        return b->shell.up >= 0 ? 0 : boot_prepare(b, e);
 }
 
 int stage_image_run(struct boot *b, struct err *e)
 {
-        int r = need_userns(b, e);
-
-        if (r < 0)
-                return r;
         b->lower_mnt = image_layers_mount(b->host->images, b->userns, e);
         return b->lower_mnt < 0 ? b->lower_mnt : 0;
 }
@@ -170,11 +204,9 @@ int stage_gpu_run(struct boot *b, struct err *e)
 
 int stage_net_run(struct boot *b, struct err *e)
 {
-        int r = 0;
+        const struct net_ns n = { b->slot, -EBADF, -EBADF };
 
-        if (b->net.netns < 0)
-                r = net_prepare(b->host->net, b->slot, &b->net, e);
-        return r < 0 ? r : net_bind(b->host->net, &b->net, &b->lease, e);
+        return net_bind(b->host->net, &n, &b->lease, e);
 }
 
 int stage_net_undo(struct boot *b, const struct undo_how *how, struct err *e)
@@ -183,18 +215,7 @@ int stage_net_undo(struct boot *b, const struct undo_how *how, struct err *e)
         return b->slot ? net_release(b->host->net, b->slot, true, e) : 0;
 }
 
-static int group(struct boot *b, const char *name, const struct slice_limits *l,
-                 struct slice_enter *ret, struct err *e)
-{
-        int r = 0;
-
-        if (b->slice_ready)
-                r = slice_apply(b->host->slices, name, l, e);
-        else
-                r = slice_create(b->host->slices, name, l, e);
-        return r < 0 ? r : slice_enter_open(b->host->slices, name, ret, e);
-}
-
+/* The shell sits in the group already; from here on it has the cluster's limits. */
 int stage_slice_run(struct boot *b, struct err *e)
 {
         const struct engine_conf *conf = &b->host->inst->conf;
@@ -204,10 +225,7 @@ int stage_slice_run(struct boot *b, struct err *e)
                                   .pids = b->plan.pids ? b->plan.pids : LIMIT_PIDS_DEFAULT,
                                   .cpus = cpus,
                                   .n_cpus = n };
-        const struct slice_limits monitor = { .memory_bytes = MONITOR_MEMORY,
-                                              .pids = MONITOR_PIDS };
         char name[32];
-        int r;
 
         for (size_t i = 0; i < n; i++) {
                 uint64_t v = 0;
@@ -217,12 +235,8 @@ int stage_slice_run(struct boot *b, struct err *e)
         }
         if (n == 0 || conf->cpu_overcommit > 1)
                 l.quota_mcpu = b->plan.vcpu * 1000;
-        boot_monitor_slice_name(b, name);
-        r = group(b, name, &monitor, &b->monitor_enter, e);
-        if (r < 0)
-                return r;
         boot_slice_name(b, name);
-        return group(b, name, &l, &b->enter, e);
+        return slice_apply(b->host->slices, name, &l, e);
 }
 
 int stage_slice_undo(struct boot *b, const struct undo_how *how, struct err *e)

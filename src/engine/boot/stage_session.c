@@ -51,15 +51,7 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
         const struct sandbox_spec spec = {
                 .cluster = p->cluster,
                 .hostname = p->cluster,
-                .id_base = claim_id_base(b->slot),
-                .monitor_uid = claim_monitor_uid(b->slot),
-                .libexec = b->host->inst->libexec,
                 .root_mnt = b->root_mnt,
-                .netns = b->net.netns,
-                .sysfs_mnt = b->net.sysfs,
-                .mounts = b->mounts.fd[0] >= 0 ? &b->mounts : NULL,
-                .slice = &b->enter,
-                .monitor_slice = &b->monitor_enter,
                 .binds = &bind,
                 .n_binds = p->volume_gib > 0 ? 1 : 0,
                 .files = small,
@@ -80,7 +72,7 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
 
         if (!hosts || !profile || !hostname)
                 return err_set(e, -ENOMEM, "out of memory");
-        return sandbox_start(&spec, &b->proc, e);
+        return sandbox_start(&spec, claim_id_base(b->slot), &b->shell, &b->proc, e);
 }
 
 int stage_session_run(struct boot *b, struct err *e)

@@ -144,6 +144,14 @@ static void on_exec(void *arg, int r, const char *session, int fd, const struct 
         request_end(q);
 }
 
+/* A u16; anything else is none. */
+static uint16_t small(const json_t *args, const char *name)
+{
+        json_int_t v = json_integer_value(json_object_get(args, name));
+
+        return v > 0 && v <= UINT16_MAX ? (uint16_t) v : 0;
+}
+
 static int do_exec(struct channel *c, json_int_t req, const json_t *args, const struct frame_msg *m,
                    struct err *e)
 {
@@ -151,7 +159,9 @@ static int do_exec(struct channel *c, json_int_t req, const json_t *args, const 
         struct request *q = NULL;
         struct fleet_exec x = { .cwd = jsonx_str(args, "cwd"),
                                 .user = jsonx_str(args, "user"),
-                                .tty = json_is_true(json_object_get(args, "tty")) };
+                                .tty = json_is_true(json_object_get(args, "tty")),
+                                .rows = small(args, "rows"),
+                                .cols = small(args, "cols") };
         int r;
 
         (void) m;

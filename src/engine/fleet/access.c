@@ -25,6 +25,7 @@ struct exec_session {
         char **argv, **env;
         char *cwd, *user;
         bool tty;
+        uint16_t rows, cols;
         uint32_t slot;
         int init_pidfd;
         struct plan *plan; /* borrowed; valid in the forked child */
@@ -94,13 +95,16 @@ static int exec_start(struct exec_session *x, int listener, int status, struct s
 {
         const struct host *host = x->fleet->spec.host;
         struct slice_enter enter = { .v2_dir = -EBADF }, monitor = { .v2_dir = -EBADF };
-        struct sandbox_spec spec = {
+        const struct sandbox_place place = { .id_base = claim_id_base(x->slot),
+                                             .monitor_uid = claim_monitor_uid(x->slot),
+                                             .libexec = host->inst->libexec,
+                                             .netns = -EBADF,
+                                             .sysfs_mnt = -EBADF,
+                                             .slice = &enter,
+                                             .monitor_slice = &monitor };
+        const struct sandbox_spec spec = {
                 .cluster = x->cluster,
-                .id_base = claim_id_base(x->slot),
-                .monitor_uid = claim_monitor_uid(x->slot),
-                .libexec = host->inst->libexec,
-                .slice = &enter,
-                .monitor_slice = &monitor,
+                .root_mnt = -EBADF,
                 .argv = x->argv,
                 .argv_field = "cmd",
                 .env = x->env,
@@ -109,6 +113,8 @@ static int exec_start(struct exec_session *x, int listener, int status, struct s
                 .nofile = LIMIT_NOFILE_DEFAULT,
                 .new_privs = x->plan->new_privs,
                 .tty = x->tty,
+                .rows = x->rows,
+                .cols = x->cols,
                 .listen_fd = listener,
                 .status_fd = status,
                 .log_fd = { -EBADF, -EBADF },
@@ -122,7 +128,7 @@ static int exec_start(struct exec_session *x, int listener, int status, struct s
         if (r >= 0)
                 r = slice_enter_open(host->slices, name, &enter, e);
         if (r >= 0)
-                r = sandbox_exec(&spec, x->init_pidfd, ret, e);
+                r = sandbox_exec(&spec, &place, x->init_pidfd, ret, e);
         slice_enter_done(&enter);
         slice_enter_done(&monitor);
         return r;
@@ -248,6 +254,8 @@ int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x,
         s->plan = &u->plan;
         s->slot = u->row.slot;
         s->tty = x->tty;
+        s->rows = x->rows;
+        s->cols = x->cols;
         s->done = done;
         s->arg = arg;
         (void) snprintf(s->cluster, sizeof s->cluster, "%s", cluster);

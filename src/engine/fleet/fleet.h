@@ -65,6 +65,7 @@ struct fleet_exec {
         char **argv, **env; /* borrowed; env is added to the cluster's */
         const char *cwd, *user;
         bool tty;
+        uint16_t rows, cols; /* of the terminal; 0: the client says later */
 };
 /* @done: r >= 0 and a connection to the session's monitor (the callee closes it) and its id. */
 typedef void fleet_exec_fn(void *arg, int r, const char *session, int fd, const struct err *e);

@@ -69,10 +69,8 @@ static int take_resources(struct unit *u, struct err *e)
         int r;
 
         if (pool_take_slot(u->fleet->spec.pool, &s) >= 0) {
-                u->boot->net = s.net;
                 u->boot->userns = s.userns;
-                u->boot->mounts = s.mounts;
-                u->boot->slice_ready = true;
+                u->boot->shell = s.shell;
                 u->row.slot = s.slot;
                 memcpy(u->row.claim, s.claim, sizeof u->row.claim);
         } else {

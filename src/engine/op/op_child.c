@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -16,46 +17,22 @@ int op_report(struct frame_conn *out, const json_t *msg, const int *fds, size_t 
         return frame_send_wait(out, msg, fds, n_fds, 0);
 }
 
-static bool kept(const struct op_runner *w, const struct op_spec *spec, int sock, int fd)
-{
-        size_t lo = 0, hi = w->n_keep;
-
-        if (fd == sock)
-                return true;
-        for (size_t i = 0; i < spec->n_keep; i++)
-                if (spec->keep[i] == fd)
-                        return true;
-        while (lo < hi) {
-                size_t mid = (lo + hi) / 2;
-
-                if (w->keep[mid] == fd)
-                        return true;
-                if (w->keep[mid] < fd)
-                        lo = mid + 1;
-                else
-                        hi = mid;
-        }
-        return false;
-}
-
 /* Close every gap between descriptors that stay. */
 static void close_others(const struct op_runner *w, const struct op_spec *spec, int sock)
 {
-        int last = w->n_keep ? w->keep[w->n_keep - 1] : 2, first = 3;
+        AUTO(free) int *keep = calloc(w->n_keep + spec->n_keep + 1, sizeof *keep);
+        size_t n = 0;
 
-        if (sock > last)
-                last = sock;
+        if (!keep)
+                _exit(1);
+        if (w->n_keep)
+                memcpy(keep, w->keep, w->n_keep * sizeof *keep);
+        n = w->n_keep;
+        keep[n++] = sock;
         for (size_t i = 0; i < spec->n_keep; i++)
-                if (spec->keep[i] > last)
-                        last = spec->keep[i];
-        for (int fd = 3; fd <= last; fd++) {
-                if (!kept(w, spec, sock, fd))
-                        continue;
-                if (fd > first)
-                        (void) syscall(SYS_close_range, (unsigned) first, (unsigned) fd - 1, 0);
-                first = fd + 1;
-        }
-        (void) syscall(SYS_close_range, (unsigned) first, ~0U, 0);
+                keep[n++] = spec->keep[i];
+        if (fd_close_except(STDERR_FILENO + 1, keep, n) < 0)
+                _exit(1);
 }
 
 static int run_order(const struct op_runner *w, struct frame_conn *out, struct err *e)
@@ -82,6 +59,7 @@ __attribute__((noreturn)) static void child(struct op_runner *w, const struct op
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
         (void) signal(SIGTERM, SIG_DFL);
         (void) signal(SIGINT, SIG_DFL);
+        (void) setpriority(PRIO_PROCESS, 0, 0); /* the loop's is its own */
         close_others(w, spec, sock);
         (void) prctl(PR_SET_NAME, "hvmm-op");
         if (frame_conn_new(sock, &out) < 0)

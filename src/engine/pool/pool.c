@@ -72,29 +72,22 @@ bool pool_owns_name(const char *name)
 /* No descriptor yet; slot and claim stay. */
 static void slot_init(struct pool_slot *s)
 {
-        s->net = (struct net_ns){ s->slot, -EBADF, -EBADF };
         s->userns = -EBADF;
-        for (size_t i = 0; i < SANDBOX_MOUNTS; i++)
-                s->mounts.fd[i] = -EBADF;
+        sandbox_shell_init(&s->shell);
 }
 
 static void slot_empty(struct slot_entry *s)
 {
-        net_ns_done(&s->s.net);
         s->s.userns = fd_close(s->s.userns);
-        sandbox_mounts_done(&s->s.mounts);
-        slot_init(&s->s);
+        sandbox_shell_done(&s->s.shell);
         s->state = E_NONE;
 }
 
 /* Every descriptor of a slot, in the order in which they travel. */
-#define SLOT_FDS (3 + SANDBOX_MOUNTS)
+#define SLOT_FDS (1 + SANDBOX_SHELL_FDS)
 static int *slot_fd(struct pool_slot *s, size_t i)
 {
-        return i == 0   ? &s->net.netns
-               : i == 1 ? &s->net.sysfs
-               : i == 2 ? &s->userns
-                        : &s->mounts.fd[i - 3];
+        return i == 0 ? &s->userns : sandbox_shell_fd(&s->shell, i - 1);
 }
 
 static void disk_empty(struct pool *p, struct disk_entry *d)
@@ -105,35 +98,31 @@ static void disk_empty(struct pool *p, struct disk_entry *d)
         d->state = E_NONE;
 }
 
-/* In the operation: one slot's namespace, id map and groups. */
+/* In the operation: one slot, ready for a cluster. */
 static int make_slot(struct pool *p, struct frame_conn *out, size_t i, struct err *e)
 {
-        struct pool_slot *s = &p->slots[i].s;
-        AUTO(json_put) json_t *msg = json_pack("{s:s, s:I}", "made", "slot", "i", (json_int_t) i);
-        char name[32];
+        AUTO(json_put) json_t *msg = NULL;
         int fds[SLOT_FDS], r;
+        struct pool_slot s;
+        struct boot b;
 
-        if (!msg)
-                return err_set(e, -ENOMEM, "out of memory");
-        for (int k = 0; k < 2; k++) {
-                (void) snprintf(name, sizeof name, "%c%u", "mc"[k], s -> slot);
-                r = slice_create_bare(p->host->slices, name, e);
-                if (r < 0 && r != -EEXIST)
-                        return r;
+        boot_init(&b, p->host);
+        b.slot = p->slots[i].s.slot;
+        r = boot_prepare(&b, e);
+        if (r >= 0) {
+                s.userns = fd_take(&b.userns);
+                s.shell = b.shell;
+                sandbox_shell_init(&b.shell);
+                for (size_t k = 0; k < SLOT_FDS; k++)
+                        fds[k] = *slot_fd(&s, k);
+                msg = json_pack("{s:s, s:I, s:i, s:i}", "made", "slot", "i", (json_int_t) i,
+                                "launcher", (int) s.shell.launcher, "first", (int) s.shell.first);
+                r = msg ? op_report(out, msg, fds, SLOT_FDS) : err_set(e, -ENOMEM, "out of memory");
+                /* the next shell must not hold this one's ends */
+                (void) fd_close(s.userns);
+                sandbox_shell_done(&s.shell);
         }
-        r = net_prepare(p->host->net, s->slot, &s->net, e);
-        if (r < 0)
-                return r;
-        s->userns = idmap_userns(claim_id_base(s->slot), e);
-        if (s->userns < 0)
-                return s->userns;
-        r = sandbox_mounts_make(claim_id_base(s->slot), &s->mounts, e);
-        if (r < 0)
-                return r;
-        for (size_t k = 0; k < SLOT_FDS; k++)
-                fds[k] = *slot_fd(s, k);
-        r = op_report(out, msg, fds, SLOT_FDS);
-        slot_empty(&p->slots[i]);
+        boot_done(&b);
         return r;
 }
 
@@ -205,7 +194,9 @@ static void on_made(void *arg, const struct frame_msg *m)
         if (str_eq(what, "slot") && i < MAX_SLOTS) {
                 struct slot_entry *s = &p->slots[i];
 
-                s->s.net.slot = s->s.slot;
+                s->s.shell.launcher =
+                        (pid_t) json_integer_value(json_object_get(m->json, "launcher"));
+                s->s.shell.first = (pid_t) json_integer_value(json_object_get(m->json, "first"));
                 for (size_t k = 0; k < SLOT_FDS; k++)
                         *slot_fd(&s->s, k) = keep(m, k);
                 s->state = E_READY;
@@ -448,6 +439,11 @@ int pool_take_slot(struct pool *p, struct pool_slot *ret)
 
                 if (s->state != E_READY)
                         continue;
+                if (!sandbox_shell_ready(&s->s.shell)) { /* killed: an operation clears it away */
+                        slot_empty(s);
+                        s->state = E_BROKEN;
+                        continue;
+                }
                 *ret = s->s;
                 slot_init(&s->s);
                 s->state = E_NONE;

@@ -1,5 +1,6 @@
 /* pool.h - what takes long to make and is the same for every cluster, made ahead of time: slots with
- * their network namespace, id map, groups and /dev; formatted and mounted container disks.
+ * their groups, network namespace and id map, and a shell that waits in them; formatted and mounted
+ * container disks.
  *
  * Filled by operation processes that pass descriptors back; nothing here outlives the engine but
  * names, and those are swept at the next start.  Loop thread only; nothing blocks. */
@@ -11,7 +12,6 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "engine/host.h"
-#include "engine/net/net.h"
 #include "engine/sandbox/sandbox.h"
 
 struct pool;
@@ -28,9 +28,8 @@ DEFINE_AUTO(struct pool *, pool_free)
 struct pool_slot {
         uint32_t slot;
         char claim[32]; /* the slot's claim goes with it */
-        struct net_ns net;
         int userns;
-        struct sandbox_mounts mounts;
+        struct sandbox_shell shell;
 };
 /* Take a ready one; -EAGAIN when there is none (the caller makes its own and the pool grows back).
  * Descriptors belong to the caller. */

@@ -103,7 +103,7 @@ static int show_v1(const struct slice_enter *s, const char *list, int at, struct
 
 int cgroup_mount(const struct launch *l, int sys, struct err *e)
 {
-        const struct slice_enter *s = l->s->slice;
+        const struct slice_enter *s = l->place->slice;
         AUTO(fd) int mnt = -EBADF;
         int r;
 

@@ -139,15 +139,19 @@ static int load_filter(const struct filter *f, struct err *e)
         return 0;
 }
 
-int confine_rights(const struct launch *l, const struct user *u, struct err *e)
+int confine_bounding(struct err *e)
+{
+        return drop_bounding(CAPS_KEPT, e);
+}
+
+int confine_rights(const struct filter *f, const struct sandbox_spec *s, const struct user *u,
+                   struct err *e)
 {
         int r;
 
-        if (!l->s->new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        if (!s->new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
                 return err_errno(e, -errno, "no_new_privs");
-        r = drop_bounding(CAPS_KEPT, e);
-        if (r >= 0)
-                r = load_filter(l->filter, e);
+        r = load_filter(f, e);
         if (r >= 0)
                 r = set_caps(CAPS_KEPT, e);
         if (r >= 0) /* another uid than 0 loses what is left of them here */

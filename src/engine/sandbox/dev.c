@@ -167,13 +167,13 @@ static int resize(int mnt, uint64_t bytes, struct err *e)
         return 0;
 }
 
-int mounts_finish(const struct sandbox_spec *s, const int mnt[MNT_COUNT], struct err *e)
+int mounts_finish(const struct sandbox_spec *s, uint32_t id_base, int dev, int shm, struct err *e)
 {
         mode_t mask = umask(0);
         int r = 0;
 
         for (size_t i = 0; i < s->n_devices && r >= 0; i++)
-                r = further(mnt[MNT_DEV], &s->devices[i], s->id_base, e);
+                r = further(dev, &s->devices[i], id_base, e);
         (void) umask(mask);
-        return r < 0 ? r : resize(mnt[MNT_SHM], s->shm_bytes, e);
+        return r < 0 ? r : resize(shm, s->shm_bytes, e);
 }

@@ -1,6 +1,6 @@
 /* first.c - the process that becomes the cluster's program: its first one, or one of an exec
  * session.  A fork of the launcher; it has left the host's namespaces and, from its first line on,
- * has no right outside its own.
+ * has no right outside its own.  It prepares what does not depend on the program, and waits.
  *
  * It is not dumpable, so that for an exec session nothing in the cluster can look into it while it
  * still holds a copy of the engine's memory and descriptors; those are closed before a path of the
@@ -41,62 +41,99 @@ static int become_root(struct err *e)
 
 static int enter_group(const struct launch *l, struct err *e)
 {
-        int r;
+        const struct slice_enter *s = l->place->slice;
+        int r = s && s->v2_dir < 0 ? slice_enter_self(s) : 0; /* v2: clone3() put us there */
 
-        if (!l->s->slice || l->s->slice->v2_dir >= 0)
-                return 0; /* clone3() put us there */
-        r = slice_enter_self(l->s->slice);
         return r < 0 ? err_errno(e, r, "enter the cluster's group") : 0;
 }
 
-/* Start: namespaces are ours already, but for the view on the group, which follows the group. */
-static int setup_new(struct launch *l, int *root, struct err *e)
+/* A cluster's own: namespaces are ours already, but for the view on the group, which follows the
+ * group. */
+static int prepare_new(const struct launch *l, struct tree *t, struct err *e)
 {
-        const struct sandbox_spec *s = l->s;
-        struct note n = { .type = NOTE_NONE };
-        int fds[NOTE_FDS], r = enter_group(l, e);
+        int r;
 
-        if (r < 0)
-                return r;
         if (unshare(CLONE_NEWCGROUP) < 0)
                 return err_errno(e, -errno, "cgroup namespace");
-        r = note_recv(l->report, &n, fds);
-        if (r <= 0 || n.type != NOTE_GO)
-                return err_set(e, -EPIPE, "the operation has ended");
-        for (size_t i = 0; i < MNT_COUNT; i++)
-                l->mnt[i] = fds[i];
         r = become_root(e);
-        if (r < 0)
-                return r;
-        r = *root = mounts_setup(l, e);
-        if (r < 0)
-                return r;
-        if (sethostname(s->hostname, strlen(s->hostname)) < 0)
-                return err_errno(e, -errno, "set the host name");
-        return 0;
+        return r < 0 ? r : mounts_prepare(l, t, e);
 }
 
 /* Exec session: we are in the cluster's pid namespace; join all its others. */
-static int setup_join(const struct launch *l, int *root, struct err *e)
+static int prepare_join(const struct launch *l, struct err *e)
 {
-        int r = enter_group(l, e);
-
-        if (r < 0)
-                return r;
         if (setns(l->join, CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC |
                                    CLONE_NEWUTS | CLONE_NEWCGROUP) < 0)
                 return err_errno(e, -errno, "join the cluster");
-        r = become_root(e);
+        return become_root(e);
+}
+
+/* All that can be done before there is a program.  What is not needed any more is closed: a shell
+ * may wait for hours. */
+static int prepare(const struct launch *l, struct tree *t, struct err *e)
+{
+        struct note n = { .type = NOTE_NONE };
+        int fd = -EBADF, r = enter_group(l, e);
+
         if (r < 0)
                 return r;
-        r = *root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-        return r < 0 ? err_errno(e, -errno, "open /") : 0;
+        if (note_recv_one(l->report, &n, &fd) <= 0 || n.type != NOTE_GO)
+                return err_set(e, -EPIPE, "the operation has ended");
+        r = l->join < 0 ? prepare_new(l, t, e) : prepare_join(l, e);
+        if (r >= 0)
+                r = confine_bounding(e);
+        if (r >= 0) {
+                int keep[] = { l->report, t->dev, t->proc, t->sys };
+
+                r = fd_close_except(STDERR_FILENO + 1, keep, NELEM(keep));
+                if (r < 0)
+                        return err_errno(e, r, "close descriptors");
+        }
+        n.type = NOTE_READY;
+        if (r >= 0 && note_send(l->report, &n, NULL, 0) < 0)
+                r = err_set(e, -EPIPE, "the operation has ended");
+        return r;
+}
+
+/* Wait for a program; its descriptors come along. */
+static int take_order(const struct launch *l, struct program *p, int fds[static NOTE_FDS],
+                      struct err *e)
+{
+        struct note n = { .type = NOTE_NONE };
+        int r = note_recv(l->report, &n, fds);
+
+        if (r <= 0 || n.type != NOTE_ORDER)
+                return err_set(e, -EPIPE, "the operation has ended");
+        r = program_read(fds[ORDER_PROGRAM], p, e);
+        if (r < 0)
+                return r;
+        p->spec.root_mnt = fds[ORDER_ROOT];
+        for (size_t i = 0; i < p->spec.n_binds; i++)
+                p->binds[i].mnt = fds[ORDER_BINDS + i];
+        return 0;
+}
+
+/* Where the program will live; O_PATH on its root. */
+static int enter_root(const struct launch *l, const struct sandbox_spec *s, const struct tree *t,
+                      struct err *e)
+{
+        int root;
+
+        if (l->join < 0) {
+                if (sethostname(s->hostname, strlen(s->hostname)) < 0)
+                        return err_errno(e, -errno, "set the host name");
+                return mounts_setup(s, t, e);
+        }
+        root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        return root < 0 ? err_errno(e, -errno, "open /") : root;
 }
 
 /* A terminal of the cluster's own devpts; the master goes to the monitor.  In an exec session the
  * tenant may have bent everything but mounts, so each step is checked. */
-static int open_tty(const struct launch *l, int root, const struct user *u, struct err *e)
+static int open_tty(const struct launch *l, const struct sandbox_spec *s, int root,
+                    const struct user *u, struct err *e)
 {
+        const struct winsize size = { .ws_row = s->rows, .ws_col = s->cols };
         AUTO(fd) int pts = fd_open_beneath(root, "dev/pts", O_PATH | O_DIRECTORY, 0);
         AUTO(fd) int master = -EBADF, slave = -EBADF;
         struct note n = { .type = NOTE_PTY };
@@ -118,6 +155,8 @@ static int open_tty(const struct launch *l, int root, const struct user *u, stru
         slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
         if (slave < 0)
                 return err_errno(e, -errno, "open the terminal's other end");
+        if (size.ws_row && size.ws_col && ioctl(slave, TIOCSWINSZ, &size) < 0)
+                return err_errno(e, -errno, "size of the terminal");
         if (fchown(slave, u->uid, SANDBOX_TTY_GID) < 0 || ioctl(slave, TIOCSCTTY, 0) < 0)
                 return err_errno(e, -errno, "take the terminal");
         for (int i = 0; i < 3; i++)
@@ -140,14 +179,14 @@ static int open_null(int root, struct err *e)
 }
 
 /* Pipes belong to the program's user, so that it can open /dev/stdout again. */
-static int open_pipes(const struct launch *l, int root, const struct user *u, struct err *e)
+static int open_pipes(const int io[3], int root, const struct user *u, struct err *e)
 {
-        int r = l->io[0] < 0 ? open_null(root, e) : 0;
+        int r = io[0] < 0 ? open_null(root, e) : 0;
 
-        for (int i = l->io[0] < 0 ? 1 : 0; i < 3 && r >= 0; i++) {
-                if (fchown(l->io[i], u->uid, u->gid) < 0)
+        for (int i = io[0] < 0 ? 1 : 0; i < 3 && r >= 0; i++) {
+                if (fchown(io[i], u->uid, u->gid) < 0)
                         return err_errno(e, -errno, "hand over the pipes");
-                if (dup2(l->io[i], i) < 0)
+                if (dup2(io[i], i) < 0)
                         return err_errno(e, -errno, "pipe as descriptor %d", i);
         }
         return r;
@@ -189,41 +228,53 @@ static int close_all(struct launch *l, struct err *e)
         return 0;
 }
 
-static int run(struct launch *l, struct err *e)
+/* From an order to the last step before execve. */
+static int become_program(struct launch *l, const struct sandbox_spec *s, const struct tree *t,
+                          const int fds[static NOTE_FDS], char ***env, struct err *e)
 {
-        const struct sandbox_spec *s = l->s;
-        int root = -EBADF;
-        AUTO(strv_free) char **env = NULL;
         struct note n = { .type = NOTE_EXEC };
         struct user u;
-        int r;
+        int root = enter_root(l, s, t, e), r = root;
 
-        l->up = fd_close(l->up); /* its end is the launcher's death, which the operation must see */
-        if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || setsid() < 0)
-                return err_errno(e, -errno, "new session");
-        (void) umask(022);
-        confine_signals();
-        r = l->join < 0 ? setup_new(l, &root, e) : setup_join(l, &root, e);
         if (r >= 0)
                 r = user_resolve(root, s->user, &u, e);
         if (r >= 0)
                 r = enter_cwd(root, s->cwd, e);
         if (r >= 0)
-                r = add_home(&env, s->env, &u, e);
+                r = add_home(env, s->env, &u, e);
         if (r >= 0)
-                r = s->tty ? open_tty(l, root, &u, e) : open_pipes(l, root, &u, e);
+                r = s->tty ? open_tty(l, s, root, &u, e) : open_pipes(&fds[ORDER_IN], root, &u, e);
         if (r >= 0)
                 r = confine_limits(s, e);
         if (r >= 0)
                 r = close_all(l, e);
         if (r >= 0)
-                r = confine_rights(l, &u, e);
+                r = confine_rights(l->filter, s, &u, e);
         if (r >= 0 && note_send(l->report, &n, NULL, 0) < 0)
                 r = err_set(e, -EPIPE, "the operation has ended");
+        return r;
+}
+
+static int run(struct launch *l, struct err *e)
+{
+        AUTO(program_done) struct program p = { .text = NULL };
+        AUTO(strv_free) char **env = NULL;
+        struct tree t = { -EBADF, -EBADF, -EBADF };
+        int fds[NOTE_FDS], r;
+
+        l->up = fd_close(l->up); /* its end is the launcher's death, which the operation must see */
+        if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || setsid() < 0)
+                return err_errno(e, -errno, "new session");
+        (void) umask(022);
+        r = prepare(l, &t, e);
+        if (r >= 0)
+                r = take_order(l, &p, fds, e);
+        if (r >= 0)
+                r = become_program(l, &p.spec, &t, fds, &env, e);
         if (r < 0)
                 return r;
-        r = confine_exec(s->argv, env, e);
-        return s->argv_field ? err_wrap(e, r, "%s", s->argv_field) : r;
+        r = confine_exec(p.spec.argv, env, e);
+        return str_empty(p.spec.argv_field) ? r : err_wrap(e, r, "%s", p.spec.argv_field);
 }
 
 _Noreturn void first_run(struct launch *l)

@@ -1,30 +1,34 @@
 /* launcher.c - the process between an operation and a cluster's program; it becomes vmm-monitor.
  *
  *   operation                 launcher                      first process
- *   pipes
+ *   /dev, /dev/pts ...
  *   clone3 ------------------> enter the monitor's group
- *   make /dev, /dev/pts ...    enter the network namespace
- *                              clone3 ---------------------> enter the cluster's group
+ *                              enter the network namespace
+ *                              clone3 ---------------------> new session
  *                              id map, oom score             (in parallel)
  *   <- CHILD pid, pidfd        wait
- *   GO, mounts ---------------------------------------------> mounts, user, limits, rights
+ *   GO -----------------------------------------------------> enter the group, /proc, /sys, masks
+ *   <- READY -----------------------------------------------  wait
+ *
+ *   until here a shell; from here on perhaps another operation, for one cluster:
+ *
+ *   ORDER --------------------------------------------------> root, files, user, limits, rights
  *   <--------------------------------- EXEC, execve, and with it the end of file
  *   RUN ---------------------> drop everything, execve vmm-monitor
  *
  * Always holds: the operation decides and the launcher obeys, but an operation that is killed
- * leaves no half-built cluster, because both others watch their end of the socket.  The launcher
- * stays root until the program runs: killing the first process takes that. */
+ * leaves no half-built cluster, because both others watch their end of the socket; the same end of
+ * file ends a shell that nobody holds any more.  The launcher stays root until the program runs:
+ * killing the first process takes that. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/close_range.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -48,19 +52,10 @@ pid_t clone_into(uint64_t flags, const struct slice_enter *s, int *pidfd)
         return (pid_t) syscall(SYS_clone3, &a, sizeof a);
 }
 
-void kill_wait(int pidfd)
-{
-        if (pidfd < 0)
-                return;
-        (void) syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-        while (waitid(P_PIDFD, (id_t) pidfd, &(siginfo_t){ 0 }, WEXITED) < 0 && errno == EINTR)
-                ;
-}
-
 /* Before the child: from here on it is found in one of two groups at every instant. */
 static int enter_own_group(const struct launch *l, struct err *e)
 {
-        const struct slice_enter *s = l->s->monitor_slice;
+        const struct slice_enter *s = l->place->monitor_slice;
         int r = s && s->v2_dir < 0 ? slice_enter_self(s) : 0;
 
         return r < 0 ? err_errno(e, r, "enter the monitor's group") : 0;
@@ -74,10 +69,10 @@ static int enter_for_child(const struct launch *l, int *back, struct err *e)
                 return setns(l->join, CLONE_NEWPID) < 0
                                ? err_errno(e, -errno, "join the cluster's processes")
                                : 0;
-        if (l->s->netns < 0)
+        if (l->place->netns < 0)
                 return 0;
         *back = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-        if (*back < 0 || setns(l->s->netns, CLONE_NEWNET) < 0)
+        if (*back < 0 || setns(l->place->netns, CLONE_NEWNET) < 0)
                 return err_errno(e, -errno, "enter the network namespace");
         return 0;
 }
@@ -87,7 +82,7 @@ static uint64_t child_flags(const struct launch *l)
         if (l->join >= 0)
                 return 0;
         return CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS |
-               (l->s->netns < 0 ? CLONE_NEWNET : 0);
+               (l->place->netns < 0 ? CLONE_NEWNET : 0);
 }
 
 /* The effective id, without losing capabilities to the change. */
@@ -109,12 +104,12 @@ static int set_euid(uid_t uid, struct err *e)
  * right to signal what runs in it (the monitor's own filter leaves it nothing else to do there). */
 static pid_t clone_child(const struct launch *l, int *pidfd, struct err *e)
 {
-        int r = l->join < 0 ? set_euid(l->s->monitor_uid, e) : 0;
+        int r = l->join < 0 ? set_euid(l->place->monitor_uid, e) : 0;
         pid_t pid;
 
         if (r < 0)
                 return r;
-        pid = clone_into(child_flags(l), l->s->slice, pidfd);
+        pid = clone_into(child_flags(l), l->place->slice, pidfd);
         if (pid < 0)
                 return err_errno(e, -errno, "make the cluster's namespaces");
         if (pid > 0 && l->join < 0)
@@ -135,8 +130,6 @@ static int make_child(struct launch *l, pid_t *pid, int *pidfd, struct err *e)
         if (*pid == 0)
                 first_run(l);
         l->report = fd_close(l->report); /* its end is to be seen by the operation */
-        for (int i = 0; i < 3; i++)
-                l->io[i] = fd_close(l->io[i]);
         if (back >= 0 && setns(back, CLONE_NEWNET) < 0)
                 return err_errno(e, -errno, "leave the network namespace");
         return 0;
@@ -153,28 +146,35 @@ static int bless_child(const struct launch *l, pid_t pid, struct err *e)
         dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
         if (dir < 0)
                 return err_errno(e, -errno, "open %s", path);
-        r = l->join < 0 ? idmap_write(dir, l->s->id_base) : 0; /* a session's has its map */
+        r = l->join < 0 ? idmap_write(dir, l->place->id_base) : 0; /* a session's has its map */
         if (r < 0)
-                return err_errno(e, r, "map ids to %u", l->s->id_base);
+                return err_errno(e, r, "map ids to %u", l->place->id_base);
         r = fd_write_value(dir, "oom_score_adj", OOM_SCORE);
         if (r < 0 && r != -EACCES) /* refused when ours is higher already: then it stays so */
                 return err_errno(e, r, "oom_score_adj");
         return 0;
 }
 
-/* Until the operation says RUN, perhaps with the master of the program's terminal. */
-static int await_run(struct launch *l, struct err *e)
+/* Nothing of the host's may be held while we wait, perhaps for hours. */
+static int let_go(const struct launch *l, int pidfd, struct err *e)
 {
-        struct note n = { .type = NOTE_NONE };
-        int fd = -EBADF, r = note_recv_one(l->up, &n, &fd);
+        int keep[] = { l->up, l->program, pidfd };
+        int r = fd_close_except(STDERR_FILENO + 1, keep, NELEM(keep));
 
-        if (r <= 0 || n.type != NOTE_RUN) {
-                (void) fd_close(fd);
-                return err_set(e, -EPIPE, "the operation has ended");
-        }
-        if (l->s->tty)
-                l->monitor_io[0] = fd;
-        return 0;
+        return r < 0 ? err_errno(e, r, "close descriptors") : 0;
+}
+
+/* Until an operation says RUN. */
+static int await_run(const struct launch *l, struct note *n, int fds[static NOTE_FDS],
+                     struct err *e)
+{
+        int r = note_recv(l->up, n, fds);
+
+        if (r > 0 && n->type == NOTE_RUN)
+                return 0;
+        if (r > 0)
+                note_close(fds);
+        return err_set(e, -EPIPE, "the operation has ended");
 }
 
 /* "--name N", with the descriptor inherited. */
@@ -189,23 +189,23 @@ static int pass_fd(char ***argv, const char *name, int fd)
         return r < 0 ? r : strv_push(argv, text);
 }
 
-static int monitor_argv(const struct launch *l, pid_t pid, int pidfd, char ***argv)
+static int monitor_argv(const struct launch *l, const struct note *run,
+                        const int fds[static NOTE_FDS], pid_t pid, int pidfd, char ***argv)
 {
-        const struct sandbox_spec *s = l->s;
         const struct {
                 const char *name;
                 int fd;
         } rows[] = {
                 { "--pidfd", pidfd },
-                { "--listen", s->listen_fd },
-                { "--status", s->status_fd },
-                { s->tty ? "--pty" : "--in", l->monitor_io[0] },
-                { "--out", s->tty ? -EBADF : l->monitor_io[1] },
-                { "--err", s->tty ? -EBADF : l->monitor_io[2] },
-                { "--log0", l->join < 0 ? s->log_fd[0] : -EBADF },
-                { "--log1", l->join < 0 ? s->log_fd[1] : -EBADF },
+                { "--listen", fds[RUN_LISTEN] },
+                { "--status", fds[RUN_STATUS] },
+                { run->tty ? "--pty" : "--in", fds[RUN_IN] },
+                { "--out", fds[RUN_OUT] },
+                { "--err", fds[RUN_ERR] },
+                { "--log0", fds[RUN_LOG0] },
+                { "--log1", fds[RUN_LOG1] },
         };
-        const char *const plain[] = { "vmm-monitor", "--id", s->cluster, "--pid" };
+        const char *const plain[] = { "vmm-monitor", "--id", run->cluster, "--pid" };
         char text[16];
         int r = 0;
 
@@ -223,34 +223,34 @@ static int monitor_argv(const struct launch *l, pid_t pid, int pidfd, char ***ar
 }
 
 /* The engine's terminal, or the pipe of whoever started it, is nothing to hold on to. */
-static int detach(void)
+static int detach(struct err *e)
 {
         AUTO(fd) int null = open("/dev/null", O_RDWR | O_CLOEXEC | O_NOCTTY);
 
         if (null < 0)
-                return -errno;
+                return err_errno(e, -errno, "open /dev/null");
         for (int i = 0; i < 3; i++)
                 if (dup2(null, i) < 0)
-                        return -errno;
+                        return err_errno(e, -errno, "/dev/null as descriptor %d", i);
         if (setsid() < 0 || chdir("/") < 0)
-                return -errno;
+                return err_errno(e, -errno, "new session");
         confine_signals();
-        return syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC) < 0 ? -errno : 0;
+        (void) prctl(PR_SET_NAME, "hvmm-shell");
+        return 0;
 }
 
 /* Give everything up and become vmm-monitor; comes back only with an error.  The operation does
  * not wait for this: a monitor that never came to be looks like one that was killed. */
-static int become_monitor(const struct launch *l, pid_t pid, int pidfd, struct err *e)
+static int become_monitor(const struct launch *l, const struct note *run,
+                          const int fds[static NOTE_FDS], pid_t pid, int pidfd, struct err *e)
 {
         AUTO(strv_free) char **argv = NULL;
         char *env[] = { NULL };
-        int r = detach();
+        int r = monitor_argv(l, run, fds, pid, pidfd, &argv);
 
-        if (r >= 0)
-                r = monitor_argv(l, pid, pidfd, &argv);
         if (r < 0)
                 return err_errno(e, r, "prepare vmm-monitor");
-        r = confine_monitor(l->s->monitor_uid, e);
+        r = confine_monitor(l->place->monitor_uid, e);
         if (r < 0)
                 return err_wrap(e, r, "vmm-monitor");
         (void) syscall(SYS_execveat, l->program, "", argv, env, AT_EMPTY_PATH);
@@ -260,18 +260,22 @@ static int become_monitor(const struct launch *l, pid_t pid, int pidfd, struct e
 /* Returns only on failure; *@pidfd is the child, when there is one. */
 static int run(struct launch *l, int *pidfd, struct err *e)
 {
-        struct note child = { .type = NOTE_CHILD };
-        int r = enter_own_group(l, e);
+        struct note child = { .type = NOTE_CHILD }, order = { .type = NOTE_NONE };
+        int fds[NOTE_FDS], r = detach(e);
 
+        if (r >= 0)
+                r = enter_own_group(l, e);
         if (r >= 0)
                 r = make_child(l, &child.pid, pidfd, e);
         if (r >= 0)
                 r = bless_child(l, child.pid, e);
+        if (r >= 0)
+                r = let_go(l, *pidfd, e);
         if (r >= 0 && note_send(l->up, &child, pidfd, 1) < 0)
                 r = err_set(e, -EPIPE, "the operation has ended");
         if (r >= 0)
-                r = await_run(l, e);
-        return r < 0 ? r : become_monitor(l, child.pid, *pidfd, e);
+                r = await_run(l, &order, fds, e);
+        return r < 0 ? r : become_monitor(l, &order, fds, child.pid, *pidfd, e);
 }
 
 _Noreturn void launcher_run(struct launch *l)

@@ -1,10 +1,16 @@
 /* mounts.c - what the cluster's program sees below /.  First process, root of its own user
  * namespace and nobody outside it.
  *
- * Order matters: procfs (and a sysfs of ours) can only be made while the host's are still in the
- * mount namespace, because the kernel shows no more than what was visible before.  Then the root is
- * switched and the host's tree let go; only from there on are names looked up that an image can
- * hold.  Everything is attached by descriptor; /proc, /sys and /dev must be real directories. */
+ * In two steps.  Ahead of the program, /proc, /sys and /dev are built in an empty read-only tmpfs
+ * that takes the place of the host's tree.  Order matters there: procfs (and a sysfs of ours) can
+ * only be made while the host's are still in the mount namespace, because the kernel shows no more
+ * than what was visible before.  Later, the cluster's root is mounted over that tmpfs and the three
+ * are moved onto it: nothing has to be taken away then, which would wait for the kernel's grace
+ * period.  What lies below the root is empty, and the kernel treats the topmost mount as the
+ * namespace's root everywhere (for newcomers, "..", nested namespaces), as after switch_root.
+ *
+ * Names that an image can hold are looked up only once the host's tree is gone.  Everything is
+ * attached by descriptor; /proc, /sys and /dev must be real directories. */
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -156,21 +162,40 @@ static int kernel_mounts(const struct launch *l, int root, int proc, int sys, st
         return null < 0 ? null : masks_apply(proc, sys, null, l->mnt[MNT_EMPTY], e);
 }
 
-int mounts_setup(const struct launch *l, struct err *e)
+/* An empty tree with three directories. */
+static int make_skeleton(struct err *e)
 {
-        const struct sandbox_spec *s = l->s;
+        static const char *const options[][2] = { { "mode", "0755" },
+                                                  { "size", "4k" },
+                                                  { NULL, NULL } };
+        static const char *const names[] = { "dev", "proc", "sys" };
+        AUTO(fd) int fd = mount_make("tmpfs", options, ATTR_PSEUDO, e);
+
+        for (size_t i = 0; fd >= 0 && i < NELEM(names); i++)
+                if (mkdirat(fd, names[i], 0555) < 0)
+                        return err_errno(e, -errno, "make %s", names[i]);
+        return fd_take(&fd);
+}
+
+int mounts_prepare(const struct launch *l, struct tree *ret, struct err *e)
+{
         AUTO(fd) int proc = mount_make("proc", NULL, ATTR_PSEUDO, e);
-        AUTO(fd) int own_sys = -EBADF;
+        AUTO(fd) int sys = -EBADF;
+        AUTO(fd) int skeleton = -EBADF;
         AUTO(fd) int root = -EBADF;
-        int sys = s->sysfs_mnt, r;
+        int r;
 
         if (proc < 0)
                 return proc;
-        if (sys < 0) /* a namespace of our own; otherwise only its owner can show its devices */
-                sys = own_sys = mount_make("sysfs", NULL, ATTR_PSEUDO | MOUNT_ATTR_RDONLY, e);
+        if (l->place->sysfs_mnt >=
+            0) /* only the owner of a network namespace can show its devices */
+                sys = fcntl(l->place->sysfs_mnt, F_DUPFD_CLOEXEC, 3);
+        else
+                sys = mount_make("sysfs", NULL, ATTR_PSEUDO | MOUNT_ATTR_RDONLY, e);
         if (sys < 0)
-                return sys;
-        r = switch_root(s->root_mnt, mount_attrs_for(s), e);
+                return l->place->sysfs_mnt >= 0 ? err_errno(e, -errno, "/sys") : sys;
+        skeleton = make_skeleton(e);
+        r = skeleton < 0 ? skeleton : switch_root(skeleton, MOUNT_ATTR_RDONLY, e);
         if (r < 0)
                 return r;
         root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -179,6 +204,37 @@ int mounts_setup(const struct launch *l, struct err *e)
         r = dev_mounts(l, root, e);
         if (r >= 0)
                 r = kernel_mounts(l, root, proc, sys, e);
+        if (r >= 0)
+                *ret = (struct tree){ l->mnt[MNT_DEV], fd_take(&proc), fd_take(&sys) };
+        return r;
+}
+
+/* @mnt over what is / now, and into it. */
+static int enter_root(int mnt, uint64_t attrs, struct err *e)
+{
+        int r = mount_restrict(mnt, attrs, e);
+
+        if (r >= 0)
+                r = mount_attach(mnt, AT_FDCWD, "/", e);
+        if (r < 0)
+                return err_wrap(e, r, "root");
+        if (fchdir(mnt) < 0 || chroot(".") < 0)
+                return err_errno(e, -errno, "enter the root");
+        r = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        return r < 0 ? err_errno(e, -errno, "open /") : r;
+}
+
+int mounts_setup(const struct sandbox_spec *s, const struct tree *t, struct err *e)
+{
+        const struct {
+                int mnt;
+                const char *name;
+        } rows[] = { { t->dev, "dev" }, { t->sys, "sys" }, { t->proc, "proc" } };
+        AUTO(fd) int root = enter_root(s->root_mnt, mount_attrs_for(s), e);
+        int r = root;
+
+        for (size_t i = 0; i < NELEM(rows) && r >= 0; i++)
+                r = attach_at(rows[i].mnt, root, rows[i].name, e);
         for (size_t i = 0; i < s->n_binds && r >= 0; i++)
                 r = root_bind(root, &s->binds[i], mount_attrs_for(s), e);
         for (size_t i = 0; i < s->n_files && r >= 0; i++)

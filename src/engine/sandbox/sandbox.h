@@ -1,10 +1,16 @@
 /* sandbox.h - the launcher: from descriptors and a command to a running, confined first process.
  *
- * Runs inside an operation process (single-threaded, root).  sandbox_start() forks the process that
- * becomes vmm-monitor; that one clone3()s the cluster's first process into its namespaces, and
- * execs vmm-monitor once the first process's own execve has succeeded, so the monitor is its parent
+ * In two steps, because most of the work is the same for every cluster and can be done ahead:
+ *
+ *   sandbox_shell_make()  two processes, forked and waiting: the launcher, which will become
+ *                         vmm-monitor, and its child, which will become the cluster's program and
+ *                         sits already in all of its namespaces and groups, with /proc, /sys and
+ *                         /dev in place.  4 ms; a pool keeps them ready.
+ *   sandbox_start()       root file system, files, volumes, rights, execve.  0.8 ms.
+ *
+ * Both run in an operation process (single-threaded, root).  vmm-monitor is the program's parent
  * from the first instant.  No path that a tenant can influence is resolved on the host; no hook
- * exists.  Descriptors in an order are above 2: the launcher's 0 to 2 become /dev/null. */
+ * exists. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,6 +26,7 @@ struct sandbox_bind {
         const char *target; /* absolute path inside; created below the root when missing, resolved
                              * with RESOLVE_IN_ROOT | NO_MAGICLINKS */
 };
+#define SANDBOX_BINDS_MAX 8U
 
 struct sandbox_file {       /* small file of ours, shown read-only or writable over the image's */
         const char *target; /* "/etc/hosts" */
@@ -33,26 +40,36 @@ struct sandbox_device {
         int fd;           /* O_PATH on the host's node, opened and checked by the caller */
 };
 
-/* The mounts that are the same for every cluster with these ids (/dev and what lies in it).  Making
- * them takes 0.15 ms, so a pool may do it ahead. */
-#define SANDBOX_MOUNTS 5U
-struct sandbox_mounts {
-        int fd[SANDBOX_MOUNTS];
-};
-int sandbox_mounts_make(uint32_t id_base, struct sandbox_mounts *ret, struct err *e);
-void sandbox_mounts_done(struct sandbox_mounts *m); /* closes; also after a start has used them */
-
-struct sandbox_spec {
-        const char *cluster, *hostname;
+/* What does not depend on the cluster, only on its slot. */
+struct sandbox_place {
         uint32_t id_base;     /* host id of root inside; 65,536 ids */
         uint32_t monitor_uid; /* uid and gid of vmm-monitor */
         const char *libexec;  /* where vmm-monitor lies */
-        int root_mnt;         /* detached overlay mount that becomes / */
         int netns, sysfs_mnt; /* from net_prepare(); netns -EBADF: a fresh empty one (tests) */
-        const struct sandbox_mounts *mounts; /* made ahead, used once; NULL: made by the start */
         const struct slice_enter *slice;
         const struct slice_enter *monitor_slice; /* vmm-monitor's own group, entered by the
                                                   * launcher before clone3(); NULL: none */
+};
+
+/* A sandbox without a program.  Its processes end by themselves as soon as nobody holds @up and
+ * @report any more, so one that is forgotten, or whose engine dies, leaves nothing. */
+struct sandbox_shell {
+        pid_t launcher, first; /* as seen on the host */
+        int launcher_pidfd, first_pidfd;
+        int up, report; /* the ways to the two */
+        int dev, shm;   /* mounts of /dev and /dev/shm, to be completed for a cluster */
+};
+#define SANDBOX_SHELL_FDS 6U
+int *sandbox_shell_fd(struct sandbox_shell *s, size_t i); /* each of them in turn, to pass on */
+void sandbox_shell_init(struct sandbox_shell *s);         /* none */
+void sandbox_shell_done(struct sandbox_shell *s);         /* closes */
+bool sandbox_shell_ready(const struct sandbox_shell *s);  /* there is one, and it lives */
+
+int sandbox_shell_make(const struct sandbox_place *p, struct sandbox_shell *ret, struct err *e);
+
+struct sandbox_spec {
+        const char *cluster, *hostname;
+        int root_mnt; /* detached overlay mount that becomes / */
         const struct sandbox_bind *binds;
         size_t n_binds;
         const struct sandbox_file *files;
@@ -67,6 +84,7 @@ struct sandbox_spec {
         uint64_t nofile;
         bool new_privs; /* do not set no_new_privs */
         bool tty;
+        uint16_t rows, cols; /* of the terminal, when known already */
         /* the monitor's */
         int listen_fd, status_fd, log_fd[2];
 };
@@ -77,18 +95,19 @@ struct sandbox_proc {
 };
 void sandbox_proc_done(struct sandbox_proc *p); /* closes; the processes go on */
 
-/* Start; returns when the program's execve is done.  On failure nothing is left running and *e
- * names the step ("exec /bin/nope: No such file or directory").  Blocks 1-3 ms.  The monitor's own
- * execve follows and is not waited for: its socket listens already, and should it fail, that shows
- * as a monitor that ended. */
-int sandbox_start(const struct sandbox_spec *s, struct sandbox_proc *ret, struct err *e);
+/* Start @s in the shell, which is used up in any case, also where it failed.  @id_base: the shell's.
+ * Returns when the program's execve is done.  On failure nothing is left running and *e names the
+ * step ("exec /bin/nope: No such file or directory").  The monitor's own execve follows and is not
+ * waited for: its socket listens already, and should it fail, that shows as a monitor that ended. */
+int sandbox_start(const struct sandbox_spec *s, uint32_t id_base, struct sandbox_shell *shell,
+                  struct sandbox_proc *ret, struct err *e);
 
 /* Run a further process in a running sandbox: joins all its namespaces and its cgroup, drops the
  * same capabilities, same seccomp filter; a vmm-monitor --exec of its own is its parent.
- * Uses of @s: cluster, id_base, monitor_uid, libexec, slice, argv, env, cwd, user, nofile,
- * new_privs, tty, listen_fd, status_fd. */
-int sandbox_exec(const struct sandbox_spec *s, int init_pidfd, struct sandbox_proc *ret,
-                 struct err *e);
+ * Uses of @s: cluster, argv, env, cwd, user, nofile, new_privs, tty, listen_fd, status_fd; of @p:
+ * all but the network. */
+int sandbox_exec(const struct sandbox_spec *s, const struct sandbox_place *p, int init_pidfd,
+                 struct sandbox_proc *ret, struct err *e);
 
 /* Compile the seccomp policy once; later starts inherit it by fork.  Call at engine start. */
 int sandbox_prepare(struct err *e);

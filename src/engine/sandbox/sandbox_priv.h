@@ -1,10 +1,12 @@
 /* sandbox_priv.h - what the files of this folder share.
  *
  * Three processes take part, each a fork of the one before:
- *   operation   sandbox_start() / sandbox_exec(), root on the host        sandbox.c, dev.c
- *   launcher    becomes vmm-monitor; in the monitor's group               launcher.c
- *   first       becomes the cluster's program; in its namespaces          first.c and all others
- * The operation talks with the other two in notes, over a socket pair each. */
+ *   operation   sandbox_shell_make(), _start(), _exec(), root on the host   shell.c, sandbox.c, dev.c
+ *   launcher    becomes vmm-monitor; in the monitor's group                 launcher.c
+ *   first       becomes the cluster's program; in its namespaces            first.c and all others
+ * The operation talks with the other two in notes, over a socket pair each.  The one that makes a
+ * shell and the one that starts a program in it may be two operations, hours apart; what the second
+ * wants of the first process travels as one text (program.c). */
 #pragma once
 #include <limits.h>
 
@@ -14,7 +16,7 @@
 #define SANDBOX_IDS     65536U
 #define SANDBOX_TTY_GID 5U /* "tty" in every distribution */
 
-/* Detached mounts that the operation makes while launcher and first process are being born. */
+/* Detached mounts that the operation makes before it forks. */
 enum mnt {
         MNT_DEV,    /* tmpfs with nodes, links and directories */
         MNT_PTS,    /* devpts for /dev/pts */
@@ -31,57 +33,114 @@ struct cgroup_view {
         size_t n;
 };
 
+/* What launcher and first process are born with. */
 struct launch {
-        const struct sandbox_spec *s;
+        const struct sandbox_place *place;
         int join;           /* pidfd of a running first process: an exec session; else -EBADF */
         int program;        /* O_PATH on vmm-monitor */
         int up;             /* launcher's way to the operation */
         int report;         /* first's way to the operation */
-        int mnt[MNT_COUNT]; /* made by the operation, reach first with NOTE_GO; not with join */
-        int io[3];          /* the program's stdin (an exec session's), stdout, stderr; no tty */
-        int monitor_io[3];  /* their other ends; [0] alone is the pty's master with a tty */
+        int mnt[MNT_COUNT]; /* not with join */
         const struct filter *filter;
         const struct cgroup_view *view;
 };
+
+/* Fills in what was prepared at engine start. */
+int launch_prepare(struct launch *l, struct err *e);
+
+/* The operation's side of both, shell.c. */
+int shell_make(const struct sandbox_place *p, int join, struct sandbox_shell *ret, struct err *e);
+/* Both processes are gone when this returns; the launcher first, who could still clone. */
+void shell_kill(struct sandbox_shell *s);
 
 /* ---- notes (note.c) */
 enum note_type {
         NOTE_NONE,
         NOTE_CHILD, /* launcher -> operation: pid, pidfd; its id map is in place */
-        NOTE_GO,    /* operation -> first: enum mnt, in order */
+        NOTE_GO,    /* operation -> first: you are known and mapped, begin */
+        NOTE_READY, /* first -> operation: waiting for a program */
+        NOTE_ORDER, /* operation -> first: enum order_fd */
         NOTE_PTY,   /* first -> operation: master of its terminal */
         NOTE_EXEC,  /* first -> operation: execve comes next; an end of file then is its success */
-        NOTE_RUN,   /* operation -> launcher: become the monitor; the master of the terminal */
+        NOTE_RUN,   /* operation -> launcher: become the monitor; enum run_fd */
         NOTE_ERROR  /* to the operation: err says why nothing was started */
 };
+/* Descriptors of a NOTE_ORDER. */
+enum order_fd {
+        ORDER_PROGRAM, /* memory file, program.c */
+        ORDER_ROOT,    /* the root's mount; not with join */
+        ORDER_IN,      /* the program's stdin (an exec session's), stdout, stderr; no tty */
+        ORDER_OUT,
+        ORDER_ERR,
+        ORDER_BINDS /* and further ones */
+};
+/* Of a NOTE_RUN. */
+enum run_fd {
+        RUN_LISTEN,
+        RUN_STATUS,
+        RUN_LOG0,
+        RUN_LOG1,
+        RUN_IN, /* other ends of the program's pipes; or the terminal's master */
+        RUN_OUT,
+        RUN_ERR,
+        RUN_COUNT
+};
+#define NOTE_FDS (ORDER_BINDS + SANDBOX_BINDS_MAX) /* with one note, at most */
 struct note {
         enum note_type type;
         pid_t pid;
+        uint32_t fds; /* which descriptors came along; note_send() fills it in */
+        bool tty;
+        char cluster[64];
         struct err err;
 };
-#define NOTE_FDS 5U /* with one note, at most */
-int note_send(int sock, const struct note *n, const int *fds, size_t n_fds);
+/* Descriptors that are negative are not sent, and the others keep their places. */
+int note_send(int sock, struct note *n, const int *fds, size_t n_fds);
 /* 1, 0 at the end, or a negative errno.  @fds has NOTE_FDS places, the unused ones -EBADF. */
 int note_recv(int sock, struct note *n, int *fds);
 /* The same for notes that bring at most one descriptor; further ones are closed. */
 int note_recv_one(int sock, struct note *n, int *fd);
+void note_close(int fds[static NOTE_FDS]);
+
+/* ---- program.c: the part of a spec that the first process needs, as bytes in a memory file.  Both
+ * ends are forks of one program, so there is no version. */
+int program_write(const struct sandbox_spec *s, struct err *e); /* a descriptor */
+struct program {
+        struct sandbox_spec spec; /* strings lie in text */
+        char *text;
+        char **argv, **env;
+        struct sandbox_file *files;
+        struct sandbox_bind binds[SANDBOX_BINDS_MAX];
+};
+int program_read(int fd, struct program *ret, struct err *e);
+void program_done(struct program *p);
+static inline void program_done_cleanup(struct program *p)
+{
+        program_done(p);
+}
 
 /* ---- launcher.c, first.c: never return */
 _Noreturn void launcher_run(struct launch *l);
 _Noreturn void first_run(struct launch *l);
 /* clone3() with @flags into group @s (v2; on v1 the child enters by itself); *pidfd is set. */
 pid_t clone_into(uint64_t flags, const struct slice_enter *s, int *pidfd);
-/* KILL and reap a child of ours. */
+/* KILL, and wait for the end; reaped when it is a child of ours. */
 void kill_wait(int pidfd);
 
 /* ---- dev.c: operation process, host root */
 int mounts_make(const struct cgroup_view *v, uint32_t id_base, int mnt[MNT_COUNT], struct err *e);
 /* What depends on the cluster: its devices and the size of its shared memory. */
-int mounts_finish(const struct sandbox_spec *s, const int mnt[MNT_COUNT], struct err *e);
+int mounts_finish(const struct sandbox_spec *s, uint32_t id_base, int dev, int shm, struct err *e);
 
 /* ---- mounts.c: first process, root of its user namespace */
-/* Everything below / in place and nothing of the host in sight; returns O_PATH on /. */
-int mounts_setup(const struct launch *l, struct err *e);
+/* Ahead of the program: /dev, /proc and /sys complete, in an empty tree of our own, and nothing of
+ * the host in sight. */
+struct tree {
+        int dev, proc, sys;
+};
+int mounts_prepare(const struct launch *l, struct tree *ret, struct err *e);
+/* The cluster's root becomes /, with those three, its volumes and files; returns O_PATH on /. */
+int mounts_setup(const struct sandbox_spec *s, const struct tree *t, struct err *e);
 /* fsopen, options ("key", "value" or NULL for a flag; ended by NULL), fsmount: a detached mount. */
 int mount_make(const char *type, const char *const (*options)[2], unsigned attrs, struct err *e);
 /* What holds for the root and for every bind. */
@@ -116,11 +175,15 @@ struct user {
 /* @passwd and @group are the files' contents, NULL when missing.  @spec NULL or "": root. */
 int user_parse(const char *passwd, const char *group, const char *spec, struct user *ret,
                struct err *e);
+/* The same from the files below @root; one that cannot be read counts as missing.  Never waits. */
 int user_resolve(int root, const char *spec, struct user *ret, struct err *e);
 
 /* ---- confine.c: the ladder down, in this order */
 int confine_limits(const struct sandbox_spec *s, struct err *e);
-int confine_rights(const struct launch *l, const struct user *u, struct err *e);
+/* Ahead of the program: nothing outside the kept set can come back through an execve. */
+int confine_bounding(struct err *e);
+int confine_rights(const struct filter *f, const struct sandbox_spec *s, const struct user *u,
+                   struct err *e);
 /* execve with a PATH look-up as execvp() does it; comes back only with an error. */
 int confine_exec(char *const *argv, char *const *env, struct err *e);
 /* Default actions and an empty mask. */

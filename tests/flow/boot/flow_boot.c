@@ -53,20 +53,8 @@ static struct attempt next_attempt(bool pooled)
 
 static int take_from_pool(struct boot *b, struct err *e)
 {
-        char name[32];
-        int r = 0;
+        int r = boot_prepare(b, e);
 
-        for (int k = 0; r >= 0 && k < 2; k++) {
-                (void) snprintf(name, sizeof name, "%c%u", "mc"[k], b -> slot);
-                r = slice_create_bare(world.host.slices, name, e);
-        }
-        b->slice_ready = true;
-        if (r >= 0)
-                r = net_prepare(world.host.net, b->slot, &b->net, e);
-        if (r >= 0)
-                r = b->userns = idmap_userns(claim_id_base(b->slot), e);
-        if (r >= 0)
-                r = sandbox_mounts_make(claim_id_base(b->slot), &b->mounts, e);
         (void) snprintf(b->disk_pool_name, sizeof b->disk_pool_name, "pool-1-%u.img", b->slot);
         if (r >= 0)
                 r = disk_make_fast(world.host.disks, b->disk_pool_name, 1ULL << 30, e);
@@ -81,7 +69,7 @@ static int fill_boot(struct boot *b, const struct attempt *a, struct err *e)
 
         boot_init(b, &world.host);
         b->attempt = a->number;
-        b->slot = b->net.slot = a->slot;
+        b->slot = a->slot;
         (void) snprintf(b->claim, sizeof b->claim, "%s", CLUSTER);
         b->plan.cluster = strdup(CLUSTER);
         b->plan.generation = 1;

@@ -158,7 +158,7 @@ struct groups {
         struct slice_enter box, mon;
 };
 
-static void make_groups(const json_t *o, struct groups *g, struct sandbox_spec *s)
+static void make_groups(const json_t *o, struct groups *g, struct sandbox_place *p)
 {
         int version = (int) json_integer_value(json_object_get(o, "cgroup"));
         /* a unified hierarchy forced on a hybrid host has no controllers to limit with */
@@ -171,8 +171,8 @@ static void make_groups(const json_t *o, struct groups *g, struct sandbox_spec *
             slice_enter_open(g->host, "box", &g->box, &e) < 0 ||
             slice_enter_open(g->host, "mon", &g->mon, &e) < 0)
                 DIE("%s", e.msg);
-        s->slice = &g->box;
-        s->monitor_slice = &g->mon;
+        p->slice = &g->box;
+        p->monitor_slice = &g->mon;
 }
 
 static bool only_in(const struct groups *g, const char *name, pid_t pid)
@@ -204,29 +204,35 @@ int main(void)
 {
         json_error_t je;
         json_t *o = json_loadf(stdin, 0, &je), *out = json_object(), *list = json_array(), *x, *a;
-        struct sandbox_spec s = { .cluster = "testbox", .netns = -EBADF, .sysfs_mnt = -EBADF };
+        struct sandbox_spec s = { .cluster = "testbox" };
+        struct sandbox_place place = { .netns = -EBADF, .sysfs_mnt = -EBADF };
         struct slice_enter none = { .v2_dir = -EBADF };
         struct groups g = { .host = NULL };
-        struct sandbox_mounts pooled;
+        struct sandbox_shell shell;
         struct sandbox_proc p = { .monitor_pidfd = -EBADF, .init_pidfd = -EBADF };
         struct err e = { 0 };
+        bool pooled; /* the shell is made before anything else is known */
         int userns, upper, lower, r;
         char **layers;
         size_t i;
 
         if (!o)
                 DIE("order: %s", je.text);
-        s.id_base = (uint32_t) json_integer_value(json_object_get(o, "id_base"));
-        s.monitor_uid = s.id_base - 1;
-        s.libexec = text(o, "libexec");
+        pooled = json_is_true(json_object_get(o, "pooled"));
+        place.id_base = (uint32_t) json_integer_value(json_object_get(o, "id_base"));
+        place.monitor_uid = place.id_base - 1;
+        place.libexec = text(o, "libexec");
         s.log_fd[0] = memfd_create("log.0", MFD_CLOEXEC);
         s.log_fd[1] = memfd_create("log.1", MFD_CLOEXEC);
-        s.slice = s.monitor_slice = &none;
-        userns = idmap_userns(s.id_base, &e);
+        place.slice = place.monitor_slice = &none;
+        userns = idmap_userns(place.id_base, &e);
         if (userns < 0)
                 DIE("%s", e.msg);
         if (text(o, "slice"))
-                make_groups(o, &g, &s);
+                make_groups(o, &g, &place);
+        sandbox_shell_init(&shell);
+        if (pooled && sandbox_shell_make(&place, &shell, &e) < 0)
+                DIE("%s", e.msg);
         lower = idmapped(text(o, "tree"), userns);
         upper = text(o, "upper") ? idmapped(text(o, "upper"), userns)
                                  : fresh_upper(text(o, "tree"), userns);
@@ -241,12 +247,9 @@ int main(void)
                         (void) open("/", O_RDONLY | O_DIRECTORY);
         program(&s, json_object_get(o, "run"));
         first_only(&s, json_object_get(o, "run"), userns);
-        if (json_is_true(json_object_get(o, "pooled"))) {
-                if (sandbox_mounts_make(s.id_base, &pooled, &e) < 0)
-                        DIE("%s", e.msg);
-                s.mounts = &pooled;
-        }
-        r = sandbox_start(&s, &p, &e);
+        r = pooled ? 0 : sandbox_shell_make(&place, &shell, &e);
+        if (r >= 0)
+                r = sandbox_start(&s, place.id_base, &shell, &p, &e);
         a = answer(r, &e, &p);
         if (g.host && r >= 0)
                 (void) json_object_set_new(a, "grouped", json_boolean(in_groups(&g, &p)));
@@ -261,7 +264,7 @@ int main(void)
                 if (r < 0)
                         break;
                 program(&t, x);
-                rx = sandbox_exec(&t, p.init_pidfd, &q, &e);
+                rx = sandbox_exec(&t, &place, p.init_pidfd, &q, &e);
                 a = answer(rx, &e, &q);
                 if (rx >= 0)
                         (void) json_object_set_new(a, "output", collect(&q, t.status_fd, 10000));

@@ -36,13 +36,13 @@ static struct {
 /* Where the order's descriptors are, in the order of their names on the wire. */
 static void fds_of(struct boot *b, int *ret[static ORDER_MAX_FDS])
 {
-        int *const all[] = { &b->net.netns,    &b->net.sysfs,          &b->userns,
-                             &b->disk_mnt,     &b->proc.monitor_pidfd, &b->proc.init_pidfd,
-                             &b->mounts.fd[0], &b->mounts.fd[1],       &b->mounts.fd[2],
-                             &b->mounts.fd[3], &b->mounts.fd[4] };
+        int *const own[] = { &b->userns, &b->disk_mnt, &b->proc.monitor_pidfd,
+                             &b->proc.init_pidfd };
 
-        static_assert(NELEM(all) == ORDER_MAX_FDS, "every descriptor is tested");
-        memcpy(ret, all, sizeof all);
+        static_assert(NELEM(own) + SANDBOX_SHELL_FDS == ORDER_MAX_FDS, "every one is tested");
+        memcpy(ret, own, sizeof own);
+        for (size_t i = 0; i < SANDBOX_SHELL_FDS; i++)
+                ret[NELEM(own) + i] = sandbox_shell_fd(&b->shell, i);
 }
 
 static ino_t inode_of(int fd)
@@ -81,7 +81,8 @@ static void fill(struct boot *b, unsigned mask)
                         *fds[i] = memfd_create("fd", MFD_CLOEXEC);
         b->attempt = (1ULL << 40) + 3;
         b->slot = 4711;
-        b->slice_ready = true;
+        b->shell.launcher = 14;
+        b->shell.first = 15;
         b->proc.monitor = 12;
         b->proc.init = 13;
         (void) snprintf(b->claim, sizeof b->claim, "pool-3-4");
@@ -140,9 +141,9 @@ static void test_boot_arrives(void **state)
         assert_true(got.boot.attempt == (1ULL << 40) + 3);
         assert_int_equal(got.boot.plan.generation, 7);
         assert_int_equal(got.boot.slot, 4711);
-        assert_int_equal(got.boot.net.slot, 4711);
         assert_int_equal(got.boot.plan.container_disk_gib, 3);
-        assert_true(got.boot.slice_ready);
+        assert_int_equal(got.boot.shell.launcher, 14);
+        assert_int_equal(got.boot.shell.first, 15);
         assert_int_equal(got.boot.proc.monitor, 12);
         assert_int_equal(got.boot.proc.init, 13);
         assert_string_equal(got.boot.plan.cluster, "abc");

@@ -1,0 +1,200 @@
+/* program.c - what a first process has to run, as one text: written by the operation, read by a
+ * process that was forked long before.
+ *
+ *   struct head | modes of the files | strings, each with its NUL, in the order of write_strings()
+ *
+ * It travels in a memory file, because an environment may be larger than a socket buffer.  Both
+ * ends are forks of one program and trust each other; the reader still keeps to the length. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/str.h"
+#include "engine/sandbox/sandbox_priv.h"
+
+#define COUNT_MAX 65536U
+
+struct head {
+        uint64_t nofile;
+        uint32_t n_argv, n_env, n_files, n_binds;
+        uint16_t rows, cols;
+        uint8_t new_privs, tty, pad[2];
+};
+
+struct file_head {
+        uint32_t mode, if_absent;
+};
+
+static void put(struct strbuf *b, const char *s)
+{
+        strbuf_add(b, s ? s : "", (s ? strlen(s) : 0) + 1);
+}
+
+static void write_strings(struct strbuf *b, const struct sandbox_spec *s)
+{
+        put(b, s->hostname);
+        put(b, s->argv_field);
+        put(b, s->cwd);
+        put(b, s->user);
+        for (char *const *p = s->argv; *p; p++)
+                put(b, *p);
+        for (char *const *p = s->env; *p; p++)
+                put(b, *p);
+        for (size_t i = 0; i < s->n_files; i++) {
+                put(b, s->files[i].target);
+                put(b, s->files[i].content);
+        }
+        for (size_t i = 0; i < s->n_binds; i++)
+                put(b, s->binds[i].target);
+}
+
+int program_write(const struct sandbox_spec *s, struct err *e)
+{
+        struct head h = { .nofile = s->nofile,
+                          .n_argv = (uint32_t) strv_len(s->argv),
+                          .n_env = (uint32_t) strv_len(s->env),
+                          .n_files = (uint32_t) s->n_files,
+                          .n_binds = (uint32_t) s->n_binds,
+                          .rows = s->rows,
+                          .cols = s->cols,
+                          .new_privs = s->new_privs,
+                          .tty = s->tty };
+        AUTO(strbuf_done) struct strbuf b = { 0 };
+        AUTO(fd) int fd = -EBADF;
+        int r;
+
+        if (s->n_binds > SANDBOX_BINDS_MAX || s->n_files > COUNT_MAX || h.n_argv > COUNT_MAX ||
+            h.n_env > COUNT_MAX)
+                return err_set(e, -E2BIG, "sandbox: too much to start with");
+        strbuf_add(&b, &h, sizeof h);
+        for (size_t i = 0; i < s->n_files; i++) {
+                const struct file_head f = { s->files[i].mode, s->files[i].if_absent };
+
+                strbuf_add(&b, &f, sizeof f);
+        }
+        write_strings(&b, s);
+        if (b.failed)
+                return err_set(e, -ENOMEM, "out of memory");
+        fd = memfd_create("program", MFD_CLOEXEC);
+        r = fd < 0 ? -errno : fd_write_full(fd, b.s, b.len);
+        return r < 0 ? err_errno(e, r, "memory file for the program") : fd_take(&fd);
+}
+
+struct reader {
+        const char *at, *end;
+        bool bad;
+};
+
+static const void *get(struct reader *r, size_t len)
+{
+        const char *p = r->at;
+
+        if ((size_t) (r->end - r->at) < len) {
+                r->bad = true;
+                return NULL;
+        }
+        r->at += len;
+        return p;
+}
+
+/* In the text itself, so without const where argv and environment want it so. */
+static char *get_string(struct reader *r)
+{
+        const char *nul = memchr(r->at, '\0', (size_t) (r->end - r->at));
+        char *s = (char *) (uintptr_t) r->at;
+
+        if (!nul) {
+                r->bad = true;
+                return NULL;
+        }
+        r->at = nul + 1;
+        return s;
+}
+
+static char **get_strv(struct reader *r, uint32_t n)
+{
+        char **v = n <= COUNT_MAX ? calloc(n + 1U, sizeof *v) : NULL;
+
+        for (uint32_t i = 0; v && i < n; i++)
+                v[i] = get_string(r);
+        r->bad |= !v;
+        return v;
+}
+
+static void get_spec(struct reader *r, const struct head *h, const struct file_head *modes,
+                     struct program *p)
+{
+        struct sandbox_spec *s = &p->spec;
+
+        s->hostname = get_string(r);
+        s->argv_field = get_string(r);
+        s->cwd = get_string(r);
+        s->user = get_string(r);
+        s->argv = p->argv = get_strv(r, h->n_argv);
+        s->env = p->env = get_strv(r, h->n_env);
+        s->files = p->files = calloc(h->n_files + 1U, sizeof *p->files);
+        r->bad |= !p->files || h->n_argv == 0;
+        for (uint32_t i = 0; !r->bad && i < h->n_files; i++) {
+                struct file_head f;
+
+                memcpy(&f, &modes[i], sizeof f);
+                p->files[i].mode = f.mode;
+                p->files[i].if_absent = f.if_absent != 0;
+                p->files[i].target = get_string(r);
+                p->files[i].content = get_string(r);
+        }
+        for (uint32_t i = 0; !r->bad && i < h->n_binds; i++)
+                p->binds[i].target = get_string(r);
+        s->n_files = h->n_files;
+        s->binds = p->binds;
+        s->n_binds = h->n_binds;
+        s->nofile = h->nofile;
+        s->new_privs = h->new_privs != 0;
+        s->tty = h->tty != 0;
+        s->rows = h->rows;
+        s->cols = h->cols;
+}
+
+int program_read(int fd, struct program *ret, struct err *e)
+{
+        AUTO(program_done) struct program p = { .text = NULL };
+        struct reader r = { .bad = false };
+        const struct file_head *modes;
+        struct head h = { 0 };
+        const void *head;
+        struct stat st;
+
+        if (fstat(fd, &st) < 0 || st.st_size < 0 || !(p.text = malloc((size_t) st.st_size + 1)))
+                return err_set(e, -ENOMEM, "out of memory");
+        if (pread(fd, p.text, (size_t) st.st_size, 0) != st.st_size)
+                return err_errno(e, -EIO, "read the program");
+        r.at = p.text;
+        r.end = p.text + st.st_size;
+        head = get(&r, sizeof h);
+        if (head)
+                memcpy(&h, head, sizeof h);
+        if (!head || h.n_files > COUNT_MAX || h.n_binds > SANDBOX_BINDS_MAX)
+                return err_set(e, -EPROTO, "program: not one of ours");
+        modes = get(&r, h.n_files * sizeof *modes);
+        if (modes)
+                get_spec(&r, &h, modes, &p);
+        if (r.bad || r.at != r.end)
+                return err_set(e, -EPROTO, "program: it is cut short");
+        *ret = p;
+        ret->spec.binds = ret->binds;
+        p = (struct program){ .text = NULL };
+        return 0;
+}
+
+void program_done(struct program *p)
+{
+        free(p->argv);
+        free(p->env);
+        free(p->files);
+        free(p->text);
+        *p = (struct program){ .text = NULL };
+}

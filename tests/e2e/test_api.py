@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import select
 import signal
 import socket
 import sqlite3
@@ -183,6 +184,45 @@ def test_catalogue_is_public(api):
     d = r.json()["data"]
     assert d["gpuTypes"] == [] and d["countryCodes"] == [] and d["serverlessGpuPools"] == []
     assert {"id": "runpod-ubuntu", "isRunpod": True} in d["podTemplates"]
+
+
+class Half:
+    """A request whose body stops short of its end."""
+
+    def __init__(self, api, size, key=None):
+        self.sock = socket.create_connection(("127.0.0.1", api.sock.getsockname()[1]), 10)
+        head = "POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % size
+        head += "Authorization: Bearer %s\r\n" % key if key else ""
+        body = b'{"query": "{ __typename }"}'
+        self.sock.sendall(head.encode() + b"\r\n" + body + b" " * (size - len(body) - 1))
+
+    def finish(self):
+        """The status."""
+        self.sock.sendall(b" ")
+        status = int(self.sock.recv(4096).split()[1])
+        self.sock.close()
+        return status
+
+
+def test_bodies_have_budgets(api):
+    """Who has no key can fill his own share only, and not even shut out others without one; nor
+    can an account take what all have."""
+    other = api.account("other")
+    for key, size, n, big in ((None, 250 << 10, 40, 200 << 10), (other, (4 << 20) - 1, 10, 2 << 20)):
+        before = rss_of(api)
+        held = [Half(api, size, key) for _ in range(n)]
+        body = json.dumps({"query": "{ __typename }"}).encode()
+        head = {"Authorization": "Bearer " + key} if key else {}
+        end = time.time() + 10
+        while requests.post(api.base + "/graphql", data=body.ljust(big), headers=head).status_code != 503:
+            assert time.time() < end, "the last of them never arrived"
+        assert requests.post(api.base + "/graphql", data=body.ljust(4 << 10), headers=head).status_code == 200
+        assert requests.post(api.base + "/graphql", data=body.ljust(3 << 20), headers=api.head()).status_code == 200
+        share = 32 << 20 if key else 8 << 20
+        assert rss_of(api) - before < 3 * share
+        status = [h.finish() for h in held]
+        assert set(status) == {200, 503} and status.count(200) == share // size, status
+        assert requests.post(api.base + "/graphql", data=body.ljust(big), headers=head).status_code == 200
 
 
 def test_transport(api):
@@ -948,6 +988,85 @@ def test_exec_ends_with_its_client(api, node):
     assert rss < 64 << 20
     assert api.cluster(cid)["phase"] == "running"
     slow.ws.sock.close()
+
+
+def rss_of(api):
+    return int(open("/proc/%d/statm" % api.proc.pid).read().split()[1]) * 4096
+
+
+def cpu_of(api):
+    return sum(int(x) for x in open("/proc/%d/stat" % api.proc.pid).read().rsplit(")", 1)[1].split()[11:13])
+
+
+def frame(first, payload=b""):
+    """A masked WebSocket frame with the mask 0."""
+    return bytes([first, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+def test_exec_client_that_pings_and_does_not_read(api, node):
+    """The answers to pings are ours to hold: not without end, and without ending the session."""
+    cid = api.deploy()["id"]
+    api.running(cid)
+    x = Exec(api, cid, ["sleep", "60"])
+    before, sock = rss_of(api), x.ws.sock
+    sock.setblocking(False)
+    flood, sent, end = frame(0x89) * 4096, 0, time.time() + 20
+    while time.time() < end:
+        try:
+            sent += sock.send(flood[sent % 6:])
+        except BlockingIOError:
+            if not select.select([], [sock], [], 0.5)[1]:
+                break
+    else:
+        pytest.fail("%d bytes of pings were taken" % sent)
+    assert sent > 1 << 20 and rss_of(api) - before < 4 << 20, (sent, rss_of(api) - before)
+    used = cpu_of(api)
+    time.sleep(0.5)
+    assert cpu_of(api) - used < 10, "it waits instead of looking again and again"
+    sock.settimeout(10)
+    pongs, got = 0, b""
+    while pongs < sent // 6:
+        got += sock.recv(1 << 20)
+        assert got[:2] == b"\x8a\x00"
+        pongs, got = pongs + len(got) // 2, got[:len(got) % 2]
+    sock.sendall(frame(0x89)[sent % 6:] if sent % 6 else b"")
+    if sent % 6:
+        assert sock.recv(2, socket.MSG_WAITALL) == b"\x8a\x00"
+    x.send(7, bytes([signal.SIGTERM]))
+    assert x.finish()[2] == {"code": 128 + 15, "signal": 15}
+
+
+def test_exec_client_that_leaves_unread(api, node):
+    """Its input is not taken, so nobody reads on to where it ends; its end is seen all the same."""
+    cid = api.deploy()["id"]
+    api.running(cid)
+    before = fds_of(api)
+    x = Exec(api, cid, ["sleep", "2"])
+    for _ in range(20):
+        x.send(0, bytes(16000))
+    time.sleep(0.2)
+    x.ws.sock.close()
+    end = time.time() + 1
+    while fds_of(api) > before:
+        assert time.time() < end
+        time.sleep(0.01)
+
+
+def test_exec_message_in_crumbs(api, node):
+    cid = api.deploy()["id"]
+    api.running(cid)
+    x = Exec(api, cid, ["cat"])
+    x.ws.sock.sendall(frame(2, b"\0") + frame(0, b"x") * 1000 + frame(0x80, b"y"))
+    x.send(4)
+    out, _, end, _ = x.finish()
+    assert out == b"x" * 1000 + b"y" and end["code"] == 0
+    x = Exec(api, cid, ["cat"])
+    try:
+        x.ws.sock.sendall(frame(2, b"\0") + frame(0, b"x") * 1100)
+        assert x.ws.sock.recv(1) == b""
+    except ConnectionResetError:
+        pass
+    assert api.cluster(cid)["phase"] == "running"
 
 
 def test_exec_and_stop(api, node):

@@ -30,8 +30,13 @@
 #define CLUSTER_CONNS_MAX 32U          /* one cluster at api.internal must not shut others out */
 #define CONNECTION_BYTES  (192U << 10) /* request line and headers; touched as needed */
 #define ANONYMOUS_MAX     (256U << 10) /* body of a request without a key */
-#define BODIES_MAX        (256U << 20) /* of all requests together */
-#define DISCARD_MAX_BYTES (64U << 20)  /* of a body over the limit, read so that the 413 arrives */
+#define BODIES_MAX        (256U << 20) /* of all requests together ... */
+#define ACCOUNT_BODIES    (32U << 20)  /* ... of those of one account ... */
+#define ANONYMOUS_BODIES  (8U << 20)   /* ... and of those without a key, */
+#define BODY_SMALL                                                                                 \
+        (8U << 10)                    /* but for so much of each: who fills his share with large
+                                        * ones does not shut out ordinary ones */
+#define DISCARD_MAX_BYTES (64U << 20) /* of a body over the limit, read so that the 413 arrives */
 
 struct http_daemon {
         struct http_server *server;
@@ -284,6 +289,22 @@ static size_t body_limit(const struct http_request *q)
         return q->ctx.who.right == KEY_NONE ? ANONYMOUS_MAX : LIMIT_QUERY_BYTES;
 }
 
+/* Would @len more bytes be more than what everybody together, or he who asks, may make us hold? */
+static bool over_budget(const struct http_request *q, size_t len)
+{
+        const char *account = q->ctx.who.account; /* "" without a key */
+        size_t held = len;
+
+        if (q->server->body_bytes + len > BODIES_MAX)
+                return true;
+        if (q->body.len + len <= BODY_SMALL)
+                return false;
+        for (const struct http_request *o = q->server->requests; o; o = o->next)
+                if (str_eq(o->ctx.who.account, account))
+                        held += o->body.len;
+        return held > (*account ? ACCOUNT_BODIES : ANONYMOUS_BODIES);
+}
+
 /* Put body bytes away; returns what is left for later. */
 static size_t take_body(struct http_request *q, const char *data, size_t len)
 {
@@ -294,9 +315,11 @@ static size_t take_body(struct http_request *q, const char *data, size_t len)
                         request_suspend(q);
                 return q->answered ? 0 : len - took;
         }
-        if (q->response || q->too_big || q->body.len + len > body_limit(q) ||
-            q->server->body_bytes + len > BODIES_MAX) {
-                q->too_big = q->too_big || !q->response;
+        if (!q->response && !q->no_room) {
+                q->too_big = q->too_big || q->body.len + len > body_limit(q);
+                q->no_room = !q->too_big && over_budget(q, len);
+        }
+        if (q->response || q->too_big || q->no_room) {
                 q->discarded += len;
                 drop_body(q);
                 return 0;
@@ -356,6 +379,11 @@ static enum MHD_Result on_access(void *arg, struct MHD_Connection *conn, const c
                 if (q->too_big)
                         http_reply_error(q, MHD_HTTP_CONTENT_TOO_LARGE,
                                          "the request body is over %zu bytes", body_limit(q));
+                else if (q->no_room)
+                        http_reply_error(q, MHD_HTTP_SERVICE_UNAVAILABLE,
+                                         "too many large requests at once; try again%s",
+                                         q->ctx.who.right == KEY_NONE ? ", or with an API key"
+                                                                      : "");
                 else if (q->body.failed)
                         http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
                 else

@@ -69,7 +69,7 @@ struct http_request {
         struct MHD_Response *response;
         unsigned status;
         uint64_t discarded;
-        bool started, suspended, too_big, bad_key, answered, eof;
+        bool started, suspended, too_big, no_room, bad_key, answered, eof;
         sd_event_source *hangup; /* while a stream waits */
 };
 

@@ -1,12 +1,14 @@
 /* session.c - see session.h.  tensorone-api, loop thread.
  *
  * Flow control: the monitor is read while little is queued for the client, the client is read
- * while little is queued for the monitor.  Neither side can make us hold more than a few hundred
- * KiB.  Stdin goes out only within the monitor's window, so that the packets of the other kinds,
+ * while little is queued for the monitor and it takes the answers to its pings.  Neither side can
+ * make us hold more than a few hundred KiB beside one message.  Stdin goes out only within the monitor's window, so that the packets of the other kinds,
  * CREDIT above all, never wait behind input that the process does not take. */
 #include "control/rest/session.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -20,6 +22,9 @@
 #define QUEUE_HIGH    (128U << 10) /* bytes waiting for one side that stop reading the other */
 #define MESSAGE_MAX   (1U << 20)   /* one WebSocket message */
 #define CLOSE_WAIT_US (5 * US_PER_S)
+#define MESSAGE_COST  256U         /* what a queued message takes beside its bytes, and more */
+#define PONGS_MAX     16U          /* answers to pings that the client does not read */
+#define FRAGMENTS_MAX 1024U        /* of one message: each takes memory, however short it is */
 #define CREDIT_BYTES  (256U << 10) /* of output, beside the first window ... */
 #define CREDIT_STEP   (64U << 10)  /* ... and renewed in such steps */
 
@@ -43,6 +48,8 @@ struct session {
         bool in_eof;         /* it ends behind that */
         bool in_closed;      /* the process reads no more */
         uint32_t owed;       /* bytes read and not credited yet */
+        size_t pongs;        /* queued; wslay answers pings by itself */
+        size_t fragments;    /* of the message that is coming in */
         uint16_t close_code; /* queued behind the last message */
         bool closing, close_queued, dead;
 };
@@ -66,6 +73,18 @@ static void session_end(struct http_session *base)
 }
 
 /* ---- towards the client ---- */
+
+/* wslay sends control frames before messages, so of those that leave only one is no pong while
+ * there are any. */
+static int ws_flush(struct session *s)
+{
+        size_t before = wslay_event_get_queued_msg_count(s->ws), left;
+        int r = wslay_event_want_write(s->ws) ? wslay_event_send(s->ws) : 0;
+
+        left = before - wslay_event_get_queued_msg_count(s->ws);
+        s->pongs -= left < s->pongs ? left : s->pongs;
+        return r;
+}
 
 static void ws_send(struct session *s, enum channel ch, const void *data, size_t len)
 {
@@ -214,6 +233,10 @@ static void on_message(wslay_event_context_ptr ws, const struct wslay_event_on_m
         uint8_t buf[16];
 
         (void) ws;
+        if (a->opcode == WSLAY_PING && !s->closing)
+                s->pongs++;
+        if (!wslay_is_ctrl_frame(a->opcode))
+                s->fragments = 0;
         if (a->opcode != WSLAY_BINARY_FRAME || n < 1 || s->closing)
                 return;
         switch ((enum channel) m[0]) {
@@ -268,6 +291,21 @@ static void flush_monitor(struct session *s)
 
 /* ---- the WebSocket ---- */
 
+static bool may_read(const struct session *s)
+{
+        return s->out.len + s->in.len < QUEUE_HIGH && s->pongs < PONGS_MAX && !s->dead;
+}
+
+static void on_frame(wslay_event_context_ptr ws,
+                     const struct wslay_event_on_frame_recv_start_arg *a, void *arg)
+{
+        struct session *s = arg;
+
+        (void) ws;
+        if (!wslay_is_ctrl_frame(a->opcode) && ++s->fragments > FRAGMENTS_MAX)
+                s->dead = true;
+}
+
 static ssize_t on_ws_recv(wslay_event_context_ptr ws, uint8_t *buf, size_t len, int flags,
                           void *arg)
 {
@@ -283,7 +321,7 @@ static ssize_t on_ws_recv(wslay_event_context_ptr ws, uint8_t *buf, size_t len, 
                 return (ssize_t) take;
         }
         /* wslay would read on for as long as the client writes */
-        if (s->out.len + s->in.len >= QUEUE_HIGH) {
+        if (!may_read(s)) {
                 wslay_event_set_error(ws, WSLAY_ERR_WOULDBLOCK);
                 return -1;
         }
@@ -317,6 +355,7 @@ static ssize_t on_ws_send(wslay_event_context_ptr ws, const uint8_t *data, size_
 static const struct wslay_event_callbacks callbacks = {
         .recv_callback = on_ws_recv,
         .send_callback = on_ws_send,
+        .on_frame_recv_start_callback = on_frame,
         .on_msg_recv_callback = on_message,
 };
 
@@ -325,13 +364,12 @@ static void turn(struct session *s)
 {
         uint32_t ws_events = 0, mon_events = 0;
 
-        if (wslay_event_want_write(s->ws) && wslay_event_send(s->ws) != 0)
+        if (ws_flush(s) != 0)
                 s->dead = true;
         /* a close frame overtakes queued messages, so it is not queued while there are any */
         if (s->closing && !s->close_queued && wslay_event_get_queued_msg_count(s->ws) == 0) {
                 s->close_queued = true;
-                if (wslay_event_queue_close(s->ws, s->close_code, NULL, 0) != 0 ||
-                    wslay_event_send(s->ws) != 0)
+                if (wslay_event_queue_close(s->ws, s->close_code, NULL, 0) != 0 || ws_flush(s) != 0)
                         s->dead = true;
         }
         flush_monitor(s);
@@ -341,11 +379,13 @@ static void turn(struct session *s)
                 session_end(&s->base);
                 return;
         }
-        if (wslay_event_want_read(s->ws) && s->out.len + s->in.len < QUEUE_HIGH)
-                ws_events |= EPOLLIN;
+        if (wslay_event_want_read(s->ws)) /* who is not read is seen to go away all the same */
+                ws_events |= may_read(s) ? EPOLLIN : EPOLLRDHUP;
         if (wslay_event_want_write(s->ws))
                 ws_events |= EPOLLOUT;
-        if (wslay_event_get_queued_msg_length(s->ws) < QUEUE_HIGH)
+        if (wslay_event_get_queued_msg_length(s->ws) +
+                    wslay_event_get_queued_msg_count(s->ws) * MESSAGE_COST <
+            QUEUE_HIGH)
                 mon_events |= EPOLLIN;
         if (s->out.len > 0)
                 mon_events |= EPOLLOUT;
@@ -368,8 +408,10 @@ static int on_ws(sd_event_source *src, int fd, uint32_t revents, void *arg)
 
         (void) src;
         (void) fd;
-        if (revents & (EPOLLIN | EPOLLHUP | EPOLLERR))
+        if (revents & EPOLLIN)
                 read_client(s);
+        if (revents & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+                s->dead = true;
         turn(s);
         return 0;
 }
@@ -386,6 +428,24 @@ static int on_mon(sd_event_source *src, int fd, uint32_t revents, void *arg)
         return 0;
 }
 
+/* A client whose machine is gone says nothing for ever; its session shall not live as long. */
+static int watch_peer(int fd)
+{
+        static const struct {
+                int level, option, value;
+        } o[] = {
+                { SOL_SOCKET, SO_KEEPALIVE, 1 },
+                { IPPROTO_TCP, TCP_KEEPIDLE, 60 },
+                { IPPROTO_TCP, TCP_KEEPINTVL, 15 },
+                { IPPROTO_TCP, TCP_KEEPCNT, 4 },
+        };
+
+        for (size_t i = 0; i < NELEM(o); i++)
+                if (setsockopt(fd, o[i].level, o[i].option, &o[i].value, sizeof o[i].value) < 0)
+                        return -errno;
+        return 0;
+}
+
 static int begin(struct session *s)
 {
         const struct attach_hello hello = { .version = ATTACH_VERSION,
@@ -393,6 +453,8 @@ static int begin(struct session *s)
         uint8_t buf[64];
         int r = fd_set_nonblock(s->fd, true);
 
+        if (r >= 0)
+                r = watch_peer(s->fd);
         if (r >= 0 && wslay_event_context_server_init(&s->ws, &callbacks, s) != 0)
                 r = -ENOMEM;
         if (r < 0)

@@ -24,6 +24,7 @@
 #include "engine/boot/order.h"
 #include "engine/channel/channel.h"
 #include "engine/claim/claim.h"
+#include "engine/fleet/fetch_guard.h"
 #include "engine/fleet/fleet.h"
 #include "engine/host.h"
 #include "engine/idmap.h"
@@ -106,6 +107,7 @@ static void remove_host(struct standalone *s)
 
 static void standalone_done(struct standalone *s)
 {
+        struct err e = { 0 };
         bool empty;
 
         s->api = api_child_stop(s->api);
@@ -120,6 +122,9 @@ static void standalone_done(struct standalone *s)
         s->upkeep = upkeep_free(s->upkeep);
         s->runner = op_runner_free(s->runner);
         s->inner_fd = fd_close(s->inner_fd);
+        /* pulls that were under way have been ended */
+        if (s->host.net && s->host.slices && fetch_guard_tidy(&s->host, &e) < 0)
+                log_warn("%s", e.msg);
         if (empty)
                 remove_host(s);
         s->journal = journal_close(s->journal);
@@ -233,7 +238,9 @@ static int open_host(struct standalone *s, struct err *e)
         if (r >= 0)
                 r = check_id_maps(h->images, e);
         if (r >= 0)
-                r = image_recover(h->images, e);
+                r = image_recover(h->images, e); /* waits for what was killed just now */
+        if (r >= 0)
+                r = fetch_guard_tidy(h, e);
         if (r >= 0)
                 r = h->disks = instance_dir(s->inst, "disks", e);
         if (r >= 0)

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "engine/fleet/fetch_guard.h"
 #include "engine/image/image.h"
 #include "engine/net/net.h"
 #include "engine/op/op.h"
@@ -59,7 +60,9 @@ static int collect_body(struct frame_conn *out, void *arg, struct err *e)
         int r = image_store_open(u->host->inst, &store, e);
 
         (void) out;
-        return r < 0 ? r : image_recover(store, e);
+        if (r >= 0)
+                r = image_recover(store, e);
+        return r < 0 ? r : fetch_guard_tidy(u->host, e);
 }
 
 static const struct {

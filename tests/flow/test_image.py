@@ -980,10 +980,36 @@ def test_recovery_leaves_the_living_alone(store, fake):
 
 
 def test_fetcher_is_killed(store, fake):
+    """Once is an accident: its layer is begun again.  Twice is a reason."""
     with hanging_pull(store, fake) as (proc, pids, ref):
         os.kill(pids[0], signal.SIGKILL)
+        for _ in range(200):
+            again = [p for p in fetchers(proc.pid) if p not in pids]
+            if again:
+                break
+            time.sleep(0.02)
+        assert len(again) == 1 and pids[1] in fetchers(proc.pid), "the other one goes on"
+        os.kill(again[0], signal.SIGKILL)
         assert proc.wait(10) == 1
         assert gone(pids)
+    store.nothing_staged()
+
+
+def test_fetcher_is_killed_once(store, fake):
+    image = Image([Layer().file(f"f{i}", os.urandom(200000)).tar() for i in range(2)])
+    ref = fake.add("a/once", "v1", image)
+    hang = fake.fault(image.layers[1]["digest"], Hang(at=100000, times=1))
+    proc = subprocess.Popen(store.argv("pull", ref), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    for _ in range(200):
+        pids = fetchers(proc.pid)
+        if hang.left == 0 and len(pids) == 1:
+            break
+        time.sleep(0.02)
+    os.kill(pids[0], signal.SIGKILL)
+    err = proc.communicate(timeout=30)[1]
+    assert proc.returncode == 0 and b"trying again" in err, err
+    with store.merged(ref) as m:
+        assert sorted(os.listdir(m)) == ["f0", "f1"]
     store.nothing_staged()
 
 

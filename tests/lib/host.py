@@ -357,7 +357,7 @@ class Host:
                                capture_output=True, text=True)
         if table.returncode == 0:
             for x in json.loads(table.stdout)["nftables"]:
-                if x.get("set", {}).get("name") in ("links", "sources"):
+                if x.get("set", {}).get("name") in ("links", "sources", "fetchers"):
                     found |= {"%s element %s" % (x["set"]["name"], json.dumps(e))
                               for e in x["set"].get("elem", [])}
         return found

@@ -87,10 +87,13 @@ def compress(data, how):
         return gzip.compress(data, 6, mtime=0)
     if how == "zstd":
         return subprocess.run(["zstd", "-q", "-c"], input=data, stdout=subprocess.PIPE, check=True).stdout
+    if how == "zstd-long":  # as large a window as is unpacked
+        return subprocess.run(["zstd", "-q", "-c", "--long=27"], input=data, stdout=subprocess.PIPE,
+                              check=True).stdout
     return data
 
 
-SUFFIX = {"gzip": "+gzip", "zstd": "+zstd", "none": ""}
+SUFFIX = {"gzip": "+gzip", "zstd": "+zstd", "zstd-long": "+zstd", "none": ""}
 
 
 class Image:

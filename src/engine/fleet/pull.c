@@ -23,6 +23,7 @@
 #include "base/jsonx.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "engine/fleet/fetch_guard.h"
 #include "engine/fleet/unit.h"
 #include "model/limits.h"
 
@@ -116,12 +117,16 @@ static int pull_body(struct frame_conn *out, void *arg, struct err *e)
         struct pull *p = arg;
         struct progress_out o = { .out = out };
         const struct image_credentials cred = { p->username, p->password, p->account };
+        struct fetch_guard guard;
+        struct image_guard hooks;
         AUTO(image_store_close) struct image_store *store = NULL;
         /* a connection of our own: SQLite handles do not survive a fork */
         int r = image_store_open(p->fleet->spec.host->inst, &store, e);
 
         if (r < 0)
                 return r;
+        fetch_guard_init(&guard, p->fleet->spec.host, &hooks);
+        image_store_guard(store, &hooks);
         switch (p->kind) {
         case PULL_PULL:
                 return image_pull(store, p->reference, &cred, 0, send_progress, &o, e);

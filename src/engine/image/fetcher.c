@@ -21,12 +21,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <grp.h>
+#include <poll.h>
 
 #include <linux/mount.h>
 
 #include "base/fd.h"
 #include "base/jsonx.h"
 #include "engine/idmap.h"
+#include "engine/image/image.h"
 #include "fetchids.h"
 
 #ifndef OPEN_TREE_CLONE
@@ -86,6 +88,8 @@ struct child {
         int fds[FETCH_FD_FIRST_FREE]; /* what becomes descriptors 0..4 */
         int program, go;
         uint64_t max_file_bytes;
+        const struct image_guard *guard; /* or NULL */
+        const void *cell;
 };
 
 /* Descriptors to their numbers; sources are moved out of the way first. */
@@ -118,6 +122,8 @@ static void __attribute__((noreturn)) become(struct child *c)
         char b;
 
         (void) sigemptyset(&none);
+        if (c->guard && c->guard->enter(c->cell) < 0)
+                _exit(124);
         if (read(c->go, &b, 1) != 1) /* until the ids are mapped; 0: the parent has gone */
                 _exit(120);
         if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0 ||
@@ -178,15 +184,15 @@ static int launch(struct fetcher *f, struct child *c, uint32_t id_base, struct e
         return r;
 }
 
-int fetcher_start(const struct instance *inst, const struct fetcher_spec *spec, struct fetcher *ret,
-                  struct err *e)
+int fetcher_start(const struct instance *inst, const struct image_guard *guard,
+                  const struct fetcher_spec *spec, struct fetcher *ret, struct err *e)
 {
         AUTO(free) char *path = str_fmt("%s/vmm-fetch", inst->libexec);
         AUTO(fd) int program = -EBADF, req = -EBADF, mnt = -EBADF, null = -EBADF, out = -EBADF;
         uint32_t id_base = 0;
         int result[2], r;
 
-        *ret = (struct fetcher){ .pidfd = -EBADF, .result_fd = -EBADF, .id_fd = -EBADF };
+        *ret = FETCHER_NONE;
         if (!path)
                 return err_set(e, -ENOMEM, "out of memory");
         program = open(path, O_RDONLY | O_CLOEXEC);
@@ -204,6 +210,10 @@ int fetcher_start(const struct instance *inst, const struct fetcher_spec *spec, 
         ret->id_fd = fetchids_claim(inst, &id_base, e);
         if (ret->id_fd < 0)
                 return ret->id_fd;
+        r = guard ? guard->shut(guard->arg, id_base, &ret->cell, e) : 0;
+        if (r < 0)
+                return r;
+        ret->guard = guard;
         req = write_request(spec->req, e);
         if (req < 0)
                 return req;
@@ -215,6 +225,8 @@ int fetcher_start(const struct instance *inst, const struct fetcher_spec *spec, 
                 .fds = { spec->input_fd >= 0 ? spec->input_fd : null, out, LOG_FD(null), req, mnt },
                 .program = program,
                 .max_file_bytes = spec->req->max_bytes,
+                .guard = guard,
+                .cell = ret->cell,
         };
         return launch(ret, &c, id_base, e);
 }
@@ -235,6 +247,15 @@ static int reap(struct fetcher *f, siginfo_t *ret)
         while (r < 0 && errno == EINTR);
         f->pid = 0;
         return r < 0 ? -errno : 0;
+}
+
+/* Whoever closes its result without a word has a second left to live. */
+static void wait_briefly(struct fetcher *f)
+{
+        struct pollfd p = { .fd = f->pidfd, .events = POLLIN };
+
+        if (poll(&p, 1, 1000) != 1)
+                kill_now(f);
 }
 
 static void breach(struct fetcher *f, const char *what)
@@ -350,27 +371,58 @@ static void take_line(struct fetcher *f, const char *text, size_t len)
         }
 }
 
-/* The stream has ended: so does the process, at once. */
-static void finish(struct fetcher *f)
+/* Once, after the process has ended. */
+static uint64_t leave_cell(struct fetcher *f)
 {
-        siginfo_t si = { 0 };
+        uint64_t short_of_memory = 0;
 
-        kill_now(f); /* it has said what it had to say; nothing may linger */
-        (void) reap(f, &si);
-        f->ended = true;
-        if (f->done || f->err.code < 0)
-                return;
-        if (si.si_code == CLD_EXITED && si.si_status >= 120)
+        if (f->guard)
+                short_of_memory = f->guard->open(f->guard->arg, f->cell);
+        f->guard = NULL;
+        f->cell = NULL;
+        return short_of_memory;
+}
+
+static void explain_death(struct fetcher *f, const siginfo_t *si, uint64_t short_of_memory,
+                          uint64_t memory_bytes)
+{
+        bool exited = si->si_code == CLD_EXITED;
+
+        if (exited && si->si_status >= 120)
                 (void) err_set(&f->err, -EIO, "vmm-fetch could not be started (step %d)",
-                               si.si_status - 120);
-        else if (si.si_code != CLD_EXITED && si.si_status == SIGSYS)
+                               si->si_status - 120);
+        else if (exited)
+                (void) err_set(&f->err, -EIO, "vmm-fetch ended without an answer");
+        else if (si->si_status == SIGSYS)
                 (void) err_set(
                         &f->err, -EPERM,
                         "vmm-fetch was killed by its system call filter: this image tried to break out");
-        else if (si.si_code != CLD_EXITED)
-                (void) err_set(&f->err, -EIO, "vmm-fetch died: %s", strsignal(si.si_status));
+        else if (short_of_memory > 0)
+                (void) err_set(&f->err, -ENOMEM,
+                               "unpacking it takes more than the %llu MiB of memory that are allowed",
+                               (unsigned long long) (memory_bytes >> 20));
         else
-                (void) err_set(&f->err, -EIO, "vmm-fetch ended without an answer");
+                (void) err_set(&f->err, -EIO, "vmm-fetch died: %s", strsignal(si->si_status));
+        f->killed = !exited && si->si_status == SIGKILL;
+}
+
+/* The stream has ended: so does the process, at once. */
+static void finish(struct fetcher *f)
+{
+        uint64_t memory_bytes = f->guard ? f->guard->memory_bytes : 0, short_of_memory;
+        bool told = f->done || f->err.code < 0;
+        siginfo_t si = { 0 };
+
+        /* It has said what it had to say, and nothing may linger.  One that said nothing is dead, or
+         * is about to be: how it died tells why. */
+        if (told)
+                kill_now(f);
+        wait_briefly(f);
+        (void) reap(f, &si);
+        f->ended = true;
+        short_of_memory = leave_cell(f);
+        if (!told)
+                explain_death(f, &si, short_of_memory, memory_bytes);
 }
 
 void fetcher_hear(struct fetcher *f)
@@ -409,6 +461,7 @@ void fetcher_end(struct fetcher *f)
                 kill_now(f);
                 (void) reap(f, &si);
         }
+        (void) leave_cell(f); /* before its ids are anybody's */
         f->pidfd = fd_close(f->pidfd);
         f->result_fd = fd_close(f->result_fd);
         f->id_fd = fetchids_release(f->inst, f->id_fd);

@@ -34,10 +34,11 @@ static bool still_named(const struct instance *inst, int fd)
                a.st_ino == b.st_ino && a.st_dev == b.st_dev;
 }
 
-/* The first free byte; -EAGAIN: the file has lost its name, begin again. */
-static int claim_byte(const struct instance *inst, int fd, uint32_t *ret_base)
+/* The first free byte of @n from @from on; -EAGAIN: the file has lost its name, begin again. */
+static int claim_byte(const struct instance *inst, int fd, uint32_t from, uint32_t n,
+                      uint32_t *ret_base)
 {
-        for (uint32_t i = 0; i < RANGES; i++) {
+        for (uint32_t i = from; i < from + n; i++) {
                 int r = lock(fd, i, 1);
 
                 if (r == -EAGAIN || r == -EACCES)
@@ -52,7 +53,8 @@ static int claim_byte(const struct instance *inst, int fd, uint32_t *ret_base)
         return still_named(inst, fd) ? -EBUSY : -EAGAIN;
 }
 
-int fetchids_claim(const struct instance *inst, uint32_t *ret_base, struct err *e)
+static int claim(const struct instance *inst, uint32_t from, uint32_t n, uint32_t *ret_base,
+                 struct err *e)
 {
         int r = -EAGAIN;
 
@@ -63,13 +65,27 @@ int fetchids_claim(const struct instance *inst, uint32_t *ret_base, struct err *
 
                 if (fd < 0)
                         return err_errno(e, -errno, "opening the id ranges of fetchers");
-                r = claim_byte(inst, fd, ret_base);
+                r = claim_byte(inst, fd, from, n, ret_base);
                 if (r >= 0)
                         return fd_take(&fd);
         }
         return r == -EBUSY ? err_set(e, r, "%u images are being unpacked on this machine already",
                                      RANGES)
                            : err_errno(e, r, "locking an id range");
+}
+
+int fetchids_claim(const struct instance *inst, uint32_t *ret_base, struct err *e)
+{
+        return claim(inst, 0, RANGES, ret_base, e);
+}
+
+int fetchids_claim_at(const struct instance *inst, uint32_t base, struct err *e)
+{
+        uint32_t i = (base - ID_BASE) / IDMAP_RANGE;
+
+        if (base < ID_BASE || i >= RANGES || base % IDMAP_RANGE != 0)
+                return err_set(e, -EINVAL, "%u is no id range of fetchers", base);
+        return claim(inst, i, 1, &base, e);
 }
 
 int fetchids_release(const struct instance *inst, int fd)

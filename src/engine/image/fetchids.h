@@ -13,6 +13,9 @@
 /* *@ret_base: the first id.  The lock is a descriptor, for fetchids_release().  -EBUSY: all taken. */
 int fetchids_claim(const struct instance *inst, uint32_t *ret_base, struct err *e);
 
+/* The range at @base, when nobody has it: a descriptor as above, -EBUSY otherwise. */
+int fetchids_claim_at(const struct instance *inst, uint32_t base, struct err *e);
+
 /* Give the range back; accepts -EBADF; always returns -EBADF. */
 int fetchids_release(const struct instance *inst, int lock);
 

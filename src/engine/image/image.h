@@ -34,7 +34,24 @@ struct image {
 };
 void image_done(struct image *i);
 
+/* What the host puts around every vmm-fetch: the store knows neither groups nor firewalls.  In the
+ * operation process, but for enter(). */
+struct image_guard {
+        /* Before one is started as ids @id_base and 65,535 more, which nobody else has; what is left
+         * of an earlier one with them goes.  On failure it is not started. */
+        int (*shut)(void *arg, uint32_t id_base, void **ret_cell, struct err *e);
+        /* In the new process, still root's, before all else; async-signal-safe. */
+        int (*enter)(const void *cell);
+        /* The last process has ended; frees @cell.  Returns how often the memory that it may use was
+         * not enough. */
+        uint64_t (*open)(void *arg, void *cell);
+        uint64_t memory_bytes; /* what it may use; for messages */
+        void *arg;
+};
+
 struct image_store;
+/* Borrowed, for as long as the store is open.  Without: nothing around it, as in tests of the store. */
+void image_store_guard(struct image_store *s, const struct image_guard *g);
 int image_store_open(const struct instance *inst, struct image_store **ret, struct err *e);
 struct image_store *image_store_close(struct image_store *s);
 DEFINE_AUTO(struct image_store *, image_store_close)

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "model/imageref.h"
 #include "model/limits.h"
 #include "store_priv.h"
@@ -108,7 +109,7 @@ static int run_alone(struct job *j, const struct fetcher_spec *spec, const char 
                      uint64_t stall_us, struct fetcher *f, struct err *e)
 {
         uint64_t moved_us = clock_mono_us(), seen = 0;
-        int r = fetcher_start(j->store->inst, spec, f, e);
+        int r = fetcher_start(j->store->inst, j->store->guard, spec, f, e);
 
         while (r >= 0 && !f->ended) {
                 r = listen_once(j, &f, 1, e);
@@ -147,7 +148,7 @@ static int plan_layers(struct job *j, struct err *e)
         }
         for (size_t i = 0; i < j->n_layers; i++)
                 j->fetchers[i] =
-                        (struct fetcher){ .pidfd = -EBADF, .result_fd = -EBADF, .id_fd = -EBADF };
+                        FETCHER_NONE;
         return publish_chains(j->layers, j->n_layers) < 0 ? err_set(e, -ENOMEM, "out of memory")
                                                           : 0;
 }
@@ -204,8 +205,9 @@ static int start_layer(struct job *j, size_t i, struct err *e)
         req.diff_id = l->layer->diff_id;
         req.size_bytes = l->layer->size_bytes;
         req.authorization = j->image.authorization;
-        return fetcher_start(j->store->inst, &(struct fetcher_spec){ "layer", &req, dir, input },
-                             &j->fetchers[i], e);
+        return fetcher_start(j->store->inst, j->store->guard,
+                             &(struct fetcher_spec){ "layer", &req, dir, input }, &j->fetchers[i],
+                             e);
 }
 
 struct tally {
@@ -214,6 +216,23 @@ struct tally {
         uint64_t done_bytes, unpacked_bytes;
 };
 
+/* A fetcher was killed, by the kernel for want of memory or by whomever: its layer is begun again
+ * once, in a directory of its own. */
+static bool begin_again(struct job *j, size_t i)
+{
+        struct publish_layer *l = &j->layers[i];
+
+        if (!j->fetchers[i].killed || l->again)
+                return false;
+        log_warn("layer %zu of %zu: %s; trying again", i + 1, j->n_layers, j->fetchers[i].err.msg);
+        fetcher_end(&j->fetchers[i]);
+        j->fetchers[i] = FETCHER_NONE;
+        (void) fd_rm_rf(j->staging.fd, l->staged); /* else it goes with the staging directory */
+        (void) snprintf(l->staged, sizeof l->staged, "%zur", i);
+        l->again = true;
+        return true;
+}
+
 /* What runs, what waits, how far they are; the first failure. */
 static int count(struct job *j, struct tally *t, struct err *e)
 {
@@ -221,6 +240,8 @@ static int count(struct job *j, struct tally *t, struct err *e)
         for (size_t i = 0; i < j->n_layers; i++) {
                 struct fetcher *f = &j->fetchers[i];
 
+                if (f->ended && !f->done)
+                        (void) begin_again(j, i);
                 t->done_bytes += f->done_bytes;
                 t->unpacked_bytes += f->unpacked_bytes;
                 if (f->ended && !f->done) {
@@ -384,14 +405,18 @@ static int job_begin(struct image_store *s, uint64_t deadline_us, image_progress
 
 static int resolve(struct job *j, const struct imageref *ref, struct err *e)
 {
-        struct fetcher f = { .pidfd = -EBADF, .result_fd = -EBADF, .id_fd = -EBADF };
+        struct fetcher f = FETCHER_NONE;
         AUTO(fd) int dir = staging_dir(&j->staging, "manifest", e);
+        const struct fetcher_spec spec = { "manifest", &j->req, dir, -EBADF };
         int r = dir;
 
         tell(j, "resolving", 0);
         if (r >= 0)
-                r = run_alone(j, &(struct fetcher_spec){ "manifest", &j->req, dir, -EBADF },
-                              "resolving", 0, &f, e);
+                r = run_alone(j, &spec, "resolving", 0, &f, e);
+        if (r < 0 && f.killed) { /* it writes nothing, so there is nothing to clean up */
+                fetcher_end(&f);
+                r = run_alone(j, &spec, "resolving", 0, &f, e);
+        }
         if (r >= 0 && !f.have_image)
                 r = err_set(e, -EPROTO, "vmm-fetch gave no image");
         if (r >= 0 && *ref->digest && f.image.digest && !str_eq(ref->digest, f.image.digest))
@@ -460,7 +485,7 @@ int image_pull(struct image_store *s, const char *reference, const struct image_
 
 static int take_upload(struct job *j, int stream, struct err *e)
 {
-        struct fetcher f = { .pidfd = -EBADF, .result_fd = -EBADF, .id_fd = -EBADF };
+        struct fetcher f = FETCHER_NONE;
         AUTO(fd) int dir = staging_dir(&j->staging, "upload", e);
         int r = dir;
 

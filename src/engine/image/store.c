@@ -57,6 +57,11 @@ int image_store_open(const struct instance *inst, struct image_store **ret, stru
         return 0;
 }
 
+void image_store_guard(struct image_store *s, const struct image_guard *g)
+{
+        s->guard = g;
+}
+
 struct image_store *image_store_close(struct image_store *s)
 {
         if (!s)

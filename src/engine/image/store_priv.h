@@ -10,6 +10,7 @@
 
 struct image_store {
         const struct instance *inst;
+        const struct image_guard *guard; /* or NULL */
         int dir_fd, layers_fd,
                 staging_fd; /* DIR/images and below; layers_fd and staging_fd readable */
         sqlite3 *db;
@@ -84,6 +85,7 @@ static inline void staging_end_cleanup(struct staging *g)
 struct publish_layer {
         const struct fetch_layer *layer;
         char staged[24]; /* its directory in staging; "" : known already as n */
+        bool again; /* its first fetcher was killed */
         int64_t n;
         uint64_t unpacked_bytes;
         const struct path_list *opaque, *implied; /* NULL when known already; borrowed */

@@ -381,7 +381,7 @@ static int unmake(struct net_host *h, struct err *e)
 static void set_names(struct net_host *h, const char *id)
 {
         (void) snprintf(h->id, sizeof h->id, "%s", id);
-        (void) snprintf(h->table, sizeof h->table, "hvmm_%s", id);
+        (void) snprintf(h->table, sizeof h->table, NFT_TABLE_PREFIX "%s", id);
         (void) snprintf(h->label, sizeof h->label, LABEL_PREFIX "%s", id);
         h->group = group_of(id);
 }
@@ -479,6 +479,8 @@ int net_host_open(const struct instance *inst, struct claim_host *claims, struct
         r = net_sockets(h, e);
         if (r >= 0)
                 r = host_make(h, e);
+        if (r >= 0) /* fetchers die with the engine, so there are none */
+                r = nft_fetch_reset(&h->nft, h->table, e);
         if (r < 0)
                 return r;
         *ret = TAKE(h);

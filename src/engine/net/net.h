@@ -100,3 +100,15 @@ int net_service_listen(struct net_host *h, struct err *e);
 
 /* Which slot an inner client's source address is; 0 when none. */
 uint32_t net_slot_of(const struct net_host *h, uint32_t ipv4);
+
+/* vmm-fetch uses the host's network.  net_fetch_confine(): the 65,536 ids from @id_base on, which the
+ * caller has claimed and nobody uses yet, reach name servers, what net_fetch_allow() named, and what
+ * is public; also drops what another instance says of that range.  300 us.  net_fetch_release() is
+ * for when the last process with them has ended; idempotent. */
+struct sockaddr;
+int net_fetch_confine(struct net_host *h, uint32_t id_base, struct err *e);
+int net_fetch_release(struct net_host *h, uint32_t id_base, struct err *e);
+/* Of IPv4 or IPv6, with a port; TCP, and UDP with @dns.  Until the engine starts again. */
+int net_fetch_allow(struct net_host *h, const struct sockaddr *to, bool dns, struct err *e);
+/* Ranges that are confined: heap. */
+int net_fetch_list(struct net_host *h, uint32_t **ret, size_t *ret_n, struct err *e);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/str.h"
 
 #define IFNAME_BYTES 16U /* type ifname: padded with zeros */
 
@@ -274,7 +275,9 @@ int nft_elements(struct nl_sock *s, const char *table, struct nft_element **ret,
         return 0;
 }
 
-int nft_released(struct nl_sock *s, const char *table, uint32_t **ret, size_t *ret_n, struct err *e)
+/* A set of one number each, turned to host byte order. */
+static int list_addrs(struct nl_sock *s, const char *table, const char *set, uint32_t **ret,
+                      size_t *ret_n, struct err *e)
 {
         struct gather g = { .addr_len = sizeof(uint32_t) };
         uint32_t *addrs;
@@ -282,7 +285,7 @@ int nft_released(struct nl_sock *s, const char *table, uint32_t **ret, size_t *r
 
         for (int i = 0; r == -EINTR && i < 20; i++) {
                 g.n = 0;
-                r = list_set(s, table, "released", &g, e);
+                r = list_set(s, table, set, &g, e);
         }
         addrs = r < 0 ? NULL : calloc(g.n + 1, sizeof *addrs);
         for (size_t i = 0; addrs && i < g.n; i++)
@@ -295,6 +298,11 @@ int nft_released(struct nl_sock *s, const char *table, uint32_t **ret, size_t *r
         *ret = addrs;
         *ret_n = g.n;
         return 0;
+}
+
+int nft_released(struct nl_sock *s, const char *table, uint32_t **ret, size_t *ret_n, struct err *e)
+{
+        return list_addrs(s, table, "released", ret, ret_n, e);
 }
 
 int nft_is_released(struct nl_sock *s, const char *table, uint32_t addr, struct err *e)
@@ -322,4 +330,131 @@ int nft_released_del(struct nl_sock *s, const char *table, const uint32_t *addr,
                 r = commit(s, &b, e);
         }
         return r == -ENOENT ? 0 : r;
+}
+
+/* ---- fetchers ---- */
+
+int nft_fetcher_add(struct nl_sock *s, const char *table, uint32_t id_base, struct err *e)
+{
+        struct nl_batch b;
+
+        begin(&b);
+        add_element(&b, NFT_MSG_NEWSETELEM, table, "fetchers", &id_base, sizeof id_base);
+        return commit(s, &b, e);
+}
+
+int nft_fetcher_del(struct nl_sock *s, const char *table, uint32_t id_base, struct err *e)
+{
+        struct nl_batch b;
+        int r;
+
+        begin(&b);
+        /* deleting what is not there would be an error, so it is there first */
+        add_element(&b, NFT_MSG_NEWSETELEM, table, "fetchers", &id_base, sizeof id_base);
+        add_element(&b, NFT_MSG_DELSETELEM, table, "fetchers", &id_base, sizeof id_base);
+        r = commit(s, &b, e);
+        return r == -ENOENT ? 0 : r;
+}
+
+/* Parts of a concatenation are padded to four bytes each. */
+struct fetch_tail {
+        uint8_t proto, pad[3];
+        in_port_t port;
+        uint8_t pad2[2];
+};
+
+int nft_fetch_allow(struct nl_sock *s, const char *table, const struct sockaddr *to, bool dns,
+                    struct err *e)
+{
+        struct {
+                struct in_addr addr;
+                struct fetch_tail tail;
+        } key4 = { .tail.proto = IPPROTO_TCP };
+        struct {
+                struct in6_addr addr;
+                struct fetch_tail tail;
+        } key6 = { .tail.proto = IPPROTO_TCP };
+        bool v6 = to->sa_family == AF_INET6;
+        const char *set = v6 ? "fetch_to6" : "fetch_to4";
+        const void *key = v6 ? (const void *) &key6 : &key4;
+        size_t len = v6 ? sizeof key6 : sizeof key4;
+        struct nl_batch b;
+
+        static_assert(sizeof key4 == 12 && sizeof key6 == 24, "as the kernel lays them out");
+        if (v6) {
+                struct sockaddr_in6 in6;
+
+                memcpy(&in6, to, sizeof in6);
+                key6.addr = in6.sin6_addr;
+                key6.tail.port = in6.sin6_port;
+        } else {
+                struct sockaddr_in in;
+
+                memcpy(&in, to, sizeof in);
+                key4.addr = in.sin_addr;
+                key4.tail.port = in.sin_port;
+        }
+        begin(&b);
+        add_element(&b, NFT_MSG_NEWSETELEM, table, set, key, len);
+        if (dns) {
+                key4.tail.proto = key6.tail.proto = IPPROTO_UDP;
+                add_element(&b, NFT_MSG_NEWSETELEM, table, set, key, len);
+        }
+        return commit(s, &b, e);
+}
+
+int nft_fetch_reset(struct nl_sock *s, const char *table, struct err *e)
+{
+        static const char *const sets[] = { "fetchers", "fetch_to4", "fetch_to6" };
+        struct nl_batch b;
+
+        begin(&b);
+        for (size_t i = 0; i < NELEM(sets); i++) { /* no element named: all of them */
+                add_table_message(&b, NFT_MSG_DELSETELEM, 0, "empty firewall set");
+                mnl_attr_put_strz(b.cur, NFTA_SET_ELEM_LIST_TABLE, table);
+                mnl_attr_put_strz(b.cur, NFTA_SET_ELEM_LIST_SET, sets[i]);
+        }
+        return commit(s, &b, e);
+}
+
+int nft_fetchers(struct nl_sock *s, const char *table, uint32_t **ret, size_t *ret_n, struct err *e)
+{
+        int r = list_addrs(s, table, "fetchers", ret, ret_n, e);
+
+        for (size_t i = 0; r >= 0 && i < *ret_n; i++)
+                (*ret)[i] = htonl((*ret)[i]); /* ids are in host byte order there */
+        return r;
+}
+
+static int on_table(const struct nlmsghdr *h, void *arg)
+{
+        const struct nlattr *a =
+                nl_attr_find(nl_attrs_of(h, sizeof(struct nfgenmsg)), NFTA_TABLE_NAME);
+        char ***names = arg;
+
+        if (!a || mnl_attr_validate(a, MNL_TYPE_NUL_STRING) < 0 ||
+            strncmp(mnl_attr_get_str(a), NFT_TABLE_PREFIX, strlen(NFT_TABLE_PREFIX)) != 0)
+                return MNL_CB_OK;
+        if (strv_push(names, mnl_attr_get_str(a)) >= 0)
+                return MNL_CB_OK;
+        errno = ENOMEM;
+        return MNL_CB_ERROR;
+}
+
+int nft_tables(struct nl_sock *s, char ***ret, struct err *e)
+{
+        AUTO(strv_free) char **names = NULL;
+        int r = -EINTR;
+
+        for (int i = 0; r == -EINTR && i < 20; i++) {
+                struct nl_batch b;
+
+                names = strv_free(names);
+                nl_batch_init(&b);
+                add_table_message(&b, NFT_MSG_GETTABLE, NLM_F_DUMP, "list firewall tables");
+                r = nl_query(s, &b, on_table, &names, e);
+        }
+        if (r >= 0)
+                *ret = TAKE(names);
+        return r;
 }

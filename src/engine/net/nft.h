@@ -13,6 +13,7 @@
  * elements.  Elements go straight over netlink: that costs 30 us, libnftables' own cache a
  * multiple of it. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,7 @@
 #include "engine/net/ipv4.h"
 #include "engine/net/nl.h"
 
+#define NFT_TABLE_PREFIX "hvmm_"
 #define NFT_TABLE_BYTES 16U /* "hvmm_" and an instance's id */
 
 /* The commands that make, or renew, the table; heap; NULL: out of memory.  @allow: private networks
@@ -61,3 +63,19 @@ int nft_released(struct nl_sock *s, const char *table, uint32_t **ret, size_t *r
 int nft_is_released(struct nl_sock *s, const char *table, uint32_t addr, struct err *e);
 int nft_released_del(struct nl_sock *s, const char *table, const uint32_t *addr, size_t n,
                      struct err *e);
+
+/* The fetchers' side.  A fetcher is the first of its 65,536 ids; it reaches only what is public, and
+ * what nft_fetch_allow() named: @to with its port, by TCP, with @dns by UDP too.  Adding what is there
+ * and removing what is not is fine; -ENOENT from the adding ones: no table. */
+struct sockaddr;
+int nft_fetcher_add(struct nl_sock *s, const char *table, uint32_t id_base, struct err *e);
+int nft_fetcher_del(struct nl_sock *s, const char *table, uint32_t id_base, struct err *e);
+int nft_fetch_allow(struct nl_sock *s, const char *table, const struct sockaddr *to, bool dns,
+                    struct err *e);
+/* Nobody fetches, nothing is allowed. */
+int nft_fetch_reset(struct nl_sock *s, const char *table, struct err *e);
+/* Fetchers in the set: heap; none also when there is no table. */
+int nft_fetchers(struct nl_sock *s, const char *table, uint32_t **ret, size_t *ret_n,
+                 struct err *e);
+/* Tables of ours and of other instances: NULL-terminated. */
+int nft_tables(struct nl_sock *s, char ***ret, struct err *e);

@@ -20,19 +20,25 @@ static const char declarations[] =
         "  set sources { type ifname . ipv4_addr; }\n"
         "  set released { type ipv4_addr; }\n"
         "  set resolvers { type ipv4_addr; }\n"
+        "  set fetchers { type uid; }\n"
+        "  set fetch_to4 { type ipv4_addr . inet_proto . inet_service; }\n"
+        "  set fetch_to6 { type ipv6_addr . inet_proto . inet_service; }\n"
         "  map published { type inet_proto . inet_service : ipv4_addr . inet_service; }\n"
         "  chain from_cluster { }\n"
         "  chain leave_cluster { }\n"
         "  chain enter_cluster { }\n"
+        "  chain from_fetcher { }\n"
         "  chain early { type filter hook prerouting priority -150; policy accept; }\n"
         "  chain input { type filter hook input priority 0; policy accept; }\n"
         "  chain forward { type filter hook forward priority 0; policy accept; }\n"
+        "  chain output { type filter hook output priority 0; policy accept; }\n"
         "  chain nat_in { type nat hook prerouting priority -100; policy accept; }\n"
         "  chain nat_out { type nat hook postrouting priority 100; policy accept; }\n"
         "}\n";
 
-static const char *const chains[] = { "early",         "from_cluster",  "input",  "forward",
-                                      "leave_cluster", "enter_cluster", "nat_in", "nat_out" };
+static const char *const chains[] = { "early",        "from_cluster", "input",  "forward",
+                                      "leave_cluster", "enter_cluster", "output", "from_fetcher",
+                                      "nat_in",        "nat_out" };
 
 /* Arguments: table, service address, pool (address, bits), what is allowed, service address twice.
  *
@@ -78,6 +84,21 @@ static const char rules[] =
         "    ct state established,related accept\n"
         "    ct status dnat accept comment \"published\"\n"
         "    drop\n"
+        "  }\n"
+        /* vmm-fetch in the host's own network: 65,536 ids of each in `fetchers` by their first.  Name
+         * servers and what the operator listed are in fetch_to; else it goes where fetch/addr.c says,
+         * also when what runs there is no longer ours. */
+        "  chain output {\n"
+        "    meta skuid & 0xffff0000 @fetchers jump from_fetcher\n"
+        "  }\n"
+        "  chain from_fetcher {\n"
+        "    ip daddr . meta l4proto . th dport @fetch_to4 accept\n"
+        "    ip6 daddr . meta l4proto . th dport @fetch_to6 accept\n"
+        "    meta l4proto != tcp drop\n"
+        "    fib daddr type != unicast drop comment \"the host itself, broadcast, multicast\"\n"
+        "    ip daddr { 0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, 192.0.2.0/24, 192.88.99.0/24, 192.168.0.0/16, 198.18.0.0/15, 198.51.100.0/24, 203.0.113.0/24, 224.0.0.0/3 } drop\n"
+        "    ip6 daddr { ::/96, 64:ff9b:1::/48, 100::/8, 2001::/32, 2001:20::/28, 2001:db8::/32, 2002::/16, 3fff::/20, 5f00::/16, fc00::/7, fe80::/10, fec0::/10, ff00::/8 } drop\n"
+        "    ip6 daddr { 64:ff9b::/104, 64:ff9b::a00:0/104, 64:ff9b::6440:0/106, 64:ff9b::7f00:0/104, 64:ff9b::a9fe:0/112, 64:ff9b::ac10:0/108, 64:ff9b::c0a8:0/112, 64:ff9b::e000:0/99 } drop comment \"NAT64 of those\"\n"
         "  }\n"
         "  chain nat_in {\n"
         "    fib daddr type local dnat ip to meta l4proto . th dport map @published\n"

@@ -59,7 +59,33 @@ static void test_leaves_others_alone(void **state)
                 if (strstr(text, never[i]))
                         fail_msg("'%s' in the rules", never[i]);
         assert_int_equal(count(text, "table inet "), count(text, "table inet hvmm_abcd1234 {"));
-        assert_int_equal(count(text, "policy accept"), 5);
+        assert_int_equal(count(text, "policy accept"), 6);
+        /* what the host itself sends is judged for fetchers only */
+        assert_int_equal(count(text, "  chain output {\n    meta skuid & 0xffff0000 @fetchers jump "
+                                     "from_fetcher\n  }\n"),
+                         1);
+}
+
+/* A fetcher's way out: what is listed, then nothing but TCP, and to nothing private. */
+static void test_fetchers(void **state)
+{
+        static const char *const closed[] = { "10.0.0.0/8",     "127.0.0.0/8",    "169.254.0.0/16",
+                                              "172.16.0.0/12",  "192.168.0.0/16", "100.64.0.0/10",
+                                              "64:ff9b:1::/48", "fc00::/7",       "fe80::/10" };
+        AUTO(free) char *text = nft_rules("hvmm_x", &pool, 0x64601234, &none);
+        const char *chain, *listed;
+
+        (void) state;
+        assert_non_null(text);
+        chain = strstr(text, "  chain from_fetcher {\n");
+        assert_non_null(chain);
+        listed = strstr(chain, "@fetch_to6 accept");
+        assert_non_null(listed);
+        assert_true(listed < strstr(chain, "meta l4proto != tcp drop"));
+        assert_true(listed < strstr(chain, "fib daddr type != unicast drop"));
+        for (size_t i = 0; i < NELEM(closed); i++)
+                if (!strstr(listed, closed[i]))
+                        fail_msg("%s is open", closed[i]);
 }
 
 static void test_addresses(void **state)
@@ -101,6 +127,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_chains),
                 cmocka_unit_test(test_leaves_others_alone),
+                cmocka_unit_test(test_fetchers),
                 cmocka_unit_test(test_addresses),
                 cmocka_unit_test(test_allowed),
         };

@@ -71,7 +71,7 @@ static int open_admin_key(const struct instance *inst, struct err *e)
 __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_t engine, int prog,
                                             int key, int ready)
 {
-        static char listen_arg[16], key_arg[16], ready_arg[16], data[64], node[64], journal[64];
+        char listen_arg[16], key_arg[16], ready_arg[16], data[64], node[64], journal[64];
         char *argv[] = { (char *) (uintptr_t) PROGRAM,
                          (char *) (uintptr_t) "--listen-fd",
                          listen_arg,

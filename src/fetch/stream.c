@@ -8,7 +8,6 @@
 
 #include "base/fd.h"
 #include "base/proc.h"
-#include "base/str.h"
 
 #define BLOCK_BYTES (256U << 10)
 
@@ -181,23 +180,4 @@ int stream_drain(struct stream *s, struct err *e)
                 n = stream_next(s, &p, e);
         while (n > 0);
         return (int) n;
-}
-
-int stream_slurp(struct stream *s, size_t max, const char *what, char **ret, size_t *ret_len,
-                 struct err *e)
-{
-        AUTO(strbuf_done) struct strbuf b = { 0 };
-        const void *p;
-        ssize_t n;
-
-        while ((n = stream_next(s, &p, e)) > 0) {
-                if (b.len + (size_t) n > max)
-                        return err_set(e, -EFBIG, "%s: more than %zu bytes", what, max);
-                strbuf_add(&b, p, (size_t) n);
-        }
-        if (n < 0)
-                return (int) n;
-        *ret_len = b.len;
-        *ret = strbuf_take(&b);
-        return *ret ? 0 : err_set(e, -ENOMEM, "out of memory");
 }

@@ -63,6 +63,3 @@ int stream_ahead_new(struct stream *up, struct stream **ret, struct err *e);
 
 /* Read to the end and throw it away. */
 int stream_drain(struct stream *s, struct err *e);
-/* Everything, at most @max bytes, NUL-terminated; -EFBIG names @what. */
-int stream_slurp(struct stream *s, size_t max, const char *what, char **ret, size_t *ret_len,
-                 struct err *e);

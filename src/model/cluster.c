@@ -53,20 +53,14 @@ static const enum cluster_state next_state[CS_STATE_COUNT][CE_EVENT_COUNT] = {
 };
 
 static const struct {
-        const char *status;
         bool runtime, resources;
 } facts[CS_STATE_COUNT] = {
-        [CS_NONE] = { "CREATED", false, false },
-        [CS_ACCEPTED] = { "RUNNING", false, true },
-        [CS_PULLING] = { "RUNNING", false, true },
-        [CS_BINDING] = { "RUNNING", false, true },
-        [CS_STARTING] = { "RUNNING", false, true },
-        [CS_RUNNING] = { "RUNNING", true, true },
-        [CS_BACKOFF] = { "RUNNING", false, true }, /* contract 2.4: runtime null briefly */
-        [CS_STOPPING] = { "EXITED", false, true },
-        [CS_EXITED] = { "EXITED", false, false },
-        [CS_TERMINATING] = { "TERMINATED", false, true },
-        [CS_TERMINATED] = { "TERMINATED", false, false },
+        [CS_NONE] = { false, false },       [CS_ACCEPTED] = { false, true },
+        [CS_PULLING] = { false, true },     [CS_BINDING] = { false, true },
+        [CS_STARTING] = { false, true },    [CS_RUNNING] = { true, true },
+        [CS_BACKOFF] = { false, true }, /* contract 2.4: runtime null briefly */
+        [CS_STOPPING] = { false, true },    [CS_EXITED] = { false, false },
+        [CS_TERMINATING] = { false, true }, [CS_TERMINATED] = { false, false },
 };
 
 int cluster_step(enum cluster_state *s, enum cluster_event ev, struct err *e)
@@ -95,11 +89,6 @@ enum cluster_state cluster_state_parse(const char *name)
 const char *cluster_event_name(enum cluster_event ev)
 {
         return event_names[ev];
-}
-
-const char *cluster_public_status(enum cluster_state s)
-{
-        return facts[s].status;
 }
 
 bool cluster_has_runtime(enum cluster_state s)

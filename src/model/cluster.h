@@ -45,9 +45,6 @@ const char *cluster_event_name(enum cluster_event ev);
 
 extern const char *const cluster_state_names[CS_STATE_COUNT];
 
-/* Public PodStatus of contract section 2.4: CREATED RUNNING RESTARTING EXITED TERMINATED. */
-const char *cluster_public_status(enum cluster_state s);
-
 /* Whether the first process exists, so that `runtime` is an object rather than null. */
 bool cluster_has_runtime(enum cluster_state s);
 

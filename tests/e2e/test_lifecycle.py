@@ -190,6 +190,18 @@ def test_shell_that_waits_for_a_child(host):
         assert lines == ["child up", "child bye", "shell goes"]
 
 
+def test_every_child_is_told(host):
+    child = "trap \"echo bye; exit 0\" TERM; echo up; read x"
+    with host.running("sh", "-c", "mkfifo /tmp/f; exec 3<>/tmp/f; for i in $(seq 150); do sh -c '%s' <&3 & done; "
+                      "wait" % child) as c:
+        end = time.monotonic() + 20
+        while host.logs(c).count("up\n") < 150:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        stop_timed(host, c)
+        assert host.logs(c).count("bye\n") == 150
+
+
 def test_orphans_end_with_the_cluster(host):
     with host.running("sh", "-c", "trap '' TERM HUP; for i in 1 2 3; do (setsid sleep 1000 &) ; done;"
                       "echo up; sleep 1000") as c:

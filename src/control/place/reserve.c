@@ -197,18 +197,6 @@ bool ledger_holds(const struct ledger *l, const char *cluster)
         return false;
 }
 
-int ledger_each(const struct ledger *l, int (*fn)(void *arg, const struct reservation *r),
-                void *arg)
-{
-        for (struct map_entry *i = map_first(l->rows); i; i = map_next(i)) {
-                int r = fn(arg, map_value(i));
-
-                if (r < 0)
-                        return r;
-        }
-        return 0;
-}
-
 /* ---- changing rows ---- */
 
 static void drop(struct ledger *l, struct reservation *r, struct store_txn *t)

@@ -73,10 +73,6 @@ bool ledger_holds(const struct ledger *l, const char *cluster);
 void ledger_taken(const struct ledger *l, const struct node_inventory *inv, const char *but_cluster,
                   bool *cpu_taken, struct place_node *ret);
 
-/* Call @fn for every row; a negative return ends the walk and is returned. */
-int ledger_each(const struct ledger *l, int (*fn)(void *arg, const struct reservation *r),
-                void *arg);
-
 /* Remove rows of clusters for which @known is false (a record goes last, so there are none
  * unless a person edited the store).  Returns how many. */
 size_t ledger_drop_orphans(struct ledger *l, bool (*known)(void *arg, const char *cluster),

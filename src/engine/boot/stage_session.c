@@ -24,6 +24,7 @@
 
 #define MIB             (1ULL << 20)
 #define MONITOR_WAIT_US (3 * US_PER_S) /* the monitor drains pipes and syncs the exit status */
+#define TERM_AT_ONCE    64U            /* descriptors */
 
 /* What a login shell of an image without a profile of its own reads. */
 static const char read_profiles[] = "for f in /etc/profile.d/*.sh; do\n"
@@ -130,23 +131,57 @@ static bool catches_term(pid_t pid)
         return p && str_u64_prefix(p + 8, 16, &caught) >= 0 && caught & (1ULL << (SIGTERM - 1));
 }
 
+struct pids {
+        pid_t at[1024];
+        size_t n;
+};
+
+static void read_pids(struct boot *b, struct pids *ret)
+{
+        char name[32];
+        int n;
+
+        boot_slice_name(b, name);
+        n = slice_pids(b->host->slices, name, ret->at, NELEM(ret->at), NULL);
+        ret->n = n < 0 ? 0 : (size_t) n < NELEM(ret->at) ? (size_t) n : NELEM(ret->at);
+}
+
+static bool has_pid(const struct pids *p, pid_t pid)
+{
+        for (size_t i = 0; i < p->n; i++)
+                if (p->at[i] == pid)
+                        return true;
+        return false;
+}
+
+/* TERM to @n of the cluster's processes.  A number may have been given to somebody else's process
+ * before its pidfd was opened: then the group, read again, does not hold it. */
+static int term_some(struct boot *b, const pid_t *pid, size_t n)
+{
+        int fd[TERM_AT_ONCE], sent = 0;
+        struct pids now;
+
+        for (size_t i = 0; i < n; i++)
+                fd[i] = pid[i] == b->proc.init ? -EBADF : (int) syscall(SYS_pidfd_open, pid[i], 0);
+        read_pids(b, &now);
+        for (size_t i = 0; i < n; i++) {
+                if (fd[i] >= 0 && has_pid(&now, pid[i]) &&
+                    syscall(SYS_pidfd_send_signal, fd[i], SIGTERM, NULL, 0) == 0)
+                        sent++;
+                (void) fd_close(fd[i]);
+        }
+        return sent;
+}
+
 /* TERM to everybody in the cluster but the first process; returns how many there were. */
 static int term_others(struct boot *b)
 {
-        pid_t pids[1024];
-        char name[32];
-        int n, sent = 0;
+        struct pids p;
+        int sent = 0;
 
-        boot_slice_name(b, name);
-        n = slice_pids(b->host->slices, name, pids, NELEM(pids), NULL);
-        for (int i = 0; i < n && i < (int) NELEM(pids); i++) {
-                if (pids[i] == b->proc.init)
-                        continue;
-                /* a pid read a moment ago from our own group; what ended since gives ESRCH, and a
-                 * number is not given out again that fast */
-                if (kill(pids[i], SIGTERM) == 0)
-                        sent++;
-        }
+        read_pids(b, &p);
+        for (size_t i = 0; i < p.n; i += TERM_AT_ONCE)
+                sent += term_some(b, p.at + i, p.n - i < TERM_AT_ONCE ? p.n - i : TERM_AT_ONCE);
         return sent;
 }
 

@@ -64,11 +64,6 @@ struct pool {
 
 static void kick(struct pool *p);
 
-bool pool_owns_name(const char *name)
-{
-        return str_after(name, NAME_PREFIX) != NULL;
-}
-
 /* No descriptor yet; slot and claim stay. */
 static void slot_init(struct pool_slot *s)
 {

@@ -41,6 +41,3 @@ struct pool_disk {
 };
 /* The same for a disk of exactly @gib; also tells the pool that this size is in use. */
 int pool_take_disk(struct pool *p, uint32_t gib, struct pool_disk *ret);
-
-/* Whether a claim's or file's name is the pool's; such left-overs are rubbish after a restart. */
-bool pool_owns_name(const char *name);

@@ -162,26 +162,6 @@ static void test_elsewhere(void **state)
         got_done(&c);
 }
 
-struct seen {
-        const char *owner[N_CPUS];
-        uint64_t memory, disk;
-};
-
-static int see(void *arg, const struct reservation *r)
-{
-        struct seen *s = arg;
-
-        if (r->kind == RK_CPU) {
-                size_t i = (size_t) (r->resource[0] - '0');
-
-                assert_null(s->owner[i]);
-                s->owner[i] = r->cluster;
-        }
-        s->memory += r->kind == RK_MEMORY ? r->amount : 0;
-        s->disk += r->kind == RK_CONTAINER_DISK || r->kind == RK_VOLUME ? r->amount : 0;
-        return 0;
-}
-
 /* Random events; what the node really uses is kept beside and never overlaps. */
 static void test_random_life(void **state)
 {
@@ -195,7 +175,8 @@ static void test_random_life(void **state)
         (void) state;
         for (int step = 0; step < 20000; step++) {
                 size_t k = (size_t) rand_r(&seed) % NELEM(id);
-                struct seen s = { 0 };
+                bool cpu_taken[N_CPUS];
+                struct place_node s;
 
                 if (!running[k] && rand_r(&seed) % 2) {
                         struct got g =
@@ -222,8 +203,9 @@ static void test_random_life(void **state)
                         stop(l, id[k], true, rand_r(&seed) % 2);
                         dirty[k] = false;
                 }
-                assert_int_equal(ledger_each(l, see, &s), 0);
-                assert_true(s.memory <= inv.memory_mib && s.disk <= inv.disk_gib);
+                ledger_taken(l, &inv, NULL, cpu_taken, &s);
+                assert_true(s.memory_taken_mib <= inv.memory_mib);
+                assert_true(s.disk_taken_gib <= inv.disk_gib);
         }
         assert_true(fits > 1000);
 }

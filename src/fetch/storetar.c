@@ -118,7 +118,8 @@ static int read_xattrs(struct storetar *t, struct archive_entry *en, struct laye
                                      : layer_xattr_put(t->xattrs + used, room, &list[i]);
 
                 if (put == 0)
-                        return err_set(e, -E2BIG, "'%.200s': its attributes are too large", t->path);
+                        return err_set(e, -E2BIG, "'%.200s': its attributes are too large",
+                                       t->path);
                 used += put == SIZE_MAX ? 0 : put;
         }
         n->xattrs = t->xattrs;

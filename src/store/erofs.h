@@ -9,7 +9,7 @@
 #include "store/merge.h"
 
 struct erofs_totals {
-        uint64_t bytes;  /* of the file system, a multiple of 4096 */
+        uint64_t bytes;           /* of the file system, a multiple of 4096 */
         uint32_t inodes, objects; /* objects: files that redirect to one */
 };
 

@@ -7,8 +7,9 @@
 
 void dir_walk_begin(struct dir_walk *w, const struct merge *m, uint32_t dir)
 {
-        *w = (struct dir_walk){ .m = m, .dir = dir, .child = dir + 1,
-                                .end = merge_node(m, dir)->next };
+        *w = (struct dir_walk){
+                .m = m, .dir = dir, .child = dir + 1, .end = merge_node(m, dir)->next
+        };
 }
 
 bool dir_walk_next(struct dir_walk *w, struct dir_name *ret)
@@ -185,8 +186,8 @@ void xattrs_put(const struct merge *m, const struct merge_node *node, const stru
                 char path[1 + EROFS_OBJECT_PATH_BYTES] = "/";
                 uint64_t size;
 
-                erofs_object_path(
-                        layer_index_object(&m->layers[node->layer], l->n.object, &size), path + 1);
+                erofs_object_path(layer_index_object(&m->layers[node->layer], l->n.object, &size),
+                                  path + 1);
                 put_one(s, XATTR_TRUSTED, metacopy_name, sizeof metacopy_name - 1, NULL, 0);
                 put_one(s, XATTR_TRUSTED, redirect_name, sizeof redirect_name - 1, path,
                         EROFS_OBJECT_PATH_BYTES);

@@ -42,8 +42,8 @@ enum {
 
 struct layout {
         struct layer_entry n;
-        unsigned format;      /* LAYOUT_... */
-        unsigned chunk_bits;  /* of LAYOUT_CHUNKS */
+        unsigned format;     /* LAYOUT_... */
+        unsigned chunk_bits; /* of LAYOUT_CHUNKS */
         uint32_t chunks;
         uint64_t size;        /* i_size */
         uint64_t xattr_bytes; /* header included; 0: none */

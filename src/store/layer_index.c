@@ -9,8 +9,8 @@
 #include "store/bytes.h"
 #include "store/layer_index_priv.h"
 
-const char *const layer_type_names[] = { "none",    "directory", "file",   "object", "symlink",
-                                         "fifo",    "socket",    "link",   "whiteout" };
+const char *const layer_type_names[] = { "none", "directory", "file", "object",  "symlink",
+                                         "fifo", "socket",    "link", "whiteout" };
 static_assert(NELEM(layer_type_names) == LAYER_TYPE_COUNT, "a name for each");
 
 static int bad(struct err *e, uint64_t at, const char *why)
@@ -284,8 +284,8 @@ static const char *check_values(const struct layer_entry *n)
                 return "mode, owner or time";
         if (n->type == LAYER_SYMLINK && n->mode != 0777)
                 return "a link's mode";
-        if (n->flags & LAYER_IMPLIED && (n->mode != 0755 || n->uid || n->gid || n->mtime_s ||
-                                         n->mtime_ns || n->xattrs_len))
+        if (n->flags & LAYER_IMPLIED &&
+            (n->mode != 0755 || n->uid || n->gid || n->mtime_s || n->mtime_ns || n->xattrs_len))
                 return "an implied directory with attributes";
         if ((n->type == LAYER_LINK || n->type == LAYER_WHITEOUT) && !only_name(n))
                 return "attributes of a bare name";
@@ -341,7 +341,8 @@ static const char *check_order(struct walk *w, const struct layer_entry *n)
         const struct layer_entry *last = &w->last[n->depth];
 
         if (w->n == 0)
-                return n->depth == 0 && n->type == LAYER_DIR ? NULL : "it does not begin with a root";
+                return n->depth == 0 && n->type == LAYER_DIR ? NULL
+                                                             : "it does not begin with a root";
         if (n->depth == 0 || n->depth > w->depth + (w->is_dir ? 1 : 0))
                 return "an entry without its directory";
         if (n->depth <= w->depth &&
@@ -350,7 +351,8 @@ static const char *check_order(struct walk *w, const struct layer_entry *n)
         return NULL;
 }
 
-static const char *check_group(const struct layer_index *x, struct walk *w, const struct layer_entry *n)
+static const char *check_group(const struct layer_index *x, struct walk *w,
+                               const struct layer_entry *n)
 {
         if (n->type == LAYER_LINK)
                 return n->group == 0 || n->group > w->groups ? "a link to nothing" : NULL;
@@ -409,8 +411,7 @@ static int check_objects(const struct layer_index *x, struct err *e)
                 const uint8_t *row = layer_index_object(x, i, &size);
 
                 if ((last && memcmp(last, row, LAYER_SHA_BYTES) >= 0) || size == 0 ||
-                    size > LAYER_SIZE_MAX || x->totals.threshold == 0 ||
-                    size < x->totals.threshold)
+                    size > LAYER_SIZE_MAX || x->totals.threshold == 0 || size < x->totals.threshold)
                         return bad(e, (uint64_t) (row - x->p), "the object table");
                 last = row;
         }
@@ -426,7 +427,8 @@ static int read_header(const uint8_t *p, size_t len, struct layer_index *x, stru
         *x = (struct layer_index){
                 .p = p,
                 .len = len,
-                .totals = { .pack_bytes = get64(p + HD_PACK), .threshold = get64(p + HD_THRESHOLD) },
+                .totals = { .pack_bytes = get64(p + HD_PACK),
+                            .threshold = get64(p + HD_THRESHOLD) },
                 .content_bytes = get64(p + HD_CONTENT),
                 .n_entries = get32(p + HD_ENTRIES),
                 .n_objects = get32(p + HD_OBJECTS),

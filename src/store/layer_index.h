@@ -51,8 +51,8 @@ struct layer_entry {
         uint32_t uid, gid;
         int64_t mtime_s;
         uint32_t mtime_ns;
-        uint32_t group; /* names of one inode share a number from 1 on; 0: it has one name */
-        uint64_t size;  /* file, object: bytes of content; symbolic link: of the target; else 0 */
+        uint32_t group;   /* names of one inode share a number from 1 on; 0: it has one name */
+        uint64_t size;    /* file, object: bytes of content; symbolic link: of the target; else 0 */
         const char *name; /* not terminated */
         size_t name_len;
         const uint8_t *chunks; /* file: n_chunks little-endian block numbers in the pack */

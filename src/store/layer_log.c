@@ -15,13 +15,13 @@
 #include "store/bytes.h"
 #include "store/scratch.h"
 
-#define LOG_BYTES_MAX   (4ULL << 30)
-#define ENTRIES_MAX     10000000U
-#define EVENT_ALIGN     8U
-#define PATH_BYTES_MAX  4096U
-#define STEPS_EACH      64ULL
-#define STEPS_FREE      1000000ULL
-#define NO_EVENT        UINT32_MAX /* times are offsets / EVENT_ALIGN: 32 bits for 32 GiB */
+#define LOG_BYTES_MAX  (4ULL << 30)
+#define ENTRIES_MAX    10000000U
+#define EVENT_ALIGN    8U
+#define PATH_BYTES_MAX 4096U
+#define STEPS_EACH     64ULL
+#define STEPS_FREE     1000000ULL
+#define NO_EVENT       UINT32_MAX /* times are offsets / EVENT_ALIGN: 32 bits for 32 GiB */
 
 enum { EV_ENTRY, EV_LINK, EV_OPAQUE, EV_WHITEOUT };
 
@@ -498,8 +498,7 @@ static int put_bare(struct resolver *w, const struct event *name, struct err *e)
                 n.chunks = event_chunks(inode);
                 n.xattrs = n.chunks + 4ULL * n.n_chunks;
                 n.target = event_target(inode);
-                w->x.content_bytes +=
-                        n.type == LAYER_FILE || n.type == LAYER_OBJECT ? n.size : 0;
+                w->x.content_bytes += n.type == LAYER_FILE || n.type == LAYER_OBJECT ? n.size : 0;
         } else {
                 n.group = inode->n.group;
         }

@@ -35,4 +35,5 @@ int layer_log_opaque(struct layer_log *l, const char *path, struct err *e);
 
 /* Write the index to @out, an empty file.  -EINVAL: a hard link whose target was not a file of this
  * layer at that moment.  Once. */
-int layer_log_finish(struct layer_log *l, const struct layer_totals *totals, int out, struct err *e);
+int layer_log_finish(struct layer_log *l, const struct layer_totals *totals, int out,
+                     struct err *e);

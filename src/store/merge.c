@@ -315,7 +315,8 @@ void merge_entry(const struct merge *m, const struct merge_node *n, struct layer
         (void) layer_index_entry(&m->layers[n->layer], n->entry_at * 8ULL, ret, &next);
 }
 
-void merge_name(const struct merge *m, const struct merge_node *n, const char **ret, size_t *ret_len)
+void merge_name(const struct merge *m, const struct merge_node *n, const char **ret,
+                size_t *ret_len)
 {
         struct layer_entry name;
         uint64_t next;

@@ -24,9 +24,9 @@ struct merge_node {
         uint32_t inode;  /* the first node with the same inode; itself for most */
         uint32_t links;  /* of a first node: st_nlink */
         uint16_t layer;
-        uint16_t type;       /* enum layer_type of the inode; never link or whiteout */
-        uint32_t name_at;    /* offset / 8 in that layer's index of the entry with the name */
-        uint32_t entry_at;   /* of the entry with the attributes */
+        uint16_t type;     /* enum layer_type of the inode; never link or whiteout */
+        uint32_t name_at;  /* offset / 8 in that layer's index of the entry with the name */
+        uint32_t entry_at; /* of the entry with the attributes */
         uint32_t zero;
         uint64_t nid, bytes; /* for erofs.c: where the inode is, how long a directory */
 };
@@ -48,7 +48,8 @@ static inline struct merge_node *merge_node(const struct merge *m, uint32_t n)
 }
 
 /* The entries behind a node. */
-void merge_name(const struct merge *m, const struct merge_node *n, const char **ret, size_t *ret_len);
+void merge_name(const struct merge *m, const struct merge_node *n, const char **ret,
+                size_t *ret_len);
 void merge_entry(const struct merge *m, const struct merge_node *n, struct layer_entry *ret);
 
 static inline void merge_done_cleanup(struct merge *m)

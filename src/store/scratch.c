@@ -52,7 +52,8 @@ int scratch_add(struct scratch *s, uint64_t n, void *ret, struct err *e)
         void *at;
 
         if (n > s->max || s->len > s->max - n)
-                return err_set(e, -E2BIG, "its entries need more than the %llu MiB that are allowed",
+                return err_set(e, -E2BIG,
+                               "its entries need more than the %llu MiB that are allowed",
                                (unsigned long long) (s->max >> 20));
         if (s->len + n > s->cap) {
                 uint64_t step = s->cap < STEP_BYTES ? s->cap : STEP_BYTES, cap;

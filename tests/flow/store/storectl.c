@@ -4,19 +4,22 @@
  *   storectl check INDEX                            0 when it is one
  *   storectl image OUT INDEX...                     bottom first; prints a line of numbers and the
  *                                                   layers whose packs are the devices
- *   storectl mount META TARGET DEVICE...            mount(2), read-only */
+ *   storectl mount META TARGET DEVICE...            attached there, read-only */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/str.h"
 #include "fetch/storetar.h"
 #include "store/erofs.h"
+#include "store/metamount.h"
+
+#include <linux/mount.h>
 
 static int create(int dir, const char *name, struct err *e)
 {
@@ -62,8 +65,9 @@ static int do_layer(char **argv, struct err *e)
         if (pack < 0 || index < 0 || scratch < 0 || objects < 0)
                 return -EEXIST;
         (void) unlinkat(dir, "scratch", 0);
-        out = (struct storetar_out){ .pack = pack, .index = index, .objects = objects,
-                                     .scratch = scratch };
+        out = (struct storetar_out){
+                .pack = pack, .index = index, .objects = objects, .scratch = scratch
+        };
         if (str_u64(argv[1], 0, UINT64_MAX, &out.threshold) < 0 || parse_sha(argv[2], diff_id) < 0)
                 return err_set(e, -EINVAL, "arguments");
         r = result_new(null, 0, &res);
@@ -141,14 +145,16 @@ static int do_image(char **argv, struct err *e)
 
 static int do_mount(char **argv, struct err *e)
 {
-        AUTO(strbuf_done) struct strbuf options = { 0 };
+        size_t n = 0;
 
-        for (size_t i = 2; argv[i]; i++)
-                strbuf_fmt(&options, "%sdevice=%s", i > 2 ? "," : "", argv[i]);
-        if (options.failed)
-                return -ENOMEM;
-        if (mount(argv[0], argv[1], "erofs", MS_RDONLY | MS_NODEV, options.s ? options.s : "") < 0)
-                return err_errno(e, -errno, "mount");
+        while (argv[2 + n])
+                n++;
+        AUTO(fd) int mnt = metamount(argv[0], (const char *const *) argv + 2, n, e);
+
+        if (mnt < 0)
+                return mnt;
+        if (syscall(SYS_move_mount, mnt, "", AT_FDCWD, argv[1], MOVE_MOUNT_F_EMPTY_PATH) < 0)
+                return err_errno(e, -errno, "%s", argv[1]);
         return 0;
 }
 

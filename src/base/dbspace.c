@@ -89,6 +89,7 @@ static int keep_pages(sqlite3 *db, const char *path, bool plenty, struct err *e)
                         (void) sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
                 return r;
         }
+        (void) sqlite3_db_release_memory(db); /* the junk need not stay in the cache */
         return 0;
 }
 

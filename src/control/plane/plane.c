@@ -277,6 +277,9 @@ int plane_new(const struct plane_conf *conf, struct plane **ret, struct err *e)
         r = sd_event_add_time(conf->loop, &p->alarm, CLOCK_REALTIME, 0, US_PER_MS, on_alarm, p);
         if (r < 0)
                 return err_errno(e, r, "timer");
+        r = plane_repeat_init(p, e);
+        if (r < 0)
+                return r;
         store_on_failure(p->store, plane_on_failure, p);
         plane_drop_orphans(p);
         plane_set_alarm(p);
@@ -297,6 +300,7 @@ struct plane *plane_free(struct plane *p)
         while (p->watches)
                 (void) plane_watch_free(p->watches);
         p->alarm = sd_event_source_disable_unref(p->alarm);
+        p->repeat = sd_event_source_disable_unref(p->repeat);
         p->accounts = accounts_free(p->accounts);
         node_inventory_done(&p->inv);
         free(p);

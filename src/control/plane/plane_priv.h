@@ -28,9 +28,10 @@ struct plane {
         char node_id[NODE_ID_LEN + 1];
         struct node_inventory inv; /* the last one known, kept over restarts */
         bool have_inv;
-        bool foreign;           /* the engine behind the socket is not the one of this store */
-        unsigned open;          /* changes that a client waits for */
-        sd_event_source *alarm; /* the next stopAfter or terminateAfter */
+        bool foreign;            /* the engine behind the socket is not the one of this store */
+        unsigned open;           /* changes that a client waits for */
+        sd_event_source *alarm;  /* the next stopAfter or terminateAfter */
+        sd_event_source *repeat; /* the next order that is said again */
         struct plane_watch *watches;
         void (*inner)(void *arg, int fd);
         void (*synced)(void *arg);
@@ -46,6 +47,9 @@ struct plane {
 void plane_commit(struct plane *p, struct store_txn *t, struct cluster *c, const char *kind);
 /* Tell the node what should be of @c, when nothing about it is still on its way to the disk. */
 void plane_push(struct plane *p, const struct cluster *c);
+/* The engine has (not) taken the last order about @c: say it again, less and less often. */
+void plane_repeat(struct plane *p, struct cluster *c, bool behind);
+int plane_repeat_init(struct plane *p, struct err *e);
 void plane_tell(struct plane *p, const char *id, const struct cluster *c); /* watchers */
 void plane_set_alarm(struct plane *p);
 struct cluster *plane_find(const struct plane *p, const struct caller *who, const char *id);

@@ -46,6 +46,9 @@ struct cluster {
                 uint64_t cpu_us, memory_bytes, at_us;
                 uint32_t cpu_pct; /* of its vCPUs, over the last interval */
         } usage;
+        uint64_t
+                repeat_us; /* the engine is behind: when it is told again, monotonic; 0: it is not */
+        unsigned repeats;  /* in a row */
         unsigned open; /* transactions not answered yet: nothing is told to the node meanwhile */
 };
 

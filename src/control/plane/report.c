@@ -36,6 +36,19 @@ static bool is_old(const struct cluster *c, const struct node_report *r)
         return r->epoch < c->epoch || (r->epoch == c->epoch && r->seq < c->seq);
 }
 
+/* The engine's own word shows that it has not taken what it was told. */
+static bool is_behind(const struct cluster *c, const struct node_report *r)
+{
+        if (r->state == CS_TERMINATED || r->state == CS_TERMINATING)
+                return false;
+        if (c->desired == DESIRED_TERMINATED)
+                return true;
+        if (r->generation != c->generation)
+                return r->generation < c->generation;
+        return c->desired == DESIRED_STOPPED && r->state != CS_STOPPING &&
+               cluster_holds_resources(r->state);
+}
+
 static void take_usage(struct cluster *c, const struct node_report *r)
 {
         uint64_t now = clock_mono_us(), cpu = r->cpu_us - c->usage.cpu_us;
@@ -118,6 +131,7 @@ void report_apply(struct plane *p, const struct node_report *r)
                 unknown(p, r);
                 return;
         }
+        plane_repeat(p, c, is_behind(c, r));
         if (is_old(c, r) || p->broken)
                 return;
         c->epoch = r->epoch;

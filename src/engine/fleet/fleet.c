@@ -130,6 +130,26 @@ static int create(struct fleet *f, const char *cluster, uint64_t generation, boo
         return 0;
 }
 
+/* It stays what it was, and holds what it held, so only its own report may say so; the control plane
+ * sees by it that the order has not arrived, and repeats it. */
+static int refuse_update(struct unit *u, const struct err *why)
+{
+        log_warn("cluster %s: a new order cannot be taken: %s", u->row.cluster, why->msg);
+        (void) snprintf(u->row.reason, sizeof u->row.reason, "a new order cannot be taken: %.400s",
+                        why->msg);
+        u->refused = true;
+        unit_report(u);
+        return 0;
+}
+
+/* An order could be taken: that an earlier one could not is over. */
+static void taken(struct unit *u)
+{
+        if (u->refused)
+                u->row.reason[0] = '\0';
+        u->refused = false;
+}
+
 /* Newer order for a cluster that is here. */
 static int update(struct unit *u, uint64_t generation, bool running, const char *plan,
                   struct err *e)
@@ -158,20 +178,11 @@ static int update(struct unit *u, uint64_t generation, bool running, const char 
                 u->row.want_running = before.want_running;
                 return err_set(e, r, "the journal cannot be written");
         }
+        taken(u);
         u->start_again = running && generation == u->row.generation &&
                          (u->start_again || !before.want_running);
         if (text)
                 text = before.want_plan; /* freed at the end, the new one is the row's */
-        return 0;
-}
-
-/* It stays what it was, and holds what it held, so only its own report may say so. */
-static int refuse_update(struct unit *u, const struct err *why)
-{
-        log_warn("cluster %s: a new order cannot be taken: %s", u->row.cluster, why->msg);
-        (void) snprintf(u->row.reason, sizeof u->row.reason, "a new order cannot be taken: %.400s",
-                        why->msg);
-        unit_report(u);
         return 0;
 }
 
@@ -204,10 +215,31 @@ int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool
         return 0;
 }
 
+/* Durable before anything is done about it: a cluster that is reported gone is forgotten by the
+ * control plane, and must not come back after a crash. */
+static int mark_gone(struct unit *u, struct err *e)
+{
+        const bool was_running = u->row.want_running;
+        int r;
+
+        u->row.want_gone = true;
+        u->row.want_running = false;
+        r = unit_save(u, true);
+        if (r < 0) {
+                u->row.want_gone = false;
+                u->row.want_running = was_running;
+                return err_set(e, r, "the journal cannot be written");
+        }
+        taken(u);
+        return 0;
+}
+
 int fleet_tombstone(struct fleet *f, const char *cluster, uint64_t generation, struct err *e)
 {
         struct unit *u = unit_find(f, cluster);
         AUTO(json_put) json_t *gone = NULL;
+        struct err why = { 0 };
+        int r;
 
         (void) e;
         if (!u) { /* never came here, or was forgotten: say that nothing is left */
@@ -220,11 +252,8 @@ int fleet_tombstone(struct fleet *f, const char *cluster, uint64_t generation, s
         }
         if (generation < u->row.want_generation)
                 return 0;
-        if (!u->row.want_gone) {
-                u->row.want_gone = true;
-                u->row.want_running = false;
-                (void) unit_save(u, true);
-        }
+        if (!u->row.want_gone && (r = mark_gone(u, &why)) < 0)
+                return refuse_update(u, &why);
         unit_settle(u);
         if (u->row.state == CS_TERMINATED)
                 unit_report(u);

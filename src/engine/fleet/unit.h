@@ -34,6 +34,7 @@ struct unit {
         uint32_t undo_failures; /* in a row */
         uint32_t cpu_waits;     /* boots in a row that found a CPU taken by another host */
         bool cpus_taken;        /* the last one did: the control plane may give us others */
+        bool refused;           /* `reason` tells of an order that could not be taken */
         bool start_again;       /* stopped and then wanted again, in one and the same generation */
         bool queued;            /* waits for a free operation place */
         struct slice_usage usage;

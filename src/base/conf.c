@@ -15,6 +15,8 @@ struct reader {
         void *out;
         conf_labelled_fn *labelled;
         void *arg;
+        FILE *file;
+        int line;
         struct err err; /* the first one */
 };
 
@@ -167,6 +169,26 @@ static int on_key(void *user, const char *section, const char *key, const char *
         return 0;
 }
 
+/* inih says nothing of a section without keys, so section lines are seen here, on their way to it. */
+static char *on_line(char *buf, int size, void *user)
+{
+        struct reader *rd = user;
+        AUTO(free) char *section = NULL;
+        const char *label, *end;
+
+        if (!fgets(buf, size, rd->file))
+                return NULL;
+        rd->line++;
+        end = strchr(buf, ']');
+        if (*buf != '[' || !end || rd->err.code || !rd->labelled)
+                return buf; /* an indented line goes on with the value before it */
+        section = strndup(buf + 1, (size_t) (end - buf - 1));
+        label = section ? split_label(section) : NULL;
+        if (label && rd->labelled(rd->arg, section, label, NULL, NULL, &rd->err) < 0)
+                return NULL; /* the end, at this line */
+        return buf;
+}
+
 int conf_load(const char *path, const struct conf_option *opt, size_t n, void *out,
               conf_labelled_fn *labelled, void *arg, struct err *e)
 {
@@ -181,11 +203,15 @@ int conf_load(const char *path, const struct conf_option *opt, size_t n, void *o
         }
         if (!path)
                 return 0;
-        line = ini_parse(path, on_key, &rd);
-        if (line == -1)
+        rd.file = fopen(path, "re");
+        if (!rd.file)
                 return err_errno(e, -errno ? -errno : -ENOENT, "configuration file %s", path);
+        line = ini_parse_stream(on_line, &rd, on_key, &rd);
+        (void) fclose(rd.file);
         if (rd.err.code)
-                return err_copy(e, &rd.err) ? err_wrap(e, rd.err.code, "%s:%d", path, line) : 0;
+                return err_copy(e, &rd.err) ? err_wrap(e, rd.err.code, "%s:%d", path,
+                                                       line > 0 ? line : rd.line)
+                                            : 0;
         if (line > 0)
                 return err_set(e, -EINVAL, "%s:%d: not 'key = value' and not '[section]'", path,
                                line);

@@ -21,7 +21,8 @@ struct conf_option {
         const char *unit, *help;
 };
 
-/* One labelled section and its keys; @labelled is called for every key of it, with the label. */
+/* One labelled section and its keys: called where it begins, with @key and @value NULL (it may have
+ * no key at all), and for every key of it. */
 typedef int conf_labelled_fn(void *arg, const char *section, const char *label, const char *key,
                              const char *value, struct err *e);
 

@@ -48,6 +48,8 @@ static int on_registry(void *arg, const char *section, const char *label, const 
                         return err_set(e, -ENOMEM, "out of memory");
                 i->n_registries++;
         }
+        if (!key) /* to be listed is something, too */
+                return 0;
         name = str_fmt("%s \"%s\"", section, label);
         keys = instance_registry_options(&n);
         return name ? conf_set(keys, n, name, key, value, r, e)

@@ -44,7 +44,8 @@ static int labelled(void *arg, const char *section, const char *label, const cha
         (void) arg;
         if (str_eq(key, "bad"))
                 return err_set(e, -EINVAL, "no %s", key);
-        (void) snprintf(seen + n, sizeof seen - n, "%s|%s|%s|%s;", section, label, key, value);
+        (void) snprintf(seen + n, sizeof seen - n, "%s|%s|%s|%s;", section, label, key ? key : "",
+                        value ? value : "");
         return 0;
 }
 
@@ -87,7 +88,8 @@ static void test_values(void **state)
         (void) state;
         if (load("# a comment\n; another\n[a]\ntext = two words\nnumber=256\nflag = yes\n\n[b]\n"
                  "time = 500ms\nsize = 20G\nfactor = 2.5\n[a]\nflag = off\n"
-                 "[registry \"127.0.0.1:5000\"]\ninsecure = yes\n[registry   \"x\"]\nu =\n",
+                 "[registry \"127.0.0.1:5000\"]\ninsecure = yes\n[registry   \"x\"]\nu =\n"
+                 "[registry \"bare\"] # no key at all\n",
                  &v, &e) < 0)
                 fail_msg("%s", e.msg);
         assert_string_equal(v.text, "two words");
@@ -96,7 +98,8 @@ static void test_values(void **state)
         assert_int_equal(v.us, 500000);
         assert_int_equal(v.bytes, 20ULL << 30);
         assert_true(v.factor > 2.4 && v.factor < 2.6);
-        assert_string_equal(seen, "registry|127.0.0.1:5000|insecure|yes;registry|x|u|;");
+        assert_string_equal(seen, "registry|127.0.0.1:5000||;registry|127.0.0.1:5000|insecure|yes;"
+                                  "registry|x||;registry|x|u|;registry|bare||;");
         conf_done(options, NELEM(options), &v);
 }
 

@@ -310,6 +310,7 @@ static int open_service(struct standalone *s, struct err *e)
         if (r < 0)
                 return r;
         channel_set_fleet(s->channel, s->fleet);
+        fleet_images_tidy(s->fleet);
         pool_start(s->pool);
         return 0;
 }

@@ -88,6 +88,8 @@ int fleet_import(struct fleet *f, const char *account, bool is_public, const cha
                  fleet_progress_fn *progress, fleet_pull_fn *done, void *arg, struct err *e);
 int fleet_image_remove(struct fleet *f, const char *account, bool is_admin, const char *reference,
                        fleet_pull_fn *done, void *arg, struct err *e);
+/* At start: finish what a kill left of a removal. */
+void fleet_images_tidy(struct fleet *f);
 /* Image operations of the account that wait for a place. */
 size_t fleet_pulls_waiting(const struct fleet *f, const char *account);
 /* Digests that clusters use now: NULL-terminated, borrowed strings in a heap array. */

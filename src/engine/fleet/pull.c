@@ -420,14 +420,22 @@ static struct pull *pull_new(struct fleet *f, enum pull_kind kind, const char *a
         return p;
 }
 
-/* Put @p at the end of the queue with its first waiter, and see whose turn it is. */
-static int submit(struct pull *p, fleet_progress_fn *progress, fleet_pull_fn *done, void *arg,
-                  struct err *e)
+static void enqueue(struct pull *p)
 {
         struct fleet *f = p->fleet;
         struct pull **tail = &f->pulls;
 
-        if (f->closing) {
+        while (*tail)
+                tail = &(*tail)->next;
+        *tail = p;
+        start_pulls(f);
+}
+
+/* Put @p at the end of the queue with its first waiter, and see whose turn it is. */
+static int submit(struct pull *p, fleet_progress_fn *progress, fleet_pull_fn *done, void *arg,
+                  struct err *e)
+{
+        if (p->fleet->closing) {
                 (void) pull_free(p);
                 return err_set(e, -ECANCELED, "the host is stopping");
         }
@@ -435,10 +443,7 @@ static int submit(struct pull *p, fleet_progress_fn *progress, fleet_pull_fn *do
                 (void) pull_free(p);
                 return err_set(e, -ENOMEM, "out of memory");
         }
-        while (*tail)
-                tail = &(*tail)->next;
-        *tail = p;
-        start_pulls(f);
+        enqueue(p);
         return 0;
 }
 
@@ -512,6 +517,25 @@ int fleet_image_remove(struct fleet *f, const char *account, bool is_admin, cons
         }
         p->flag = is_admin;
         return submit(p, NULL, done, arg, e);
+}
+
+void fleet_images_tidy(struct fleet *f)
+{
+        struct err e = { 0 };
+        struct pull *p = NULL;
+        int r = image_unswept(f->spec.host->images, &e);
+
+        if (r > 0) {
+                p = pull_new(f, PULL_SWEEP, NULL, "removed images");
+                if (p)
+                        p->in_use = fleet_images_in_use(f);
+                if (p && p->in_use)
+                        enqueue(p);
+                else
+                        (void) pull_free(p);
+        }
+        if (r < 0)
+                log_warn("%s", e.msg);
 }
 
 size_t fleet_pulls_waiting(const struct fleet *f, const char *account)

@@ -93,6 +93,8 @@ int image_import(struct image_store *s, const char *account, bool is_public, con
 int image_unname(struct image_store *s, const char *account, bool is_admin, const char *reference,
                  char *const *in_use, struct err *e);
 int image_sweep(struct image_store *s, char *const *in_use, struct err *e);
+/* 1: there is something that image_sweep() would look at; after a kill between the two steps. */
+int image_unswept(struct image_store *s, struct err *e);
 
 /* Every image that @account may see; the caller ends each with image_done() and frees the array. */
 int image_list(struct image_store *s, const char *account, bool is_admin, struct image **ret,

@@ -282,3 +282,14 @@ int image_sweep(struct image_store *s, char *const *in_use, struct err *e)
         }
         return staging_collect(s, 0, e); /* layers that are nobody's now */
 }
+
+int image_unswept(struct image_store *s, struct err *e)
+{
+        sqlite3 *db = NULL;
+        int64_t id = 0;
+        int r = catalog_db(s, &db, e);
+
+        return r < 0 ? r
+                     : sql_number(db, &id, e,
+                                  "SELECT id FROM image WHERE identity LIKE 'gone:%' LIMIT 1", NULL, 0);
+}

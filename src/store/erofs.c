@@ -257,15 +257,22 @@ static uint32_t crc32c(const uint8_t *p, size_t len)
         return crc;
 }
 
-static void put_device(uint8_t *slot, const struct layer_index *x)
+/* *@flat: where the pack begins when the file system and its packs lie behind each other on one
+ * device; past what 32 bits of blocks can say there is no such place. */
+static void put_device(uint8_t *slot, const struct layer_index *x, uint64_t *flat)
 {
+        uint64_t blocks = x->totals.pack_bytes >> LAYER_BLOCK_BITS;
+
         static const char hex[] = "0123456789abcdef";
 
         for (size_t i = 0; i < LAYER_SHA_BYTES; i++) {
                 slot[2 * i] = (uint8_t) hex[x->totals.diff_id[i] >> 4];
                 slot[2 * i + 1] = (uint8_t) hex[x->totals.diff_id[i] & 15];
         }
-        put32(slot + SLOT_BLOCKS, (uint32_t) (x->totals.pack_bytes >> LAYER_BLOCK_BITS));
+        put32(slot + SLOT_BLOCKS, (uint32_t) blocks);
+        if (*flat + blocks < UINT32_MAX)
+                put32(slot + SLOT_MAPPED, (uint32_t) *flat);
+        *flat += blocks;
 }
 
 static int put_super(struct writer *w, struct err *e)
@@ -273,6 +280,7 @@ static int put_super(struct writer *w, struct err *e)
         AUTO(free) uint8_t *p = calloc(1, w->meta_at);
         unsigned devices[MERGE_LAYERS_MAX];
         unsigned n = erofs_devices(w->m->layers, w->m->n_layers, devices);
+        uint64_t flat = (w->meta_end >> LAYER_BLOCK_BITS) + w->data_blocks;
         uint8_t *sb;
 
         if (!p)
@@ -283,14 +291,14 @@ static int put_super(struct writer *w, struct err *e)
         sb[SB_BLOCK_BITS] = LAYER_BLOCK_BITS;
         put16(sb + SB_ROOT_NID, (uint16_t) merge_node(w->m, 0)->nid);
         put64(sb + SB_INODES, w->inodes);
-        put32(sb + SB_BLOCKS, (uint32_t) ((w->meta_end >> LAYER_BLOCK_BITS) + w->data_blocks));
+        put32(sb + SB_BLOCKS, (uint32_t) flat);
         put32(sb + SB_INCOMPAT, INCOMPAT_CHUNKED | (n > 0 ? INCOMPAT_DEVICES : 0));
         put16(sb + SB_DEVICES, (uint16_t) n);
         put16(sb + SB_DEVICE_SLOT, n > 0 ? (SB_AT + SB_BYTES) / SLOT_BYTES : 0);
         if (identity(w->m, sb + SB_UUID) < 0)
                 return err_set(e, -EIO, "SHA-256 failed");
         for (unsigned i = 0; i < n; i++)
-                put_device(sb + SB_BYTES + i * SLOT_BYTES, &w->m->layers[devices[i]]);
+                put_device(sb + SB_BYTES + i * SLOT_BYTES, &w->m->layers[devices[i]], &flat);
         put32(sb + SB_CHECKSUM, crc32c(sb, LAYER_BLOCK - SB_AT));
         sink_put(w->s, p, w->meta_at);
         return 0;

@@ -19,6 +19,7 @@ enum {
         SB_DEVICE_SLOT = 88,
         SB_BYTES = 128,
         SLOT_BLOCKS = 64, /* after 64 bytes of tag */
+        SLOT_MAPPED = 68,
         SLOT_BYTES = 128,
 };
 #define EROFS_MAGIC          0xE0F5E1E2U

@@ -53,6 +53,8 @@ static void test_a_small_one(void **state)
         assert_memory_equal(sb + 128,
                             "0000000000000000000000000000000000000000000000000000000000000000", 64);
         assert_int_equal(get32(sb + 128 + 64), 1);
+        assert_int_equal(get32(sb + 128 + 68), 2); /* behind each other on one device */
+        assert_int_equal(get32(sb + 256 + 68), 3);
         /* the root comes first: an extended inode with its names beside it */
         assert_int_equal(get16(sb + 14), 128);
         root = p + 128 * 32;

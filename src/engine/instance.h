@@ -43,7 +43,7 @@ struct instance {
         int data_fd;    /* O_PATH on it */
         int run_fd;     /* /run/hypervisor-vmm/<id>, 0711 */
         int lock_fd;    /* flock on DIR/lock: one engine per data directory */
-        char *libexec;  /* directory of vmm-monitor, vmm-fetch, tensorone-api */
+        char *libexec;  /* directory of vmm-launch, vmm-monitor, vmm-fetch, tensorone-api */
         struct engine_conf conf;
         struct registry_conf *registries;
         size_t n_registries;
@@ -53,7 +53,7 @@ struct instance {
  * when another engine still runs on it after 3 s), make the run directory.  Blocks on the local disk. */
 int instance_open(const char *data_dir, const char *config, const char *libexec,
                   struct instance **ret, struct err *e);
-/* Where vmm-monitor, vmm-fetch and tensorone-api lie; heap.  Before a new mount namespace is entered:
+/* Where vmm-launch, vmm-monitor, vmm-fetch and tensorone-api lie; heap.  Before a new mount namespace is entered:
  * afterwards the kernel tells our own path as the old one would, which is wrong below a chroot. */
 int instance_find_libexec(char **ret, struct err *e);
 struct instance *instance_close(struct instance *i);

@@ -19,6 +19,7 @@ import time
 import pytest
 import requests
 
+import inventory
 from crash import (alive, clear, converge, group_pids, resting, revive, revive_engine, store_rows,
                    wait_until)
 from host import ApiError, Host, program
@@ -427,3 +428,45 @@ def test_kill_at_200_random_instants(registry):
         print("%d kills: %s" % (sum(chaos.count.values()), chaos.count))
         assert rounds * Chaos.KILLS >= 150, "this machine is too slow"
         assert all(n >= 10 for n in chaos.count.values()), chaos.count
+
+
+# --- what waits in the pool -----------------------------------------------------------------------
+
+def shells(host):
+    """Host pids of processes that wait for a cluster, by group."""
+    found = {}
+    for group in (g for g in host.slice_roots()[0].iterdir() if g.is_dir()):
+        pids = [p for p in group_pids(host, group.name)
+                if inventory.read("/proc/%d/comm" % p).strip() == "hvmm-shell"]
+        if pids:
+            found[group.name] = pids
+    return found
+
+
+def test_shells_of_the_pool():
+    """Killed ones are never handed out, their slots come back; all go with their engine, and what
+    has become a cluster stays."""
+    with Host({"engine": dict(ENGINE, pool_networks=4, pool_disks=2)}) as h:
+        h.import_image("tensorone/starter")
+        full = wait_until(lambda: (s := shells(h)) and len(s) == 8 and s, what="a full pool")
+        for i, group in enumerate(sorted(full)):  # one of each pair, first process or launcher
+            if i % 2 == (group[0] == "m"):
+                os.kill(full[group][0], signal.SIGKILL)
+        clusters = [h.deploy(dockerArgs=SLEEP) for _ in range(3)]
+        for c in clusters:
+            h.wait_running(c)
+        wait_until(lambda: len(shells(h)) == 8 and len(h.claims("slots")) == 7, what="a full pool")
+        before = {c: h.first_pid(c) for c in clusters}
+        waiting = [p for pids in shells(h).values() for p in pids]
+        h.kill()
+        wait_until(lambda: not any(alive(p) for p in waiting), 5, "the end of the shells")
+        assert all(alive(p) for p in before.values())
+        revive(h)
+        assert {c: h.first_pid(c) for c in clusters} == before
+        wait_until(lambda: len(shells(h)) == 8 and len(h.claims("slots")) == 7, what="a full pool")
+        for c in clusters:
+            h.terminate(c)
+        h.wait_released()
+        h.stop()
+        assert not h.claims("slots")
+        assert not [r for r in h.slice_roots()], "groups without an engine"

@@ -331,3 +331,30 @@ def test_remove_while_it_runs_and_after(host, registry):
     host.wait_held(set())
     assert host.rest("DELETE", "/v1/images", params={"reference": ref}).status_code == 204
     assert len(os.listdir(host.data / "images/layers")) == layers
+
+
+def test_removal_that_a_kill_cut_short(registry):
+    """The name is gone and nothing else is: the next start takes the layers, and leaves those of an
+    image that a cluster runs from."""
+    import sqlite3
+    engine = {"cpu_overcommit": 100, "memory_overcommit": 20, "disk_overcommit": 100,
+              "pool_networks": 0, "pool_disks": 0, "grace": "500ms"}
+    with Host({"engine": engine, 'registry "%s"' % registry.host: {"insecure": "yes"}}) as h:
+        gone, used = image_of(registry, "cut"), image_of(registry, "cutused")
+        h.cli("image", "pull", gone)
+        c = h.deploy(imageName=used)
+        h.wait_running(c)
+        layers = set(os.listdir(h.data / "images/layers"))
+        assert len(layers) == 4
+        assert h.stop() == 0
+        db = sqlite3.connect(h.data / "images/images.db")
+        db.execute("DELETE FROM name")  # as the first step of a removal does
+        db.execute("UPDATE image SET identity = 'gone:' || id")
+        db.commit()
+        db.close()
+        h.start()
+        until(lambda: len(os.listdir(h.data / "images/layers")) == 2, what="layers that are nobody's")
+        assert h.exec(c, "/bin/sh", "-c", "cat /noise0 | wc -c; echo whole").stdout.endswith("whole\n")
+        assert set(os.listdir(h.data / "images/layers")) < layers
+        h.terminate(c)
+        h.wait_held(set())

@@ -99,6 +99,25 @@ KINDS = {"mounts": mount, "mounts in a process": mount_elsewhere, "processes": p
          "named namespaces": namespace, "cgroups": group}
 
 
+def test_what_may_be_gone():
+    """Of a host that has ended or is dead, everything; of one that runs, nothing that it always has."""
+    def world(*engines, things=True):
+        had = {"nft tables": {("inet", "hvmm_" + i) for i in "ab"},
+               "addresses": {("lo", "100.96.9.9", "lo:hv-" + i) for i in "ab"},
+               "cgroups": {f"/sys/fs/cgroup/{g}/hvmm-{i}" for g in ("cpu", "pids") for i in "ab"} |
+                          {"/sys/fs/cgroup/cpu/hvmm-a/c1"},
+               "run entries": {f"{i}/node.sock" for i in "ab"} | {"slots/1"}}
+        return {**{k: v if things else set() for k, v in had.items()}, "engines": set(engines)}
+
+    before, a = world(("a", 1, 1)), {"nft tables", "addresses", "cgroups", "run entries"}
+    assert inventory.compare(before, world(things=False), gone_ok=True) == []
+    assert inventory.compare(before, world(("a", 2, 9), things=False), gone_ok=True) == []
+    lines = inventory.compare(before, world(("a", 1, 1), things=False), gone_ok=True)
+    assert {line.split(":")[0] for line in lines} == a and len(lines) == 5, lines
+    assert len(inventory.compare(before, world(things=False))) == 12
+    assert inventory.compare(before, before) == []
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_is_seen(kind, tmp_path):
     before = inventory.take([tmp_path])

@@ -98,7 +98,11 @@ def image(tmp_path):
 
 @pytest.fixture
 def order(image):
-    return {"tree": str(image.tree), "layers": image.layers, "libexec": str(HERE),
+    libexec = image.base.parent / "libexec"
+    libexec.mkdir()
+    (libexec / "vmm-monitor").symlink_to(HERE / "vmm-monitor")  # a stand-in
+    (libexec / "vmm-launch").symlink_to(BUILD / "vmm-launch")
+    return {"tree": str(image.tree), "layers": image.layers, "libexec": str(libexec),
             "id_base": ID_BASE}
 
 
@@ -704,11 +708,15 @@ def test_pids_limit_bites(order):
 # ---- failure and murder
 
 def test_broken_monitor(order, tmp_path):
+    for name in ("vmm-monitor", "vmm-launch"):
+        r = go({**order, "libexec": str(tmp_path)}, program("true"))
+        assert r.err == f"open {tmp_path}/{name}: No such file or directory"
+        (tmp_path / name).write_text("")
+        r = go({**order, "libexec": str(tmp_path)}, program("true"))
+        assert r.err == f"{tmp_path}/{name} cannot be executed by everybody"
+        (tmp_path / name).chmod(0o755)
     r = go({**order, "libexec": str(tmp_path)}, program("true"))
-    assert r.err == f"open {tmp_path}/vmm-monitor: No such file or directory"
-    (tmp_path / "vmm-monitor").write_text("")
-    r = go({**order, "libexec": str(tmp_path)}, program("true"))
-    assert r.err == f"{tmp_path}/vmm-monitor cannot be executed by everybody"
+    assert r.err == "exec vmm-launch: Exec format error"
 
 
 def test_incomplete_order(order):

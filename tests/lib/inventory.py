@@ -79,6 +79,25 @@ def processes():
     return found
 
 
+def engines():
+    """(instance, pid, start time) of the engines that run."""
+    found = set()
+    for name, pid, start in processes():
+        words = read(f"/proc/{pid}/cmdline").split("\0")
+        if name == "hypervisor-vmm" and "--data-dir" in words[:-1]:
+            instance = read(words[words.index("--data-dir") + 1] + "/instance").strip()
+            found |= {(instance, pid, start)} if instance else set()
+    return found
+
+
+def belongs(kind, thing, instance):
+    """Is this what an engine has for as long as it runs?"""
+    return {"nft tables": lambda: thing[1] == f"hvmm_{instance}",
+            "addresses": lambda: thing[2] == f"lo:hv-{instance}",
+            "cgroups": lambda: thing.endswith(f"/hvmm-{instance}"),
+            "run entries": lambda: thing == f"{instance}/node.sock"}.get(kind, lambda: False)()
+
+
 def links():
     return {n for n in os.listdir("/sys/class/net") if LINK.match(n)}
 
@@ -145,24 +164,31 @@ def take(dirs=()):
     return {"mounts": mounts(dirs), "processes": processes(), "links": links(),
             "addresses": addresses(), "nft tables": nft_tables(), "cgroups": cgroups(),
             "loop devices": loops(dirs), "named namespaces": named_namespaces(),
-            "run entries": run_entries(), "sysctls": sysctls()}
+            "run entries": run_entries(), "sysctls": sysctls(), "engines": engines()}
 
 
-def compare(before, after):
-    """Lines that say what came and what went; empty when nothing did."""
+def compare(before, after, gone_ok=False):
+    """Lines that say what came and what went; empty when nothing did.  @gone_ok: other hosts may end
+    meanwhile, and an engine that starts sweeps what dead ones left, so of what is gone only that
+    counts which an engine had that ran before and still runs."""
     lines = []
+    still = {engine[0] for engine in before["engines"] & after["engines"]}
     for kind in before:
+        if kind == "engines":
+            continue  # they are among the processes
+        gone = {x for x in before[kind] - after[kind]
+                if not gone_ok or any(belongs(kind, x, i) for i in still)}
         lines += [f"{kind}: left behind: {x}" for x in sorted(after[kind] - before[kind], key=str)]
-        lines += [f"{kind}: is gone: {x}" for x in sorted(before[kind] - after[kind], key=str)]
+        lines += [f"{kind}: is gone: {x}" for x in sorted(gone, key=str)]
     return lines
 
 
 def assert_same(before, dirs=(), wait_s=10.0, gone_ok=False):
-    """Slow teardown may end after the answer, so give it @wait_s; then it is a leak.  @gone_ok: an
-    engine that starts sweeps what dead ones left, so less than before is no fault."""
+    """Slow teardown may end after the answer, so give it @wait_s; then it is a leak.  @gone_ok: see
+    compare()."""
     end = time.monotonic() + wait_s
     while True:
-        lines = [x for x in compare(before, take(dirs)) if not (gone_ok and ": is gone: " in x)]
+        lines = compare(before, take(dirs), gone_ok)
         if not lines:
             return
         if time.monotonic() >= end:

@@ -1,8 +1,9 @@
-/* launcher.c - the process between an operation and a cluster's program; it becomes vmm-monitor.
+/* launcher.c - the process between an operation and a cluster's program: vmm-launch, which becomes
+ * vmm-monitor.
  *
  *   operation                 launcher                      first process
  *   /dev, /dev/pts ...
- *   clone3 ------------------> enter the monitor's group
+ *   fork, execve ------------> enter the monitor's group
  *                              enter the network namespace
  *                              clone3 ---------------------> new session
  *                              id map, oom score             (in parallel)
@@ -38,19 +39,6 @@
 
 /* A cluster goes before the host's own services when the host runs out of memory. */
 #define OOM_SCORE "100"
-
-pid_t clone_into(uint64_t flags, const struct slice_enter *s, int *pidfd)
-{
-        struct clone_args a = { .flags = flags | CLONE_PIDFD,
-                                .pidfd = (uint64_t) (uintptr_t) pidfd,
-                                .exit_signal = SIGCHLD };
-
-        if (s && s->v2_dir >= 0) {
-                a.flags |= CLONE_INTO_CGROUP;
-                a.cgroup = (unsigned) s->v2_dir;
-        }
-        return (pid_t) syscall(SYS_clone3, &a, sizeof a);
-}
 
 /* Before the child: from here on it is found in one of two groups at every instant. */
 static int enter_own_group(const struct launch *l, struct err *e)

@@ -53,7 +53,7 @@ static const struct mask sys_masks[] = {
         { MASK_HIDE, "devices/virtual/block" },    /* loop devices name other tenants' disk files */
         { MASK_HIDE, "devices/virtual/powercap" }, /* power readings leak what others compute */
         { MASK_HIDE, "firmware" },
-        { MASK_HIDE, "fs/ext4" }, /* how much each neighbour has written */
+        { MASK_HIDE, "fs/ext4" },    /* how much each neighbour has written */
         { MASK_HIDE, "kernel/irq" }, /* /proc/interrupts in other words */
 };
 

@@ -1,9 +1,12 @@
 /* sandbox_priv.h - what the files of this folder share.
  *
- * Three processes take part, each a fork of the one before:
+ * Three processes take part, each a child of the one before:
  *   operation   sandbox_shell_make(), _start(), _exec(), root on the host   shell.c, sandbox.c, dev.c
- *   launcher    becomes vmm-monitor; in the monitor's group                 launcher.c
+ *   launcher    vmm-launch, becomes vmm-monitor; in the monitor's group     launcher.c
  *   first       becomes the cluster's program; in its namespaces            first.c and all others
+ * The last two are a program of their own, small and static: they wait for hours and must not hold
+ * what an operation knows, they cost little memory, and the less there is of a process, the faster is
+ * its execve.
  * The operation talks with the other two in notes, over a socket pair each.  The one that makes a
  * shell and the one that starts a program in it may be two operations, hours apart; what the second
  * wants of the first process travels as one text (program.c). */
@@ -118,6 +121,20 @@ static inline void program_done_cleanup(struct program *p)
 {
         program_done(p);
 }
+
+#define LAUNCH_OTHER_BUILD 3 /* exit status of vmm-launch */
+/* ---- birth.c: a struct launch as bytes in a memory file, descriptors as numbers to be inherited.
+ * vmm-launch is of the same build, or refuses. */
+int birth_write(const struct launch *l, struct err *e); /* a descriptor */
+int birth_inherit(const struct launch *l); /* in the child: keeps what @l names over its execve */
+struct birth {
+        struct launch launch;
+        struct sandbox_place place;
+        struct slice_enter slice, monitor_slice;
+        struct cgroup_view view;
+        struct filter *filter; /* never freed */
+};
+int birth_read(int fd, struct birth *ret, struct err *e); /* @ret must stay where it is */
 
 /* ---- launcher.c, first.c: never return */
 _Noreturn void launcher_run(struct launch *l);

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -50,19 +50,6 @@ bool sandbox_shell_ready(const struct sandbox_shell *s)
         return s->up >= 0 && s->first_pidfd >= 0 && poll(p, NELEM(p), 0) == 0;
 }
 
-void kill_wait(int pidfd)
-{
-        struct pollfd gone = { .fd = pidfd, .events = POLLIN };
-
-        if (pidfd < 0)
-                return;
-        (void) syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-        while (poll(&gone, 1, -1) < 0 && errno == EINTR)
-                ;
-        /* -ECHILD: somebody else's child by now, who reaps it */
-        (void) waitid(P_PIDFD, (id_t) pidfd, &(siginfo_t){ 0 }, WEXITED | WNOHANG);
-}
-
 void shell_kill(struct sandbox_shell *s)
 {
         kill_wait(s->launcher_pidfd);
@@ -70,9 +57,9 @@ void shell_kill(struct sandbox_shell *s)
         sandbox_shell_done(s);
 }
 
-static int open_monitor(const char *libexec, struct err *e)
+static int open_program(const char *libexec, const char *name, struct err *e)
 {
-        AUTO(free) char *path = str_fmt("%s/vmm-monitor", libexec);
+        AUTO(free) char *path = str_fmt("%s/%s", libexec, name);
         AUTO(fd) int fd = path ? open(path, O_PATH | O_CLOEXEC) : -1;
         struct stat st;
 
@@ -85,10 +72,34 @@ static int open_monitor(const char *libexec, struct err *e)
         return fd_take(&fd);
 }
 
+/* In the child: nothing but two calls for each descriptor and the last one. */
+_Noreturn static void become_launcher(const struct launch *l, int program, int birth)
+{
+        char number[16], *argv[] = { (char[]){ "vmm-launch" }, number, NULL }, *env[] = { NULL };
+        struct note n = { .type = NOTE_ERROR };
+        int r = birth_inherit(l);
+
+        (void) snprintf(number, sizeof number, "%d", birth);
+        if (r >= 0)
+                r = fd_set_cloexec(birth, false);
+        if (r >= 0) {
+                (void) syscall(SYS_execveat, program, "", argv, env, AT_EMPTY_PATH);
+                r = -errno;
+        }
+        n.err.code = err_errno(&n.err, r, "exec vmm-launch");
+        (void) note_send(l->up, &n, NULL, 0);
+        _exit(127);
+}
+
 /* The launcher's and the first process's ends of the sockets belong to @l. */
 static int fork_launcher(struct launch *l, struct sandbox_shell *s, struct err *e)
 {
+        AUTO(fd) int program = open_program(l->place->libexec, "vmm-launch", e);
+        AUTO(fd) int birth = -EBADF;
         int up[2], report[2];
+
+        if (program < 0)
+                return program;
 
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, up) < 0)
                 return err_errno(e, -errno, "socketpair");
@@ -98,13 +109,25 @@ static int fork_launcher(struct launch *l, struct sandbox_shell *s, struct err *
                 return err_errno(e, -errno, "socketpair");
         s->report = report[0];
         l->report = report[1];
+        birth = birth_write(l, e);
+        if (birth < 0)
+                return birth;
         s->launcher = clone_into(0, l->place->monitor_slice, &s->launcher_pidfd);
-        if (s->launcher == 0) {
-                (void) close(s->up);
-                (void) close(s->report);
-                launcher_run(l);
-        }
+        if (s->launcher == 0)
+                become_launcher(l, program, birth);
         return s->launcher < 0 ? err_errno(e, -errno, "fork the launcher") : 0;
+}
+
+/* It ended without a word. */
+static int no_child(const struct sandbox_shell *s, struct err *e)
+{
+        siginfo_t how = { 0 };
+
+        if (waitid(P_PIDFD, (id_t) s->launcher_pidfd, &how, WEXITED | WNOWAIT) == 0 &&
+            how.si_code == CLD_EXITED && how.si_status == LAUNCH_OTHER_BUILD)
+                return err_set(e, -EPROTO,
+                               "vmm-launch is of another version; restart hypervisor-vmm");
+        return err_set(e, -ECHILD, "the launcher was killed");
 }
 
 /* The launcher has a child, or ends. */
@@ -116,7 +139,7 @@ static int await_child(struct sandbox_shell *s, struct err *e)
         if (r < 0)
                 return err_errno(e, r, "hear from the launcher");
         if (r == 0)
-                return err_set(e, -ECHILD, "the launcher was killed");
+                return no_child(s, e);
         if (n.type != NOTE_CHILD || fd < 0) {
                 (void) fd_close(fd);
                 return n.type == NOTE_ERROR && n.err.code < 0
@@ -190,7 +213,7 @@ int shell_make(const struct sandbox_place *p, int join, struct sandbox_shell *re
         if (r >= 0)
                 r = launch_prepare(&l, e);
         if (r >= 0)
-                r = l.program = open_monitor(p->libexec, e);
+                r = l.program = open_program(p->libexec, "vmm-monitor", e);
         if (r >= 0 && join < 0)
                 r = mounts_make(l.view, p->id_base, l.mnt, e);
         if (r >= 0)

@@ -216,26 +216,6 @@ int slice_enter_open(struct slice_host *h, const char *name, struct slice_enter 
         return 0;
 }
 
-void slice_enter_done(struct slice_enter *s)
-{
-        s->v2_dir = fd_close(s->v2_dir);
-        for (; s->n_v1 > 0; s->n_v1--)
-                (void) fd_close(s->v1_tasks[s->n_v1 - 1]);
-}
-
-int slice_enter_self(const struct slice_enter *s)
-{
-        AUTO(fd) int fd = -EBADF;
-
-        for (size_t i = 0; i < s->n_v1; i++)
-                if (write(s->v1_tasks[i], "0", 1) != 1)
-                        return -errno;
-        if (s->v2_dir < 0)
-                return 0;
-        fd = openat(s->v2_dir, "cgroup.procs", O_WRONLY | O_CLOEXEC);
-        return fd < 0 || write(fd, "0", 1) != 1 ? -errno : 0;
-}
-
 /* --- reading ------------------------------------------------------------------------------- */
 
 /* One number: the whole file, or what follows @key at the start of a line.  A file or key that

@@ -157,16 +157,17 @@ def smaps(pid, *keys):
 
 
 def memory(host, figures):
-    """With 100 clusters running: our programs' proportional share, and each monitor's own pages."""
+    """With 100 clusters running: our programs' proportional share, and the own pages of a monitor and
+    of a process that waits in the pool."""
     time.sleep(2)
     ours = [host.pid] + [int(p) for p in subprocess.run(
         ["pgrep", "-P", str(host.pid)], stdout=subprocess.PIPE, text=True).stdout.split()]
     total_kb = sum(smaps(pid, "Pss") for pid in ours)
     figures.add("boot.idle100_mb", total_kb / 1024, "MB")
-    monitors = [int(p) for p in subprocess.run(["pgrep", "-x", "vmm-monitor"],
-                                               stdout=subprocess.PIPE, text=True).stdout.split()]
-    own = [smaps(pid, "Private_Clean", "Private_Dirty") for pid in monitors]
-    figures.add("boot.monitor_private_kb", statistics.median(own), "kB")
+    for name, program in (("monitor", "vmm-monitor"), ("shell", "hvmm-shell")):
+        pids = subprocess.run(["pgrep", "-x", program], stdout=subprocess.PIPE, text=True).stdout
+        own = [smaps(int(p), "Private_Clean", "Private_Dirty") for p in pids.split()]
+        figures.add("boot.%s_private_kb" % name, statistics.median(own), "kB")
 
 
 def run(figures):

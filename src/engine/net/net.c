@@ -528,11 +528,6 @@ int net_service_listen(struct net_host *h, struct err *e)
         return fd_take(&fd);
 }
 
-uint32_t net_slot_of(const struct net_host *h, uint32_t ipv4)
-{
-        return ipv4_slot_of(&h->pool, ipv4);
-}
-
 void net_link_name(uint32_t slot, char buf[static IF_NAMESIZE])
 {
         (void) snprintf(buf, IF_NAMESIZE, "hv%u", slot);

@@ -88,18 +88,9 @@ int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *
 typedef bool net_keep_fn(void *arg, uint32_t slot);
 int net_reap(struct net_host *h, net_keep_fn *keep, void *arg, struct err *e);
 
-/* What the kernel holds for this instance: @kind "link" (in use or ready), "dead link" (released,
- * not yet deleted), "element" (of the firewall sets; @name is the link's).  Stops when @fn returns
- * < 0 and returns that. */
-typedef int net_each_fn(void *arg, const char *kind, const char *name, uint32_t slot);
-int net_each(struct net_host *h, net_each_fn *fn, void *arg);
-
 /* The service address for the API's inner listener: a listening TCP socket on port 80 of it,
  * bound so that it is reachable from cluster links only. */
 int net_service_listen(struct net_host *h, struct err *e);
-
-/* Which slot an inner client's source address is; 0 when none. */
-uint32_t net_slot_of(const struct net_host *h, uint32_t ipv4);
 
 /* vmm-fetch uses the host's network.  net_fetch_confine(): the 65,536 ids from @id_base on, which the
  * caller has claimed and nobody uses yet, reach name servers, what net_fetch_allow() named, and what

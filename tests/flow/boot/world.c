@@ -1,5 +1,6 @@
 /* world.c - see world.h.  Test process, root. */
 #include "world.h"
+#include "../net/each.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -13,7 +13,8 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/claim/claim.h"
-#include "engine/net/net.h"
+#include "each.h"
+#include "engine/net/net_priv.h"
 #include "model/limits.h"
 
 struct ctl {
@@ -92,8 +93,8 @@ static int cmd_bind(struct ctl *c, char **arg, size_t n, struct strbuf *out, str
                 return r;
         for (char *p = l.resolv_conf; *p; p++)
                 *p = *p == '\n' ? '|' : *p;
-        strbuf_fmt(out, " %s %s %u %s", l.ipv4_text, l.service_text, net_slot_of(c->net, l.ipv4),
-                   l.resolv_conf);
+        strbuf_fmt(out, " %s %s %u %s", l.ipv4_text, l.service_text,
+                   ipv4_slot_of(&c->net->pool, l.ipv4), l.resolv_conf);
         net_lease_done(&l);
         return 0;
 }
@@ -189,7 +190,7 @@ static int cmd_listen(struct ctl *c, char **arg, size_t n, struct strbuf *out, s
                         if (s < 0)
                                 _exit(1);
                         (void) dprintf(s, "slot %u\n",
-                                       net_slot_of(c->net, ntohl(a.sin_addr.s_addr)));
+                                       ipv4_slot_of(&c->net->pool, ntohl(a.sin_addr.s_addr)));
                         close(s);
                 }
         }

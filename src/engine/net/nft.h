@@ -23,7 +23,7 @@
 #include "engine/net/nl.h"
 
 #define NFT_TABLE_PREFIX "hvmm_"
-#define NFT_TABLE_BYTES 16U /* "hvmm_" and an instance's id */
+#define NFT_TABLE_BYTES  16U /* "hvmm_" and an instance's id */
 
 /* The commands that make, or renew, the table; heap; NULL: out of memory.  @allow: private networks
  * that clusters may reach.  Pure. */

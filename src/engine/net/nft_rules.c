@@ -36,7 +36,7 @@ static const char declarations[] =
         "  chain nat_out { type nat hook postrouting priority 100; policy accept; }\n"
         "}\n";
 
-static const char *const chains[] = { "early",        "from_cluster", "input",  "forward",
+static const char *const chains[] = { "early",         "from_cluster",  "input",  "forward",
                                       "leave_cluster", "enter_cluster", "output", "from_fetcher",
                                       "nat_in",        "nat_out" };
 

@@ -418,7 +418,7 @@ static int check_objects(const struct layer_index *x, struct err *e)
         return 0;
 }
 
-static int read_header(const uint8_t *p, size_t len, struct layer_index *x, struct err *e)
+static int read_header(const uint8_t *p, uint64_t len, struct layer_index *x, struct err *e)
 {
         uint64_t table;
 
@@ -426,7 +426,7 @@ static int read_header(const uint8_t *p, size_t len, struct layer_index *x, stru
                 return bad(e, 0, "it is none");
         *x = (struct layer_index){
                 .p = p,
-                .len = len,
+                .len = (size_t) len,
                 .totals = { .pack_bytes = get64(p + HD_PACK),
                             .threshold = get64(p + HD_THRESHOLD) },
                 .content_bytes = get64(p + HD_CONTENT),
@@ -442,10 +442,38 @@ static int read_header(const uint8_t *p, size_t len, struct layer_index *x, stru
             x->totals.pack_bytes >> LAYER_BLOCK_BITS >= LAYER_HOLE)
                 return bad(e, HD_PACK, "the size of the pack");
         table = (uint64_t) x->n_objects * LAYER_OBJECT_BYTES;
-        if (table > len - LAYER_HEADER_BYTES || x->n_groups > x->n_entries ||
+        if (x->n_objects > LAYER_OBJECTS_MAX || table > len - LAYER_HEADER_BYTES ||
+            x->n_groups > x->n_entries ||
             x->n_entries > (len - LAYER_HEADER_BYTES - table) / ENTRY_FIXED)
                 return bad(e, HD_ENTRIES, "its numbers");
         x->entries_at = LAYER_HEADER_BYTES + table;
+        return 0;
+}
+
+size_t layer_index_table_bytes(const uint8_t header[LAYER_HEADER_BYTES])
+{
+        uint32_t n = get32(header + HD_OBJECTS);
+
+        return LAYER_HEADER_BYTES + (n <= LAYER_OBJECTS_MAX ? (size_t) n * LAYER_OBJECT_BYTES : 0);
+}
+
+int layer_index_open_table(const uint8_t *p, size_t len, uint64_t file_len, struct layer_index *ret,
+                           struct err *e)
+{
+        struct layer_index x;
+        int r;
+
+        if (len < LAYER_HEADER_BYTES || len > file_len)
+                return bad(e, 0, "it is none");
+        r = read_header(p, file_len, &x, e);
+        if (r >= 0 && x.entries_at > len)
+                r = bad(e, 0, "it is cut short");
+        if (r >= 0)
+                r = check_objects(&x, e);
+        if (r < 0)
+                return r;
+        x.len = (size_t) x.entries_at; /* so that nobody walks the entries */
+        *ret = x;
         return 0;
 }
 

@@ -20,6 +20,7 @@
 #define LAYER_HOLE            UINT32_MAX /* a chunk that is not in the pack */
 #define LAYER_BLOCK_BITS      12U
 #define LAYER_BLOCK           4096U
+#define LAYER_OBJECTS_MAX     1000000U
 #define LAYER_SIZE_MAX        (1ULL << 43) /* of a file: what one chunk can span */
 #define LAYER_ID_MAX          65535U
 #define LAYER_DEPTH_MAX       256U
@@ -82,6 +83,14 @@ struct layer_index {
 /* Check every byte of @p.  -EBADMSG with the reason in *e.  Afterwards the functions below cannot
  * fail on it, except by our own mistakes. */
 int layer_index_open(const uint8_t *p, size_t len, struct layer_index *ret, struct err *e);
+
+/* The header and the object table alone, which @p begins with; @file_len is how long the whole index is.
+ * For whoever wants to know the objects and parse nothing of a stranger's making: *@ret has no
+ * entries.  layer_index_table_bytes() says how much of a file to read, from its first
+ * LAYER_HEADER_BYTES. */
+int layer_index_open_table(const uint8_t *p, size_t len, uint64_t file_len, struct layer_index *ret,
+                           struct err *e);
+size_t layer_index_table_bytes(const uint8_t header[LAYER_HEADER_BYTES]);
 
 /* Decode the entry at offset @at and set *@ret_next to the offset behind it.  1; 0 at the end. */
 int layer_index_entry(const struct layer_index *x, uint64_t at, struct layer_entry *ret,

@@ -287,6 +287,8 @@ static int number_objects(struct resolver *w, struct err *e)
                 ev->object = n - 1;
         }
         w->n_objects = n;
+        if (n > LAYER_OBJECTS_MAX)
+                return err_set(e, -E2BIG, "it has more than %u large files", LAYER_OBJECTS_MAX);
         return 0;
 }
 

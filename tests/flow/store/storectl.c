@@ -16,7 +16,7 @@
 #include "base/fd.h"
 #include "base/str.h"
 #include "fetch/storetar.h"
-#include "store/erofs.h"
+#include "store/image_build.h"
 #include "store/metamount.h"
 
 #include <linux/mount.h>
@@ -112,35 +112,60 @@ static int do_check(char **argv, struct err *e)
         return r;
 }
 
-static int do_image(char **argv, struct err *e)
+/* Which layers' packs are the devices: as the publisher asks, by headers alone. */
+static int print_devices(const int *fds, size_t n, struct err *e)
 {
-        static struct layer_index layers[MERGE_LAYERS_MAX];
-        AUTO(merge_done) struct merge m = { 0 };
-        AUTO(fd) int out = create(AT_FDCWD, argv[0], e), scratch = -EBADF;
-        AUTO(free) char *name = str_fmt("%s.scratch", argv[0]);
+        struct layer_index layers[MERGE_LAYERS_MAX];
         unsigned devices[MERGE_LAYERS_MAX], n_devices;
-        struct erofs_totals totals;
-        size_t n = 0;
-        int r = out < 0 || !name ? -EIO : 0;
 
-        if (r >= 0)
-                scratch = create(AT_FDCWD, name, e);
-        (void) unlink(name);
-        for (; r >= 0 && argv[n + 1] && n < MERGE_LAYERS_MAX; n++)
-                r = open_index(argv[n + 1], &layers[n], e);
-        if (r >= 0)
-                r = merge_layers(layers, n, scratch, &m, e);
-        if (r >= 0)
-                r = erofs_write(&m, out, &totals, e);
-        if (r < 0)
-                return r;
-        (void) printf("%llu %u %u", (unsigned long long) totals.bytes, totals.inodes,
-                      totals.objects);
+        for (size_t i = 0; i < n; i++) {
+                uint8_t head[LAYER_HEADER_BYTES];
+                AUTO(free) uint8_t *p = NULL;
+                struct stat st;
+                size_t len;
+                int r;
+
+                if (pread(fds[i], head, sizeof head, 0) != sizeof head || fstat(fds[i], &st) < 0)
+                        return err_errno(e, -EIO, "index");
+                len = layer_index_table_bytes(head);
+                p = malloc(len);
+                if (!p || pread(fds[i], p, len, 0) != (ssize_t) len)
+                        return err_errno(e, -EIO, "index");
+                r = layer_index_open_table(p, len, (uint64_t) st.st_size, &layers[i], e);
+                if (r < 0)
+                        return r;
+        }
         n_devices = erofs_devices(layers, n, devices);
         for (unsigned i = 0; i < n_devices; i++)
                 (void) printf(" %u", devices[i]);
         (void) printf("\n");
         return 0;
+}
+
+static int do_image(char **argv, struct err *e)
+{
+        AUTO(fd) int out = create(AT_FDCWD, argv[0], e), scratch = -EBADF;
+        AUTO(free) char *name = str_fmt("%s.scratch", argv[0]);
+        int fds[MERGE_LAYERS_MAX]; /* open until we exit */
+        struct erofs_totals totals;
+        size_t n = 0;
+        int r;
+
+        if (out < 0 || !name)
+                return -EIO;
+        scratch = create(AT_FDCWD, name, e);
+        (void) unlink(name);
+        for (; argv[n + 1] && n < NELEM(fds); n++) {
+                fds[n] = open(argv[n + 1], O_RDONLY | O_CLOEXEC);
+                if (fds[n] < 0)
+                        return err_errno(e, -errno, "%s", argv[n + 1]);
+        }
+        r = image_build(fds, n, scratch, out, &totals, e);
+        if (r < 0)
+                return r;
+        (void) printf("%llu %u %u", (unsigned long long) totals.bytes, totals.inodes,
+                      totals.objects);
+        return print_devices(fds, n, e);
 }
 
 static int do_mount(char **argv, struct err *e)

@@ -148,6 +148,34 @@ static void test_every_cut_is_refused(void **state)
         free(s.p);
 }
 
+static void test_table_alone(void **state)
+{
+        struct scripted s = { 0 };
+        struct layer_index x, t;
+        struct layer_entry n;
+        uint64_t at, size;
+        size_t len;
+
+        (void) state;
+        assert_int_equal(script_index("da oa/b fc odd", &s, NULL), 0);
+        assert_int_equal(layer_index_open(s.p, s.len, &x, NULL), 0);
+        len = layer_index_table_bytes(s.p);
+        assert_int_equal(len, x.entries_at);
+        assert_int_equal(layer_index_open_table(s.p, len, s.len, &t, NULL), 0);
+        assert_int_equal(t.n_objects, 2);
+        assert_int_equal(t.totals.pack_bytes, x.totals.pack_bytes);
+        assert_memory_equal(layer_index_object(&t, 1, &size), "3", 2);
+        assert_int_equal(size, 3);
+        assert_int_equal(layer_index_entry(&t, t.entries_at, &n, &at), 0);
+        assert_int_equal(layer_index_open_table(s.p, len - 1, s.len, &t, NULL), -EBADMSG);
+        assert_int_equal(layer_index_open_table(s.p, len, s.len + 8, &t, NULL), -EBADMSG);
+        assert_int_equal(layer_index_open_table(s.p, 0, s.len, &t, NULL), -EBADMSG);
+        put32(s.p + 44, LAYER_OBJECTS_MAX + 1);
+        assert_int_equal(layer_index_table_bytes(s.p), LAYER_HEADER_BYTES);
+        assert_int_equal(layer_index_open_table(s.p, len, s.len, &t, NULL), -EBADMSG);
+        free(s.p);
+}
+
 static void test_xattrs(void **state)
 {
         static const struct {
@@ -238,6 +266,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_every_change_is_refused),
                 cmocka_unit_test(test_every_cut_is_refused),
+                cmocka_unit_test(test_table_alone),
                 cmocka_unit_test(test_xattrs),
                 cmocka_unit_test(test_paths_compare_by_component),
                 cmocka_unit_test(test_chunks),

@@ -1,4 +1,4 @@
-/* test_store_corpus.c - every input that fuzz_store has learned from, replayed; a finding that
+/* test_store_corpus.c - every input that fuzz_store (or fuzz_storetar) has learned from, replayed; a finding that
  * was fixed goes there and stays fixed. */
 #include <dirent.h>
 #include <fcntl.h>

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import random
+import re
 import resource
 import select
 import signal
@@ -1050,6 +1051,25 @@ def test_exec_client_that_leaves_unread(api, node):
     while fds_of(api) > before:
         assert time.time() < end
         time.sleep(0.01)
+
+
+def test_clients_whose_machine_is_gone_are_found_out(api, node):
+    cid = api.deploy()["id"]
+    api.running(cid)
+    x, f = Exec(api, cid, ["cat"]), Follow(api, cid)
+    port = api.sock.getsockname()[1]
+
+    def waiting():
+        out = subprocess.run(["ss", "-tnoH", "state", "established", "sport", "=", ":%d" % port],
+                             capture_output=True, text=True, check=True).stdout
+        return len(re.findall(r"timer:\(keepalive,(1min|59sec|58sec)", out))
+
+    end = time.time() + 5
+    while waiting() < 2:  # while something is on its way, another timer is shown
+        assert time.time() < end
+        time.sleep(0.05)
+    x.ws.sock.close()
+    f.r.raw._fp.fp.raw._sock.shutdown(socket.SHUT_RDWR)
 
 
 def test_exec_message_in_crumbs(api, node):

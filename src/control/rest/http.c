@@ -12,6 +12,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -427,11 +428,34 @@ static unsigned connections_max(void)
         return n / 4 < CONNECTIONS_MAX ? (unsigned) (n / 4) : CONNECTIONS_MAX;
 }
 
+/* A client whose machine is gone says nothing for ever; what it follows or runs here shall not live
+ * as long.  Connections have it from their listener. */
+static int watch_peers(int fd, struct err *e)
+{
+        static const struct {
+                int level, option, value;
+        } o[] = {
+                { SOL_SOCKET, SO_KEEPALIVE, 1 },
+                { IPPROTO_TCP, TCP_KEEPIDLE, 60 },
+                { IPPROTO_TCP, TCP_KEEPINTVL, 15 },
+                { IPPROTO_TCP, TCP_KEEPCNT, 4 },
+        };
+
+        for (size_t i = 0; i < NELEM(o); i++)
+                if (setsockopt(fd, o[i].level, o[i].option, &o[i].value, sizeof o[i].value) < 0)
+                        return err_errno(e, -errno, "listener");
+        return 0;
+}
+
 static int start(struct http_daemon *d, int fd, struct err *e)
 {
         const union MHD_DaemonInfo *info;
-        int r;
+        int r = watch_peers(fd, e);
 
+        if (r < 0) {
+                (void) fd_close(fd);
+                return r;
+        }
         d->mhd = MHD_start_daemon(
                 MHD_USE_EPOLL | MHD_USE_SUSPEND_RESUME | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG, 0,
                 NULL, NULL, on_access, d, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,

@@ -7,8 +7,6 @@
 #include "control/rest/session.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -428,24 +426,6 @@ static int on_mon(sd_event_source *src, int fd, uint32_t revents, void *arg)
         return 0;
 }
 
-/* A client whose machine is gone says nothing for ever; its session shall not live as long. */
-static int watch_peer(int fd)
-{
-        static const struct {
-                int level, option, value;
-        } o[] = {
-                { SOL_SOCKET, SO_KEEPALIVE, 1 },
-                { IPPROTO_TCP, TCP_KEEPIDLE, 60 },
-                { IPPROTO_TCP, TCP_KEEPINTVL, 15 },
-                { IPPROTO_TCP, TCP_KEEPCNT, 4 },
-        };
-
-        for (size_t i = 0; i < NELEM(o); i++)
-                if (setsockopt(fd, o[i].level, o[i].option, &o[i].value, sizeof o[i].value) < 0)
-                        return -errno;
-        return 0;
-}
-
 static int begin(struct session *s)
 {
         const struct attach_hello hello = { .version = ATTACH_VERSION,
@@ -453,8 +433,6 @@ static int begin(struct session *s)
         uint8_t buf[64];
         int r = fd_set_nonblock(s->fd, true);
 
-        if (r >= 0)
-                r = watch_peer(s->fd);
         if (r >= 0 && wslay_event_context_server_init(&s->ws, &callbacks, s) != 0)
                 r = -ENOMEM;
         if (r < 0)

@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import random
+import re
 import subprocess
 import tarfile
 import time
@@ -15,7 +16,9 @@ import pytest
 
 import layermodel
 from layermodel import Inode, LayerTar, merge
+from ocimake import Image
 from programs import build_dir
+from test_image import SKIP, assert_same_trees, rich_layers, umoci
 
 STORECTL = os.path.join(build_dir(), "tests/flow/store/storectl")
 
@@ -52,6 +55,11 @@ class Built:
 
     @contextlib.contextmanager
     def mounted(self):
+        """From plain files where the kernel can, which is from 6.12 on; else by loop devices."""
+        if tuple(map(int, re.match(r"(\d+)\.(\d+)", os.uname().release).groups())) < (6, 12):
+            with self.mounted_by_loop() as m:
+                yield m
+            return
         target = self.dir / "mnt"
         target.mkdir(exist_ok=True)
         storectl("mount", self.meta, target, *self.devices)
@@ -130,6 +138,15 @@ def test_objects_by_a_data_only_lower(tmp_path, seed):
         bad = [b for b in layermodel.differences(merge(layers), m)
                if b[1] not in ("links", "is another inode")]  # overlayfs counts its own
         assert bad == []
+
+
+@pytest.mark.parametrize("threshold", [0, 1000])
+def test_tree_is_what_umoci_makes(tmp_path, threshold):
+    rootfs = umoci(Image(rich_layers()).write_layout(str(tmp_path / "layout")), tmp_path)
+    built = Built(tmp_path / "i", rich_layers(), threshold)
+    built.fsck()
+    with built.overlaid() if threshold else built.mounted() as m:
+        assert_same_trees(m, rootfs, SKIP)
 
 
 def test_by_loop_devices(tmp_path):

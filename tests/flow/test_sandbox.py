@@ -329,8 +329,8 @@ def test_devices(order):
         assert go(order, program("true", devices={name: node})).err == message
 
 
-HIDDEN_FILES = ("buddyinfo", "diskstats", "interrupts", "kcore", "keys", "latency_stats", "mdstat",
-                "partitions", "sched_debug", "schedstat", "softirqs", "sysrq-trigger", "timer_list",
+HIDDEN_FILES = ("buddyinfo", "diskstats", "interrupts", "kcore", "keys", "latency_stats", "locks",
+                "mdstat", "partitions", "sched_debug", "schedstat", "softirqs", "sysrq-trigger", "timer_list",
                 "timer_stats")
 HIDDEN_DIRS = ("/proc/acpi", "/proc/asound", "/proc/fs", "/proc/irq", "/proc/pressure", "/proc/scsi",
                "/sys/devices/virtual/block", "/sys/devices/virtual/powercap", "/sys/firmware",

@@ -35,6 +35,7 @@ static const struct mask proc_masks[] = {
         { MASK_HIDE, "kcore" },
         { MASK_HIDE, "keys" },
         { MASK_HIDE, "latency_stats" },
+        { MASK_HIDE, "locks" }, /* a lock of an open file has no pid, so everybody's are listed */
         { MASK_HIDE, "mdstat" },
         { MASK_HIDE, "partitions" },
         { MASK_HIDE, "pressure" }, /* stalls of all tenants, to the microsecond */

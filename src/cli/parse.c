@@ -12,27 +12,29 @@
 #include "base/str.h"
 #include "base/text.h"
 
-static int unknown(struct err *e, const char *what, const char *word, const char *dashes,
-                   const char *const *words, size_t n)
+/* @v NULL: the program's own help is meant. */
+static int see_help(struct err *e, const char *what, const char *dashes, const char *word,
+                    const struct verb *v)
 {
-        const char *near = text_nearest(word, words, n);
+        const char *noun = v && v->noun ? v->noun : "";
 
-        if (near)
-                return err_set(e, -EINVAL, "unknown %s \"%s%s\"; did you mean \"%s%s\"?", what,
-                               dashes, word, dashes, near);
-        return err_set(e, -EINVAL, "unknown %s \"%s%s\"; see " CLI_PROGRAM " --help", what, dashes,
-                       word);
+        return err_set(e, -EINVAL, "unknown %s \"%s%s\"; see " CLI_PROGRAM "%s%s%s%s --help", what,
+                       dashes, word, v ? " " : "", v ? v->word : "", *noun ? " " : "", noun);
 }
 
 static int unknown_verb(const char *word, struct err *e)
 {
-        const char *words[64];
+        const char *words[64], *near;
         size_t n = 0;
 
         for (size_t i = 0; i < n_verbs && n < NELEM(words); i++)
                 if (!verbs[i].hidden)
                         words[n++] = verbs[i].word;
-        return unknown(e, "command", word, "", words, n);
+        near = text_nearest(word, words, n);
+        if (near)
+                return err_set(e, -EINVAL, "unknown command \"%s\"; did you mean \"%s\"?", word,
+                               near);
+        return see_help(e, "command", "", word, NULL);
 }
 
 /* @noun NULL: none was given. */
@@ -62,13 +64,17 @@ static int unknown_noun(const char *word, const char *noun, struct err *e)
 
 static int unknown_option(const struct verb *v, const char *name, struct err *e)
 {
-        const char *names[OPT_COUNT];
+        const char *names[OPT_COUNT], *near;
         size_t n = 0;
 
         for (enum opt_id id = OPT_NONE + 1; id < OPT_COUNT; id++)
                 if (v && verb_takes(v, id))
                         names[n++] = options[id].name;
-        return unknown(e, "option", name, "--", names, n);
+        near = text_nearest(name, names, n);
+        if (near)
+                return err_set(e, -EINVAL, "unknown option \"--%s\"; did you mean \"--%s\"?", name,
+                               near);
+        return see_help(e, "option", "--", name, v);
 }
 
 static enum opt_id option_by_name(const struct verb *v, const char *name, size_t len)
@@ -199,9 +205,7 @@ static int parse_short(struct cli *c, struct words *w, struct err *e)
                 int r;
 
                 if (id == OPT_NONE)
-                        return err_set(e, -EINVAL,
-                                       "unknown option \"-%c\"; see " CLI_PROGRAM "%s%s --help", *p,
-                                       c->verb ? " " : "", c->verb ? c->verb->word : "");
+                        return see_help(e, "option", "-", (const char[]){ *p, '\0' }, c->verb);
                 if (options[id].kind == OPT_KIND_BOOL) {
                         r = give(c, id, "true", e);
                         if (r < 0)

@@ -5,17 +5,14 @@ files, terminals.  The same program against the real API is test_lifecycle's bus
 import io
 import json
 import os
-import pty
 import re
-import select
+import shutil
 import signal
 import stat
-import struct
 import subprocess
 import sys
 import tarfile
 import termios
-import fcntl
 import time
 
 import pytest
@@ -24,6 +21,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import fake_api  # noqa: E402
 from fake_api import KEY, FakeApi, Refusal  # noqa: E402
 from programs import program  # noqa: E402
+from terminal import Terminal  # noqa: E402
 
 TOUCHES_HOST = False  # tests/run: may run beside others
 CLI = program("tensoronecli")
@@ -77,57 +75,9 @@ def sent(api, root):
     raise AssertionError(f"{root} was never asked for")
 
 
-class Terminal:
-    """The program on a terminal of a given size."""
-
-    def __init__(self, env, *args, rows=24, cols=80):
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
-            os.execve(CLI, [CLI, *args], env)
-        self.out = b""
-        self.rc = None
-
-    def read_until(self, pattern, timeout=15):
-        end = time.monotonic() + timeout
-        while not re.search(pattern, self.out):
-            left = end - time.monotonic()
-            assert left > 0, f"{pattern!r} never came: {self.out!r}"
-            if select.select([self.fd], [], [], left)[0]:
-                try:
-                    self.out += os.read(self.fd, 65536)
-                except OSError:
-                    assert re.search(pattern, self.out), self.out
-        return self.out
-
-    def write(self, data):
-        os.write(self.fd, data)
-
-    def resize(self, rows, cols):
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
-
-    def wait(self, timeout=15):
-        end = time.monotonic() + timeout
-        while self.rc is None:
-            assert time.monotonic() < end, f"still running: {self.out!r}"
-            if select.select([self.fd], [], [], 0.05)[0]:
-                try:
-                    self.out += os.read(self.fd, 65536)
-                except OSError:
-                    pass
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.rc = os.waitstatus_to_exitcode(status)
-        while select.select([self.fd], [], [], 0)[0]:
-            try:
-                more = os.read(self.fd, 65536)
-            except OSError:
-                break
-            if not more:
-                break
-            self.out += more
-        os.close(self.fd)
-        return self.rc
+def terminal(env, *args, **size):
+    """The program on a terminal."""
+    return Terminal([CLI, *args], env, **size)
 
 
 # --- words, help, generated texts
@@ -168,6 +118,9 @@ def test_overview(env):
     (["create", "cluster", "--gpuTyp", "x"],
      'unknown option "--gpuTyp"; did you mean "--gpuType"?'),
     (["logs", "-z", "x"], 'unknown option "-z"; see tensoronecli logs --help'),
+    (["create", "clusters", "--zebra"],
+     'unknown option "--zebra"; see tensoronecli create clusters --help'),
+    (["--zebra"], 'unknown option "--zebra"; see tensoronecli --help'),
     (["create", "cluster", "--mem"], "--mem needs a value: --mem GB"),
     (["create", "cluster", "--mem", "lots"], '--mem: "lots" is not a whole number'),
     (["create", "cluster", "--mem", "0"], "--mem: 0 is outside 1..65536"),
@@ -264,6 +217,25 @@ def test_fish_completion(env, tmp_path):
     assert set(completes("tensoronecli create ")) >= {"cluster", "clusters"}
     assert "--gpuType" in completes("tensoronecli create clusters --gpuT")
     assert completes("tensoronecli get clusters -o j") == ["json"]
+
+
+def test_zsh_completion(env, tmp_path):
+    (tmp_path / "_tensoronecli").write_text(good(env, "completion", "zsh"))
+    (tmp_path / "tensoronecli").symlink_to(CLI)
+    t = Terminal([shutil.which("zsh"), "-f", "-i"], dict(env, PATH=f"{tmp_path}:{env['PATH']}"), cols=200)
+    # ^X shows the line as completion left it, and empties it
+    t.write(f"fpath=({tmp_path} $fpath); autoload -Uz compinit; compinit -u -D; "
+            "show() { zle -I; print -r -- \"<$BUFFER>\"; BUFFER= }; zle -N show; bindkey '^X' show; "
+            "print set''tled\n".encode())
+    t.read_until(rb"settled")
+    for typed, line in [("cr", "create "), ("create clusters --gpuT", "create clusters --gpuType "),
+                        ("get clusters -o j", "get clusters -o json "),
+                        ("logs tr", "logs trainer "), ("completion z", "completion zsh "),
+                        ("image ru", "image ru")]:
+        t.write(f"tensoronecli {typed}\t\x18".encode())
+        t.read_until(f"<tensoronecli {line}>".encode())
+    t.write(b"exit\n")
+    assert t.wait() == 0
 
 
 # --- settings
@@ -423,7 +395,7 @@ def test_create_wait_failure(env, api):
 def test_create_wait_shows_progress_on_a_terminal(env, api):
     api.phases = [{"phase": "pulling", "progressPercent": 43}, {"phase": "starting"},
                   {"phase": "running", "runtime": {"uptimeInSeconds": 0, "ports": []}}]
-    t = Terminal(env, "create", "cluster", "--gpuCount", "0", "--imageName", "x", "--wait")
+    t = terminal(env, "create", "cluster", "--gpuCount", "0", "--imageName", "x", "--wait")
     assert t.wait() == 0
     assert re.search(rb"pulling \[#+\.+\]  43%", t.out), t.out
 
@@ -699,7 +671,7 @@ def test_exec_gives_up_when_nobody_listens(env):
 
 
 def test_exec_terminal(env, api):
-    t = Terminal(env, "exec", "-it", "trainer", "--", "sh", "-c",
+    t = terminal(env, "exec", "-it", "trainer", "--", "sh", "-c",
                  "stty size; read x; echo \"<$x>\"; read y; stty size; exit 5", rows=31, cols=97)
     t.read_until(rb"31 97\r\n")
     t.write(b"hello\r")
@@ -713,7 +685,7 @@ def test_exec_terminal(env, api):
 
 
 def test_exec_terminal_is_raw_and_restored(env):
-    t = Terminal(env, "exec", "-it", "trainer", "--", "sh", "-c",
+    t = terminal(env, "exec", "-it", "trainer", "--", "sh", "-c",
                  "trap 'echo int; exit 3' INT; echo ready; while :; do sleep 0.05; done")
     t.read_until(rb"ready")
     raw = termios.tcgetattr(t.fd)
@@ -729,7 +701,7 @@ def test_exec_terminal_is_raw_and_restored(env):
 
 
 def test_exec_terminal_restored_after_a_signal(env):
-    t = Terminal(env, "exec", "-it", "trainer", "--", "sh", "-c", "echo ready; sleep 60")
+    t = terminal(env, "exec", "-it", "trainer", "--", "sh", "-c", "echo ready; sleep 60")
     t.read_until(rb"ready")
     os.kill(t.pid, signal.SIGTERM)
     assert os.waitstatus_to_exitcode(os.waitpid(t.pid, 0)[1]) == 143
@@ -826,7 +798,7 @@ def test_pull(env, api):
 @pytest.mark.parametrize("cols", [200, 80, 40, 24, 12])
 def test_progress_bar_fits(env, api, cols):
     api.pull_delay = 0.12
-    t = Terminal(env, "image", "pull", "x", cols=cols)
+    t = terminal(env, "image", "pull", "x", cols=cols)
     assert t.wait() == 0
     drawn = re.findall(rb"\r([^\r\n]*)\x1b\[K", t.out)
     assert any(drawn), t.out

@@ -66,7 +66,7 @@ static void man_verb(const struct usage_verb *v, struct strbuf *b)
                 return;
         strbuf_str(b, ".Bl -tag -width Ds\n");
         for (const struct usage_flag *f = v->flags; f < v->flags + USAGE_FLAGS && f->name; f++) {
-                strbuf_fmt(b, ".It Fl Fl %s\n", f->name + 2);
+                strbuf_fmt(b, ".It Fl Fl %s Ar %s\n", f->name + 2, usage_arg_title(f->arg));
                 say(f->help, NULL, b);
         }
         strbuf_str(b, ".El\n");

@@ -146,17 +146,14 @@ static inline void standalone_done_cleanup(struct standalone *s)
         standalone_done(s);
 }
 
-/* "127.0.0.1:8080", "[::1]:8080" */
-static int open_listener(const char *listen_at, struct err *e)
+/* "127.0.0.1:8080", "[::1]:8080"; the caller ends *@ret with freeaddrinfo(). */
+static int parse_listen(const char *listen_at, struct addrinfo **ret, struct err *e)
 {
         const struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
                                         .ai_socktype = SOCK_STREAM };
         AUTO(free) char *copy = strdup(listen_at);
-        AUTO(fd) int fd = -EBADF;
-        struct addrinfo *ai = NULL;
         char *colon = copy ? strrchr(copy, ':') : NULL, *host = copy;
         uint64_t port;
-        int one = 1, r = 0;
 
         /* getaddrinfo() takes a port that is over 65535 modulo 65536 */
         if (!colon || str_u64(colon + 1, 0, 65535, &port) < 0)
@@ -166,8 +163,30 @@ static int open_listener(const char *listen_at, struct err *e)
                 host++;
                 colon[-1] = '\0';
         }
-        if (getaddrinfo(host, colon + 1, &hints, &ai) != 0)
+        if (getaddrinfo(host, colon + 1, &hints, ret) != 0)
                 return err_set(e, -EINVAL, "--listen: '%s' is not ADDRESS:PORT", listen_at);
+        return 0;
+}
+
+/* Said before the data directory is made. */
+static int check_listen(const char *listen_at, struct err *e)
+{
+        struct addrinfo *ai;
+        int r = parse_listen(listen_at, &ai, e);
+
+        if (r >= 0)
+                freeaddrinfo(ai);
+        return r;
+}
+
+static int open_listener(const char *listen_at, struct err *e)
+{
+        AUTO(fd) int fd = -EBADF;
+        struct addrinfo *ai;
+        int one = 1, r = parse_listen(listen_at, &ai, e);
+
+        if (r < 0)
+                return r;
         fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
             bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, 1024) < 0)
@@ -347,8 +366,10 @@ static int open_all(struct standalone *s, const struct standalone_args *a, struc
 {
         struct api_child_spec api = { .on_ready = on_api_ready, .arg = s };
         AUTO(free) char *libexec = NULL;
-        int r = instance_find_libexec(&libexec, e);
+        int r = check_listen(a->listen, e);
 
+        if (r >= 0)
+                r = instance_find_libexec(&libexec, e);
         if (r >= 0)
                 r = private_mounts(e);
         /* the descriptors come after that: on one of the old namespace nothing can be mounted */

@@ -63,6 +63,11 @@ const char *usage_near(const char *name)
         return text_nearest(name, words, n);
 }
 
+const char *usage_arg_title(enum usage_arg arg)
+{
+        return args[arg].title;
+}
+
 /* ---- arguments ----------------------------------------------------------------------------- */
 
 /* 1: *@word (and perhaps the next) was flag @f; 0: it is not; or -EINVAL. */

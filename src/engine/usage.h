@@ -56,6 +56,8 @@ extern const struct usage_verb usage_verbs[VERB_COUNT];
 enum usage_verb_id usage_find(const char *name);
 /* The verb that was probably meant, or NULL. */
 const char *usage_near(const char *name);
+/* What an argument is called in texts: "DIR". */
+const char *usage_arg_title(enum usage_arg arg);
 
 /* The value of a flag, or an operand, as an argument vector gives it; all borrowed. */
 struct usage_args {

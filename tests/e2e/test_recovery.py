@@ -219,6 +219,22 @@ def test_a_start_that_fails_leaves_nothing():
             shutil.rmtree(other.dir)
 
 
+def test_a_start_with_wrong_words_makes_nothing(tmp_path):
+    data = tmp_path / "data"
+    wrong = tmp_path / "wrong.conf"
+    wrong.write_text("[engine]\nsurprise = 1\n")
+    for words, says in [
+            (["--listen", "nonsense"], "--listen: 'nonsense' is not ADDRESS:PORT"),
+            (["--listen", "127.0.0.1:65536"], "--listen: '127.0.0.1:65536' is not ADDRESS:PORT"),
+            (["--listen", "[::1:80"], "--listen: '[::1:80' is not ADDRESS:PORT"),
+            (["--listen", "127.0.0.1:0", "--config", str(wrong)],
+             "%s:2: [engine] surprise: there is no such option" % wrong)]:
+        r = subprocess.run([program("hypervisor-vmm"), "standalone", "--data-dir", str(data), *words],
+                           capture_output=True, text=True, timeout=20)
+        assert (r.returncode, r.stdout, r.stderr) == (1, "", "hypervisor-vmm: %s\n" % says)
+        assert not data.exists()
+
+
 # --- a journal that is not as it should be --------------------------------------------------------
 
 def test_a_damaged_plan_stops_one_cluster(host):

@@ -182,6 +182,14 @@ static void test_manual_pages(void **state)
                         AUTO(free) char *item = str_fmt(".Ss %s\n", usage_verbs[id].name);
 
                         assert_int_equal(strstr(b.s, item) != NULL, !usage_verbs[id].hidden);
+                        for (const struct usage_flag *f = usage_verbs[id].flags;
+                             f < usage_verbs[id].flags + USAGE_FLAGS && f->name; f++) {
+                                AUTO(free)
+                                char *tag = str_fmt(".It Fl Fl %s Ar %s\n", f->name + 2,
+                                                    usage_arg_title(f->arg));
+
+                                assert_non_null(strstr(b.s, tag));
+                        }
                 }
         }
         assert_int_equal(manual_page("other", &(struct strbuf){ 0 }), -EINVAL);

@@ -117,16 +117,27 @@ static const char *short_digest(const char *digest, char buf[static 20])
         return buf;
 }
 
+/* To the second: people read it. */
+static const char *short_time(const char *time, char buf[static 24])
+{
+        size_t n = time ? strcspn(time, ".") : 0;
+
+        if (n == 0 || n > 20 || !time[n])
+                return time;
+        (void) snprintf(buf, 24, "%.*sZ", (int) n, time);
+        return buf;
+}
+
 static int add_image(struct table *t, const json_t *image)
 {
         json_int_t bytes = json_integer_value(json_object_get(image, "sizeBytes"));
-        char digest[20], size[16];
+        char digest[20], size[16], created[24], used[24];
         const char *cells[] = {
                 jsonx_str(image, "reference"),
                 short_digest(jsonx_str(image, "digest"), digest),
                 size_text(bytes > 0 ? (uint64_t) bytes : 0, size),
-                jsonx_str(image, "createdAt"),
-                jsonx_str(image, "lastUsedAt"),
+                short_time(jsonx_str(image, "createdAt"), created),
+                short_time(jsonx_str(image, "lastUsedAt"), used),
                 json_is_true(json_object_get(image, "public")) ? "yes" : "no",
                 json_is_true(json_object_get(image, "inUse")) ? "yes" : "no",
         };

@@ -162,7 +162,7 @@ const char *progress_text(size_t width, const char *phase, uint64_t done, uint64
         if (bytes && total > 0)
                 (void) snprintf(sizes, sizeof sizes, " %s / %s", size_text(done, a),
                                 size_text(total, b));
-        else if (bytes)
+        else if (bytes && done > 0)
                 (void) snprintf(sizes, sizeof sizes, " %s", size_text(done, a));
 
         n = snprintf(buf, BUF, "%s", phase);

@@ -333,6 +333,60 @@ def test_remove_while_it_runs_and_after(host, registry):
     assert len(os.listdir(host.data / "images/layers")) == layers
 
 
+def listed(host, key=None):
+    return {i["reference"]: i for i in host.rest("GET", "/v1/images", key).json()}
+
+
+def test_in_use_is_a_matter_of_ones_own(host, registry, keys):
+    """Two accounts have uploaded the same bytes, and run what all may see: neither learns from it what
+    the other runs, nor is kept from removing what is its own."""
+    layout = str(host.dir / "layout")
+    Image([BUSYBOX], config={"Cmd": ["/bin/sh", "-c", "sleep 1000"], "Env": ["PATH=/bin"]}
+          ).write_layout(layout)
+    admin, name = host.key, "docker.io/library/same:latest"
+    shared = image_of(registry, "everybodys")
+    for key in keys.values():
+        host.key = key
+        try:
+            host.cli("image", "import", "same", layout)
+        finally:
+            host.key = admin
+    own = host.deploy(key=keys["a"], imageName="same")
+    until(lambda: host.cluster(own, keys["a"])["phase"] == "running")
+    common = host.deploy(key=keys["a"], imageName=shared)
+    until(lambda: host.cluster(common, keys["a"])["phase"] == "running")
+    assert listed(host, keys["a"])[name]["inUse"] and listed(host, keys["a"])[shared]["inUse"]
+    assert not listed(host, keys["b"])[name]["inUse"] and not listed(host, keys["b"])[shared]["inUse"]
+    assert listed(host)[shared]["inUse"], "the administrator sees it"
+    remove = lambda key, ref: host.rest("DELETE", "/v1/images", key, params={"reference": ref})
+    assert remove(keys["b"], "same").status_code == 204
+    assert remove(keys["a"], "same").status_code == 409
+    assert remove(None, shared).status_code == 409
+    for c in (own, common):
+        host.call("clusterTerminate", c, keys["a"])
+    host.wait_held(set())
+    assert remove(keys["a"], "same").status_code == 204
+    assert remove(None, shared).status_code == 204
+
+
+def test_a_name_that_a_cluster_was_started_by_stays(host):
+    """The same upload under two names: the one that a cluster would start again from is in use, the
+    other one is not."""
+    layout = str(host.dir / "layout2")
+    Image([BUSYBOX], config={"Cmd": ["/bin/sh", "-c", "sleep 1000"], "Env": ["PATH=/bin"]}
+          ).write_layout(layout)
+    for name in ("one", "two"):
+        host.cli("image", "import", name, layout)
+    c = host.deploy(imageName="one")
+    host.wait_running(c)
+    r = host.cli("image", "rm", "one", check=False)
+    assert r.returncode == 1 and "a cluster runs from image docker.io/library/one" in r.stderr
+    host.cli("image", "rm", "two")
+    host.terminate(c)
+    host.wait_held(set())
+    host.cli("image", "rm", "one")
+
+
 def test_removal_that_a_kill_cut_short(registry):
     """The name is gone and nothing else is: the next start takes the layers, and leaves those of an
     image that a cluster runs from."""

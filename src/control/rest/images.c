@@ -195,8 +195,10 @@ static bool check_reference(struct http_request *q, const char *field, const cha
         else if (strlen(ref) > LIMIT_IMAGE_REF_LEN)
                 http_reply_error(q, MHD_HTTP_BAD_REQUEST, "%s: %zu bytes, at most %u are allowed",
                                  field, strlen(ref), LIMIT_IMAGE_REF_LEN);
-        else if (imageref_parse(ref, &parsed, &e) < 0)
-                http_reply_error(q, MHD_HTTP_BAD_REQUEST, "%s: %s", field, e.msg);
+        else if (imageref_parse(ref, &parsed, &e) < 0) /* which speaks of a GraphQL field */
+                http_reply_error(q, MHD_HTTP_BAD_REQUEST, "%s: %s", field,
+                                 str_after(e.msg, "imageName: ") ? str_after(e.msg, "imageName: ")
+                                                                 : e.msg);
         else
                 return true;
         return false;

@@ -293,10 +293,10 @@ static int do_remove(struct channel *c, json_int_t req, const json_t *args,
         return r;
 }
 
-static bool in_use(char *const *digests, const char *digest)
+static bool in_use(char *const *uses, const char *use)
 {
-        for (; digests && *digests; digests++)
-                if (str_eq(*digests, digest))
+        for (; uses && *uses; uses++)
+                if (str_eq(*uses, use))
                         return true;
         return false;
 }
@@ -305,11 +305,14 @@ static int do_list(struct channel *c, json_int_t req, const json_t *args, const 
                    struct err *e)
 {
         AUTO(json_put) json_t *list = json_array();
-        AUTO(free) char **used = fleet_images_in_use(c->fleet);
+        const char *account = jsonx_str(args, "account");
+        bool admin = json_is_true(json_object_get(args, "admin"));
+        /* what others run from an image that all may see is their own business */
+        AUTO(free)
+        char **used = fleet_images_in_use(c->fleet, admin ? NULL : account ? account : "");
         struct image *images = NULL;
         size_t n = 0;
-        int r = image_list(c->spec.host->images, jsonx_str(args, "account"),
-                           json_is_true(json_object_get(args, "admin")), &images, &n, e);
+        int r = image_list(c->spec.host->images, account, admin, &images, &n, e);
 
         (void) m;
         if (r < 0)
@@ -319,7 +322,7 @@ static int do_list(struct channel *c, json_int_t req, const json_t *args, const 
 
                 if (j)
                         (void) json_object_set_new(j, "in_use",
-                                                   json_boolean(in_use(used, images[i].digest)));
+                                                   json_boolean(in_use(used, images[i].use)));
                 if (!list || !j || json_array_append_new(list, j) < 0)
                         r = err_set(e, -ENOMEM, "out of memory");
                 image_done(&images[i]);

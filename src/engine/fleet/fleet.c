@@ -317,13 +317,14 @@ int fleet_stats(struct fleet *f, const char *cluster, json_t **ret, struct err *
         return *ret ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
 
-char **fleet_images_in_use(struct fleet *f)
+char **fleet_images_in_use(struct fleet *f, const char *account)
 {
         char **v = calloc(fleet_count(f) + 1, sizeof *v);
         size_t n = 0;
 
         for (struct unit *u = f->units; v && u; u = u->next)
-                if (u->row.image_digest && (unit_holds(u) || u->op))
+                if (u->row.image_digest && (unit_holds(u) || u->op) &&
+                    (!account || str_eq(u->plan.account, account)))
                         v[n++] = u->row.image_digest;
         return v;
 }

@@ -92,8 +92,9 @@ int fleet_image_remove(struct fleet *f, const char *account, bool is_admin, cons
 void fleet_images_tidy(struct fleet *f);
 /* Image operations of the account that wait for a place. */
 size_t fleet_pulls_waiting(const struct fleet *f, const char *account);
-/* Digests that clusters use now: NULL-terminated, borrowed strings in a heap array. */
-char **fleet_images_in_use(struct fleet *f);
+/* Images (image.use) that clusters of @account, NULL: of all, use now: NULL-terminated, borrowed strings
+ * in a heap array. */
+char **fleet_images_in_use(struct fleet *f, const char *account);
 /* Forget callbacks of a requester that went away; returns how many.  Pulls and uploads that nobody
  * else waits for are ended. */
 size_t fleet_drop_requests(struct fleet *f, const void *arg);

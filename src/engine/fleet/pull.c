@@ -247,7 +247,7 @@ static void finish(struct pull *p, int r, const struct image *image, const struc
 static int sweep_after(struct pull *p, struct err *e)
 {
         free(p->in_use);
-        p->in_use = fleet_images_in_use(p->fleet);
+        p->in_use = fleet_images_in_use(p->fleet, NULL);
         p->kind = PULL_SWEEP;
         return p->in_use ? launch(p, e) : err_set(e, -ENOMEM, "out of memory");
 }
@@ -335,16 +335,24 @@ static void on_progress(void *arg, const struct frame_msg *m)
 
 static int add_waiter(struct pull *p, fleet_progress_fn *progress, fleet_pull_fn *done, void *arg)
 {
-        static const struct image_progress waiting = { .phase = "waiting" };
         struct waiter *w = calloc(1, sizeof *w);
 
         if (!w)
                 return -ENOMEM;
         *w = (struct waiter){ p->waiters, progress, done, arg };
         p->waiters = w;
-        if (progress && !p->op)
-                progress(arg, &waiting);
         return 0;
+}
+
+/* Whoever @arg is has to wait for a place. */
+static void tell_waiting(const struct fleet *f, const void *arg)
+{
+        static const struct image_progress waiting = { .phase = "waiting" };
+
+        for (const struct pull *p = f->pulls; p; p = p->next)
+                for (const struct waiter *w = p->op ? NULL : p->waiters; w; w = w->next)
+                        if (w->arg == arg && w->progress)
+                                w->progress(w->arg, &waiting);
 }
 
 static int launch(struct pull *p, struct err *e)
@@ -435,7 +443,9 @@ static void enqueue(struct pull *p)
 static int submit(struct pull *p, fleet_progress_fn *progress, fleet_pull_fn *done, void *arg,
                   struct err *e)
 {
-        if (p->fleet->closing) {
+        struct fleet *f = p->fleet;
+
+        if (f->closing) {
                 (void) pull_free(p);
                 return err_set(e, -ECANCELED, "the host is stopping");
         }
@@ -443,7 +453,8 @@ static int submit(struct pull *p, fleet_progress_fn *progress, fleet_pull_fn *do
                 (void) pull_free(p);
                 return err_set(e, -ENOMEM, "out of memory");
         }
-        enqueue(p);
+        enqueue(p); /* it may be over when this returns */
+        tell_waiting(f, arg);
         return 0;
 }
 
@@ -468,10 +479,11 @@ int fleet_pull(struct fleet *f, const char *reference, const struct image_creden
                 if (p->kind == PULL_PULL && !p->abandoned && !(force && p->op) &&
                     str_eq(p->reference, reference) && str_eq(p->account, cred->account) &&
                     str_eq(p->username, user) && str_eq(p->password, password)) {
+                        if (add_waiter(p, progress, done, arg) < 0)
+                                return err_set(e, -ENOMEM, "out of memory");
                         p->force = p->force || force;
-                        return add_waiter(p, progress, done, arg) < 0
-                                       ? err_set(e, -ENOMEM, "out of memory")
-                                       : 0;
+                        tell_waiting(f, arg);
+                        return 0;
                 }
         p = pull_new(f, PULL_PULL, cred->account, reference);
         if (p) {
@@ -510,7 +522,7 @@ int fleet_image_remove(struct fleet *f, const char *account, bool is_admin, cons
         struct pull *p = pull_new(f, PULL_REMOVE, account, reference);
 
         if (p)
-                p->in_use = fleet_images_in_use(f);
+                p->in_use = fleet_images_in_use(f, NULL);
         if (!p || !p->in_use) {
                 (void) pull_free(p);
                 return err_set(e, -ENOMEM, "out of memory");
@@ -528,7 +540,7 @@ void fleet_images_tidy(struct fleet *f)
         if (r > 0) {
                 p = pull_new(f, PULL_SWEEP, NULL, "removed images");
                 if (p)
-                        p->in_use = fleet_images_in_use(f);
+                        p->in_use = fleet_images_in_use(f, NULL);
                 if (p && p->in_use)
                         enqueue(p);
                 else

@@ -199,7 +199,7 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
         if (r >= 0)
                 r = take_resources(u, e);
         free(u->row.image_digest);
-        u->row.image_digest = str_dup(image->digest);
+        u->row.image_digest = str_dup(image->use);
         if (r >= 0 && !u->row.image_digest)
                 r = err_set(e, -ENOMEM, "out of memory");
         if (r >= 0) /* reported below: the order goes first */

@@ -314,19 +314,41 @@ int catalog_condemn(struct image_store *s, struct err *e)
                        e);
 }
 
+/* The image's number that a use begins with; 0: it is a digest. */
+static int64_t image_of_use(const char *use)
+{
+        uint64_t id;
+
+        if (strncmp(use, "sha256:", 7) == 0 || str_u64_prefix(use, 10, &id) < 0 || id > INT64_MAX)
+                return 0;
+        return (int64_t) id;
+}
+
+int catalog_is_use(sqlite3 *db, int64_t image, const char *use, struct err *e)
+{
+        int64_t id = image_of_use(use), hit = 0;
+
+        if (id)
+                return id == image;
+        return sql_number(db, &hit, e, "SELECT 1 FROM image WHERE id = ? AND digest = ?",
+                          (struct sql_arg[]){ { NULL, image }, { use, 0 } }, 2);
+}
+
 int catalog_sweep(struct image_store *s, char *const *in_use, struct err *e)
 {
         int r = sql_run(s->db,
-                        "CREATE TEMP TABLE IF NOT EXISTS held (digest TEXT PRIMARY KEY);"
+                        "CREATE TEMP TABLE IF NOT EXISTS held (image INTEGER, digest TEXT);"
                         "DELETE FROM held",
                         e);
 
         for (; r >= 0 && in_use && *in_use; in_use++)
-                r = sql_exec(s->db, e, "INSERT OR IGNORE INTO held VALUES (?)",
-                             (struct sql_arg[]){ { *in_use, 0 } }, 1);
+                r = sql_exec(s->db, e, "INSERT INTO held VALUES (?, ?)",
+                             (struct sql_arg[]){ { NULL, image_of_use(*in_use) }, { *in_use, 0 } },
+                             2);
         if (r >= 0)
                 r = sql_run(s->db,
                             "DELETE FROM image WHERE identity LIKE 'gone:%'"
+                            " AND id NOT IN (SELECT image FROM held)"
                             " AND digest NOT IN (SELECT digest FROM held);"
                             "DELETE FROM layer WHERE n NOT IN (SELECT layer FROM image_layer)",
                             e);

@@ -29,6 +29,7 @@ struct image {
         char **layers;       /* directory names below layers/, topmost first: for overlay */
         uint64_t size_bytes; /* unpacked */
         uint64_t created_us, used_us;
+        char *use; /* stands for this image under this name, in lists of what is in use */
         char *account;  /* owner of a local image, NULL when it came from a registry */
         bool is_public; /* a local image shown to all */
 };
@@ -86,8 +87,9 @@ int image_import(struct image_store *s, const char *account, bool is_public, con
 /* Removing is two steps, between which the caller finds out what is in use *now*.
  *
  * image_unname() takes the name away: once it has returned, no image_find() gives an image for which
- * this was the last name, ever again (pulled anew it is another row).  -EBUSY while a cluster in
- * @in_use (NULL-terminated digests) runs from it; -ENOENT, -EPERM (someone else's).
+ * this was the last name, ever again (pulled anew it is another row).  -EBUSY while @in_use (of
+ * image.use, NULL-terminated; digests will do, for rows of older releases) has it under this name, or
+ * at all when it has no other; -ENOENT, -EPERM (someone else's).
  * image_sweep() removes what had no name left at the last image_unname() and is not in @in_use, which
  * must be newer than that; then layers that nothing uses. */
 int image_unname(struct image_store *s, const char *account, bool is_admin, const char *reference,

@@ -62,12 +62,19 @@ static int load_config(const char *text, struct image_config *ret, struct err *e
         return 0;
 }
 
+/* See image.use: the row's number, which is never given twice, the owner and the name. */
+static char *use_of(int64_t id, const char *owner, const char *name)
+{
+        return str_fmt("%lld %s %s", (long long) id, *owner ? owner : "-", name);
+}
+
 /* A row of COLUMNS. */
 static int load_image(sqlite3 *db, sqlite3_stmt *st, struct image *ret, struct err *e)
 {
         struct image i = {
                 .reference = strdup(text_at(st, 0)),
                 .account = *text_at(st, 1) ? strdup(text_at(st, 1)) : NULL,
+                .use = use_of(sqlite3_column_int64(st, 5), text_at(st, 1), text_at(st, 0)),
                 .is_public = sqlite3_column_int(st, 2) != 0,
                 .created_us = (uint64_t) sqlite3_column_int64(st, 3),
                 .used_us = (uint64_t) sqlite3_column_int64(st, 4),
@@ -76,7 +83,7 @@ static int load_image(sqlite3 *db, sqlite3_stmt *st, struct image *ret, struct e
         int r;
 
         (void) snprintf(i.digest, sizeof i.digest, "%s", text_at(st, 6));
-        if (!i.reference || (*text_at(st, 1) && !i.account))
+        if (!i.reference || !i.use || (*text_at(st, 1) && !i.account))
                 r = err_set(e, -ENOMEM, "out of memory");
         else
                 r = load_layers(db, sqlite3_column_int64(st, 5), &i.layers, e);
@@ -214,16 +221,22 @@ static int choose_name(sqlite3 *db, const char *account, bool is_admin, const ch
         return *ret_account ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
 
-/* 1: a cluster runs from this image and the name is its last one. */
-static int held(sqlite3 *db, int64_t image, char *const *in_use, struct err *e)
+/* 1: a cluster runs from this image under this name, or the name is its last one. */
+static int held(sqlite3 *db, int64_t image, const char *owner, const char *name,
+                char *const *in_use, struct err *e)
 {
-        int64_t names = 0, hit = 0;
-        int r = sql_number(db, &names, e, "SELECT count(*) FROM name WHERE image = ?",
-                           (struct sql_arg[]){ { NULL, image } }, 1);
+        AUTO(free) char *use = use_of(image, owner, name);
+        int64_t names = 0;
+        int r = use ? sql_number(db, &names, e, "SELECT count(*) FROM name WHERE image = ?",
+                                 (struct sql_arg[]){ { NULL, image } }, 1)
+                    : err_set(e, -ENOMEM, "out of memory");
 
-        for (; r >= 0 && names <= 1 && in_use && *in_use; in_use++) {
-                r = sql_number(db, &hit, e, "SELECT 1 FROM image WHERE id = ? AND digest = ?",
-                               (struct sql_arg[]){ { NULL, image }, { *in_use, 0 } }, 2);
+        for (; r >= 0 && in_use && *in_use; in_use++) {
+                if (str_eq(*in_use, use))
+                        return 1;
+                if (names > 1)
+                        continue;
+                r = catalog_is_use(db, image, *in_use, e);
                 if (r != 0)
                         return r;
         }
@@ -238,7 +251,7 @@ static int remove_name(struct image_store *s, const char *account, bool is_admin
         int r = choose_name(s->db, account, is_admin, name, &owner, &image, e);
 
         if (r >= 0)
-                r = held(s->db, image, in_use, e);
+                r = held(s->db, image, owner, name, in_use, e);
         if (r > 0)
                 return err_set(e, -EBUSY, "a cluster runs from image %s", name);
         if (r >= 0)

@@ -86,6 +86,7 @@ void image_done(struct image *i)
         free(i->config.stop_signal);
         (void) strv_free(i->layers);
         free(i->account);
+        free(i->use);
         *i = (struct image){ 0 };
 }
 

@@ -54,6 +54,8 @@ int catalog_set_name(struct image_store *s, const char *reference, const char *a
                      bool is_public, int64_t image, struct err *e);
 /* Images without a name will never have one again: an image that comes anew is another row. */
 int catalog_condemn(struct image_store *s, struct err *e);
+/* 1: @use (image.use, or a digest) means this image; 0. */
+int catalog_is_use(sqlite3 *db, int64_t image, const char *use, struct err *e);
 /* Take condemned images away (but not those in @in_use), and layers without an image. */
 int catalog_sweep(struct image_store *s, char *const *in_use, struct err *e);
 /* Whether layers/<name> is in the database: 1, 0, negative. */

@@ -32,7 +32,7 @@ struct journal_row {
         char cluster[16];
         uint64_t generation; /* of `plan`, which is what runs or is being built or undone */
         char *plan;          /* JSON text, as it came */
-        char *image_digest;  /* set once resolved */
+        char *image_digest;  /* image.use of what it runs from, once resolved */
         enum cluster_state state;
         char reason[512];
         /* what the control plane wants; plan only when it differs from the one above */

@@ -209,9 +209,9 @@ int conf_load(const char *path, const struct conf_option *opt, size_t n, void *o
         line = ini_parse_stream(on_line, &rd, on_key, &rd);
         (void) fclose(rd.file);
         if (rd.err.code)
-                return err_copy(e, &rd.err) ? err_wrap(e, rd.err.code, "%s:%d", path,
-                                                       line > 0 ? line : rd.line)
-                                            : 0;
+                return err_copy(e, &rd.err)
+                               ? err_wrap(e, rd.err.code, "%s:%d", path, line > 0 ? line : rd.line)
+                               : 0;
         if (line > 0)
                 return err_set(e, -EINVAL, "%s:%d: not 'key = value' and not '[section]'", path,
                                line);

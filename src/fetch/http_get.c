@@ -72,7 +72,7 @@ struct http_stream {
         struct stream base;
         struct http *h;
         char *url;
-        uint64_t size, off, skip; /* whole; handed out; to be thrown away of this attempt */
+        uint64_t size, off, skip;     /* whole; handed out; to be thrown away of this attempt */
         uint64_t since_us, since_off; /* where the count of failures began */
         unsigned failures;
         bool open;

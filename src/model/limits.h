@@ -33,9 +33,9 @@
 #define LIMIT_QUERY_ERRORS      100U        /* errors reported in one answer */
 #define LIMIT_ANSWER_BYTES      (32U << 20) /* a GraphQL answer */
 #define LIMIT_LOG_BYTES         (64U << 20) /* a cluster's log on disk, two halves */
-#define LIMIT_PULLS_WAITING     256U        /* image operations of one account that wait for a place */
-#define LIMIT_MANIFEST_BYTES    (4U << 20)  /* image manifest or index */
-#define LIMIT_CONFIG_BYTES      (8U << 20)  /* image configuration */
-#define LIMIT_LAYER_ENTRIES     10000000U   /* files, directories, links of one layer */
-#define LIMIT_LAYER_DEPTH       256U        /* components of a path in a layer */
-#define LIMIT_REDIRECTS         5U          /* of one request to a registry */
+#define LIMIT_PULLS_WAITING     256U /* image operations of one account that wait for a place */
+#define LIMIT_MANIFEST_BYTES    (4U << 20) /* image manifest or index */
+#define LIMIT_CONFIG_BYTES      (8U << 20) /* image configuration */
+#define LIMIT_LAYER_ENTRIES     10000000U  /* files, directories, links of one layer */
+#define LIMIT_LAYER_DEPTH       256U       /* components of a path in a layer */
+#define LIMIT_REDIRECTS         5U         /* of one request to a registry */

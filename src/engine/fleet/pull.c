@@ -184,8 +184,8 @@ static struct pull *next_pull(const struct fleet *f)
         uint32_t best_own = 0;
 
         for (struct pull *p = f->pulls; p; p = p->next) {
-                uint32_t places = is_transfer(p) ? f->spec.host->inst->conf.parallel_pulls
-                                                 : REMOVE_PLACES;
+                uint32_t places =
+                        is_transfer(p) ? f->spec.host->inst->conf.parallel_pulls : REMOVE_PLACES;
                 uint32_t own, n;
 
                 if (p->op)
@@ -357,7 +357,8 @@ static void tell_waiting(const struct fleet *f, const void *arg)
 
 static int launch(struct pull *p, struct err *e)
 {
-        static const char *const verb[] = { "", "pull", "import", "remove image", "clean up after" };
+        static const char *const verb[] = { "", "pull", "import", "remove image",
+                                            "clean up after" };
         char name[64];
         const struct op_spec spec = {
                 .name = name,

@@ -398,9 +398,10 @@ static void explain_death(struct fetcher *f, const siginfo_t *si, uint64_t short
                         &f->err, -EPERM,
                         "vmm-fetch was killed by its system call filter: this image tried to break out");
         else if (short_of_memory > 0)
-                (void) err_set(&f->err, -ENOMEM,
-                               "unpacking it takes more than the %llu MiB of memory that are allowed",
-                               (unsigned long long) (memory_bytes >> 20));
+                (void) err_set(
+                        &f->err, -ENOMEM,
+                        "unpacking it takes more than the %llu MiB of memory that are allowed",
+                        (unsigned long long) (memory_bytes >> 20));
         else
                 (void) err_set(&f->err, -EIO, "vmm-fetch died: %s", strsignal(si->si_status));
         f->killed = !exited && si->si_status == SIGKILL;

@@ -35,7 +35,11 @@ struct fetcher {
 };
 
 /* Safe to end. */
-#define FETCHER_NONE (struct fetcher){ .pidfd = -EBADF, .result_fd = -EBADF, .id_fd = -EBADF }
+#define FETCHER_NONE                                                                               \
+        (struct fetcher)                                                                           \
+        {                                                                                          \
+                .pidfd = -EBADF, .result_fd = -EBADF, .id_fd = -EBADF                              \
+        }
 
 struct fetcher_spec {
         const char *mode; /* "manifest", "layer", "import" */

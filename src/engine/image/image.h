@@ -29,7 +29,7 @@ struct image {
         char **layers;       /* directory names below layers/, topmost first: for overlay */
         uint64_t size_bytes; /* unpacked */
         uint64_t created_us, used_us;
-        char *use; /* stands for this image under this name, in lists of what is in use */
+        char *use;      /* stands for this image under this name, in lists of what is in use */
         char *account;  /* owner of a local image, NULL when it came from a registry */
         bool is_public; /* a local image shown to all */
 };

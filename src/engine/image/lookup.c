@@ -304,5 +304,6 @@ int image_unswept(struct image_store *s, struct err *e)
 
         return r < 0 ? r
                      : sql_number(db, &id, e,
-                                  "SELECT id FROM image WHERE identity LIKE 'gone:%' LIMIT 1", NULL, 0);
+                                  "SELECT id FROM image WHERE identity LIKE 'gone:%' LIMIT 1", NULL,
+                                  0);
 }

@@ -20,9 +20,9 @@
 #include "store_priv.h"
 
 #define CONNECT_US      (10 * US_PER_S)
-#define UPLOAD_STALL_US (60 * US_PER_S)   /* a client that sends nothing */
-#define GRACE_US        (2 * US_PER_S)    /* fetchers report a deadline better than we do */
-#define WATCH_MS        250               /* how often free space and progress are looked at */
+#define UPLOAD_STALL_US (60 * US_PER_S) /* a client that sends nothing */
+#define GRACE_US        (2 * US_PER_S)  /* fetchers report a deadline better than we do */
+#define WATCH_MS        250             /* how often free space and progress are looked at */
 #define PARALLEL_MAX    16U
 #define ATTEMPTS        3 /* when a layer that was here is removed while we pull */
 
@@ -147,8 +147,7 @@ static int plan_layers(struct job *j, struct err *e)
                         j->layers[j->n_layers++].layer = &im->layers[i];
         }
         for (size_t i = 0; i < j->n_layers; i++)
-                j->fetchers[i] =
-                        FETCHER_NONE;
+                j->fetchers[i] = FETCHER_NONE;
         return publish_chains(j->layers, j->n_layers) < 0 ? err_set(e, -ENOMEM, "out of memory")
                                                           : 0;
 }

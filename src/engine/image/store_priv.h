@@ -87,7 +87,7 @@ static inline void staging_end_cleanup(struct staging *g)
 struct publish_layer {
         const struct fetch_layer *layer;
         char staged[24]; /* its directory in staging; "" : known already as n */
-        bool again; /* its first fetcher was killed */
+        bool again;      /* its first fetcher was killed */
         int64_t n;
         uint64_t unpacked_bytes;
         const struct path_list *opaque, *implied; /* NULL when known already; borrowed */

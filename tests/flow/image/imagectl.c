@@ -192,7 +192,8 @@ int main(int argc, char **argv)
                 else if (strcmp(argv[i], "--max-mib") == 0)
                         c.inst.conf.image_max_bytes = strtoull(argv[i + 1], NULL, 10) << 20;
                 else if (strcmp(argv[i], "--silence") == 0)
-                        c.inst.conf.registry_silence_us = strtoull(argv[i + 1], NULL, 10) * US_PER_S;
+                        c.inst.conf.registry_silence_us =
+                                strtoull(argv[i + 1], NULL, 10) * US_PER_S;
                 else if (strcmp(argv[i], "--deadline") == 0)
                         c.deadline_us = clock_mono_us() +
                                         (uint64_t) (strtod(argv[i + 1], NULL) * (double) US_PER_S);

@@ -125,10 +125,8 @@ static void test_allowed(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_chains),
-                cmocka_unit_test(test_leaves_others_alone),
-                cmocka_unit_test(test_fetchers),
-                cmocka_unit_test(test_addresses),
+                cmocka_unit_test(test_chains),   cmocka_unit_test(test_leaves_others_alone),
+                cmocka_unit_test(test_fetchers), cmocka_unit_test(test_addresses),
                 cmocka_unit_test(test_allowed),
         };
 

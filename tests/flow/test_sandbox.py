@@ -663,6 +663,28 @@ def test_exec_cannot_be_looked_into(order):
     assert got[20].ok() == "closed"  # it did meet them, and every door was shut
 
 
+def test_exec_shows_nothing_of_the_host(order):
+    """Everybody may read mountinfo and net/ of any process: the cluster does so from a session's
+    first instant on."""
+    watch = """
+        read -r own < /proc/1/mountinfo; pid=2
+        while [ $pid -lt 22 ]; do
+            if read -r mounts < /proc/$pid/mountinfo; then
+                [ "$mounts" = "$own" ] || echo "mounts: $mounts"
+                while read -r line; do case $line in
+                    lo:*|Inter-*|face*) ;;
+                    *) echo "link: $line"
+                esac done < /proc/$pid/net/dev
+                pid=$((pid + 1))
+            fi
+        done 2>/dev/null
+        echo seen $pid
+        exec sleep 100"""
+    first, got = go(order, program(watch), [program(["sleep", "0.01"]) for _ in range(25)])
+    assert [r.ok() for r in got] == [""] * 25
+    assert first.out == "seen 22"
+
+
 # ---- groups
 
 def test_group(order):

@@ -4,7 +4,8 @@
  *   operation                 launcher                      first process
  *   /dev, /dev/pts ...
  *   fork, execve ------------> enter the monitor's group
- *                              enter the network namespace
+ *                              enter the network namespace; for an
+ *                              exec session also its mounts, pids
  *                              clone3 ---------------------> new session
  *                              id map, oom score             (in parallel)
  *   <- CHILD pid, pidfd        wait
@@ -49,20 +50,42 @@ static int enter_own_group(const struct launch *l, struct err *e)
         return r < 0 ? err_errno(e, r, "enter the monitor's group") : 0;
 }
 
-/* The namespaces that the child gets through us, because entering them takes the host's rights; the
- * network namespace is left again at once, its descriptor waits in *@back. */
-static int enter_for_child(const struct launch *l, int *back, struct err *e)
+/* Where the launcher comes from, while it is away. */
+struct origin {
+        int mnt, net;
+};
+
+/* The namespaces that the child is born in, because entering them takes the host's rights.  A child
+ * that joins a cluster is also seen by it from its first instant, and everybody may read another
+ * process's mountinfo and net/ below /proc: so it must never have been in the host's. */
+static int enter_for_child(const struct launch *l, struct origin *back, struct err *e)
 {
-        if (l->join >= 0)
-                return setns(l->join, CLONE_NEWPID) < 0
-                               ? err_errno(e, -errno, "join the cluster's processes")
-                               : 0;
-        if (l->place->netns < 0)
+        const bool join = l->join >= 0;
+
+        if (!join && l->place->netns < 0)
                 return 0;
-        *back = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-        if (*back < 0 || setns(l->place->netns, CLONE_NEWNET) < 0)
+        back->net = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+        back->mnt = join ? open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC) : -EBADF;
+        if (back->net < 0 || (join && back->mnt < 0))
+                return err_errno(e, -errno, "open our namespaces");
+        if (join && setns(l->join, CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET) < 0)
+                return err_errno(e, -errno, "join the cluster's processes");
+        if (!join && setns(l->place->netns, CLONE_NEWNET) < 0)
                 return err_errno(e, -errno, "enter the network namespace");
         return 0;
+}
+
+/* Root and working directory become the host's / with it. */
+static int leave(struct origin *back, struct err *e)
+{
+        int r = 0;
+
+        if ((back->mnt >= 0 && setns(back->mnt, CLONE_NEWNS) < 0) ||
+            (back->net >= 0 && setns(back->net, CLONE_NEWNET) < 0))
+                r = err_errno(e, -errno, "leave the cluster's namespaces");
+        back->mnt = fd_close(back->mnt);
+        back->net = fd_close(back->net);
+        return r;
 }
 
 static uint64_t child_flags(const struct launch *l)
@@ -107,7 +130,7 @@ static pid_t clone_child(const struct launch *l, int *pidfd, struct err *e)
 
 static int make_child(struct launch *l, pid_t *pid, int *pidfd, struct err *e)
 {
-        AUTO(fd) int back = -EBADF;
+        struct origin back = { -EBADF, -EBADF }; /* a failure ends this process */
         int r = enter_for_child(l, &back, e);
 
         if (r < 0)
@@ -118,9 +141,7 @@ static int make_child(struct launch *l, pid_t *pid, int *pidfd, struct err *e)
         if (*pid == 0)
                 first_run(l);
         l->report = fd_close(l->report); /* its end is to be seen by the operation */
-        if (back >= 0 && setns(back, CLONE_NEWNET) < 0)
-                return err_errno(e, -errno, "leave the network namespace");
-        return 0;
+        return leave(&back, e);
 }
 
 /* The child waits for GO, which waits for this; meanwhile it moves into its group. */

@@ -165,6 +165,46 @@ def stop_timed(host, cluster):
     return time.monotonic() - began
 
 
+class Threads(threading.Thread):
+    """How many threads each process of the host's programs was ever seen with, by program; the
+    control plane and the fetchers may have several."""
+
+    def __init__(self):
+        super().__init__()
+        self.most, self.stop = {}, threading.Event()
+
+    def run(self):
+        while not self.stop.wait(0.002):
+            for pid in filter(str.isdigit, os.listdir("/proc")):
+                with contextlib.suppress(OSError):
+                    name = os.path.basename(os.readlink("/proc/%s/exe" % pid))
+                    if name in ("hypervisor-vmm", "vmm-launch", "vmm-monitor"):
+                        n = len(os.listdir("/proc/%s/task" % pid))
+                        self.most[name] = max(n, self.most.get(name, 0))
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *what):
+        self.stop.set()
+        self.join()
+
+
+def test_one_thread(host, busybox):
+    """Engine, operations, launchers and monitors have one thread, whatever is under way."""
+    with Threads() as threads:
+        clusters = [host.deploy(dockerArgs="sleep 1000") for _ in range(4)]
+        clusters.append(host.deploy(imageName=busybox))
+        for c in clusters:
+            host.wait_running(c)
+            host.exec(c, "sh", "-c", ":")
+            host.terminate(c)
+        host.wait_held(set())
+    assert {"hypervisor-vmm", "vmm-monitor"} <= set(threads.most)
+    assert set(threads.most.values()) == {1}, threads.most
+
+
 def test_term_is_answered(host):
     with host.running("sh", "-c", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done") as c:
         host.wait_log(c, "up")

@@ -325,6 +325,35 @@ def test_the_world_is_in_reach(host, pair, outside):
     assert done.returncode != 0, "nobody out there gets in"
 
 
+def test_private_networks_are_the_operators_choice(host, pair, outside):
+    subprocess.run(["ip", "-n", outside, "address", "add", "10.77.0.2/32", "dev", "lo"], check=True)
+    subprocess.run(["ip", "route", "add", "10.77.0.2/32", "via", "198.51.100.2"], check=True)  # goes with its link
+    code = ("import socket\ns=socket.socket();s.bind(('10.77.0.2',4000));s.listen(4)\nprint('up',flush=True)\n"
+            "while True:\n c,p=s.accept();c.sendall(b'lan');c.close()")
+    server = subprocess.Popen(["ip", "netns", "exec", outside, "/usr/bin/python3", "-c", code],
+                              stdout=subprocess.PIPE)
+    try:
+        assert server.stdout.readline() == b"up\n"
+        with socket.create_connection(("10.77.0.2", 4000), 2) as s:
+            assert s.recv(3) == b"lan"
+        assert reach(host, pair[0], "10.77.0.2", 4000) == ""
+        for refused in ("169.254.0.0/16", "10.77.0.0", "10.77.0.9/16"):
+            bad = Host({"network": {"allow": refused}})
+            with pytest.raises(RuntimeError, match="network allow: .*" + refused):
+                bad.start()
+            bad.proc.wait()
+            shutil.rmtree(bad.dir)
+        with Host({"engine": {"cpu_overcommit": 100, "memory_overcommit": 20, "disk_overcommit": 100, "grace": "1s"},
+                   "network": {"allow": "192.168.0.0/24, 10.77.0.0/16"}}) as open_:
+            open_.import_image("tensorone/starter")
+            c = open_.deploy(dockerArgs="sleep 1000")
+            open_.wait_running(c)
+            assert reach(open_, c, "10.77.0.2", 4000) == "lan"
+    finally:
+        server.kill()
+        server.wait()
+
+
 def ping_image():
     """This machine's own ping with its file capability, and busybox."""
     from ocimake import Image, Layer

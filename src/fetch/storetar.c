@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/capability.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -23,7 +22,6 @@
 #include "store/pack.h"
 
 #define XATTRS_MAX     256U
-#define STAGED_NAME    "writing"
 #define ZEROS_BYTES    4096U
 #define MTIME_NS_LIMIT 1000000000L
 
@@ -35,7 +33,7 @@ struct storetar {
         struct storetar_limits limits;
         struct layer_log *log;
         struct pack *pack;
-        EVP_MD_CTX *sha;
+        uint32_t n_objects;
         struct storetar_totals total;
         uint64_t content_bytes;
         struct err stream_err; /* why the stream failed, in libarchive's callback */
@@ -160,11 +158,8 @@ struct target {
 static int write_object(struct storetar *t, struct target *to, const uint8_t *p, size_t n,
                         struct err *e)
 {
-        int r;
+        int r = fd_write_full(to->object, p, n);
 
-        if (EVP_DigestUpdate(t->sha, p, n) != 1)
-                return err_set(e, -EIO, "SHA-256 failed");
-        r = fd_write_full(to->object, p, n);
         if (r == -ENOSPC || r == -EDQUOT)
                 return err_set(e, r, "'%.200s': no space is left on the host's image store",
                                t->path);
@@ -225,34 +220,29 @@ static int copy_content(struct storetar *t, struct target *to, struct err *e)
         return r == ARCHIVE_EOF ? 0 : broken(t, e);
 }
 
+/* A file of its own, by number: the publisher hashes and names it. */
 static int put_object(struct storetar *t, struct layer_entry *n, struct err *e)
 {
-        AUTO(fd)
-        int fd = openat(t->out.objects, STAGED_NAME,
-                        O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        struct target to = { .object = fd, .size = n->size };
-        uint8_t sha[EVP_MAX_MD_SIZE];
-        char name[2 * LAYER_SHA_BYTES + 1];
+        struct target to = { .object = -EBADF, .size = n->size };
+        AUTO(fd) int fd = -EBADF;
+        char name[16];
         int r;
 
+        (void) snprintf(name, sizeof name, "%u", t->n_objects);
+        fd = openat(t->out.objects, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                    0600);
         if (fd < 0)
                 return err_errno(e, -errno, "creating an object");
-        if (EVP_DigestInit_ex(t->sha, EVP_sha256(), NULL) != 1)
-                return err_set(e, -EIO, "SHA-256 failed");
+        to.object = fd;
         r = copy_content(t, &to, e);
         if (r >= 0)
                 r = fill_object(t, &to, n->size, e);
         if (r < 0)
                 return r;
-        if (EVP_DigestFinal_ex(t->sha, sha, NULL) != 1)
-                return err_set(e, -EIO, "SHA-256 failed");
-        for (size_t i = 0; i < LAYER_SHA_BYTES; i++)
-                (void) snprintf(name + 2 * i, 3, "%02x", sha[i]);
-        if (renameat(t->out.objects, STAGED_NAME, t->out.objects, name) < 0)
-                return err_errno(e, -errno, "naming an object");
         t->total.object_bytes += n->size;
         n->type = LAYER_OBJECT;
-        return layer_log_add(t->log, t->path, n, NULL, sha, e);
+        n->object = t->n_objects++;
+        return layer_log_add(t->log, t->path, n, NULL, e);
 }
 
 static int put_packed(struct storetar *t, struct layer_entry *n, bool sparse, struct err *e)
@@ -268,7 +258,7 @@ static int put_packed(struct storetar *t, struct layer_entry *n, bool sparse, st
         pack_file_end(t->pack, &packed);
         n->n_chunks = packed.n_chunks;
         n->chunk_bits = packed.chunk_bits;
-        return layer_log_add(t->log, t->path, n, packed.chunks, NULL, e);
+        return layer_log_add(t->log, t->path, n, packed.chunks, e);
 }
 
 static int put_file(struct storetar *t, struct archive_entry *en, struct err *e)
@@ -304,7 +294,7 @@ static int put_symlink(struct storetar *t, struct archive_entry *en, struct err 
                 return err_set(e, -EINVAL, "'%.200s': a link to nowhere", t->path);
         n.target = target;
         n.size = strlen(target);
-        return layer_log_add(t->log, t->path, &n, NULL, NULL, e);
+        return layer_log_add(t->log, t->path, &n, NULL, e);
 }
 
 /* --- entries --- */
@@ -345,7 +335,7 @@ static int put_plain(struct storetar *t, struct archive_entry *en, struct err *e
                 return 0; /* device nodes are left out */
         }
         r = read_meta(t, en, type, &n, e);
-        return r < 0 ? r : layer_log_add(t->log, t->path, &n, NULL, NULL, e);
+        return r < 0 ? r : layer_log_add(t->log, t->path, &n, NULL, e);
 }
 
 static int put_entry(struct storetar *t, struct archive_entry *en, struct err *e)
@@ -404,7 +394,6 @@ struct storetar *storetar_free(struct storetar *t)
         if (!t)
                 return NULL;
         (void) archive_read_free(t->a);
-        EVP_MD_CTX_free(t->sha);
         (void) layer_log_free(t->log);
         (void) pack_free(t->pack);
         free(t);
@@ -426,8 +415,7 @@ int storetar_read(struct stream *s, const struct storetar_out *out,
         t->out = *out;
         t->limits = *limits;
         t->a = archive_read_new();
-        t->sha = EVP_MD_CTX_new();
-        if (!t->a || !t->sha)
+        if (!t->a)
                 return err_set(e, -ENOMEM, "out of memory");
         r = layer_log_new(out->scratch, &log, &t->log, e);
         if (r >= 0)

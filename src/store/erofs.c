@@ -319,8 +319,12 @@ int erofs_write(struct merge *m, int out, struct erofs_totals *ret, struct err *
         AUTO(sink_free) struct sink *s = NULL;
         unsigned devices[MERGE_LAYERS_MAX];
         struct writer w = { .m = m };
-        int r = sink_new(out, &s, e);
+        int r = 0;
 
+        for (unsigned i = 0; i < m->n_layers; i++)
+                if (m->layers[i].n_objects > 0 && !m->layers[i].digests)
+                        return err_set(e, -EINVAL, "layer %u: its objects have no names", i + 1);
+        r = sink_new(out, &s, e);
         if (r < 0)
                 return r;
         w.s = s;

@@ -13,7 +13,7 @@ struct erofs_totals {
         uint32_t inodes, objects; /* objects: files that redirect to one */
 };
 
-/* Write it to @out, an empty file.  The nodes of @m are used up: once per merge.
+/* Write it to @out, an empty file.  Layers with objects have their digests attached.  The nodes of @m are used up: once per merge.
  * -EFBIG: the metadata needs more than 2^32 blocks. */
 int erofs_write(struct merge *m, int out, struct erofs_totals *ret, struct err *e);
 

@@ -2,6 +2,7 @@
 #include "store/erofs_priv.h"
 
 #include "store/bytes.h"
+#include "store/layer_objects.h"
 
 /* --- directories: blocks of { dirents, names }, sorted, none across a block's end --- */
 
@@ -184,9 +185,8 @@ void xattrs_put(const struct merge *m, const struct merge_node *node, const stru
         }
         if (l->n.type == LAYER_OBJECT) {
                 char path[1 + EROFS_OBJECT_PATH_BYTES] = "/";
-                uint64_t size;
 
-                erofs_object_path(layer_index_object(&m->layers[node->layer], l->n.object, &size),
+                erofs_object_path(layer_objects_digest(&m->layers[node->layer], l->n.object),
                                   path + 1);
                 put_one(s, XATTR_TRUSTED, metacopy_name, sizeof metacopy_name - 1, NULL, 0);
                 put_one(s, XATTR_TRUSTED, redirect_name, sizeof redirect_name - 1, path,

@@ -241,8 +241,6 @@ static const char *check_chunks(const struct layer_index *x, const struct layer_
 
 static const char *check_content(const struct layer_index *x, const struct layer_entry *n)
 {
-        uint64_t size;
-
         if (n->type != LAYER_FILE && (n->n_chunks || n->chunk_bits))
                 return "chunks of something that is no file";
         switch (n->type) {
@@ -251,8 +249,9 @@ static const char *check_content(const struct layer_index *x, const struct layer
         case LAYER_OBJECT:
                 if (n->object >= x->n_objects)
                         return "an object that is not in the table";
-                (void) layer_index_object(x, n->object, &size);
-                return size != n->size ? "an object's size" : NULL;
+                return n->size == 0 || layer_index_object(x, n->object) != n->size
+                               ? "an object's size"
+                               : NULL;
         case LAYER_SYMLINK:
                 return n->size == 0 || memchr(n->target, '\0', n->size) ? "a link's target" : NULL;
         case LAYER_NONE:
@@ -307,12 +306,9 @@ int layer_index_entry(const struct layer_index *x, uint64_t at, struct layer_ent
         return 1;
 }
 
-const uint8_t *layer_index_object(const struct layer_index *x, uint32_t n, uint64_t *ret_size)
+uint64_t layer_index_object(const struct layer_index *x, uint32_t n)
 {
-        const uint8_t *row = x->p + LAYER_HEADER_BYTES + (uint64_t) n * LAYER_OBJECT_BYTES;
-
-        *ret_size = get64(row + LAYER_SHA_BYTES);
-        return row;
+        return get64(x->p + LAYER_HEADER_BYTES + (uint64_t) n * LAYER_OBJECT_BYTES);
 }
 
 /* --- the whole --- */
@@ -375,7 +371,8 @@ static void note(struct walk *w, const struct layer_entry *n)
                 mark(w->linked, n->group - 1, &w->n_linked);
 }
 
-static int check_entries(const struct layer_index *x, struct walk *w, struct err *e)
+static int check_entries(const struct layer_index *x, uint32_t n_used, struct walk *w,
+                         struct err *e)
 {
         uint64_t at = x->entries_at, len = 0;
 
@@ -397,24 +394,24 @@ static int check_entries(const struct layer_index *x, struct walk *w, struct err
                 note(w, &n);
         }
         if (w->n != x->n_entries || w->groups != x->n_groups || w->content != x->content_bytes ||
-            w->n_used != x->n_objects || w->n_linked != x->n_groups)
+            w->n_used != n_used || w->n_linked != x->n_groups)
                 return bad(e, 0, "totals that do not fit its entries");
         return 0;
 }
 
-static int check_objects(const struct layer_index *x, struct err *e)
+/* *@ret_used: how many of them some entry must have. */
+static int check_objects(const struct layer_index *x, uint32_t *ret_used, struct err *e)
 {
-        const uint8_t *last = NULL;
-
         for (uint32_t i = 0; i < x->n_objects; i++) {
-                uint64_t size;
-                const uint8_t *row = layer_index_object(x, i, &size);
+                uint64_t size = layer_index_object(x, i);
 
-                if ((last && memcmp(last, row, LAYER_SHA_BYTES) >= 0) || size == 0 ||
-                    size > LAYER_SIZE_MAX || x->totals.threshold == 0 || size < x->totals.threshold)
-                        return bad(e, (uint64_t) (row - x->p), "the object table");
-                last = row;
+                if (size > 0 && (size > LAYER_SIZE_MAX || size < x->totals.threshold))
+                        return bad(e, LAYER_HEADER_BYTES + i * (uint64_t) LAYER_OBJECT_BYTES,
+                                   "an object's size");
+                *ret_used += size > 0;
         }
+        if (x->n_objects > 0 && x->totals.threshold == 0)
+                return bad(e, HD_THRESHOLD, "objects without a threshold");
         return 0;
 }
 
@@ -461,6 +458,7 @@ int layer_index_open_table(const uint8_t *p, size_t len, uint64_t file_len, stru
                            struct err *e)
 {
         struct layer_index x;
+        uint32_t n_used = 0;
         int r;
 
         if (len < LAYER_HEADER_BYTES || len > file_len)
@@ -469,7 +467,7 @@ int layer_index_open_table(const uint8_t *p, size_t len, uint64_t file_len, stru
         if (r >= 0 && x.entries_at > len)
                 r = bad(e, 0, "it is cut short");
         if (r >= 0)
-                r = check_objects(&x, e);
+                r = check_objects(&x, &n_used, e);
         if (r < 0)
                 return r;
         x.len = (size_t) x.entries_at; /* so that nobody walks the entries */
@@ -482,6 +480,7 @@ int layer_index_open(const uint8_t *p, size_t len, struct layer_index *ret, stru
         AUTO(free) struct walk *w = calloc(1, sizeof *w);
         AUTO(free) uint8_t *used = NULL, *linked = NULL;
         struct layer_index x;
+        uint32_t n_used = 0;
         int r;
 
         if (!w)
@@ -495,9 +494,9 @@ int layer_index_open(const uint8_t *p, size_t len, struct layer_index *ret, stru
                 return err_set(e, -ENOMEM, "out of memory");
         w->used = used;
         w->linked = linked;
-        r = check_objects(&x, e);
+        r = check_objects(&x, &n_used, e);
         if (r >= 0)
-                r = check_entries(&x, w, e);
+                r = check_entries(&x, n_used, w, e);
         if (r >= 0)
                 *ret = x;
         return r;

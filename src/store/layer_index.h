@@ -25,7 +25,7 @@
 #define LAYER_ID_MAX          65535U
 #define LAYER_DEPTH_MAX       256U
 #define LAYER_SHA_BYTES       32U
-#define LAYER_OBJECT_BYTES    40U /* of a row of the object table */
+#define LAYER_OBJECT_BYTES    8U /* of a row of the object table: its size */
 #define LAYER_HEADER_BYTES    128U
 
 enum layer_type {
@@ -59,7 +59,7 @@ struct layer_entry {
         const uint8_t *chunks; /* file: n_chunks little-endian block numbers in the pack */
         uint32_t n_chunks;
         unsigned chunk_bits;   /* a chunk is 4096 << chunk_bits bytes */
-        uint32_t object;       /* object: which row */
+        uint32_t object;       /* object: its number, which is its row */
         const uint8_t *xattrs; /* encoded, for layer_xattr_next() */
         size_t xattrs_len;
         const char *target; /* symbolic link; size bytes, not terminated */
@@ -78,6 +78,7 @@ struct layer_index {
         uint64_t content_bytes; /* sizes of all files, each inode once */
         uint64_t entries_at;    /* where the root's entry is */
         uint32_t n_entries, n_objects, n_groups;
+        const uint8_t *digests; /* borrowed, by layer_objects_attach(): see layer_objects.h */
 };
 
 /* Check every byte of @p.  -EBADMSG with the reason in *e.  Afterwards the functions below cannot
@@ -96,8 +97,8 @@ size_t layer_index_table_bytes(const uint8_t header[LAYER_HEADER_BYTES]);
 int layer_index_entry(const struct layer_index *x, uint64_t at, struct layer_entry *ret,
                       uint64_t *ret_next);
 
-/* Row @n of the object table; @n < n_objects.  The rows ascend strictly by digest. */
-const uint8_t *layer_index_object(const struct layer_index *x, uint32_t n, uint64_t *ret_size);
+/* The size of object @n; @n < n_objects.  0: no entry has it any more. */
+uint64_t layer_index_object(const struct layer_index *x, uint32_t n);
 
 struct layer_xattr {
         const char *name; /* with its prefix; not terminated */

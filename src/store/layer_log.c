@@ -35,8 +35,7 @@ struct layer_log *layer_log_free(struct layer_log *l)
 
 /* @x: what goes behind the event's own fields; its chunks are native numbers in @chunks. */
 static int append(struct layer_log *l, struct event *ev, const char *path, const char *target,
-                  const struct layer_entry *x, const uint32_t *chunks, const uint8_t *sha,
-                  struct err *e)
+                  const struct layer_entry *x, const uint32_t *chunks, struct err *e)
 {
         size_t path_len = strlen(path), target_len = 0;
         uint64_t bytes;
@@ -51,8 +50,7 @@ static int append(struct layer_log *l, struct event *ev, const char *path, const
                 return err_set(e, -E2BIG, "it has more than %u entries", l->max_entries);
         ev->path_len = (uint16_t) path_len;
         ev->target_len = (uint16_t) target_len;
-        bytes = round_up(sizeof *ev + event_strings(ev) + 4ULL * ev->n_chunks + ev->xattrs_len +
-                                 (sha ? LAYER_SHA_BYTES : 0),
+        bytes = round_up(sizeof *ev + event_strings(ev) + 4ULL * ev->n_chunks + ev->xattrs_len,
                          EVENT_ALIGN);
         ev->bytes = (uint32_t) bytes;
         ev->inode = (uint32_t) (l->log.len / EVENT_ALIGN);
@@ -70,8 +68,6 @@ static int append(struct layer_log *l, struct event *ev, const char *path, const
                 put32(p, chunks[i]);
         if (ev->xattrs_len > 0)
                 memcpy(p, x->xattrs, ev->xattrs_len);
-        if (sha)
-                memcpy(p + ev->xattrs_len, sha, LAYER_SHA_BYTES);
         return 0;
 }
 
@@ -87,6 +83,8 @@ static int check_entry(const char *path, const struct layer_entry *n, struct err
         if (n->size > LAYER_SIZE_MAX || n->n_chunks > LAYER_CHUNKS_MAX)
                 return err_set(e, -EFBIG, "'%.200s' is larger than %llu GiB", path,
                                LAYER_SIZE_MAX >> 30);
+        if (n->type == LAYER_OBJECT && n->object >= LAYER_OBJECTS_MAX)
+                return err_set(e, -E2BIG, "it has more than %u large files", LAYER_OBJECTS_MAX);
         if (n->xattrs_len > LAYER_XATTRS_MAX)
                 return err_set(e, -E2BIG, "'%.200s' has more than %u KiB of attributes", path,
                                LAYER_XATTRS_MAX >> 10);
@@ -94,7 +92,7 @@ static int check_entry(const char *path, const struct layer_entry *n, struct err
 }
 
 int layer_log_add(struct layer_log *l, const char *path, const struct layer_entry *n,
-                  const uint32_t *chunks, const uint8_t *sha, struct err *e)
+                  const uint32_t *chunks, struct err *e)
 {
         bool is_link = n->type == LAYER_SYMLINK, is_file = n->type == LAYER_FILE;
         struct event ev = { .kind = EV_ENTRY };
@@ -112,8 +110,11 @@ int layer_log_add(struct layer_log *l, const char *path, const struct layer_entr
         ev.n_chunks = is_file ? n->n_chunks : 0;
         ev.chunk_bits = (uint8_t) (is_file ? n->chunk_bits : 0);
         ev.xattrs_len = (uint32_t) n->xattrs_len;
-        return append(l, &ev, path, is_link ? n->target : NULL, n, chunks,
-                      n->type == LAYER_OBJECT ? sha : NULL, e);
+        if (n->type == LAYER_OBJECT) {
+                ev.object = n->object;
+                l->n_objects = n->object < l->n_objects ? l->n_objects : n->object + 1;
+        }
+        return append(l, &ev, path, is_link ? n->target : NULL, n, chunks, e);
 }
 
 int layer_log_link(struct layer_log *l, const char *path, const char *target, struct err *e)
@@ -124,14 +125,14 @@ int layer_log_link(struct layer_log *l, const char *path, const char *target, st
                 return err_set(e, -EINVAL, "the layer's root is not a directory");
         if (strcmp(path, target) == 0)
                 return 0; /* a name that is itself */
-        return append(l, &ev, path, target, NULL, NULL, NULL, e);
+        return append(l, &ev, path, target, NULL, NULL, e);
 }
 
 int layer_log_whiteout(struct layer_log *l, const char *path, struct err *e)
 {
         struct event ev = { .kind = EV_WHITEOUT };
 
-        return *path ? append(l, &ev, path, NULL, NULL, NULL, NULL, e)
+        return *path ? append(l, &ev, path, NULL, NULL, NULL, e)
                      : err_set(e, -EINVAL, "a whiteout of the root");
 }
 
@@ -139,5 +140,5 @@ int layer_log_opaque(struct layer_log *l, const char *path, struct err *e)
 {
         struct event ev = { .kind = EV_OPAQUE };
 
-        return append(l, &ev, path, NULL, NULL, NULL, NULL, e);
+        return append(l, &ev, path, NULL, NULL, NULL, e);
 }

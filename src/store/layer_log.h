@@ -24,11 +24,11 @@ struct layer_log *layer_log_free(struct layer_log *l);
 DEFINE_AUTO(struct layer_log *, layer_log_free)
 
 /* One entry: a directory, file, object, symbolic link, fifo or socket.  Of @n: type, mode, ids, time,
- * size, chunks (native u32, see pack.h), encoded xattrs, target; the rest is ignored.
- * @sha: an object's 32 bytes.  -ERANGE for an owner outside 0..65535, -EINVAL for the root as
+ * size, chunks (native u32, see pack.h), encoded xattrs, target, an object's number (its place among
+ * the objects of the tar, from 0); the rest is ignored.  -ERANGE for an owner outside 0..65535, -EINVAL for the root as
  * anything but a directory, -E2BIG over a limit. */
 int layer_log_add(struct layer_log *l, const char *path, const struct layer_entry *n,
-                  const uint32_t *chunks, const uint8_t *sha, struct err *e);
+                  const uint32_t *chunks, struct err *e);
 int layer_log_link(struct layer_log *l, const char *path, const char *target, struct err *e);
 int layer_log_whiteout(struct layer_log *l, const char *path, struct err *e);
 int layer_log_opaque(struct layer_log *l, const char *path, struct err *e);

@@ -19,7 +19,7 @@
 enum { EV_ENTRY, EV_LINK, EV_OPAQUE, EV_WHITEOUT };
 
 /* In the log, followed by: path, target (of a link: the path it points to), padding to 4, chunks,
- * xattrs, an object's SHA-256. */
+ * xattrs. */
 struct event {
         uint64_t size;
         int64_t mtime_s;
@@ -37,8 +37,9 @@ struct event {
 struct layer_log {
         struct scratch log;
         uint32_t max_entries, n_events;
-        uint32_t *order; /* events by path and time */
-        uint64_t steps;  /* left for looking after hard links */
+        uint32_t n_objects; /* one more than the highest number */
+        uint32_t *order;    /* events by path and time */
+        uint64_t steps;     /* left for looking after hard links */
 };
 
 static inline struct event *event_at(const struct layer_log *l, uint32_t time)
@@ -64,11 +65,6 @@ static inline uint64_t event_strings(const struct event *ev)
 static inline const uint8_t *event_chunks(const struct event *ev)
 {
         return (const uint8_t *) (ev + 1) + event_strings(ev);
-}
-
-static inline const uint8_t *event_sha(const struct event *ev)
-{
-        return event_chunks(ev) + 4ULL * ev->n_chunks + ev->xattrs_len;
 }
 
 /* It takes the place of what has the name, and is no directory. */

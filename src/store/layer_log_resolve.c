@@ -18,8 +18,7 @@ struct resolver {
         struct layer_index x;
         struct level stack[LAYER_DEPTH_MAX + 2];
         unsigned depth;
-        uint32_t *objects; /* inode events, by digest once sorted */
-        uint32_t n_objects, cap_objects;
+        uint64_t *objects; /* their sizes; 0: no name is left */
 };
 
 static void put(struct resolver *w, const struct layer_entry *n)
@@ -100,21 +99,6 @@ static int put_parents(struct resolver *w, const char *path, size_t len, struct 
         return 0;
 }
 
-static int note_object(struct resolver *w, uint32_t time, struct err *e)
-{
-        if (w->n_objects == w->cap_objects) {
-                uint32_t cap = w->cap_objects ? 2 * w->cap_objects : 1024;
-                uint32_t *p = realloc(w->objects, cap * sizeof *p);
-
-                if (!p)
-                        return err_set(e, -ENOMEM, "out of memory");
-                w->objects = p;
-                w->cap_objects = cap;
-        }
-        w->objects[w->n_objects++] = time;
-        return 0;
-}
-
 /* A name of the inode that the event at @time made. */
 static int put_bare(struct resolver *w, const struct event *name, struct err *e)
 {
@@ -124,12 +108,8 @@ static int put_bare(struct resolver *w, const struct event *name, struct err *e)
 
         if (!w->out) {
                 inode->names++;
-                if (inode->names == 1 && inode->type == LAYER_OBJECT) {
-                        int r = note_object(w, name->inode, e);
-
-                        if (r < 0)
-                                return r;
-                }
+                if (inode->type == LAYER_OBJECT)
+                        w->objects[inode->object] = inode->size;
                 first = inode->names == 1;
         } else {
                 first = !inode->group;
@@ -260,46 +240,12 @@ static int walk(struct resolver *w, struct err *e)
 
 /* --- the index --- */
 
-static int compare_sha(const void *a, const void *b, void *arg)
-{
-        uint32_t x, y;
-
-        memcpy(&x, a, sizeof x);
-        memcpy(&y, b, sizeof y);
-        return memcmp(event_sha(event_at(arg, x)), event_sha(event_at(arg, y)), LAYER_SHA_BYTES);
-}
-
-/* Sort, and give each object its row; files with the same content share one. */
-static int number_objects(struct resolver *w, struct err *e)
-{
-        uint32_t n = 0;
-
-        if (w->n_objects > 0)
-                qsort_r(w->objects, w->n_objects, sizeof *w->objects, compare_sha, w->l);
-        for (uint32_t i = 0; i < w->n_objects; i++) {
-                struct event *ev = event_at(w->l, w->objects[i]);
-                const struct event *last = n > 0 ? event_at(w->l, w->objects[n - 1]) : NULL;
-
-                if (!last || memcmp(event_sha(last), event_sha(ev), LAYER_SHA_BYTES) != 0)
-                        w->objects[n++] = w->objects[i];
-                else if (last->size != ev->size)
-                        return err_set(e, -EBADMSG, "one digest with two sizes");
-                ev->object = n - 1;
-        }
-        w->n_objects = n;
-        if (n > LAYER_OBJECTS_MAX)
-                return err_set(e, -E2BIG, "it has more than %u large files", LAYER_OBJECTS_MAX);
-        return 0;
-}
-
 static void put_objects(struct resolver *w)
 {
-        for (uint32_t i = 0; i < w->n_objects; i++) {
-                const struct event *ev = event_at(w->l, w->objects[i]);
-                uint8_t size[8];
+        for (uint32_t i = 0; i < w->l->n_objects; i++) {
+                uint8_t size[LAYER_OBJECT_BYTES];
 
-                put64(size, ev->size);
-                sink_put(w->out, event_sha(ev), LAYER_SHA_BYTES);
+                put64(size, w->objects[i]);
                 sink_put(w->out, size, sizeof size);
         }
 }
@@ -324,13 +270,11 @@ static int write_index(struct resolver *w, const struct layer_totals *totals, in
         AUTO(sink_free) struct sink *s = NULL;
         int r = walk(w, e);
 
-        if (r >= 0)
-                r = number_objects(w, e);
         if (r < 0)
                 return r;
         w->x.totals = *totals;
-        w->x.len += LAYER_HEADER_BYTES + (uint64_t) w->n_objects * LAYER_OBJECT_BYTES;
-        w->x.n_objects = w->n_objects;
+        w->x.len += LAYER_HEADER_BYTES + (uint64_t) w->l->n_objects * LAYER_OBJECT_BYTES;
+        w->x.n_objects = w->l->n_objects;
         w->x.n_groups = count_groups(w->l);
         if (w->x.len > LAYER_INDEX_BYTES_MAX)
                 return err_set(e, -E2BIG, "its index is larger than %llu MiB",
@@ -354,7 +298,8 @@ int layer_log_finish(struct layer_log *l, const struct layer_totals *totals, int
         if (!w)
                 return err_set(e, -ENOMEM, "out of memory");
         w->l = l;
-        r = log_sort(l, e);
+        w->objects = calloc(l->n_objects + 1ULL, sizeof *w->objects);
+        r = w->objects ? log_sort(l, e) : err_set(e, -ENOMEM, "out of memory");
         if (r >= 0)
                 r = log_resolve_links(l, e);
         if (r >= 0)

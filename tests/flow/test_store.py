@@ -8,6 +8,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import subprocess
 import tarfile
 import time
@@ -91,10 +92,15 @@ class Built:
         objects, target = self.dir / "objects", self.dir / "over"
         target.mkdir(exist_ok=True)
         for layer in self.layers:
-            for f in (layer / "objects").iterdir():
-                assert hashlib.sha256(f.read_bytes()).hexdigest() == f.name
-                (objects / f.name[:2]).mkdir(parents=True, exist_ok=True)
-                (objects / f.name[:2] / f.name[2:]).write_bytes(f.read_bytes())
+            names = (layer / "objects.names").read_bytes()[16:]
+            for i in range(len(names) // 40):
+                sha, size = names[i * 40:][:32].hex(), int.from_bytes(names[i * 40 + 32:][:8], "little")
+                if size == 0:
+                    continue  # replaced by a later entry
+                data = (layer / "objects" / str(i)).read_bytes()
+                assert hashlib.sha256(data).hexdigest() == sha and len(data) == size
+                (objects / sha[:2]).mkdir(parents=True, exist_ok=True)
+                (objects / sha[:2] / sha[2:]).write_bytes(data)
         with self.mounted() as lower:
             subprocess.run(["mount", "-t", "overlay", "overlay", "-o",
                             f"ro,metacopy=on,redirect_dir=on,lowerdir={lower}::{objects}", target],
@@ -249,6 +255,7 @@ def test_an_index_with_a_flipped_bit_is_refused_or_harmless(tmp_path):
         refused += p.returncode
         if p.returncode == 0:
             (tmp_path / "meta").unlink(missing_ok=True)
+            shutil.copy(built.layers[0] / "objects.names", tmp_path)
             storectl("image", tmp_path / "meta", tmp_path / "bad")
     assert refused > 20
     for n in (0, 1, 127, 128, len(good) // 2, len(good) - 8, len(good) - 1):

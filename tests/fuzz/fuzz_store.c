@@ -18,6 +18,7 @@
 #include "store/bytes.h"
 #include "store/erofs.h"
 #include "store/layer_log.h"
+#include "store/layer_objects.h"
 
 #define LAYERS 4
 #define BYTES  (16U << 20)
@@ -187,19 +188,43 @@ static struct file build(const struct layer_index *layers, size_t n, struct erof
         return slurp(out);
 }
 
-static void build_and_check(const struct layer_index *layers, size_t n)
+/* What a publisher would say of the objects. */
+static uint8_t *attach(struct layer_index *x)
+{
+        size_t len = OBJECTS_HEADER_BYTES + (size_t) x->n_objects * OBJECTS_ROW_BYTES;
+        uint8_t *p = calloc(1, len);
+
+        CHECK(p);
+        memcpy(p, "hvmmobj1", 8);
+        put32(p + 8, x->n_objects);
+        for (uint32_t i = 0; i < x->n_objects; i++) {
+                uint64_t size = layer_index_object(x, i);
+
+                put64(p + OBJECTS_HEADER_BYTES + i * OBJECTS_ROW_BYTES + LAYER_SHA_BYTES, size);
+                p[OBJECTS_HEADER_BYTES + i * OBJECTS_ROW_BYTES] = size > 0;
+        }
+        CHECK(layer_objects_attach(x, p, len, NULL) >= 0);
+        return p;
+}
+
+static void build_and_check(struct layer_index *layers, size_t n)
 {
         struct erofs_totals t = { 0 };
+        uint8_t *names[LAYERS];
         struct file one, two;
 
         if (n == 0)
                 return;
+        for (size_t i = 0; i < n; i++)
+                names[i] = attach(&layers[i]);
         one = build(layers, n, &t);
         check_image(one, &t);
         two = build(layers, n, &t);
         CHECK(one.len == two.len && memcmp(one.p, two.p, one.len) == 0);
         free(one.p);
         free(two.p);
+        for (size_t i = 0; i < n; i++)
+                free(names[i]);
 }
 
 static void try_indexes(const uint8_t *data, size_t size)
@@ -260,15 +285,16 @@ static void take_path(struct input *in, char buf[64])
         *p = '\0';
 }
 
-static void add_entry(struct layer_log *l, struct input *in, unsigned op, const char *path)
+static void add_entry(struct layer_log *l, struct input *in, unsigned op, const char *path,
+                      uint32_t *objects)
 {
         static const enum layer_type types[] = { LAYER_DIR,     LAYER_FILE, LAYER_OBJECT,
                                                  LAYER_SYMLINK, LAYER_FIFO, LAYER_DIR };
-        uint8_t sha[LAYER_SHA_BYTES] = { 0 };
+        static const uint8_t value[32];
         struct layer_entry n = { .type = types[op % NELEM(types)], .mode = 0755 };
         uint32_t chunks[2] = { 0, LAYER_HOLE };
         uint8_t xattrs[64];
-        struct layer_xattr x = { "user.x", 6, sha, take(in) % 32 };
+        struct layer_xattr x = { "user.x", 6, value, take(in) % 32 };
 
         n.uid = take(in);
         n.mtime_s = take(in);
@@ -278,8 +304,7 @@ static void add_entry(struct layer_log *l, struct input *in, unsigned op, const 
                         n.size, n.chunk_bits = layer_chunk_bits_whole(n.size));
                 chunks[0] = take(in) & 1 ? 0 : LAYER_HOLE;
         }
-        sha[0] = (uint8_t) n.size; /* one digest, one size */
-        sha[1] = (uint8_t) (n.size >> 8);
+        n.object = n.type == LAYER_OBJECT ? (*objects)++ : 0;
         if (n.type == LAYER_SYMLINK) {
                 n.target = path;
                 n.size = strlen(path);
@@ -287,7 +312,7 @@ static void add_entry(struct layer_log *l, struct input *in, unsigned op, const 
                 n.xattrs = xattrs;
                 n.xattrs_len = layer_xattr_put(xattrs, sizeof xattrs, &x);
         }
-        CHECK(layer_log_add(l, path, &n, chunks, sha, NULL) >= 0);
+        CHECK(layer_log_add(l, path, &n, chunks, NULL) >= 0);
 }
 
 static bool write_layer(struct input *in, unsigned n_ops, struct file *ret)
@@ -297,6 +322,7 @@ static bool write_layer(struct input *in, unsigned n_ops, struct file *ret)
         AUTO(fd) int out = memfd_create("index", MFD_CLOEXEC);
         AUTO(layer_log_free) struct layer_log *l = NULL;
         char path[64], target[64];
+        uint32_t objects = 0;
 
         CHECK(out >= 0 && layer_log_new(-EBADF, &limits, &l, NULL) >= 0);
         for (unsigned i = 0; i < n_ops && in->p < in->end; i++) {
@@ -311,7 +337,7 @@ static bool write_layer(struct input *in, unsigned n_ops, struct file *ret)
                         take_path(in, target);
                         CHECK(layer_log_link(l, path, target, NULL) >= 0);
                 } else
-                        add_entry(l, in, op, path);
+                        add_entry(l, in, op, path, &objects);
         }
         if (layer_log_finish(l, &totals, out, NULL) < 0)
                 return false;

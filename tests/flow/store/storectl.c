@@ -1,6 +1,7 @@
 /* storectl.c - the image store's formats from a command line, for tests.
  *
- *   storectl layer DIR THRESHOLD DIFF-ID < TAR      makes DIR/pack, DIR/index, DIR/objects/
+ *   storectl layer DIR THRESHOLD DIFF-ID < TAR      makes DIR/pack, DIR/index, DIR/objects/, and,
+ *                                                   as the publisher would, DIR/objects.names
  *   storectl check INDEX                            0 when it is one
  *   storectl image OUT INDEX...                     bottom first; prints a line of numbers and the
  *                                                   layers whose packs are the devices
@@ -17,6 +18,7 @@
 #include "base/str.h"
 #include "fetch/storetar.h"
 #include "store/image_build.h"
+#include "store/layer_objects.h"
 #include "store/metamount.h"
 
 #include <linux/mount.h>
@@ -39,6 +41,77 @@ static int parse_sha(const char *hex, uint8_t sha[LAYER_SHA_BYTES])
                 sha[i] = (uint8_t) v;
         }
         return 0;
+}
+
+static int open_index(const char *path, struct layer_index *ret, struct err *e)
+{
+        AUTO(fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
+        struct stat st;
+        void *p;
+
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return err_errno(e, -errno, "%s", path);
+        if (st.st_size == 0)
+                return err_set(e, -EBADMSG, "%s is empty", path);
+        p = mmap(NULL, (size_t) st.st_size, PROT_READ, MAP_PRIVATE, fd, 0); /* until we exit */
+        if (p == MAP_FAILED)
+                return err_errno(e, -errno, "%s", path);
+        return layer_index_open(p, (size_t) st.st_size, ret, e);
+}
+
+static int do_check(char **argv, struct err *e)
+{
+        struct layer_index x;
+        int r = open_index(argv[0], &x, e);
+
+        if (r >= 0)
+                (void) printf("%u %u %u\n", x.n_entries, x.n_objects, x.n_groups);
+        return r;
+}
+
+/* The header and the table of an index, heap in *@ret_p: all that the publisher reads of it. */
+static int read_table(int fd, uint8_t **ret_p, struct layer_index *ret, struct err *e)
+{
+        uint8_t head[LAYER_HEADER_BYTES];
+        AUTO(free) uint8_t *p = NULL;
+        struct stat st;
+        size_t len;
+        int r;
+
+        if (pread(fd, head, sizeof head, 0) != sizeof head || fstat(fd, &st) < 0)
+                return err_errno(e, -EIO, "index");
+        len = layer_index_table_bytes(head);
+        p = malloc(len);
+        if (!p || pread(fd, p, len, 0) != (ssize_t) len)
+                return err_errno(e, -EIO, "index");
+        r = layer_index_open_table(p, len, (uint64_t) st.st_size, ret, e);
+        if (r >= 0)
+                *ret_p = TAKE(p);
+        return r;
+}
+
+/* What the publisher does: hash the objects and write down their digests. */
+static int name_objects(int dir, int index, int objects, struct err *e)
+{
+        AUTO(fd) int out = create(dir, "objects.names", e);
+        AUTO(sink_free) struct sink *s = NULL;
+        AUTO(free) uint8_t *p = NULL;
+        uint8_t(*digests)[LAYER_SHA_BYTES];
+        struct layer_index x;
+        int r = out < 0 ? out : read_table(index, &p, &x, e);
+
+        if (r < 0)
+                return r;
+        digests = calloc(x.n_objects + 1UL, sizeof *digests);
+        r = layer_objects_hash(&x, objects, digests, e);
+        if (r >= 0)
+                r = sink_new(out, &s, e);
+        if (r >= 0) {
+                layer_objects_put(s, &x, (const uint8_t(*)[LAYER_SHA_BYTES]) digests);
+                r = sink_flush(s, e);
+        }
+        free(digests);
+        return r;
 }
 
 static int do_layer(char **argv, struct err *e)
@@ -80,58 +153,23 @@ static int do_layer(char **argv, struct err *e)
         if (r >= 0)
                 r = storetar_finish(t, diff_id, &totals, e);
         if (r >= 0)
+                r = name_objects(dir, index, objects, e);
+        if (r >= 0)
                 (void) printf("%llu %llu %llu\n", (unsigned long long) totals.pack_bytes,
                               (unsigned long long) totals.object_bytes,
                               (unsigned long long) totals.entries);
         return r;
 }
 
-static int open_index(const char *path, struct layer_index *ret, struct err *e)
-{
-        AUTO(fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
-        struct stat st;
-        void *p;
-
-        if (fd < 0 || fstat(fd, &st) < 0)
-                return err_errno(e, -errno, "%s", path);
-        if (st.st_size == 0)
-                return err_set(e, -EBADMSG, "%s is empty", path);
-        p = mmap(NULL, (size_t) st.st_size, PROT_READ, MAP_PRIVATE, fd, 0); /* until we exit */
-        if (p == MAP_FAILED)
-                return err_errno(e, -errno, "%s", path);
-        return layer_index_open(p, (size_t) st.st_size, ret, e);
-}
-
-static int do_check(char **argv, struct err *e)
-{
-        struct layer_index x;
-        int r = open_index(argv[0], &x, e);
-
-        if (r >= 0)
-                (void) printf("%u %u %u\n", x.n_entries, x.n_objects, x.n_groups);
-        return r;
-}
-
-/* Which layers' packs are the devices: as the publisher asks, by headers alone. */
 static int print_devices(const int *fds, size_t n, struct err *e)
 {
         struct layer_index layers[MERGE_LAYERS_MAX];
         unsigned devices[MERGE_LAYERS_MAX], n_devices;
 
         for (size_t i = 0; i < n; i++) {
-                uint8_t head[LAYER_HEADER_BYTES];
                 AUTO(free) uint8_t *p = NULL;
-                struct stat st;
-                size_t len;
-                int r;
+                int r = read_table(fds[i], &p, &layers[i], e);
 
-                if (pread(fds[i], head, sizeof head, 0) != sizeof head || fstat(fds[i], &st) < 0)
-                        return err_errno(e, -EIO, "index");
-                len = layer_index_table_bytes(head);
-                p = malloc(len);
-                if (!p || pread(fds[i], p, len, 0) != (ssize_t) len)
-                        return err_errno(e, -EIO, "index");
-                r = layer_index_open_table(p, len, (uint64_t) st.st_size, &layers[i], e);
                 if (r < 0)
                         return r;
         }
@@ -142,11 +180,23 @@ static int print_devices(const int *fds, size_t n, struct err *e)
         return 0;
 }
 
+/* objects.names in the directory of an index; -EBADF when there is none. */
+static int names_beside(const char *index)
+{
+        const char *slash = strrchr(index, '/');
+        AUTO(free)
+        char *path = str_fmt("%.*s/objects.names", slash ? (int) (slash - index) : 1,
+                             slash ? index : ".");
+        int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+
+        return fd < 0 ? -EBADF : fd;
+}
+
 static int do_image(char **argv, struct err *e)
 {
         AUTO(fd) int out = create(AT_FDCWD, argv[0], e), scratch = -EBADF;
         AUTO(free) char *name = str_fmt("%s.scratch", argv[0]);
-        int fds[MERGE_LAYERS_MAX]; /* open until we exit */
+        int fds[MERGE_LAYERS_MAX], objects[MERGE_LAYERS_MAX]; /* open until we exit */
         struct erofs_totals totals;
         size_t n = 0;
         int r;
@@ -159,8 +209,9 @@ static int do_image(char **argv, struct err *e)
                 fds[n] = open(argv[n + 1], O_RDONLY | O_CLOEXEC);
                 if (fds[n] < 0)
                         return err_errno(e, -errno, "%s", argv[n + 1]);
+                objects[n] = names_beside(argv[n + 1]);
         }
-        r = image_build(fds, n, scratch, out, &totals, e);
+        r = image_build(fds, objects, n, scratch, out, &totals, e);
         if (r < 0)
                 return r;
         (void) printf("%llu %u %u", (unsigned long long) totals.bytes, totals.inodes,

@@ -16,16 +16,19 @@ static uint8_t *build(const char *const *texts, size_t n, struct erofs_totals *t
         AUTO(merge_done) struct merge m = { 0 };
         struct scripted s[4] = { 0 };
         struct layer_index x[4];
-        uint8_t *p;
+        uint8_t *p, *names[4];
 
         for (size_t i = 0; i < n; i++) {
                 assert_int_equal(script_index(texts[i], &s[i], NULL), 0);
                 assert_int_equal(layer_index_open(s[i].p, s[i].len, &x[i], NULL), 0);
+                script_attach(&x[i], &names[i]);
         }
         assert_int_equal(merge_layers(x, n, -EBADF, &m, NULL), 0);
         assert_int_equal(erofs_write(&m, fd, t, NULL), 0);
-        for (size_t i = 0; i < n; i++)
+        for (size_t i = 0; i < n; i++) {
                 free(s[i].p);
+                free(names[i]);
+        }
         p = malloc(t->bytes);
         assert_int_equal(pread(fd, p, t->bytes, 0), (ssize_t) t->bytes);
         return p;
@@ -94,6 +97,21 @@ static void test_devices_are_layers_with_a_pack(void **state)
         assert_int_equal(erofs_devices(x, 1, got), 0);
 }
 
+static void test_objects_need_names(void **state)
+{
+        AUTO(merge_done) struct merge m = { 0 };
+        struct scripted s = { 0 };
+        struct erofs_totals t;
+        struct layer_index x;
+
+        (void) state;
+        assert_int_equal(script_index("oa", &s, NULL), 0);
+        assert_int_equal(layer_index_open(s.p, s.len, &x, NULL), 0);
+        assert_int_equal(merge_layers(&x, 1, -EBADF, &m, NULL), 0);
+        assert_int_equal(erofs_write(&m, -EBADF, &t, NULL), -EINVAL);
+        free(s.p);
+}
+
 static void test_object_path(void **state)
 {
         uint8_t sha[LAYER_SHA_BYTES] = { 0xab, 0x01, 0xff };
@@ -112,6 +130,7 @@ int main(void)
                 cmocka_unit_test(test_a_small_one),
                 cmocka_unit_test(test_the_same_twice_and_another),
                 cmocka_unit_test(test_devices_are_layers_with_a_pack),
+                cmocka_unit_test(test_objects_need_names),
                 cmocka_unit_test(test_object_path),
         };
 

@@ -46,7 +46,7 @@ static const struct change changes[] = {
         { "two groups", -1, 48, 4, 2 },
         { "a byte that is zero", -1, 52, 4, 1 },
         { "a byte at the header's end", -1, 127, 1, 1 },
-        { "object's size", -1, 128 + 32, 8, 7 },
+        { "object's size", -1, 128, 8, 7 },
         { "length 0", 1, 0, 4, 0 },
         { "length beyond the end", 1, 0, 4, 1 << 20 },
         { "length not aligned", 1, 0, 4, 60 },
@@ -153,7 +153,7 @@ static void test_table_alone(void **state)
         struct scripted s = { 0 };
         struct layer_index x, t;
         struct layer_entry n;
-        uint64_t at, size;
+        uint64_t at;
         size_t len;
 
         (void) state;
@@ -164,8 +164,8 @@ static void test_table_alone(void **state)
         assert_int_equal(layer_index_open_table(s.p, len, s.len, &t, NULL), 0);
         assert_int_equal(t.n_objects, 2);
         assert_int_equal(t.totals.pack_bytes, x.totals.pack_bytes);
-        assert_memory_equal(layer_index_object(&t, 1, &size), "3", 2);
-        assert_int_equal(size, 3);
+        assert_int_equal(layer_index_object(&t, 0), 3);
+        assert_int_equal(layer_index_object(&t, 1), 2);
         assert_int_equal(layer_index_entry(&t, t.entries_at, &n, &at), 0);
         assert_int_equal(layer_index_open_table(s.p, len - 1, s.len, &t, NULL), -EBADMSG);
         assert_int_equal(layer_index_open_table(s.p, len, s.len + 8, &t, NULL), -EBADMSG);

@@ -39,6 +39,7 @@ struct storetar {
         struct err stream_err; /* why the stream failed, in libarchive's callback */
         int stream_result;
         char path[PATH_MAX], target[PATH_MAX];
+        struct layer_xattr list[XATTRS_MAX];
         uint8_t xattrs[LAYER_XATTRS_MAX];
 };
 
@@ -90,7 +91,7 @@ static bool fix_capability(struct layer_xattr *x, uint8_t cap[XATTR_CAPS_SZ_2])
 static int read_xattrs(struct storetar *t, struct archive_entry *en, struct layer_entry *n,
                        struct err *e)
 {
-        struct layer_xattr list[XATTRS_MAX];
+        struct layer_xattr *list = t->list;
         uint8_t cap[XATTR_CAPS_SZ_2];
         size_t count = 0, size, used = 0;
         const char *name;

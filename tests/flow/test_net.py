@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -873,6 +874,24 @@ def test_resolv_conf_follows_the_host(one):
     assert f"nameserver {INET}|" in lease[3] and UPLINK not in lease[3], "the host itself is closed"
     one.down(3)
     one.world.resolv(f"nameserver {WEB}\n")
+
+
+def test_links_come_and_go_during_a_start(clean):
+    """A listing of many links that is overtaken by changes is read to its end and asked again."""
+    w = clean
+    w.on_host("sh", "-c", "for i in $(seq 120); do echo link add d$i type bridge; done | ip -batch -")
+    churn = subprocess.Popen(
+        ["nsenter", "-t", str(w.host), "-n", "-m", "sh", "-c",
+         "while :; do echo link add x type bridge; echo link del x; done | ip -batch -"],
+        start_new_session=True)
+    try:
+        for _ in range(30):
+            one = Ctl(w, "aaaaaaaa")
+            one.stop()
+    finally:
+        os.killpg(churn.pid, signal.SIGKILL)
+        churn.wait()
+        w.on_host("sh", "-c", "for i in $(seq 120); do echo link del d$i; done | ip -batch -")
 
 
 def test_two_hundred_cycles_leave_nothing(clean):

@@ -207,16 +207,28 @@ int nl_commit(struct nl_sock *s, struct nl_batch *b, struct err *e)
         return r;
 }
 
+static bool has_end(const void *buf, size_t len)
+{
+        const struct nlmsghdr *h = buf;
+
+        for (int left = (int) len; mnl_nlmsg_ok(h, left); h = mnl_nlmsg_next(h, &left))
+                if (h->nlmsg_type == NLMSG_DONE || h->nlmsg_type == NLMSG_ERROR)
+                        return true;
+        return false;
+}
+
 int nl_query(struct nl_sock *s, struct nl_batch *b, mnl_cb_t fn, void *arg, struct err *e)
 {
         alignas(8) uint8_t buf[ANSWER_BYTES * 2];
         const char *what = b->msg[0].what;
+        const bool is_dump = b->cur->nlmsg_flags & NLM_F_DUMP;
+        bool overtaken = false;
         uint32_t first;
         int r;
 
         assert(b->n == 1);
         /* a dump ends by NLMSG_DONE, a single look-up by the acknowledgement */
-        r = send_batch(s, b, b->cur->nlmsg_flags & NLM_F_DUMP ? NL_BATCH_MSGS : 0, &first, e);
+        r = send_batch(s, b, is_dump ? NL_BATCH_MSGS : 0, &first, e);
         nl_batch_init(b);
         if (r < 0)
                 return r;
@@ -234,6 +246,13 @@ int nl_query(struct nl_sock *s, struct nl_batch *b, mnl_cb_t fn, void *arg, stru
                         continue;
                 }
                 r = mnl_cb_run(buf, (size_t) got, first, mnl_socket_get_portid(s->mnl), fn, arg);
+                if (r < 0 && errno == EINTR && is_dump) {
+                        /* read to its end all the same: until then the kernel begins no other */
+                        overtaken = true;
+                        r = has_end(buf, (size_t) got) ? MNL_CB_STOP : MNL_CB_OK;
+                }
         } while (r == MNL_CB_OK);
+        if (r >= 0 && overtaken)
+                return err_errno(e, -EINTR, "%s", what);
         return r < 0 ? err_errno(e, -errno, "%s", what) : 0;
 }

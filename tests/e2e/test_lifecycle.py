@@ -367,6 +367,29 @@ def test_progress_while_pulling(host, registry):
     assert len(registry.requests) == asked
 
 
+def test_a_present_image_is_pulled_again_only_when_asked(host, registry):
+    """The tag moves on in the registry; here it moves when somebody says so."""
+    def publish(text):
+        return registry.add("test/moves", "1", Image([busybox_layer(), Layer().file("which", text).tar()]))
+
+    def runs():
+        c = host.deploy(imageName=ref, dockerArgs="sh -c 'cat /which; sleep 1000'")
+        host.wait_running(c)
+        return host.wait_log(c, "\n")
+
+    ref = publish(b"one\n")
+    assert runs() == "one\n"
+    publish(b"two\n")
+    registry.requests.clear()
+    assert runs() == "one\n"
+    host.cli("image", "pull", ref)
+    assert registry.requests == [], "nobody asked the registry"
+    assert runs() == "one\n"
+    host.cli("image", "pull", "--force", ref)
+    assert registry.requests != []
+    assert runs() == "two\n"
+
+
 def test_progress_in_the_terminal(host, registry):
     from terminal import Terminal
     ref = slow_image(registry, "terminal", size=(3 << 20) + 1)

@@ -123,7 +123,7 @@ static void standalone_done(struct standalone *s)
         s->runner = op_runner_free(s->runner);
         s->inner_fd = fd_close(s->inner_fd);
         /* pulls that were under way have been ended */
-        if (s->host.net && s->host.slices && fetch_guard_tidy(&s->host, &e) < 0)
+        if (s->host.slices && fetch_guard_tidy(&s->host, &e) < 0)
                 log_warn("%s", e.msg);
         if (empty)
                 remove_host(s);

@@ -261,7 +261,7 @@ static int tidy_range(const struct host *host, uint32_t id_base, struct err *e)
         r = slice_kill(host->slices, name, clock_mono_us() + KILL_US, e);
         if (r >= 0)
                 r = slice_remove(host->slices, name, e);
-        if (r >= 0)
+        if (r >= 0 && host->net)
                 r = net_fetch_release(host->net, id_base, e);
         (void) fetchids_release(host->inst, fd);
         return r;
@@ -299,7 +299,7 @@ int fetch_guard_tidy(const struct host *host, struct err *e)
 
                 r = one < 0 ? one : r; /* go on with the others */
         }
-        if (r >= 0)
+        if (r >= 0 && host->net)
                 r = net_fetch_list(host->net, &ranges, &n, e);
         for (size_t i = 0; r >= 0 && i < n; i++)
                 r = tidy_range(host, ranges[i], e);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -19,6 +20,8 @@
 #define RUN_ROOT      "/run/hypervisor-vmm"
 #define LOCK_WAIT_US  (3 * US_PER_S)
 #define LOCK_PAUSE_US 5000
+#define ROOM_FILE     "ballast"
+#define ROOM_BYTES    (1U << 20)
 
 /* The [registry "HOST"] section's keys; rows are found or made by label. */
 static int on_registry(void *arg, const char *section, const char *label, const char *key,
@@ -211,6 +214,32 @@ struct instance *instance_close(struct instance *i)
         (void) fd_close(i->lock_fd);
         free(i);
         return NULL;
+}
+
+static uint64_t free_bytes(const struct instance *i)
+{
+        struct statvfs fs;
+
+        return fstatvfs(i->data_fd, &fs) < 0 ? 0 : fs.f_bavail * fs.f_frsize;
+}
+
+void instance_give_room(const struct instance *i)
+{
+        if (free_bytes(i) < ROOM_BYTES)
+                (void) unlinkat(i->data_fd, ROOM_FILE, 0);
+}
+
+void instance_hold_room(const struct instance *i)
+{
+        AUTO(fd) int fd = -EBADF;
+        struct stat st;
+
+        if (fstatat(i->data_fd, ROOM_FILE, &st, AT_SYMLINK_NOFOLLOW) == 0 ||
+            free_bytes(i) < 64 * ROOM_BYTES)
+                return;
+        fd = openat(i->data_fd, ROOM_FILE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (fd >= 0 && fallocate(fd, 0, 0, ROOM_BYTES) < 0)
+                (void) unlinkat(i->data_fd, ROOM_FILE, 0);
 }
 
 int instance_remove_run(const struct instance *i)

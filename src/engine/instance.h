@@ -58,6 +58,10 @@ int instance_open(const char *data_dir, const char *config, const char *libexec,
 int instance_find_libexec(char **ret, struct err *e);
 struct instance *instance_close(struct instance *i);
 DEFINE_AUTO(struct instance *, instance_close)
+/* A small file that gives its space up for a start on a full disk: SQLite's shared index of the image
+ * catalogue is made anew then.  Given up when little is free, held again when much is. */
+void instance_give_room(const struct instance *i);
+void instance_hold_room(const struct instance *i);
 /* Clean shutdown without clusters: the run directory goes too. */
 int instance_remove_run(const struct instance *i);
 

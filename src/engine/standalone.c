@@ -252,6 +252,7 @@ static int open_host(struct standalone *s, struct err *e)
                 r = net_host_open(s->inst, h->claims, &h->net, e);
         if (r >= 0)
                 sweep_dead_instances(h);
+        instance_give_room(s->inst);
         if (r >= 0)
                 r = image_store_open(s->inst, &h->images, e);
         if (r >= 0)

@@ -67,7 +67,9 @@ def disk():
 
 @pytest.fixture
 def host(disk):
-    with Host(CONFIG, data=disk.point) as h, contextlib.ExitStack() as first:
+    h = Host(CONFIG)
+    h.data = disk.point / "data"  # its log and our configuration lie elsewhere
+    with h, contextlib.ExitStack() as first:
         first.callback(disk.empty)  # so that a test that failed can be tidied up
         h.import_image("tensorone/starter")
         yield h

@@ -127,6 +127,7 @@ static bool look_at_disk(struct facts *f)
                 return false;
         free_mib = fs.f_bavail * fs.f_frsize / MIB;
         resized = look_at_size(f, free_mib);
+        instance_hold_room(f->channel->spec.host->inst);
         full = free_mib < (f->disk_full ? 2 * LIMIT_DISK_FLOOR_MIB : LIMIT_DISK_FLOOR_MIB);
         if (full == f->disk_full)
                 return resized;

@@ -174,6 +174,28 @@ def test_all_on_one_device(tmp_path):
         assert layermodel.differences(merge(layers), m) == []
 
 
+def test_times_before_1970_and_far_away(tmp_path):
+    layer = LayerTar()
+    for i, s in enumerate([-1, -5 * 10**9, 0, 2**31, 2**32 + 1, 2**40]):
+        layer.add("f%d" % i, Inode("file", 0o644, mtime=s * 10**9, data=b"x"))
+    holds(Built(tmp_path, [layer.bytes()]), merge([layer]))
+
+
+def test_without_any_file(tmp_path):
+    base, top = LayerTar(), LayerTar()
+    base.add("a/b", Inode("file", 0o644, data=b"x"))
+    top.whiteout("a")
+    empty = Built(tmp_path / "1", [LayerTar().bytes()])
+    assert empty.devices == [] and empty.inodes == 1
+    holds(empty, merge([LayerTar()]))
+    gone = Built(tmp_path / "2", [base.bytes(), top.bytes()])
+    assert len(gone.devices) == 1 and gone.inodes == 1, "a pack that nothing points into is a device still"
+    holds(gone, merge([base, top]))
+    only_dirs = LayerTar()
+    only_dirs.add("x/y", Inode("dir", 0o700, 1, 2))
+    holds(Built(tmp_path / "3", [only_dirs.bytes(), LayerTar().bytes()]), merge([only_dirs]))
+
+
 def test_long_names_large_directories_and_deep_paths(tmp_path):
     layer = LayerTar()
     for i in range(3000):

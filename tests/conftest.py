@@ -51,6 +51,14 @@ def pytest_runtest_teardown(item):
     yield from guarded(item, "clean-up")
 
 
+@pytest.fixture(scope="module")
+def registry():
+    """A registry on the loopback that can be told to misbehave."""
+    from ocimake import Registry
+    with Registry() as reg:
+        yield reg
+
+
 @pytest.fixture
 def nothing_left(tmp_path):
     """The host is the same after the test as before it: see tests/lib/inventory.py.  Name it first,

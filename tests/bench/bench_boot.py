@@ -8,18 +8,15 @@ Medians; the configuration is printed with the figures."""
 import json
 import os
 import pathlib
-import shutil
 import signal
 import statistics
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 
 import requests
 
-from host import Host, Node, ROOT
+from host import Host, Node
 import oci_peer
 
 CONFIG = {"engine": {"cpu_overcommit": 200, "memory_overcommit": 20, "disk_overcommit": 50,

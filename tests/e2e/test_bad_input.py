@@ -15,17 +15,11 @@ import time
 import pytest
 import requests
 
-from host import ApiError, Host, free_port, program
-from ocimake import Fault, Hang, Image, Layer, Registry, Replace, sha256
+from host import ApiError, Host, program
+from ocimake import Fault, Hang, Image, Layer, Replace, sha256
 
 PASSWORD = "hunter2-of-the-registry"
 TENANT_SECRET = "s3cret-of-a-tenant"
-
-
-@pytest.fixture(scope="module")
-def registry():
-    with Registry() as reg:
-        yield reg
 
 
 @pytest.fixture(scope="module")
@@ -406,8 +400,7 @@ def test_secrets_are_not_repeated(host):
 # ---- images ------------------------------------------------------------------------------------
 
 def layer(seed=b"x"):
-    with open("/bin/busybox", "rb") as f:
-        return Layer().dir("bin").file("bin/busybox", f.read(), mode=0o755).file("seed", seed).tar()
+    return Layer().busybox().file("seed", seed).tar()
 
 
 class CutShort(Fault):

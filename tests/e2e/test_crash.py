@@ -23,7 +23,7 @@ import inventory
 from crash import (alive, clear, converge, group_pids, resting, revive, revive_engine, store_rows,
                    wait_until)
 from host import ApiError, Host, program
-from ocimake import Image, Layer, Registry, Slow
+from ocimake import Image, Layer, Slow
 
 SEED = int(os.environ.get("HVMM_SEED") or random.randrange(1 << 32))
 ALL = bool(os.environ.get("HVMM_ALL_POINTS"))
@@ -33,12 +33,6 @@ ENGINE = {"cpu_overcommit": 100, "memory_overcommit": 50, "disk_overcommit": 100
           "grace": "%dms" % (GRACE_S * 1000), "registry_silence": "2s", "log_level": "debug"}
 NO_POOLS = dict(ENGINE, pool_networks=0, pool_disks=0)
 SLEEP = "sleep 1000"
-
-
-@pytest.fixture(scope="module")
-def registry():
-    with Registry() as reg:
-        yield reg
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +46,7 @@ def host(registry):
 
 
 def busybox_image(salt):
-    layer = Layer().dir("bin").dir("etc").file("etc/salt", salt * 5000)
-    with open("/bin/busybox", "rb") as f:
-        layer.file("bin/busybox", f.read(), mode=0o755)
-    for name in ("sh", "sleep", "echo"):
-        layer.symlink("bin/" + name, "busybox")
+    layer = Layer().busybox("sh", "sleep", "echo").dir("etc").file("etc/salt", salt * 5000)
     return Image([layer.tar(), Layer().dir("opt").file("opt/second", salt).tar()])
 
 

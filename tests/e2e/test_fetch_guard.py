@@ -24,12 +24,6 @@ CONFIG = {"cpu_overcommit": 100, "memory_overcommit": 20, "disk_overcommit": 100
 
 
 @pytest.fixture(scope="module")
-def registry():
-    with Registry() as reg:
-        yield reg
-
-
-@pytest.fixture(scope="module")
 def host(registry):
     plain = {"insecure": "yes"}
     with Host({"engine": CONFIG, 'registry "%s"' % registry.host: plain,

@@ -21,16 +21,10 @@ import requests
 import websocket
 
 from host import ApiError, Host, free_port, program
-from ocimake import Fault, Image, Layer, Registry
+from ocimake import Fault, Image, Layer
 
 GRACE_S = 1.5
 DEAD_REGISTRY = "127.0.0.1:%d" % free_port()  # nobody listens there
-
-
-@pytest.fixture(scope="module")
-def registry():
-    with Registry() as reg:
-        yield reg
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +50,7 @@ def nothing_held(host):
 
 
 def busybox_layer():
-    layer = Layer().dir("bin").dir("tmp", mode=0o1777).dir("etc")
-    with open("/bin/busybox", "rb") as f:
-        layer.file("bin/busybox", f.read(), mode=0o755)
-    for name in ("sh", "sleep", "echo", "cat"):
-        layer.symlink("bin/" + name, "busybox")
-    return layer.tar()
+    return Layer().busybox("sh", "sleep", "echo", "cat").dir("tmp", mode=0o1777).dir("etc").tar()
 
 
 @pytest.fixture(scope="module")

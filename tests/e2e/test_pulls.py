@@ -13,15 +13,9 @@ import pytest
 import requests
 
 from host import Host, program
-from ocimake import Fault, Hang, Image, Layer, Registry
+from ocimake import Hang, Image, Layer, Registry
 
 PLACES = 4
-
-
-@pytest.fixture(scope="module")
-def registry():
-    with Registry() as reg:
-        yield reg
 
 
 @pytest.fixture(scope="module")
@@ -67,16 +61,7 @@ def keys(host):
     return {"a": make("a"), "b": make("b")}
 
 
-def busybox_layer():
-    layer = Layer().dir("bin").dir("tmp", mode=0o1777).dir("etc")
-    with open("/bin/busybox", "rb") as f:
-        layer.file("bin/busybox", f.read(), mode=0o755)
-    for name in ("sh", "sleep", "echo", "cat"):
-        layer.symlink("bin/" + name, "busybox")
-    return layer.tar()
-
-
-BUSYBOX = busybox_layer()
+BUSYBOX = Layer().busybox("sh", "sleep", "echo", "cat").dir("tmp", mode=0o1777).dir("etc").tar()
 RND = random.Random(7)
 
 

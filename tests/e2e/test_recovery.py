@@ -3,7 +3,6 @@ leaves, and a control plane that says anything at any time.
 
 Random draws come from a seed that is printed: HVMM_SEED=N repeats a run."""
 import contextlib
-import json
 import os
 import pathlib
 import random
@@ -199,7 +198,6 @@ def start_fails_beside(host):
 
 
 def test_a_start_that_fails_leaves_nothing():
-    dirs = []
     before = None
     with Host(CONFIG) as h, socket.socket() as taken:
         before = inventory.take([str(h.data)])

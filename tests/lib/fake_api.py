@@ -10,7 +10,6 @@ import http.server
 import json
 import os
 import pty
-import signal
 import socket
 import struct
 import subprocess

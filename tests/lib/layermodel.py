@@ -3,7 +3,6 @@ written without a look at the store's own code."""
 import dataclasses
 import io
 import os
-import random
 import stat
 import tarfile
 

@@ -61,6 +61,15 @@ class Layer:
     def symlink(self, path, target, **kw):
         return self.entry(path, tarfile.SYMTYPE, link=target, mode=0o777, **kw)
 
+    def busybox(self, *applets):
+        """This machine's static busybox, and links by these names."""
+        self.dir("bin")
+        with open("/bin/busybox", "rb") as f:
+            self.file("bin/busybox", f.read(), mode=0o755)
+        for name in applets:
+            self.symlink("bin/" + name, "busybox")
+        return self
+
     def hardlink(self, path, target, **kw):
         return self.entry(path, tarfile.LNKTYPE, link=target, **kw)
 

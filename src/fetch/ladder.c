@@ -200,6 +200,7 @@ static const int allowed[] = {
         SCMP_SYS(dup),
         SCMP_SYS(lseek),
         SCMP_SYS(ftruncate),
+        SCMP_SYS(fallocate), /* the log of a layer's entries */
         SCMP_SYS(open),
         SCMP_SYS(openat),
         SCMP_SYS(openat2),

@@ -38,9 +38,11 @@ int layer_name_compare(const char *a, size_t a_len, const char *b, size_t b_len)
 
 int layer_path_compare(const char *a, size_t a_len, const char *b, size_t b_len)
 {
-        size_t n = a_len < b_len ? a_len : b_len;
+        size_t n = a_len < b_len ? a_len : b_len, i = 0;
 
-        for (size_t i = 0; i < n; i++)
+        while (i + 8 <= n && memcmp(a + i, b + i, 8) == 0)
+                i += 8;
+        for (; i < n; i++)
                 if (a[i] != b[i]) { /* '/' ends a name: it comes before every byte of one */
                         if (a[i] == '/' || b[i] == '/')
                                 return a[i] == '/' ? -1 : 1;

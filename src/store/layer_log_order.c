@@ -7,41 +7,60 @@
 #define STEPS_EACH 64ULL
 #define STEPS_FREE 1000000ULL
 
-static int compare(const void *a, const void *b, void *arg)
+static bool comes_before(const struct layer_log *l, uint32_t x, uint32_t y)
 {
-        const struct layer_log *l = arg;
-        uint32_t x, y;
-        const struct event *ex, *ey;
-        int r;
+        const struct event *ex = event_at(l, x), *ey = event_at(l, y);
+        int r = layer_path_compare(event_path(ex), ex->path_len, event_path(ey), ey->path_len);
 
-        memcpy(&x, a, sizeof x);
-        memcpy(&y, b, sizeof y);
-        ex = event_at(l, x);
-        ey = event_at(l, y);
-        r = layer_path_compare(event_path(ex), ex->path_len, event_path(ey), ey->path_len);
-        return r != 0 ? r : x < y ? -1 : x > y;
+        return r != 0 ? r < 0 : x < y;
+}
+
+/* Merge the sorted halves [from, mid) and [mid, to); @left has room for the first. */
+static void merge_halves(struct layer_log *l, uint32_t *left, uint32_t from, uint32_t mid,
+                         uint32_t to)
+{
+        uint32_t n = mid - from, i = 0;
+
+        if (comes_before(l, l->order[mid - 1], l->order[mid]))
+                return; /* as most tars have it */
+        memcpy(left, l->order + from, n * sizeof *left);
+        while (i < n)
+                l->order[from++] = mid < to && comes_before(l, l->order[mid], left[i])
+                                           ? l->order[mid++]
+                                           : left[i++];
+}
+
+/* By hand: the C library's sort falls back to one that a stranger's order can make quadratic. */
+static int merge_sort(struct layer_log *l)
+{
+        uint64_t n = l->n_events;
+        AUTO(free) uint32_t *left = malloc((n + 1) * sizeof *left);
+
+        if (!left)
+                return -ENOMEM;
+        for (uint64_t width = 1; width < n; width *= 2)
+                for (uint64_t i = 0; i + width < n; i += 2 * width) {
+                        uint64_t to = i + 2 * width < n ? i + 2 * width : n;
+
+                        merge_halves(l, left, (uint32_t) i, (uint32_t) (i + width), (uint32_t) to);
+                }
+        return 0;
 }
 
 int log_sort(struct layer_log *l, struct err *e)
 {
         uint32_t time = 0;
-        bool sorted = true;
 
         l->order = malloc((l->n_events + 1ULL) * sizeof *l->order);
         if (!l->order)
                 return err_set(e, -ENOMEM, "out of memory");
         for (uint32_t i = 0; i < l->n_events; i++) {
                 l->order[i] = time;
-                if (i > 0 && sorted)
-                        sorted = compare(&l->order[i - 1], &l->order[i], l) < 0;
                 time += event_at(l, time)->bytes / EVENT_ALIGN;
         }
-        if (!sorted)
-                qsort_r(l->order, l->n_events, sizeof *l->order, compare, l);
-        return 0;
+        return merge_sort(l) < 0 ? err_set(e, -ENOMEM, "out of memory") : 0;
 }
 
-/* @path lies below @dir. */
 bool log_is_below(const char *dir, size_t dir_len, const char *path, size_t len)
 {
         if (dir_len == 0)

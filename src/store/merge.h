@@ -6,7 +6,7 @@
  * directory that a layer only implies has the attributes of the next layer that describes it.
  * Hard links hold within one layer; a name that an upper layer replaced leaves its group.
  * Indexes are checked ones.  The result is a function of them alone.  One pass over each index;
- * memory: NODE bytes per entry in the scratch file, 12 bytes per hard linked inode. */
+ * memory: NODE bytes per entry in the scratch file, 8 bytes per hard linked inode. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -123,7 +123,7 @@ static void standalone_done(struct standalone *s)
         s->runner = op_runner_free(s->runner);
         s->inner_fd = fd_close(s->inner_fd);
         /* pulls that were under way have been ended */
-        if (s->host.slices && fetch_guard_tidy(&s->host, &e) < 0)
+        if (s->host.slices && fetch_guard_tidy(&s->host, true, &e) < 0)
                 log_warn("%s", e.msg);
         if (empty)
                 remove_host(s);
@@ -260,7 +260,7 @@ static int open_host(struct standalone *s, struct err *e)
         if (r >= 0)
                 r = image_recover(h->images, e); /* waits for what was killed just now */
         if (r >= 0)
-                r = fetch_guard_tidy(h, e);
+                r = fetch_guard_tidy(h, true, e);
         if (r >= 0)
                 r = h->disks = instance_dir(s->inst, "disks", e);
         if (r >= 0)

@@ -62,7 +62,7 @@ static int collect_body(struct frame_conn *out, void *arg, struct err *e)
         (void) out;
         if (r >= 0)
                 r = image_recover(store, e);
-        return r < 0 ? r : fetch_guard_tidy(u->host, e);
+        return r < 0 ? r : fetch_guard_tidy(u->host, false, e);
 }
 
 static const struct {

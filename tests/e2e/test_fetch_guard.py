@@ -1,12 +1,14 @@
 """What the host puts around vmm-fetch, on the real kernel: firewall rules for its ids, a group of its
 own, and what becomes of both when something is killed."""
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
 import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -18,6 +20,8 @@ from host import Host, free_port, program
 from ocimake import Hang, Image, Layer, Registry
 
 LISTED = "127.0.0.1:%d" % free_port()  # a registry of the configuration at which the tests listen
+F_OFD_SETLK = 37
+FIRST_FETCHER = 0x4F000000
 NO_FETCHER = 0x4F800000  # behind the last range that a fetcher may have
 CONFIG = {"cpu_overcommit": 100, "memory_overcommit": 20, "disk_overcommit": 100,
           "pool_networks": 0, "pool_disks": 0, "log_level": "debug"}
@@ -242,6 +246,19 @@ def test_stopping_in_the_middle_leaves_nothing(registry):
         assert gone(pid) and not [r for r in roots if r.exists()]
 
 
+@contextlib.contextmanager
+def lower_ranges_taken(base):
+    """Whoever wants a range of ids meanwhile gets @base, if that is free."""
+    fd = os.open("/run/hypervisor-vmm/fetch-ids", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        for i in range((base - FIRST_FETCHER) >> 16):
+            with contextlib.suppress(OSError):  # taken by others already
+                fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, i, 1, 0))
+        yield
+    finally:
+        os.close(fd)
+
+
 def test_two_hosts_do_not_judge_each_others_fetchers(host, registry):
     """A range that a dead host's firewall still names is another's now: what that one may reach is
     its own configuration's matter."""
@@ -253,11 +270,15 @@ def test_two_hosts_do_not_judge_each_others_fetchers(host, registry):
             h.kill()
             until(lambda: gone(pid), what="the fetcher's end")
         assert attempt(base, *registry.host.split(":")) == "dropped", "its table is there still"
-        for i in range(20):  # the lowest free range, unless others on this machine fetch just now
-            with hanging(host, registry, "second%d" % i) as (_, now, _):
+        for i in range(20):  # unless others on this machine were faster
+            with lower_ranges_taken(base), hanging(host, registry, "second%d" % i) as (_, now, _):
                 if now != base:
                     continue
                 assert attempt(base, *registry.host.split(":")) == "through"
+                h.start()  # what it left of a range that is another's now goes all the same
+                assert h.held() == set()
+                assert attempt(base, *registry.host.split(":")) == "through"
+                assert h.stop() == 0 and not h.slice_roots()
                 break
         else:
             pytest.fail("the range was always somebody else's")

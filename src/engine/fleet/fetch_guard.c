@@ -249,13 +249,14 @@ void fetch_guard_init(struct fetch_guard *g, const struct host *host, struct ima
 
 /* ---- what a kill left ---- */
 
-/* A range that nobody has: what there is of it goes, while it is ours. */
-static int tidy_range(const struct host *host, uint32_t id_base, struct err *e)
+/* What there is of a range here goes, while nobody has it; @alone: although somebody has, who is then
+ * another instance, with a group and a rule of its own. */
+static int tidy_range(const struct host *host, uint32_t id_base, bool alone, struct err *e)
 {
         int fd = fetchids_claim_at(host->inst, id_base, NULL), r;
         char name[16];
 
-        if (fd < 0)
+        if (fd < 0 && !alone)
                 return fd == -EBUSY ? 0 : err_errno(e, fd, "id range of fetchers");
         group_name(id_base, name);
         r = slice_kill(host->slices, name, clock_mono_us() + KILL_US, e);
@@ -287,7 +288,7 @@ static int on_group(void *arg, const char *name)
         return 0;
 }
 
-int fetch_guard_tidy(const struct host *host, struct err *e)
+int fetch_guard_tidy(const struct host *host, bool alone, struct err *e)
 {
         AUTO(free) uint32_t *ranges = NULL;
         struct found f = { .n = 0 };
@@ -295,13 +296,13 @@ int fetch_guard_tidy(const struct host *host, struct err *e)
         int r = slice_each(host->slices, on_group, &f);
 
         for (size_t i = 0; i < f.n; i++) {
-                int one = tidy_range(host, f.id_base[i], e);
+                int one = tidy_range(host, f.id_base[i], alone, e);
 
                 r = one < 0 ? one : r; /* go on with the others */
         }
         if (r >= 0 && host->net)
                 r = net_fetch_list(host->net, &ranges, &n, e);
         for (size_t i = 0; r >= 0 && i < n; i++)
-                r = tidy_range(host, ranges[i], e);
+                r = tidy_range(host, ranges[i], alone, e);
         return r < 0 ? err_wrap(e, r, "what fetchers left") : 0;
 }

@@ -3,12 +3,18 @@
 # Does nothing, quickly, when everything is there.   usage: deps.sh build|test|bench|lab
 set -eu
 
+# libFuzzer and the sanitizers of the distribution's own clang
+case "$(. /etc/os-release && echo "$ID $VERSION_ID")" in
+'ubuntu 24.04') clang=18 ;;
+*) clang=14 ;;
+esac
+
 build="gcc make git pkg-config meson ninja-build ca-certificates
  libsystemd-dev libmicrohttpd-dev libwslay-dev libcurl4-openssl-dev libjansson-dev libsqlite3-dev
  libssl-dev libarchive-dev libisal-dev zlib1g-dev libzstd-dev libseccomp-dev libcap-ng-dev
  libmnl-dev libnftables-dev libinih-dev libcmocka-dev
  e2fsprogs util-linux iproute2 busybox-static python3 debootstrap"
-test_="$build python3-pytest python3-requests python3-websocket clang clang-format libclang-rt-14-dev
+test_="$build python3-pytest python3-requests python3-websocket clang clang-format libclang-rt-$clang-dev
  skopeo umoci docker-registry nftables strace procps curl jq iputils-ping apache2-utils zstd openssl
  erofs-utils zsh fish bash-completion mandoc cppcheck universal-ctags tmux"
 bench="$test_ crun runc podman wrk"

@@ -4,7 +4,8 @@
 set -eu
 
 # libFuzzer and the sanitizers of the distribution's own clang
-case "$(. /etc/os-release && echo "$ID $VERSION_ID")" in
+# shellcheck disable=SC1091
+case "$(. /etc/os-release && echo "${ID:-} ${VERSION_ID:-}")" in
 'ubuntu 24.04') clang=18 ;;
 *) clang=14 ;;
 esac

@@ -49,6 +49,14 @@ void boot_done(struct boot *b)
         sandbox_proc_done(&b->proc);
 }
 
+/* What is missing when a shell is killed (its network goes with it) is no fault of the plan's. */
+static int blame_shell(const struct boot *b, int r, struct err *e)
+{
+        if (b->shell.up < 0 || sandbox_shell_ready(&b->shell))
+                return r;
+        return err_set(e, -EOWNERDEAD, "its shell was killed");
+}
+
 int boot_run(struct boot *b, boot_stage_fn *fn, void *arg, struct err *e)
 {
         for (size_t i = 0; i < NELEM(stages); i++) {
@@ -60,7 +68,7 @@ int boot_run(struct boot *b, boot_stage_fn *fn, void *arg, struct err *e)
                 if (r >= 0 && str_eq(b->fail_at, stages[i].name))
                         r = err_set(e, -EIO, "told to fail");
                 if (r < 0)
-                        return err_wrap(e, r, "%s", stages[i].name);
+                        return err_wrap(e, blame_shell(b, r, e), "%s", stages[i].name);
         }
         return 0;
 }

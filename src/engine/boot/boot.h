@@ -46,7 +46,8 @@ void boot_done(struct boot *b); /* closes everything; undoes nothing */
 /* Called before each stage with its name. */
 typedef void boot_stage_fn(void *arg, const char *stage);
 
-/* Run the table forwards.  On failure *e begins with the stage's name and nothing is undone yet. */
+/* Run the table forwards.  On failure *e begins with the stage's name and nothing is undone yet;
+ * -EOWNERDEAD: a process of ours was killed, and a second try may go well. */
 int boot_run(struct boot *b, boot_stage_fn *fn, void *arg, struct err *e);
 
 /* Run it backwards.  @graceful: TERM first, up to the configured grace.  @volume: remove the

@@ -2,9 +2,10 @@
  * session.  A fork of the launcher; it has left the host's namespaces and, from its first line on,
  * has no right outside its own.  It prepares what does not depend on the program, and waits.
  *
- * It is not dumpable, so that for an exec session nothing in the cluster can look into it while it
- * still holds a copy of the engine's memory and descriptors; those are closed before a path of the
- * cluster's is executed.  Any failure is told to the operation as one sentence, and the process ends. */
+ * It is not dumpable, so that for an exec session, whose process the cluster sees from its first
+ * instant, nothing in there can look into it or take its descriptors while it is still one of ours.
+ * All of those are closed before a path of the cluster's is executed.  Any failure is told to the
+ * operation as one sentence, and the process ends. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -216,8 +217,8 @@ static int add_home(char ***env, char *const *from, const struct user *u, struct
         return 0;
 }
 
-/* Close, not only on execve: a program's path or interpreter may lead over /proc/self/fd, and what
- * the engine had open must not be found there. */
+/* Close, not only on execve: a program's path or interpreter may lead over /proc/self/fd, and no
+ * mount or directory of ours must be found there. */
 static int close_all(struct launch *l, struct err *e)
 {
         if (l->report != REPORT_FD && dup3(l->report, REPORT_FD, O_CLOEXEC) < 0)

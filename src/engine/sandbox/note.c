@@ -1,5 +1,5 @@
 /* note.c - notes between operation, launcher and first process: one struct and a few descriptors in
- * one packet.  All sides are forks of one program, so there is no version and no length. */
+ * one packet.  All sides are of one build (birth.c sees to it), so there is no version. */
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>

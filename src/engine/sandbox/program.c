@@ -1,10 +1,10 @@
 /* program.c - what a first process has to run, as one text: written by the operation, read by a
- * process that was forked long before.
+ * process that was started long before.
  *
  *   struct head | modes of the files | strings, each with its NUL, in the order of write_strings()
  *
  * It travels in a memory file, because an environment may be larger than a socket buffer.  Both
- * ends are forks of one program and trust each other; the reader still keeps to the length. */
+ * ends are of one build (birth.c) and trust each other; the reader still keeps to the length. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -119,6 +119,8 @@ static int send_order(struct start *g, struct err *e)
         if (r < 0)
                 return r;
         r = note_send(g->shell->report, &n, g->order, NOTE_FDS);
+        if (r == -EPIPE)
+                return err_set(e, -EOWNERDEAD, "the first process was killed");
         return r < 0 ? err_errno(e, r, "order to the first process") : 0;
 }
 
@@ -133,9 +135,7 @@ static int first_note(struct start *g, struct err *e)
         if (r < 0)
                 return err_errno(e, r, "hear from the first process");
         if (r == 0)
-                return g->ready
-                               ? 1
-                               : err_set(e, -ECHILD, "the first process ended while it was set up");
+                return g->ready ? 1 : err_set(e, -EOWNERDEAD, "the first process was killed");
         if (n.type == NOTE_PTY && fd >= 0 && g->s->tty && g->run[RUN_IN] < 0) {
                 g->run[RUN_IN] = fd;
                 return 0;
@@ -158,7 +158,7 @@ static int launcher_note(struct start *g, struct err *e)
         (void) fd_close(fd);
         if (r > 0 && n.type == NOTE_ERROR && n.err.code < 0)
                 return err_copy(e, &n.err);
-        return err_set(e, -ECHILD, "the launcher was killed");
+        return err_set(e, -EOWNERDEAD, "the launcher was killed");
 }
 
 static int await_exec(struct start *g, struct err *e)
@@ -188,7 +188,7 @@ static int send_run(struct start *g, struct err *e)
 
         (void) snprintf(n.cluster, sizeof n.cluster, "%s", g->s->cluster);
         return note_send(g->shell->up, &n, g->run, RUN_COUNT) < 0
-                       ? err_set(e, -ECHILD, "the launcher was killed")
+                       ? err_set(e, -EOWNERDEAD, "the launcher was killed")
                        : 0;
 }
 

@@ -97,7 +97,8 @@ void sandbox_proc_done(struct sandbox_proc *p); /* closes; the processes go on *
 
 /* Start @s in the shell, which is used up in any case, also where it failed.  @id_base: the shell's.
  * Returns when the program's execve is done.  On failure nothing is left running and *e names the
- * step ("exec /bin/nope: No such file or directory").  The monitor's own execve follows and is not
+ * step ("exec /bin/nope: No such file or directory"); -EOWNERDEAD: launcher or first process was
+ * killed, and a second try may go well.  The monitor's own execve follows and is not
  * waited for: its socket listens already, and should it fail, that shows as a monitor that ended. */
 int sandbox_start(const struct sandbox_spec *s, uint32_t id_base, struct sandbox_shell *shell,
                   struct sandbox_proc *ret, struct err *e);

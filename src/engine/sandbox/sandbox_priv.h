@@ -19,7 +19,7 @@
 #define SANDBOX_IDS     65536U
 #define SANDBOX_TTY_GID 5U /* "tty" in every distribution */
 
-/* Detached mounts that the operation makes before it forks. */
+/* Detached mounts that the operation makes ahead and the first process inherits. */
 enum mnt {
         MNT_DEV,    /* tmpfs with nodes, links and directories */
         MNT_PTS,    /* devpts for /dev/pts */
@@ -106,7 +106,7 @@ int note_recv_one(int sock, struct note *n, int *fd);
 void note_close(int fds[static NOTE_FDS]);
 
 /* ---- program.c: the part of a spec that the first process needs, as bytes in a memory file.  Both
- * ends are forks of one program, so there is no version. */
+ * ends are of one build, so there is no version. */
 int program_write(const struct sandbox_spec *s, struct err *e); /* a descriptor */
 struct program {
         struct sandbox_spec spec; /* strings lie in text */

@@ -127,7 +127,7 @@ static int no_child(const struct sandbox_shell *s, struct err *e)
             how.si_code == CLD_EXITED && how.si_status == LAUNCH_OTHER_BUILD)
                 return err_set(e, -EPROTO,
                                "vmm-launch is of another version; restart hypervisor-vmm");
-        return err_set(e, -ECHILD, "the launcher was killed");
+        return err_set(e, -EOWNERDEAD, "the launcher was killed");
 }
 
 /* The launcher has a child, or ends. */
@@ -165,7 +165,7 @@ static int await_ready(struct sandbox_shell *s, struct err *e)
         if (r < 0)
                 return err_errno(e, r, "hear from the first process");
         if (r == 0)
-                return err_set(e, -ECHILD, "the first process ended while it was set up");
+                return err_set(e, -EOWNERDEAD, "the first process was killed");
         if (n.type == NOTE_ERROR && n.err.code < 0)
                 return err_copy(e, &n.err);
         return n.type == NOTE_READY ? 0

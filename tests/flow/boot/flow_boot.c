@@ -13,10 +13,12 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -93,7 +95,20 @@ static int fill_boot(struct boot *b, const struct attempt *a, struct err *e)
 struct trouble {
         const char *fail_at; /* this stage fails when its work is done */
         const char *kill_at; /* the process dies before this stage */
+        const char *orphan_at; /* a process of the shell is killed before this stage */
+        bool launcher;         /* that one, not the first process */
+        const struct boot *boot;
 };
+
+static void kill_of_shell(const struct trouble *t)
+{
+        const struct sandbox_shell *s = &t->boot->shell;
+        struct pollfd gone = { .fd = t->launcher ? s->launcher_pidfd : s->first_pidfd,
+                               .events = POLLIN };
+
+        (void) syscall(SYS_pidfd_send_signal, gone.fd, SIGKILL, NULL, 0);
+        (void) poll(&gone, 1, -1);
+}
 
 static void on_stage(void *arg, const char *stage)
 {
@@ -101,9 +116,12 @@ static void on_stage(void *arg, const char *stage)
 
         if (str_eq(t->kill_at, stage))
                 (void) kill(getpid(), SIGKILL);
+        if (str_eq(t->orphan_at, stage))
+                kill_of_shell(t);
 }
 
-/* A boot in a process of its own; its wait status.  Exit status 1: it failed as it was told to. */
+/* A boot in a process of its own; its wait status.  Exit status 1: it failed as it was told to, 3: it
+ * asks for a second try. */
 static int boot_in_child(const struct attempt *a, struct trouble t)
 {
         pid_t pid = fork();
@@ -117,8 +135,11 @@ static int boot_in_child(const struct attempt *a, struct trouble t)
                 int r = fill_boot(&b, a, &e);
 
                 b.fail_at = t.fail_at;
+                t.boot = &b;
                 if (r >= 0)
                         r = boot_run(&b, on_stage, &t, &e);
+                if (r == -EOWNERDEAD)
+                        _exit(3);
                 if (r < 0 && !str_eq(e.msg, want))
                         (void) fprintf(stderr, "boot: %s\n", e.msg);
                 _exit(r >= 0 ? 0 : str_eq(e.msg, want) ? 1 : 2);
@@ -226,6 +247,29 @@ static void test_every_stage_is_killed(void **state)
         kill_each(true);
 }
 
+/* Whichever of the two is killed while a boot has them, and whenever: it is tried again. */
+static void test_the_shell_is_killed(void **state)
+{
+        size_t stages = 0;
+
+        (void) state;
+        while (!str_eq(boot_stage_names[stages], "image"))
+                stages++;
+        for (; boot_stage_names[stages]; stages++)
+                for (int launcher = 0; launcher < 2; launcher++) {
+                        const char *stage = boot_stage_names[stages];
+                        struct attempt a = next_attempt(launcher);
+                        int status = boot_in_child(&a, (struct trouble){ .orphan_at = stage,
+                                                                         .launcher = launcher });
+
+                        if (!WIFEXITED(status) || WEXITSTATUS(status) != 3)
+                                fail_msg("%s: no second try: 0x%x", stage, (unsigned) status);
+                        drop_pool_disk(&a);
+                        undo_in_child(&a, true);
+                        assert_held("", stage);
+                }
+}
+
 /* A failed boot keeps the volume, and its content, for the next one. */
 static void test_the_volume_stays(void **state)
 {
@@ -281,7 +325,7 @@ static void test_boot_and_undo(void **state)
                 pid_t pids[8];
                 struct err e = { 0 };
 
-                assert_int_equal(boot_in_child(&a, (struct trouble){ NULL, NULL }), 0);
+                assert_int_equal(boot_in_child(&a, (struct trouble){ .fail_at = NULL }), 0);
                 running = world_held(&world);
                 for (const char *const *p =
                              (const char *const[]){ "slot ", "group c", "group m", "link hv",
@@ -322,7 +366,7 @@ static void test_undo_leaves_others_alone(void **state)
         struct err e = { 0 };
 
         (void) state;
-        assert_int_equal(boot_in_child(&mine, (struct trouble){ NULL, NULL }), 0);
+        assert_int_equal(boot_in_child(&mine, (struct trouble){ .fail_at = NULL }), 0);
         before = world_held(&world);
         if (claim_slot(world.host.claims, "other", 1, &other.slot, &e) < 0)
                 fail_msg("%s", e.msg);
@@ -377,6 +421,7 @@ int main(void)
                 cmocka_unit_test(test_every_stage_fails),
                 cmocka_unit_test(test_every_stage_fails_pooled),
                 cmocka_unit_test(test_every_stage_is_killed),
+                cmocka_unit_test(test_the_shell_is_killed),
                 cmocka_unit_test(test_the_volume_stays),
                 cmocka_unit_test(test_boot_and_undo),
                 cmocka_unit_test(test_undo_of_nothing),

@@ -359,6 +359,14 @@ static const char *check_group(const struct layer_index *x, struct walk *w,
         return n->group == ++w->groups && n->group <= x->n_groups ? NULL : "a hard link's number";
 }
 
+/* Each object is the content of one inode. */
+static const char *check_owner(const struct walk *w, const struct layer_entry *n)
+{
+        if (n->type == LAYER_OBJECT && w->used[n->object / 8] & (1U << n->object % 8))
+                return "an object that two files have";
+        return NULL;
+}
+
 static void note(struct walk *w, const struct layer_entry *n)
 {
         w->last[n->depth] = *n;
@@ -389,6 +397,7 @@ static int check_entries(const struct layer_index *x, uint32_t n_used, struct wa
                 why = why ? why : check_content(x, &n);
                 why = why ? why : check_order(w, &n);
                 why = why ? why : check_group(x, w, &n);
+                why = why ? why : check_owner(w, &n);
                 if (!why && n.size > UINT64_MAX - w->content)
                         why = "more content than can be counted";
                 if (why)

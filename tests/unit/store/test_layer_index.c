@@ -176,6 +176,20 @@ static void test_table_alone(void **state)
         free(s.p);
 }
 
+static void test_an_object_has_one_owner(void **state)
+{
+        struct scripted s = { 0 };
+        struct layer_index x;
+
+        (void) state;
+        assert_int_equal(script_index("oaa obb", &s, NULL), 0);
+        assert_int_equal(layer_index_open(s.p, s.len, &x, NULL), 0);
+        put64(s.p + LAYER_HEADER_BYTES + 8, 0);
+        put32(s.p + entry_at(&x, 2) + 48, 0);
+        assert_int_equal(layer_index_open(s.p, s.len, &x, NULL), -EBADMSG);
+        free(s.p);
+}
+
 static void test_xattrs(void **state)
 {
         static const struct {
@@ -267,6 +281,7 @@ int main(void)
                 cmocka_unit_test(test_every_change_is_refused),
                 cmocka_unit_test(test_every_cut_is_refused),
                 cmocka_unit_test(test_table_alone),
+                cmocka_unit_test(test_an_object_has_one_owner),
                 cmocka_unit_test(test_xattrs),
                 cmocka_unit_test(test_paths_compare_by_component),
                 cmocka_unit_test(test_chunks),

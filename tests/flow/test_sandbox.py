@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("HVMM_BUILD", ROOT / "build"))
 HERE = BUILD / "tests/flow/sandbox"
 ID_BASE = 0x6F000000
+LAUNCH = "/tree/libexec/vmm-launch"  # the tests' own copy
 IDS = range(ID_BASE - 1, ID_BASE + 65536)  # the monitor's uid is the one below
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n"
@@ -35,7 +36,7 @@ def ours():
             exe = os.readlink(p / "exe")
         except (OSError, TypeError):
             continue
-        if uid in IDS or exe == str(HERE / "flow_sandbox"):
+        if uid in IDS or exe == str(HERE / "flow_sandbox") or exe.endswith(LAUNCH):
             found[int(p.name)] = exe
     return found
 
@@ -101,7 +102,7 @@ def order(image):
     libexec = image.base.parent / "libexec"
     libexec.mkdir()
     (libexec / "vmm-monitor").symlink_to(HERE / "vmm-monitor")  # a stand-in
-    (libexec / "vmm-launch").symlink_to(BUILD / "vmm-launch")
+    shutil.copy(BUILD / "vmm-launch", libexec)
     return {"tree": str(image.tree), "layers": image.layers, "libexec": str(libexec),
             "id_base": ID_BASE}
 
@@ -741,6 +742,32 @@ def test_broken_monitor(order, tmp_path):
     assert r.err == "exec vmm-launch: Exec format error"
 
 
+def test_launcher_of_another_build(order):
+    """As after an upgrade under a running engine: it refuses, with this status."""
+    path = pathlib.Path(order["libexec"], "vmm-launch")
+    code = b"\xbf\x03\0\0\0" b"\xb8\x3c\0\0\0" b"\x0f\x05"  # exit(3)
+    at, size = 0x400000, 64 + 56 + len(code)
+    path.write_bytes(struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, at + 120, 64, 0, 0, 64,
+                                 56, 1, 0, 0, 0) +
+                     struct.pack("<IIQQQQQQ", 1, 5, 0, at, at, size, size, 4096) + code)
+    for pooled in (False, True):
+        done = subprocess.run([HERE / "flow_sandbox"], capture_output=True, text=True, timeout=60,
+                              check=False, input=json.dumps({**order, "pooled": pooled, "exec": [],
+                                                             "run": program("true")}))
+        assert "vmm-launch is of another version; restart hypervisor-vmm" in (
+            done.stderr if pooled else json.loads(done.stdout)["run"]["err"])
+
+
+@pytest.mark.parametrize("argv", [[], ["x"], ["2"], ["3"], ["99"], ["3", "4"], ["-1"], ["4294967299"]])
+def test_launcher_by_hand(order, argv):
+    """Of no use to anybody else: a tenant, or a user of the host."""
+    for stdin in ("/dev/null", "/dev/zero"):
+        with open(stdin, "rb") as f:
+            r = subprocess.run([order["libexec"] + "/vmm-launch", *argv], pass_fds=[f.fileno()],
+                               stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
+        assert r.returncode in (2, 3) and r.stderr.startswith(b"vmm-launch: "), r
+
+
 def test_incomplete_order(order):
     assert go({**order, "id_base": 1}, program("true")).r < 0
 
@@ -763,7 +790,7 @@ def test_operation_is_killed(order):
         end = time.monotonic() + 3
         while True:  # whatever was being built, becomes whole or goes away
             left = ours()
-            if not any(x.endswith("flow_sandbox") for x in left.values()):
+            if not any(x.endswith(("flow_sandbox", LAUNCH)) for x in left.values()):
                 break
             assert time.monotonic() < end, left
             time.sleep(0.01)

@@ -18,9 +18,10 @@
 
 #define REAP_AFTER_US    (3 * US_PER_S)
 #define RETRY_US         (10 * US_PER_S)
+#define TIDY_AGAIN_US    (2 * US_PER_S)
 #define CHORE_TIMEOUT_US (60 * US_PER_S)
 
-enum chore { CHORE_NONE, CHORE_REPAIR, CHORE_COLLECT, CHORE_REAP, CHORE_COUNT };
+enum chore { CHORE_NONE, CHORE_REPAIR, CHORE_COLLECT, CHORE_REAP, CHORE_TIDY, CHORE_COUNT };
 
 struct upkeep {
         sd_event *loop;
@@ -52,6 +53,14 @@ static int reap_body(struct frame_conn *out, void *arg, struct err *e)
         return net_reap(u->host->net, NULL, NULL, e);
 }
 
+static int tidy_body(struct frame_conn *out, void *arg, struct err *e)
+{
+        struct upkeep *u = arg;
+
+        (void) out;
+        return fetch_guard_tidy(u->host, false, e);
+}
+
 static int collect_body(struct frame_conn *out, void *arg, struct err *e)
 {
         struct upkeep *u = arg;
@@ -72,6 +81,7 @@ static const struct {
         [CHORE_REPAIR] = { "repair the firewall", repair_body },
         [CHORE_COLLECT] = { "collect left-over image files", collect_body },
         [CHORE_REAP] = { "reap links", reap_body },
+        [CHORE_TIDY] = { "remove what fetchers left", tidy_body },
 };
 
 static int on_timer(sd_event_source *s, uint64_t usec, void *arg)
@@ -109,6 +119,10 @@ static void on_done(void *arg, int r, const struct err *err)
                 return;
         }
         start_due(u);
+        if (done == CHORE_TIDY && r > 0) { /* at work, still dying, or another host's by now */
+                u->due[CHORE_TIDY] = true;
+                wake_in(u, TIDY_AGAIN_US);
+        }
 }
 
 static void start_due(struct upkeep *u)
@@ -196,6 +210,6 @@ void upkeep_image_died(void *upkeep)
 {
         struct upkeep *u = upkeep;
 
-        u->due[CHORE_COLLECT] = true;
+        u->due[CHORE_COLLECT] = u->due[CHORE_TIDY] = true;
         start_due(u);
 }

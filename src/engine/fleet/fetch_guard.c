@@ -250,14 +250,14 @@ void fetch_guard_init(struct fetch_guard *g, const struct host *host, struct ima
 /* ---- what a kill left ---- */
 
 /* What there is of a range here goes, while nobody has it; @alone: although somebody has, who is then
- * another instance, with a group and a rule of its own. */
+ * another instance, with a group and a rule of its own.  1: somebody has it; it stays for now. */
 static int tidy_range(const struct host *host, uint32_t id_base, bool alone, struct err *e)
 {
         int fd = fetchids_claim_at(host->inst, id_base, NULL), r;
         char name[16];
 
         if (fd < 0 && !alone)
-                return fd == -EBUSY ? 0 : err_errno(e, fd, "id range of fetchers");
+                return fd == -EBUSY ? 1 : err_errno(e, fd, "id range of fetchers");
         group_name(id_base, name);
         r = slice_kill(host->slices, name, clock_mono_us() + KILL_US, e);
         if (r >= 0)
@@ -265,7 +265,7 @@ static int tidy_range(const struct host *host, uint32_t id_base, bool alone, str
         if (r >= 0 && host->net)
                 r = net_fetch_release(host->net, id_base, e);
         (void) fetchids_release(host->inst, fd);
-        return r;
+        return r < 0 ? r : 0;
 }
 
 /* Ranges by their groups' names. */
@@ -293,16 +293,19 @@ int fetch_guard_tidy(const struct host *host, bool alone, struct err *e)
         AUTO(free) uint32_t *ranges = NULL;
         struct found f = { .n = 0 };
         size_t n = 0;
-        int r = slice_each(host->slices, on_group, &f);
+        int r = slice_each(host->slices, on_group, &f), busy = 0;
 
         for (size_t i = 0; i < f.n; i++) {
                 int one = tidy_range(host, f.id_base[i], alone, e);
 
                 r = one < 0 ? one : r; /* go on with the others */
+                busy += one > 0;
         }
         if (r >= 0 && host->net)
                 r = net_fetch_list(host->net, &ranges, &n, e);
-        for (size_t i = 0; r >= 0 && i < n; i++)
+        for (size_t i = 0; r >= 0 && i < n; i++) {
                 r = tidy_range(host, ranges[i], alone, e);
-        return r < 0 ? err_wrap(e, r, "what fetchers left") : 0;
+                busy += r == 1;
+        }
+        return r < 0 ? err_wrap(e, r, "what fetchers left") : busy;
 }

@@ -18,7 +18,7 @@ struct fetch_guard {
 /* @ret borrows @g, which borrows @host. */
 void fetch_guard_init(struct fetch_guard *g, const struct host *host, struct image_guard *ret);
 
-/* Groups and rules that a killed operation left go; those of living fetchers stay, unless @alone: at
- * start and end, when no operation of ours lives.  Without @host->net, at the end of a start that
- * failed: groups alone. */
+/* Groups and rules that a killed operation left go; those of ranges that somebody has stay, and their
+ * number is returned, unless @alone: at start and end, when no operation of ours lives.  Without
+ * @host->net, at the end of a start that failed: groups alone. */
 int fetch_guard_tidy(const struct host *host, bool alone, struct err *e);

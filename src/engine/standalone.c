@@ -258,9 +258,9 @@ static int open_host(struct standalone *s, struct err *e)
         if (r >= 0)
                 r = check_id_maps(h->images, e);
         if (r >= 0)
-                r = image_recover(h->images, e); /* waits for what was killed just now */
+                r = fetch_guard_tidy(h, true, e); /* ends whoever may still be writing there */
         if (r >= 0)
-                r = fetch_guard_tidy(h, true, e);
+                r = image_recover(h->images, e);
         if (r >= 0)
                 r = h->disks = instance_dir(s->inst, "disks", e);
         if (r >= 0)

@@ -69,9 +69,9 @@ static int collect_body(struct frame_conn *out, void *arg, struct err *e)
         int r = image_store_open(u->host->inst, &store, e);
 
         (void) out;
-        if (r >= 0)
-                r = image_recover(store, e);
-        return r < 0 ? r : fetch_guard_tidy(u->host, false, e);
+        if (r >= 0) /* ends whoever may still be writing there */
+                r = fetch_guard_tidy(u->host, false, e);
+        return r < 0 ? r : image_recover(store, e);
 }
 
 static const struct {

@@ -187,8 +187,8 @@ def test_pull_ends_with_its_last_cluster(host, registry):
     time.sleep(0.5)
     assert host.descendants("vmm-fetch"), "somebody waits still"
     host.call("clusterStop", two)
-    until(lambda: not host.descendants("vmm-fetch"), 5, "the end of the pull")
-    host.wait_held(set(), timeout=5)
+    until(lambda: not host.descendants("vmm-fetch"), 10, "the end of the pull")
+    host.wait_held(set())
     assert host.wait_exited(two)["reason"] is None
 
 
@@ -204,12 +204,12 @@ def test_pull_ends_with_its_client(host, registry):
     time.sleep(1)
     assert host.descendants("vmm-fetch"), "the cluster waits still"
     host.terminate(c)
-    until(lambda: not host.descendants("vmm-fetch"), 5, "the end of the pull")
+    until(lambda: not host.descendants("vmm-fetch"), 10, "the end of the pull")
     ask = Ask(host, ref)
     until(lambda: host.descendants("vmm-fetch"))
     hang_up(ask)
-    until(lambda: not host.descendants("vmm-fetch"), 5, "the end of the second pull")
-    host.wait_held(set(), timeout=5)
+    until(lambda: not host.descendants("vmm-fetch"), 10, "the end of the second pull")
+    host.wait_held(set())
 
 
 def test_pull_of_a_lost_control_plane_ends(host, registry):
@@ -217,7 +217,7 @@ def test_pull_of_a_lost_control_plane_ends(host, registry):
     Ask(host, ref)
     until(lambda: host.descendants("vmm-fetch"))
     os.kill(host.api_pid(), signal.SIGKILL)
-    until(lambda: not host.descendants("vmm-fetch"), 5, "the end of the pull")
+    until(lambda: not host.descendants("vmm-fetch"), 10, "the end of the pull")
     def back():
         with contextlib.suppress(requests.RequestException, RuntimeError):
             return host.rest("GET", "/v1/images").status_code == 200

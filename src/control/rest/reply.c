@@ -91,6 +91,8 @@ void http_reply_buf(struct http_request *q, unsigned status, const char *type, s
                 (void) MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
         if (r && status == MHD_HTTP_UNAUTHORIZED)
                 (void) MHD_add_response_header(r, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+        if (r && status == MHD_HTTP_SERVICE_UNAVAILABLE) /* a budget is full, the engine is away */
+                (void) MHD_add_response_header(r, MHD_HTTP_HEADER_RETRY_AFTER, "1");
         http_reply(q, status, r);
 }
 

@@ -1,5 +1,5 @@
-/* test_gql_clients.c - what real clients send, as section 1.2 and 2.6 of the API contract list it: each
- * row must be taken, and the resolver must see the arguments in their one form. */
+/* test_gql_clients.c - what real clients send, quirks included (docs/http-api.md): each row must be taken,
+ * and the resolver must see the arguments in their one form. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>

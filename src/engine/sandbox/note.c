@@ -63,9 +63,7 @@ int note_recv(int sock, struct note *n, int *fds)
 {
         union control c;
         struct iovec v = { n, sizeof *n };
-        struct msghdr m = {
-                .msg_iov = &v, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = sizeof c.buf
-        };
+        struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = &c };
         struct cmsghdr *h;
         int came[NOTE_FDS], r;
         size_t n_came = 0;
@@ -73,6 +71,8 @@ int note_recv(int sock, struct note *n, int *fds)
 
         for (size_t i = 0; i < NOTE_FDS; i++)
                 fds[i] = -EBADF;
+        /* not CMSG_SPACE(): what that adds at the end is room for one more */
+        m.msg_controllen = CMSG_LEN(sizeof came);
         do
                 len = recvmsg(sock, &m, MSG_CMSG_CLOEXEC);
         while (len < 0 && errno == EINTR);

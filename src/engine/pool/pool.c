@@ -85,6 +85,15 @@ static int *slot_fd(struct pool_slot *s, size_t i)
         return i == 0 ? &s->userns : sandbox_shell_fd(&s->shell, i - 1);
 }
 
+/* Whole, also where the engine ran out of descriptors when it came, and alive. */
+static bool slot_usable(struct pool_slot *s)
+{
+        for (size_t k = 0; k < SLOT_FDS; k++)
+                if (*slot_fd(s, k) < 0)
+                        return false;
+        return sandbox_shell_ready(&s->shell);
+}
+
 static void disk_empty(struct pool *p, struct disk_entry *d)
 {
         d->d.mnt = fd_close(d->d.mnt);
@@ -434,7 +443,7 @@ int pool_take_slot(struct pool *p, struct pool_slot *ret)
 
                 if (s->state != E_READY)
                         continue;
-                if (!sandbox_shell_ready(&s->s.shell)) { /* killed: an operation clears it away */
+                if (!slot_usable(&s->s)) { /* killed: an operation clears it away */
                         slot_empty(s);
                         s->state = E_BROKEN;
                         continue;

@@ -48,11 +48,13 @@ extern const size_t slice_n_base_devices;
 int slice_create(struct slice_host *h, const char *name, const struct slice_limits *l,
                  struct err *e);
 
-/* Group names: 1 to 40 of a-z, 0-9 and '-', not a dash first; "m-<cluster>" is the monitor's.
+/* Group names: 1 to 40 of a-z, 0-9 and '-', not a dash first; "m<slot>" is a monitor's.
  *
- * For a pool: rename is not possible on v1, so groups are made bare and limited at lease time.  A bare
- * group refuses all devices but the base set from birth.  Applying may be repeated with other
- * values; devices in @l are allowed from then on, applying never promises to take one away. */
+ * For a pool: rename is not possible on v1, so groups are made ahead, with what suits a process that
+ * waits in them, and limited at lease time.  A bare group has no limits, and refuses all devices but
+ * the base set from birth, as every other does.  Applying may be repeated with other values, also
+ * while processes sit inside; devices in @l are allowed from then on, applying never promises to
+ * take one away. */
 int slice_create_bare(struct slice_host *h, const char *name, struct err *e);
 int slice_apply(struct slice_host *h, const char *name, const struct slice_limits *l,
                 struct err *e);

@@ -389,6 +389,30 @@ def test_progress_in_the_terminal(host, registry):
     assert len(percents) >= 3, t.out
 
 
+def test_changes_are_answered_at_once(host, registry):
+    """Clients give up after five seconds: no change waits for a pull, a boot or a first process that
+    takes its whole grace."""
+    def timed(change, *args, **kw):
+        began = time.monotonic()
+        result = change(*args, **kw)
+        assert time.monotonic() - began < 0.9 * GRACE_S, args
+        return result
+
+    ref = slow_image(registry, "patience", size=(4 << 20) + 2, rate=1 << 20)
+    pulling = timed(host.deploy, imageName=ref)
+    host.wait(pulling, lambda k: k["phase"] == "pulling")
+    stubborn = timed(host.deploy, dockerArgs="sh -c 'trap : TERM; while :; do sleep 1; done'")
+    host.wait_running(stubborn)
+    for c in (pulling, stubborn):
+        timed(host.call, "clusterEditJob", c, env=[{"key": "A", "value": "b"}])
+        answer = timed(host.call, "clusterStop", c)["clusterStop"]
+        assert answer["desiredStatus"] == "EXITED"
+        answer = timed(host.call, "clusterResume", c)["clusterResume"]
+        assert answer["desiredStatus"] == "RUNNING"
+        timed(host.terminate, c)
+        assert host.cluster(c) is None
+
+
 def test_stop_while_pulling(host, registry):
     ref = slow_image(registry, "stopped", size=(4 << 20) + 1, rate=1 << 20)
     c = host.deploy(imageName=ref)

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -73,13 +74,23 @@ static void on_frame(struct op *op, const struct frame_msg *m)
                 (void) err_set(&op->err, op->verdict, "%s", jsonx_str(m->json, "message"));
 }
 
-static int on_readable(sd_event_source *s, int fd, uint32_t revents, void *arg)
+/* What did not fit into the socket at once.  A child that is gone shows in the reading. */
+static void send_rest(struct op *op)
+{
+        if (frame_flush(op->conn) < 0 || !frame_pending(op->conn))
+                (void) sd_event_source_set_io_events(op->conn_src, EPOLLIN);
+}
+
+static int on_socket(sd_event_source *s, int fd, uint32_t revents, void *arg)
 {
         struct op *op = arg;
 
         (void) s;
         (void) fd;
-        (void) revents;
+        if (revents & EPOLLOUT)
+                send_rest(op);
+        if (!(revents & ~(uint32_t) EPOLLOUT))
+                return 0;
         for (int i = 0; i < 32; i++) {
                 struct frame_msg m;
                 struct err e = { 0 };
@@ -165,7 +176,7 @@ static int adopt(struct op_runner *w, struct op *op, const struct op_spec *spec,
         op->report = spec->report;
         op->done = spec->done;
         op->arg = spec->arg;
-        r = sd_event_add_io(w->loop, &op->conn_src, frame_conn_fd(op->conn), EPOLLIN, on_readable,
+        r = sd_event_add_io(w->loop, &op->conn_src, frame_conn_fd(op->conn), EPOLLIN, on_socket,
                             op);
         if (r >= 0)
                 r = sd_event_add_io(w->loop, &op->pid_src, op->pidfd, EPOLLIN, on_exit_event, op);
@@ -263,8 +274,8 @@ int op_order(struct op_runner *w, const struct op_spec *spec, const json_t *orde
         r = adopt(w, op, spec, e);
         if (r >= 0) {
                 r = frame_send(op->conn, order, fds, n_fds);
-                if (r >= 0 && frame_pending(op->conn)) /* larger than the socket buffer: rare */
-                        r = frame_flush_wait(op->conn, clock_mono_us() + US_PER_S);
+                if (r >= 0 && frame_pending(op->conn)) /* larger than the socket buffer */
+                        r = sd_event_source_set_io_events(op->conn_src, EPOLLIN | EPOLLOUT);
                 if (r < 0)
                         (void) err_errno(e, r, "%s: hand over the order", spec->name);
         }

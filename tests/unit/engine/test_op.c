@@ -262,6 +262,18 @@ static void order(struct world *w, size_t len, size_t n_fds)
         assert_true(w->last == (json_int_t) (len + (n_fds << 32)));
 }
 
+/* Every child of this process gets the signal. */
+static void signal_children(int sig)
+{
+        AUTO(free) char *text = NULL;
+        char path[64], *save = NULL;
+
+        (void) snprintf(path, sizeof path, "/proc/self/task/%d/children", (int) getpid());
+        assert_true(fd_read_file(AT_FDCWD, path, 4096, &text, NULL) >= 0);
+        for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save))
+                (void) kill((pid_t) strtol(w, NULL, 10), sig);
+}
+
 /* --- tests ------------------------------------------------------------------------------------------ */
 
 static void test_results(void **state)
@@ -286,6 +298,44 @@ static void test_results(void **state)
         turn_until(w, is_done);
         assert_int_equal(w->r, -ENOSPC);
         assert_true(*w->err.msg);
+}
+
+/* A child that does not read holds up nobody but itself. */
+static void test_a_large_order_does_not_block(void **state)
+{
+        struct world *w = *state;
+        const size_t len = 4U << 20; /* as large as an order can be */
+        AUTO(free) char *text = calloc(1, len + 1);
+        AUTO(json_put) json_t *j = NULL;
+        struct op_spec spec = spec_of(w, NULL, NULL);
+        struct err e = { 0 };
+        uint64_t before;
+
+        memset(text, 'x', len);
+        j = json_pack("{s:s}", "text", text);
+        order(w, 1, 0);
+        for (int i = 0; i < 20; i++) /* spares are there again */
+                (void) sd_event_run(w->loop, 10000);
+        signal_children(SIGSTOP);
+        w->dones = w->reports = 0;
+        before = clock_mono_us();
+        if (op_order(w->runner, &spec, j, NULL, 0, &w->op, &e) < 0)
+                fail_msg("%s", e.msg);
+        assert_true(clock_mono_us() - before < 200 * US_PER_MS);
+        assert_int_equal(w->dones, 0);
+        (void) sd_event_run(w->loop, 10000);
+        signal_children(SIGCONT);
+        turn_until(w, is_done);
+        assert_int_equal(w->r, 0);
+        assert_true(w->last == (json_int_t) len);
+
+        signal_children(SIGSTOP);
+        w->dones = w->reports = 0;
+        if (op_order(w->runner, &spec, j, NULL, 0, &w->op, &e) < 0)
+                fail_msg("%s", e.msg);
+        signal_children(SIGKILL); /* in the middle of its order */
+        turn_until(w, is_done);
+        assert_int_equal(w->r, -EOWNERDEAD);
 }
 
 static void test_reports_come_first_and_in_order(void **state)
@@ -522,6 +572,7 @@ int main(void)
                 T(deadline),
                 T(death),
                 T(orders),
+                T(a_large_order_does_not_block),
                 T(dead_spares),
                 T(a_spare_has_no_later_descriptors),
                 T(signals),

@@ -93,8 +93,8 @@ static int fill_boot(struct boot *b, const struct attempt *a, struct err *e)
 
 /* What a boot is told to do beside booting. */
 struct trouble {
-        const char *fail_at; /* this stage fails when its work is done */
-        const char *kill_at; /* the process dies before this stage */
+        const char *fail_at;   /* this stage fails when its work is done */
+        const char *kill_at;   /* the process dies before this stage */
         const char *orphan_at; /* a process of the shell is killed before this stage */
         bool launcher;         /* that one, not the first process */
         const struct boot *boot;
@@ -259,8 +259,8 @@ static void test_the_shell_is_killed(void **state)
                 for (int launcher = 0; launcher < 2; launcher++) {
                         const char *stage = boot_stage_names[stages];
                         struct attempt a = next_attempt(launcher);
-                        int status = boot_in_child(&a, (struct trouble){ .orphan_at = stage,
-                                                                         .launcher = launcher });
+                        int status = boot_in_child(
+                                &a, (struct trouble){ .orphan_at = stage, .launcher = launcher });
 
                         if (!WIFEXITED(status) || WEXITSTATUS(status) != 3)
                                 fail_msg("%s: no second try: 0x%x", stage, (unsigned) status);

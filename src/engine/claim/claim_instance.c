@@ -195,6 +195,22 @@ static bool dead(const struct claim_host *c, struct verdicts *known, const char 
         return v->dead;
 }
 
+/* Also those that hold nothing any more: their names would stay for ever. */
+static void ask_all(const struct claim_host *c, struct verdicts *known)
+{
+        int fd = openat(c->instances, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+        struct dirent *de;
+
+        while (dir && (de = readdir(dir)) != NULL)
+                if (de->d_name[0] != '.' && strlen(de->d_name) <= CLAIM_NAME_MAX)
+                        (void) dead(c, known, de->d_name);
+        if (dir)
+                (void) closedir(dir);
+        else
+                (void) fd_close(fd);
+}
+
 int claim_reap(struct claim_host *c, struct err *e)
 {
         struct verdicts known = { 0 };
@@ -219,6 +235,7 @@ int claim_reap(struct claim_host *c, struct err *e)
         r = claim_setting_reap(c, e);
         if (r < 0)
                 return r;
+        ask_all(c, &known);
         for (size_t i = 0; i < known.n; i++)
                 if (known.v[i].dead)
                         (void) unlinkat(c->instances, known.v[i].id, 0);

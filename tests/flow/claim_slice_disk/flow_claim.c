@@ -319,6 +319,15 @@ static void test_reap(void **state)
         assert_int_equal(access(RUN "/cpus/1", F_OK), -1);
         assert_int_equal(access(RUN "/instances/flowbbbb", F_OK), -1);
 
+        { /* one that holds nothing, but was killed */
+                AUTO(fd)
+                int fd = open(RUN "/instances/flowcccc", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+
+                assert_int_equal(dprintf(fd, "%s/gone\n", w->dir) > 0, 1);
+        }
+        (void) claim_close(open_ok(&w->a));
+        assert_int_equal(access(RUN "/instances/flowcccc", F_OK), -1);
+
         /* its setting: the old value was never put back, so it is what the next one restores */
         AUTO(claim_close) struct claim_host *a = open_ok(&w->a);
 

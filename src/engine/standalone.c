@@ -269,6 +269,8 @@ static int open_host(struct standalone *s, struct err *e)
                 r = h->clusters = instance_dir(s->inst, "clusters", e);
         if (r >= 0)
                 r = sandbox_prepare(e);
+        if (r >= 0)
+                r = sandbox_hold_programs(s->inst->libexec, e);
         return r;
 }
 

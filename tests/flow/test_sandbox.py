@@ -768,6 +768,11 @@ def test_launcher_by_hand(order, argv):
         assert r.returncode in (2, 3) and r.stderr.startswith(b"vmm-launch: "), r
 
 
+def test_an_upgrade_waits_for_the_engines_restart(order):
+    first, (session,) = go({**order, "upgrade": True}, program("sleep 1000"), [program("echo old")])
+    assert first.r == session.r == 0 and session.out == "old"
+
+
 def test_incomplete_order(order):
     assert go({**order, "id_base": 1}, program("true")).r < 0
 

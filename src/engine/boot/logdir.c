@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "model/attach.h"
 
 #define MAX_SPARES 128
 
@@ -76,6 +77,9 @@ int logdir_open(int clusters, const char *cluster, struct logdir *ret, struct er
         }
         if (ftruncate(l.status, 0) < 0)
                 return err_errno(e, -errno, "empty %s", files[2]);
+        /* the monitor could only end without a word */
+        if (fallocate(l.status, FALLOC_FL_KEEP_SIZE, 0, ATTACH_STATUS_MAX) < 0 && errno == ENOSPC)
+                return err_set(e, -ENOSPC, "the host's disk is full");
         *ret = l;
         l = (struct logdir){ { -EBADF, -EBADF }, -EBADF };
         return 0;

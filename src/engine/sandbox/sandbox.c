@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -20,6 +21,7 @@ static struct {
         struct filter *filter; /* the policy, compiled */
         struct cgroup_view view;
         enum overlay_way overlay;
+        int programs[2]; /* vmm-launch, vmm-monitor; 0: not held */
 } prepared;
 
 int sandbox_prepare(struct err *e)
@@ -37,13 +39,56 @@ int sandbox_prepare(struct err *e)
         return filter_build(policy_rows, policy_n_rows, &prepared.filter, e);
 }
 
+static int open_program(const char *libexec, const char *name, struct err *e)
+{
+        AUTO(free) char *path = str_fmt("%s/%s", libexec, name);
+        AUTO(fd) int fd = path ? open(path, O_PATH | O_CLOEXEC) : -1;
+        struct stat st;
+
+        if (!path)
+                return err_set(e, -ENOMEM, "out of memory");
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return err_errno(e, -errno, "open %s", path);
+        if (!S_ISREG(st.st_mode) || !(st.st_mode & S_IXOTH))
+                return err_set(e, -EACCES, "%s cannot be executed by everybody", path);
+        return fd_take(&fd);
+}
+
+static const char *const program_names[] = { "vmm-launch", "vmm-monitor" };
+
+int sandbox_hold_programs(const char *libexec, struct err *e)
+{
+        for (size_t i = 0; i < NELEM(program_names); i++) {
+                int fd = open_program(libexec, program_names[i], e);
+
+                if (fd < 0)
+                        return fd;
+                prepared.programs[i] = fd;
+        }
+        return 0;
+}
+
+static int get_program(size_t i, const char *libexec, struct err *e)
+{
+        int fd;
+
+        if (prepared.programs[i] == 0)
+                return open_program(libexec, program_names[i], e);
+        fd = fcntl(prepared.programs[i], F_DUPFD_CLOEXEC, 3);
+        return fd < 0 ? err_errno(e, -errno, "%s", program_names[i]) : fd;
+}
+
 int launch_prepare(struct launch *l, struct err *e)
 {
         int r = sandbox_prepare(e);
 
         l->filter = prepared.filter;
         l->view = &prepared.view;
-        return r;
+        if (r >= 0)
+                r = l->program = get_program(1, l->place->libexec, e);
+        if (r >= 0)
+                r = l->launcher = get_program(0, l->place->libexec, e);
+        return r < 0 ? r : 0;
 }
 
 int sandbox_overlay(int lower_mnt, const char *const *layers, size_t n_layers, int upper_mnt,

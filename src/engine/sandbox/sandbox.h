@@ -113,6 +113,10 @@ int sandbox_exec(const struct sandbox_spec *s, const struct sandbox_place *p, in
 /* Compile the seccomp policy once; later starts inherit it by fork.  Call at engine start. */
 int sandbox_prepare(struct err *e);
 
+/* Hold vmm-launch and vmm-monitor from now on: a package upgrade under a running engine changes
+ * nothing until its restart.  Call at engine start; without it each shell opens them. */
+int sandbox_hold_programs(const char *libexec, struct err *e);
+
 /* Overlay of read-only @lower (detached, idmapped; sub-directories @layers, topmost first, named
  * relative to it) over the writable tree on @upper_mnt (detached, idmapped; directories "upper" and
  * "work" are made in it).  Returns a detached mount.  On kernels before 6.15 both mounts may have

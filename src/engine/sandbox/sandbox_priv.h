@@ -40,6 +40,7 @@ struct cgroup_view {
 struct launch {
         const struct sandbox_place *place;
         int join;           /* pidfd of a running first process: an exec session; else -EBADF */
+        int launcher;       /* O_PATH on vmm-launch; the operation's alone */
         int program;        /* O_PATH on vmm-monitor */
         int up;             /* launcher's way to the operation */
         int report;         /* first's way to the operation */
@@ -48,7 +49,7 @@ struct launch {
         const struct cgroup_view *view;
 };
 
-/* Fills in what was prepared at engine start. */
+/* Fills in what was prepared at engine start; both programs are the caller's to close. */
 int launch_prepare(struct launch *l, struct err *e);
 
 /* The operation's side of both, shell.c. */

@@ -8,7 +8,6 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -57,23 +56,8 @@ void shell_kill(struct sandbox_shell *s)
         sandbox_shell_done(s);
 }
 
-static int open_program(const char *libexec, const char *name, struct err *e)
-{
-        AUTO(free) char *path = str_fmt("%s/%s", libexec, name);
-        AUTO(fd) int fd = path ? open(path, O_PATH | O_CLOEXEC) : -1;
-        struct stat st;
-
-        if (!path)
-                return err_set(e, -ENOMEM, "out of memory");
-        if (fd < 0 || fstat(fd, &st) < 0)
-                return err_errno(e, -errno, "open %s", path);
-        if (!S_ISREG(st.st_mode) || !(st.st_mode & S_IXOTH))
-                return err_set(e, -EACCES, "%s cannot be executed by everybody", path);
-        return fd_take(&fd);
-}
-
 /* In the child: nothing but two calls for each descriptor and the last one. */
-_Noreturn static void become_launcher(const struct launch *l, int program, int birth)
+_Noreturn static void become_launcher(const struct launch *l, int birth)
 {
         char number[16], *argv[] = { (char[]){ "vmm-launch" }, number, NULL }, *env[] = { NULL };
         struct note n = { .type = NOTE_ERROR };
@@ -83,7 +67,7 @@ _Noreturn static void become_launcher(const struct launch *l, int program, int b
         if (r >= 0)
                 r = fd_set_cloexec(birth, false);
         if (r >= 0) {
-                (void) syscall(SYS_execveat, program, "", argv, env, AT_EMPTY_PATH);
+                (void) syscall(SYS_execveat, l->launcher, "", argv, env, AT_EMPTY_PATH);
                 r = -errno;
         }
         n.err.code = err_errno(&n.err, r, "exec vmm-launch");
@@ -94,12 +78,8 @@ _Noreturn static void become_launcher(const struct launch *l, int program, int b
 /* The launcher's and the first process's ends of the sockets belong to @l. */
 static int fork_launcher(struct launch *l, struct sandbox_shell *s, struct err *e)
 {
-        AUTO(fd) int program = open_program(l->place->libexec, "vmm-launch", e);
         AUTO(fd) int birth = -EBADF;
         int up[2], report[2];
-
-        if (program < 0)
-                return program;
 
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, up) < 0)
                 return err_errno(e, -errno, "socketpair");
@@ -114,7 +94,7 @@ static int fork_launcher(struct launch *l, struct sandbox_shell *s, struct err *
                 return birth;
         s->launcher = clone_into(0, l->place->monitor_slice, &s->launcher_pidfd);
         if (s->launcher == 0)
-                become_launcher(l, program, birth);
+                become_launcher(l, birth);
         return s->launcher < 0 ? err_errno(e, -errno, "fork the launcher") : 0;
 }
 
@@ -201,6 +181,7 @@ int shell_make(const struct sandbox_place *p, int join, struct sandbox_shell *re
 {
         struct launch l = { .place = p,
                             .join = join,
+                            .launcher = -EBADF,
                             .program = -EBADF,
                             .up = -EBADF,
                             .report = -EBADF,
@@ -212,8 +193,6 @@ int shell_make(const struct sandbox_place *p, int join, struct sandbox_shell *re
         sandbox_shell_init(&s);
         if (r >= 0)
                 r = launch_prepare(&l, e);
-        if (r >= 0)
-                r = l.program = open_program(p->libexec, "vmm-monitor", e);
         if (r >= 0 && join < 0)
                 r = mounts_make(l.view, p->id_base, l.mnt, e);
         if (r >= 0)
@@ -223,6 +202,7 @@ int shell_make(const struct sandbox_place *p, int join, struct sandbox_shell *re
                 s.shm = fd_take(&l.mnt[MNT_SHM]);
                 *ret = s;
         }
+        (void) fd_close(l.launcher);
         (void) fd_close(l.program);
         for (size_t i = 0; i < MNT_COUNT; i++)
                 (void) fd_close(l.mnt[i]);

@@ -3,7 +3,7 @@
  *
  * Order: { "tree": DIR with layers, "layers": [names], "libexec": DIR, "upper": DIR or null (fresh),
  *          "id_base": N, "slice": NAME or null,
- *          "cgroup": 0/1/2, "way": enum overlay_way, "pooled": bool,
+ *          "cgroup": 0/1/2, "way": enum overlay_way, "pooled": bool, "upgrade": bool,
  *          "run": PROGRAM, "exec": [PROGRAM...] }
  * PROGRAM: { "argv": [], "env": [], "user", "cwd", "tty", "new_privs", "nofile" } and, for run,
  *          "hostname", "files": {target: content}, "binds": {target: host directory or file},
@@ -200,6 +200,19 @@ static void remove_groups(struct groups *g)
                 DIE("%s", e.msg);
 }
 
+/* Something else under that name, as a package manager does it. */
+static void replace(const char *dir, const char *name)
+{
+        AUTO(free) char *path = str_fmt("%s/%s", dir, name);
+        AUTO(fd) int fd = -EBADF;
+
+        if (unlink(path) < 0)
+                DIE("%s: %s", path, strerror(errno));
+        fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
+        if (fd < 0 || write(fd, "newer", 5) != 5)
+                DIE("%s: %s", path, strerror(errno));
+}
+
 int main(void)
 {
         json_error_t je;
@@ -230,6 +243,12 @@ int main(void)
                 DIE("%s", e.msg);
         if (text(o, "slice"))
                 make_groups(o, &g, &place);
+        if (json_is_true(json_object_get(o, "upgrade"))) { /* held, and then replaced */
+                if (sandbox_hold_programs(place.libexec, &e) < 0)
+                        DIE("%s", e.msg);
+                replace(place.libexec, "vmm-launch");
+                replace(place.libexec, "vmm-monitor");
+        }
         sandbox_shell_init(&shell);
         if (pooled && sandbox_shell_make(&place, &shell, &e) < 0)
                 DIE("%s", e.msg);

@@ -34,6 +34,7 @@
 #define RETRY_US     (5 * US_PER_S)
 #define QUIET_US     (30 * US_PER_MS) /* filling waits for a pause: it costs what a boot costs */
 #define NAME_PREFIX  "pool-"
+#define LOW_PART     8U /* below this part it waits no longer */
 #define GIB          (1ULL << 30)
 
 enum entry_state { E_NONE, E_FILLING, E_READY, E_BROKEN };
@@ -350,11 +351,11 @@ static int on_quiet(sd_event_source *s, uint64_t usec, void *arg)
         return sd_event_source_set_enabled(p->kick_src, SD_EVENT_ONESHOT);
 }
 
-/* Fill later: at once when the pool runs low, else after a pause in the demand, so that filling
- * does not take the CPU from the very boot that made it necessary. */
+/* Fill later: at once when the pool is nearly empty, else after a pause in the demand, so that
+ * filling does not take the CPU from the very boots that made it necessary. */
 static void kick(struct pool *p)
 {
-        bool low = ready_slots(p) * 2 < p->host->inst->conf.pool_networks;
+        bool low = ready_slots(p) * LOW_PART < p->host->inst->conf.pool_networks;
 
         if (low || !p->quiet_src) {
                 (void) sd_event_source_set_enabled(p->kick_src, SD_EVENT_ONESHOT);

@@ -30,7 +30,9 @@ struct op_runner;
 /* In the child.  @out: the way to report: op_report().  Its result ends the operation: >= 0 good,
  * otherwise *e goes to the engine. */
 typedef int op_body_fn(struct frame_conn *out, void *arg, struct err *e);
-/* The same for orders; @order's descriptors may be taken (set to -EBADF). */
+/* The same for orders; @order's descriptors may be taken (set to -EBADF).  Before it waits, a child
+ * calls this with NULL: whatever is done then, such as touching memory that an order will touch, is
+ * off the way. */
 typedef int op_order_fn(struct frame_conn *out, struct frame_msg *order, void *arg, struct err *e);
 
 /* On the loop: a report from the body (may dup descriptors that it wants to keep). */

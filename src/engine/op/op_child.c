@@ -38,8 +38,10 @@ static void close_others(const struct op_runner *w, const struct op_spec *spec, 
 static int run_order(const struct op_runner *w, struct frame_conn *out, struct err *e)
 {
         AUTO(frame_msg_done) struct frame_msg order = { 0 };
-        int r = frame_recv_wait(out, &order, 0, e);
+        int r = w->on_order(out, NULL, w->order_arg, e);
 
+        if (r >= 0)
+                r = frame_recv_wait(out, &order, 0, e);
         return r < 0 ? r : w->on_order(out, &order, w->order_arg, e);
 }
 

@@ -131,15 +131,20 @@ static const char *short_time(const char *time, char buf[static 24])
 static int add_image(struct table *t, const json_t *image)
 {
         json_int_t bytes = json_integer_value(json_object_get(image, "sizeBytes"));
-        char digest[20], size[16], created[24], used[24];
+        json_int_t shared = json_integer_value(json_object_get(image, "sharedBytes"));
+        bool damaged = json_is_string(json_object_get(image, "damaged"));
+        char digest[20], size[16], common[16], created[24], used[24];
         const char *cells[] = {
                 jsonx_str(image, "reference"),
                 short_digest(jsonx_str(image, "digest"), digest),
                 size_text(bytes > 0 ? (uint64_t) bytes : 0, size),
+                size_text(shared > 0 ? (uint64_t) shared : 0, common),
                 short_time(jsonx_str(image, "createdAt"), created),
                 short_time(jsonx_str(image, "lastUsedAt"), used),
                 json_is_true(json_object_get(image, "public")) ? "yes" : "no",
-                json_is_true(json_object_get(image, "inUse")) ? "yes" : "no",
+                damaged                                         ? "damaged"
+                : json_is_true(json_object_get(image, "inUse")) ? "yes"
+                                                                : "no",
         };
 
         for (size_t i = 0; i < NELEM(cells); i++)
@@ -150,8 +155,8 @@ static int add_image(struct table *t, const json_t *image)
 
 int cmd_image_ls(struct cli *c, struct err *e)
 {
-        static const char *const headers[] = { "REFERENCE", "DIGEST", "SIZE",  "CREATED",
-                                               "LAST USED", "PUBLIC", "IN USE" };
+        static const char *const headers[] = { "REFERENCE", "DIGEST",    "SIZE",   "SHARED",
+                                               "CREATED",   "LAST USED", "PUBLIC", "IN USE" };
         AUTO(table_free) struct table *t = NULL;
         AUTO(json_put) json_t *list = NULL;
         struct api_request q = { .method = "GET", .path = "/v1/images", .ret_json = &list };

@@ -182,6 +182,9 @@ int instance_open(const char *data_dir, const char *config, const char *libexec,
         if (r >= 0 && log_level_parse(i->conf.log_level) < 0)
                 r = err_set(e, -EINVAL,
                             "[engine] log_level: must be error, warning, info or debug");
+        if (r >= 0 && !str_eq(i->conf.image_mount, "auto") &&
+            !str_eq(i->conf.image_mount, "file") && !str_eq(i->conf.image_mount, "loop"))
+                r = err_set(e, -EINVAL, "[images] mount: must be auto, file or loop");
         if (r >= 0)
                 r = open_dirs(i, data_dir, e);
         i->libexec = str_dup(libexec);

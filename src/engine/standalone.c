@@ -28,7 +28,8 @@
 #include "engine/fleet/fleet.h"
 #include "engine/host.h"
 #include "engine/idmap.h"
-#include "engine/image/image.h"
+#include "engine/image/base.h"
+#include "engine/imagecare.h"
 #include "engine/instance.h"
 #include "engine/inventory.h"
 #include "engine/journal/journal.h"
@@ -52,6 +53,7 @@ struct standalone {
         sd_event *loop;
         struct op_runner *runner;
         struct upkeep *upkeep;
+        struct imagecare *care;
         struct pool *pool;
         struct channel *channel;
         struct fleet *fleet;
@@ -101,6 +103,8 @@ static void remove_host(struct standalone *s)
                 log_warn("%s", e.msg);
         if (s->host.slices && slice_host_remove(s->host.slices, &e) < 0)
                 log_warn("%s", e.msg);
+        if (s->host.images && image_base_tidy(s->host.images, NULL, 0, &e) < 0)
+                log_warn("%s", e.msg);
         if (instance_remove_run(s->inst) < 0)
                 log_warn("the run directory could not be removed");
 }
@@ -111,9 +115,12 @@ static void standalone_done(struct standalone *s)
         bool empty;
 
         s->api = api_child_stop(s->api);
+        s->care = imagecare_free(s->care);
         if (s->fleet)
                 fleet_stop(s->fleet); /* its last reports still go out */
         empty = is_empty(s); /* what was under way may have been the last that held anything */
+        if (s->upkeep)
+                upkeep_watch_images(s->upkeep, NULL, NULL);
         s->fleet = fleet_free(s->fleet);
         if (s->channel)
                 channel_set_fleet(s->channel, NULL);
@@ -231,13 +238,14 @@ static int private_mounts(struct err *e)
 static int check_id_maps(struct image_store *images, struct err *e)
 {
         AUTO(fd) int userns = idmap_userns(claim_id_base(1), e);
-        AUTO(fd) int mnt = userns < 0 ? userns : image_layers_mount(images, userns, e);
+        AUTO(fd) int mnt = userns < 0 ? userns : image_objects_clone(images, e);
+        int r = mnt < 0 ? mnt : idmap_mount(mnt, userns, 0, e);
 
-        if (mnt == -EINVAL)
+        if (r == -EINVAL)
                 return err_wrap(
-                        e, mnt,
+                        e, r,
                         "the file system of the data directory has no id maps (ext4, xfs and btrfs have; tmpfs has from Linux 6.3 on)");
-        return mnt < 0 ? mnt : 0;
+        return r;
 }
 
 static int open_host(struct standalone *s, struct err *e)
@@ -271,6 +279,10 @@ static int open_host(struct standalone *s, struct err *e)
                 r = sandbox_prepare(e);
         if (r >= 0)
                 r = sandbox_hold_programs(s->inst->libexec, e);
+        if (r >= 0 && s->inst->conf.object_threshold && !sandbox_overlay_objects()) {
+                log_info("images: this kernel cannot share large files (Linux 6.5 and later can)");
+                s->inst->conf.object_threshold = 0;
+        }
         return r;
 }
 
@@ -332,7 +344,11 @@ static int open_service(struct standalone *s, struct err *e)
         if (r < 0)
                 return r;
         channel_set_fleet(s->channel, s->fleet);
+        upkeep_watch_images(s->upkeep, fleet_images, s->fleet);
         fleet_images_tidy(s->fleet);
+        r = imagecare_new(s->loop, s->runner, &s->host, s->fleet, &s->care, e);
+        if (r < 0)
+                return r;
         pool_start(s->pool);
         return 0;
 }

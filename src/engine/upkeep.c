@@ -12,21 +12,32 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine/fleet/fetch_guard.h"
-#include "engine/image/image.h"
+#include "engine/image/base.h"
 #include "engine/net/net.h"
 #include "engine/op/op.h"
+#include "model/limits.h"
 
 #define REAP_AFTER_US    (3 * US_PER_S)
 #define RETRY_US         (10 * US_PER_S)
 #define TIDY_AGAIN_US    (2 * US_PER_S)
 #define CHORE_TIMEOUT_US (60 * US_PER_S)
 
-enum chore { CHORE_NONE, CHORE_REPAIR, CHORE_COLLECT, CHORE_REAP, CHORE_TIDY, CHORE_COUNT };
+enum chore {
+        CHORE_NONE,
+        CHORE_REPAIR,
+        CHORE_COLLECT,
+        CHORE_REAP,
+        CHORE_TIDY,
+        CHORE_UNMOUNT,
+        CHORE_COUNT
+};
 
 struct upkeep {
         sd_event *loop;
         struct op_runner *runner;
         const struct host *host;
+        upkeep_images_fn *images;
+        void *images_arg;
         bool due[CHORE_COUNT];
         enum chore running;
         struct op *op;
@@ -51,6 +62,20 @@ static int reap_body(struct frame_conn *out, void *arg, struct err *e)
 
         (void) out;
         return net_reap(u->host->net, NULL, NULL, e);
+}
+
+/* In the operation: what the fleet knew when it was forked.  A boot that began since makes its mount
+ * again. */
+static int unmount_body(struct frame_conn *out, void *arg, struct err *e)
+{
+        struct upkeep *u = arg;
+        AUTO(free) uint64_t *used = calloc(LIMIT_SLOTS, sizeof *used);
+
+        (void) out;
+        if (!used)
+                return err_set(e, -ENOMEM, "out of memory");
+        return image_base_tidy(u->host->images, used,
+                               u->images ? u->images(u->images_arg, used, LIMIT_SLOTS) : 0, e);
 }
 
 static int tidy_body(struct frame_conn *out, void *arg, struct err *e)
@@ -81,6 +106,7 @@ static const struct {
         [CHORE_REPAIR] = { "repair the firewall", repair_body },
         [CHORE_COLLECT] = { "collect left-over image files", collect_body },
         [CHORE_REAP] = { "reap links", reap_body },
+        [CHORE_UNMOUNT] = { "unmount images", unmount_body },
         [CHORE_TIDY] = { "remove what fetchers left", tidy_body },
 };
 
@@ -198,11 +224,18 @@ struct upkeep *upkeep_free(struct upkeep *u)
         return NULL;
 }
 
+void upkeep_watch_images(struct upkeep *u, upkeep_images_fn *fn, void *arg)
+{
+        u->images = fn;
+        u->images_arg = arg;
+}
+
 void upkeep_released(void *upkeep)
 {
         struct upkeep *u = upkeep;
 
         u->due[CHORE_REAP] = true;
+        u->due[CHORE_UNMOUNT] = u->images != NULL;
         wake_in(u, REAP_AFTER_US);
 }
 

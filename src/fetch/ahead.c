@@ -1,5 +1,5 @@
-/* ahead.c - a thread that pulls the upstream stages while the reader works: on two cores, download
- * and decompression overlap with tar reading and writing.  Runs in vmm-fetch.
+/* ahead.c - a thread that pulls the upstream stages while the reader works: a layer has two, so that
+ * download and hashing, decompression, and tar reading and writing overlap.  Runs in vmm-fetch.
  *
  * Theory of operation.  SLOTS blocks take turns.  `head` counts blocks filled, `tail` blocks given
  * back; the one at tail is the reader's until its next call.  Both counters, `end` and `stop` are
@@ -54,33 +54,48 @@ static void slot_publish(struct ahead *a)
         (void) pthread_mutex_unlock(&a->lock);
 }
 
+/* Upstream writes into our blocks by itself. */
+static ssize_t pull_into(struct ahead *a)
+{
+        struct slot *s;
+
+        while ((s = slot_claim(a)) != NULL) {
+                ssize_t n = a->up->ops->into(a->up, s->bytes, SLOT_BYTES, &a->err);
+
+                if (n <= 0)
+                        return n;
+                s->len = (size_t) n;
+                slot_publish(a);
+        }
+        return 0;
+}
+
+static ssize_t pull_copying(struct ahead *a)
+{
+        const void *block = NULL;
+        struct slot *s;
+        ssize_t n;
+
+        while ((n = stream_next(a->up, &block, &a->err)) > 0) {
+                const unsigned char *p = block;
+
+                for (size_t left = (size_t) n; left > 0; left -= s->len, p += s->len) {
+                        s = slot_claim(a);
+                        if (!s)
+                                return 0;
+                        s->len = left < SLOT_BYTES ? left : SLOT_BYTES;
+                        memcpy(s->bytes, p, s->len);
+                        slot_publish(a);
+                }
+        }
+        return n;
+}
+
 static void *pull(void *arg)
 {
         struct ahead *a = arg;
-        struct slot *s = NULL;
-        const unsigned char *p = NULL;
-        const void *block = NULL;
-        ssize_t n = 0;
+        ssize_t n = a->up->ops->into ? pull_into(a) : pull_copying(a);
 
-        for (;;) {
-                size_t take;
-
-                if (n == 0) {
-                        n = stream_next(a->up, &block, &a->err);
-                        if (n <= 0)
-                                break;
-                        p = block;
-                }
-                s = slot_claim(a);
-                if (!s)
-                        break;
-                take = (size_t) n < SLOT_BYTES ? (size_t) n : SLOT_BYTES;
-                memcpy(s->bytes, p, take);
-                s->len = take;
-                p += take;
-                n -= (ssize_t) take;
-                slot_publish(a);
-        }
         (void) pthread_mutex_lock(&a->lock);
         a->end = true;
         a->result = n < 0 ? (int) n : 0;
@@ -136,7 +151,7 @@ static void ahead_free(struct stream *st)
 
 int stream_ahead_new(struct stream *up, struct stream **ret, struct err *e)
 {
-        static const struct stream_ops ops = { ahead_next, ahead_free };
+        static const struct stream_ops ops = { .next = ahead_next, .free = ahead_free };
         struct ahead *a = calloc(1, sizeof *a);
         int r;
 

@@ -81,7 +81,7 @@ static int gzip_between(struct decoder *d, struct err *e)
         }
 }
 
-static ssize_t gzip_next(struct decoder *d, struct err *e)
+static ssize_t gzip_into(struct decoder *d, unsigned char *buf, size_t len, struct err *e)
 {
         struct inflate_state *z = d->inflate;
 
@@ -100,8 +100,8 @@ static ssize_t gzip_next(struct decoder *d, struct err *e)
                         return r;
                 z->next_in = (uint8_t *) (uintptr_t) d->in; /* ISA-L only reads it */
                 z->avail_in = (uint32_t) d->in_len;
-                z->next_out = d->out;
-                z->avail_out = sizeof d->out;
+                z->next_out = buf;
+                z->avail_out = (uint32_t) len;
                 r = isal_inflate(z);
                 if (r != ISAL_DECOMP_OK && r != ISAL_END_INPUT)
                         return corrupt(e, "gzip",
@@ -109,7 +109,7 @@ static ssize_t gzip_next(struct decoder *d, struct err *e)
                                                                     : "not a deflate stream");
                 d->in = z->next_in;
                 d->in_len = z->avail_in;
-                made = sizeof d->out - z->avail_out;
+                made = len - z->avail_out;
                 if (z->block_state == ISAL_BLOCK_FINISH)
                         d->inside = false;
                 else if (made == 0 && d->in_len == 0 && d->in_end)
@@ -119,10 +119,10 @@ static ssize_t gzip_next(struct decoder *d, struct err *e)
         }
 }
 
-static ssize_t zstd_next(struct decoder *d, struct err *e)
+static ssize_t zstd_into(struct decoder *d, unsigned char *buf, size_t len, struct err *e)
 {
         for (;;) {
-                ZSTD_outBuffer out = { d->out, sizeof d->out, 0 };
+                ZSTD_outBuffer out = { buf, len, 0 };
                 ZSTD_inBuffer in;
                 size_t r;
                 int rc = refill(d, e);
@@ -192,30 +192,49 @@ static int codec_open(struct decoder *d, struct err *e)
         return 0;
 }
 
-static ssize_t decode_next(struct stream *s, const void **ret, struct err *e)
+static ssize_t plain_next(struct decoder *d, const void **ret, size_t max, struct err *e)
+{
+        size_t n;
+        int r = refill(d, e);
+
+        if (r < 0)
+                return r;
+        n = d->in_len < max ? d->in_len : max;
+        *ret = d->in;
+        d->in += n;
+        d->in_len -= n;
+        return (ssize_t) n;
+}
+
+static ssize_t decode_into(struct stream *s, void *buf, size_t len, struct err *e)
 {
         struct decoder *d = (struct decoder *) s;
-        ssize_t n = 0;
+        const void *p = NULL;
+        ssize_t n;
 
         switch (d->codec) {
         case CODEC_GZIP:
-                n = gzip_next(d, e);
-                break;
+                return gzip_into(d, buf, len, e);
         case CODEC_ZSTD:
-                n = zstd_next(d, e);
-                break;
+                return zstd_into(d, buf, len, e);
         case CODEC_PLAIN:
         case CODEC_NONE:
-                n = refill(d, e);
-                if (n < 0)
-                        return n;
-                *ret = d->in;
-                n = (ssize_t) d->in_len;
-                d->in_len = 0;
-                return n;
+                break;
         }
-        *ret = d->out;
+        n = plain_next(d, &p, len, e);
+        if (n > 0)
+                memcpy(buf, p, (size_t) n);
         return n;
+}
+
+static ssize_t decode_next(struct stream *s, const void **ret, struct err *e)
+{
+        struct decoder *d = (struct decoder *) s;
+
+        if (d->codec == CODEC_PLAIN || d->codec == CODEC_NONE)
+                return plain_next(d, ret, SIZE_MAX, e);
+        *ret = d->out;
+        return decode_into(s, d->out, sizeof d->out, e);
 }
 
 static void decode_free(struct stream *s)
@@ -230,7 +249,9 @@ static void decode_free(struct stream *s)
 
 int stream_decode_new(struct stream *up, struct stream **ret, struct err *e)
 {
-        static const struct stream_ops ops = { decode_next, decode_free };
+        static const struct stream_ops ops = { .next = decode_next,
+                                               .free = decode_free,
+                                               .into = decode_into };
         struct decoder *d = calloc(1, sizeof *d);
         AUTO(stream_free) struct stream *own = NULL;
         int r;

@@ -205,7 +205,7 @@ static void http_stream_free(struct stream *st)
 
 int http_stream(struct http *h, const char *url, uint64_t size, struct stream **ret, struct err *e)
 {
-        static const struct stream_ops ops = { http_stream_next, http_stream_free };
+        static const struct stream_ops ops = { .next = http_stream_next, .free = http_stream_free };
         struct http_stream *s = calloc(1, sizeof *s);
 
         if (!s)

@@ -7,7 +7,7 @@
  *   2. mount the staging directory in it at /layer, make that the root, let go of the host's tree;
  *      the tmpfs becomes read-only: /layer is the only place that can be written
  *   3. limits: no core file, little memory, few descriptors, few threads
- *   4. capabilities: only what ownership, modes and attributes of files need
+ *   4. capabilities: none; a layer's owners and modes are only written down
  *   5. no_new_privs, and the system call filter */
 #include "fetch/ladder.h"
 
@@ -36,8 +36,8 @@
 #define ETC_FILE_MAX (1U << 20)
 #define CA_FILE_MAX  (16U << 20)
 #define MEMORY_BYTES (1ULL << 30) /* zstd windows of 128 MiB, TLS, buffers: well below */
-#define THREADS      16U          /* one that reads ahead, one that resolves names */
-#define NOFILE       512U         /* removing a tree holds one per level, 256 at most */
+#define THREADS      16U          /* two that read ahead, one that resolves names */
+#define NOFILE       512U         /* the builder has one for each layer */
 
 char *ladder_read_ca(size_t *ret_len)
 {
@@ -104,10 +104,23 @@ static int new_tmpfs(struct err *e)
         return mnt < 0 ? err_errno(e, -errno, "tmpfs") : mnt;
 }
 
-/* Rungs 1 and 2. */
-static int change_root(int root_mnt, int *ret_root, struct err *e)
+/* The staging directory at /layer. */
+static int mount_layer(int root, int root_mnt, struct err *e)
 {
-        AUTO(fd) int tmp = -EBADF, layer = -EBADF, inside = -EBADF;
+        AUTO(fd) int layer = fd_mkdir_beneath(root, "layer", 0755);
+
+        if (layer < 0)
+                return err_errno(e, layer, "making /layer");
+        if (syscall(SYS_move_mount, root_mnt, "", layer, "",
+                    MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+                return err_errno(e, -errno, "mounting the staging directory");
+        return 0;
+}
+
+/* Rungs 1 and 2. */
+static int change_root(int root_mnt, bool network, int *ret_root, struct err *e)
+{
+        AUTO(fd) int tmp = -EBADF, inside = -EBADF;
         struct mount_attr ro = { .attr_set = MOUNT_ATTR_RDONLY };
         int r;
 
@@ -116,27 +129,26 @@ static int change_root(int root_mnt, int *ret_root, struct err *e)
         tmp = new_tmpfs(e);
         if (tmp < 0)
                 return tmp;
-        r = copy_etc(tmp, e);
+        r = network ? copy_etc(tmp, e) : 0;
         if (r < 0)
                 return r;
-        layer = fd_mkdir_beneath(tmp, "layer", 0755);
-        if (layer < 0)
-                return err_errno(e, layer, "making /layer");
         /* /proc: a directory that exists on every host; what it shows is never used here */
         if (syscall(SYS_move_mount, tmp, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH) < 0)
                 return err_errno(e, -errno, "mounting the new root");
-        if (syscall(SYS_move_mount, root_mnt, "", layer, "",
-                    MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
-                return err_errno(e, -errno, "mounting the staging directory");
+        r = root_mnt >= 0 ? mount_layer(tmp, root_mnt, e) : 0;
+        if (r < 0)
+                return r;
         if (fchdir(tmp) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
                 return err_errno(e, -errno, "changing the root");
         if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
                 return err_errno(e, -errno, "leaving the host's root");
         if (syscall(SYS_mount_setattr, AT_FDCWD, "/", 0, &ro, sizeof ro) < 0)
                 return err_errno(e, -errno, "making the root read-only");
-        inside = open("/layer", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (inside < 0)
-                return err_errno(e, -errno, "/layer");
+        if (root_mnt >= 0) {
+                inside = open("/layer", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+                if (inside < 0)
+                        return err_errno(e, -errno, "/layer");
+        }
         *ret_root = fd_take(&inside);
         return 0;
 }
@@ -163,9 +175,9 @@ static int set_limits(struct err *e)
                 r = limit(RLIMIT_NOFILE, NOFILE, e);
         if (r >= 0)
                 r = limit(RLIMIT_NPROC, THREADS, e);
-#if !defined(__SANITIZE_ADDRESS__) /* its shadow memory needs terabytes of address space */
-        if (r >= 0)
-                r = limit(RLIMIT_AS, MEMORY_BYTES, e);
+#if !defined(__SANITIZE_ADDRESS__) /* its shadow memory needs terabytes */
+        if (r >= 0) /* private memory: tables are mapped files, which may be larger */
+                r = limit(RLIMIT_DATA, MEMORY_BYTES, e);
 #endif
         return r;
 }
@@ -174,20 +186,12 @@ static int set_limits(struct err *e)
 static int drop_capabilities(struct err *e)
 {
         capng_clear(CAPNG_SELECT_BOTH);
-        if (capng_updatev(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_BOUNDING_SET,
-                          CAP_CHOWN,        /* files belong to whom the layer says */
-                          CAP_DAC_OVERRIDE, /* directories may be read-only to their owner */
-                          CAP_FOWNER,       /* modes, times, attributes of others' files */
-                          CAP_FSETID,       /* set-group-id on a foreign group's file */
-                          CAP_SETFCAP,      /* file capabilities */
-                          -1) < 0 ||
-            capng_apply(CAPNG_SELECT_BOTH) < 0)
+        if (capng_apply(CAPNG_SELECT_BOTH) < 0)
                 return err_set(e, -EPERM, "dropping capabilities");
         return 0;
 }
 
-/* What unpacking, TLS and name resolution call.  Whiteouts are character devices 0:0, which
- * mknod(2) makes without any capability. */
+/* What reading layers, TLS and name resolution call. */
 static const int allowed[] = {
         SCMP_SYS(read),
         SCMP_SYS(write),
@@ -212,18 +216,9 @@ static const int allowed[] = {
         SCMP_SYS(access),
         SCMP_SYS(faccessat),
         SCMP_SYS(faccessat2),
-        SCMP_SYS(getdents64),
         SCMP_SYS(mkdirat),
-        SCMP_SYS(mknodat),
-        SCMP_SYS(symlinkat),
-        SCMP_SYS(linkat),
+        SCMP_SYS(renameat),
         SCMP_SYS(unlinkat),
-        SCMP_SYS(fchown),
-        SCMP_SYS(fchownat),
-        SCMP_SYS(fchmod),
-        SCMP_SYS(fchmodat),
-        SCMP_SYS(fsetxattr),
-        SCMP_SYS(utimensat),
         SCMP_SYS(umask),
         SCMP_SYS(brk),
         SCMP_SYS(mmap),
@@ -264,18 +259,13 @@ static const int allowed[] = {
         SCMP_SYS(ppoll),
         SCMP_SYS(pipe2),
         SCMP_SYS(eventfd2),
-        SCMP_SYS(socketpair),
-        SCMP_SYS(connect),
-        SCMP_SYS(bind),
-        SCMP_SYS(getsockname),
-        SCMP_SYS(getpeername),
-        SCMP_SYS(getsockopt),
-        SCMP_SYS(setsockopt),
-        SCMP_SYS(sendto),
-        SCMP_SYS(recvfrom),
-        SCMP_SYS(sendmsg),
-        SCMP_SYS(sendmmsg),
-        SCMP_SYS(recvmsg),
+};
+
+/* And these, where there is a network to speak to. */
+static const int network_calls[] = {
+        SCMP_SYS(socketpair),  SCMP_SYS(connect),    SCMP_SYS(bind),       SCMP_SYS(getsockname),
+        SCMP_SYS(getpeername), SCMP_SYS(getsockopt), SCMP_SYS(setsockopt), SCMP_SYS(sendto),
+        SCMP_SYS(recvfrom),    SCMP_SYS(sendmsg),    SCMP_SYS(sendmmsg),   SCMP_SYS(recvmsg),
         SCMP_SYS(shutdown),
 };
 
@@ -311,7 +301,7 @@ static const int deadly[] = {
         SCMP_SYS(open_by_handle_at),
 };
 
-static int add_rules(scmp_filter_ctx f)
+static int add_rules(scmp_filter_ctx f, bool network)
 {
         /* netlink is how glibc learns whether the host has IPv6; unix sockets would reach the
          * host's abstract ones, the network namespace being shared */
@@ -325,7 +315,9 @@ static int add_rules(scmp_filter_ctx f)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, allowed[i], 0);
         for (size_t i = 0; r >= 0 && i < NELEM(deadly); i++)
                 r = seccomp_rule_add(f, SCMP_ACT_KILL_PROCESS, deadly[i], 0);
-        for (size_t i = 0; r >= 0 && i < NELEM(families); i++)
+        for (size_t i = 0; r >= 0 && network && i < NELEM(network_calls); i++)
+                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, network_calls[i], 0);
+        for (size_t i = 0; r >= 0 && network && i < NELEM(families); i++)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
                                      SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t) families[i], 0));
         if (r >= 0)
@@ -343,7 +335,7 @@ static int add_rules(scmp_filter_ctx f)
 }
 
 /* Rung 5. */
-static int filter_calls(struct err *e)
+static int filter_calls(bool network, struct err *e)
 {
         scmp_filter_ctx f = seccomp_init(SCMP_ACT_ERRNO(EPERM));
         int r;
@@ -354,17 +346,17 @@ static int filter_calls(struct err *e)
                 return err_set(e, -ENOMEM, "system call filter");
         r = seccomp_attr_set(f, SCMP_FLTATR_CTL_OPTIMIZE, 2);
         if (r >= 0)
-                r = add_rules(f);
+                r = add_rules(f, network);
         if (r >= 0)
                 r = seccomp_load(f);
         seccomp_release(f);
         return r < 0 ? err_errno(e, r, "system call filter") : 0;
 }
 
-int ladder_descend(int root_mnt, int *ret_root, struct err *e)
+int ladder_descend(int root_mnt, bool network, int *ret_root, struct err *e)
 {
         AUTO(fd) int root = -EBADF;
-        int r = change_root(root_mnt, &root, e);
+        int r = change_root(root_mnt, network, &root, e);
 
         if (r >= 0)
                 r = set_limits(e);
@@ -372,7 +364,7 @@ int ladder_descend(int root_mnt, int *ret_root, struct err *e)
                 r = drop_capabilities(e);
 #if !defined(__SANITIZE_ADDRESS__) /* the sanitizers make calls of their own */
         if (r >= 0)
-                r = filter_calls(e);
+                r = filter_calls(network, e);
 #else
         (void) filter_calls;
 #endif

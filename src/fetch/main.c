@@ -1,7 +1,7 @@
 /* main.c - vmm-fetch: what touches a stranger's image, and nothing else does.
  *
  * Started by an operation process with fixed descriptors (model/fetchwire.h) in namespaces of its
- * own, one process per layer.  Climbs down ladder.c before the request is even parsed, does its one
+ * own, one process per layer, and one that builds the image's metadata from them.  Climbs down ladder.c before the request is even parsed, does its one
  * job, says "done" or "error", ends.  When anything upstream dies it is killed. */
 #include <curl/curl.h>
 #include <errno.h>
@@ -33,10 +33,12 @@ const char *__asan_default_options(void)
 static const struct mode {
         const char *name;
         int (*run)(const struct mode_context *c, int root, struct err *e);
+        bool network, dir;
 } modes[] = {
-        { "manifest", mode_manifest },
-        { "layer", mode_layer },
-        { "import", mode_import },
+        { "manifest", mode_manifest, true, true },
+        { "layer", mode_layer, true, true },
+        { "import", mode_import, false, true },
+        { "build", mode_build, false, false },
 };
 
 /* The request's bytes, from a descriptor that is then closed. */
@@ -75,10 +77,12 @@ static int run(const struct mode *mode, struct result **res, struct err *e)
         r = read_request(&text, &len);
         if (r < 0)
                 return err_errno(e, r, "reading the request");
-        if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) /* reads OpenSSL's configuration */
-                return err_set(e, -ENOMEM, "the HTTP client cannot be set up");
-        c.ca = ca = ladder_read_ca(&c.ca_len);
-        r = ladder_descend(FETCH_FD_ROOT, &root, e);
+        if (mode->network) {
+                if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) /* reads OpenSSL's files */
+                        return err_set(e, -ENOMEM, "the HTTP client cannot be set up");
+                c.ca = ca = ladder_read_ca(&c.ca_len);
+        }
+        r = ladder_descend(mode->dir ? FETCH_FD_ROOT : -EBADF, mode->network, &root, e);
         (void) fd_close(FETCH_FD_ROOT);
         if (r >= 0)
                 r = parse_request(text, len, &req, e);
@@ -114,7 +118,8 @@ int main(int argc, char **argv)
                         log_error("%s", e.msg);
                 return 1;
         }
-        (void) fprintf(stderr,
-                       "usage: vmm-fetch manifest|layer|import (started by hypervisor-vmm)\n");
+        (void) fprintf(
+                stderr,
+                "usage: vmm-fetch manifest|layer|import|build (started by hypervisor-vmm)\n");
         return 2;
 }

@@ -1,4 +1,4 @@
-/* mode.h - the three jobs of vmm-fetch.  Each gets the request, a descriptor on the only directory
+/* mode.h - the jobs of vmm-fetch.  Each gets the request, a descriptor on the only directory
  * that it may write (taken over) and the way to report; blocks until it is done. */
 #pragma once
 #include "base/err.h"
@@ -15,7 +15,9 @@ struct mode_context {
 
 /* Resolve a reference to an image: manifest, index, configuration. */
 int mode_manifest(const struct mode_context *c, int root, struct err *e);
-/* One layer into files. */
+/* One layer into pack, index and objects. */
 int mode_layer(const struct mode_context *c, int root, struct err *e);
 /* An uploaded OCI layout or docker-archive into blobs. */
 int mode_import(const struct mode_context *c, int root, struct err *e);
+/* The metadata of an image from the indexes of its layers; @root is none. */
+int mode_build(const struct mode_context *c, int root, struct err *e);

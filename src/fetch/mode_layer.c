@@ -1,15 +1,20 @@
-/* mode_layer.c - one layer: bytes -> digest -> decompression -> diff id -> tar -> files.
- * Runs in vmm-fetch.  The files are written before the digests are known to be right: until this
- * reports "done" they are worth nothing, and the reader of the result throws them away. */
+/* mode_layer.c - one layer: bytes -> digest -> decompression -> diff id -> tar -> pack and objects,
+ * then the index.  Runs in vmm-fetch.  Pack and objects are written before the digests are known to be
+ * right: until this reports "done" they are worth nothing, and the reader of the result throws them
+ * away. */
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/str.h"
 #include "fetch/http.h"
 #include "fetch/mode.h"
+#include "fetch/storetar.h"
 #include "fetch/stream.h"
-#include "fetch/tree.h"
-#include "fetch/untar.h"
+#include "model/limits.h"
+#include "store/names.h"
 
 static void on_bytes(void *arg, uint64_t bytes)
 {
@@ -37,7 +42,8 @@ struct chain {
         struct http *http;     /* what the source borrows */
         struct stream *packed; /* source -> tap: the blob as it comes */
         struct tap *packed_tap;
-        struct stream *plain; /* -> decompression -> thread -> tap: the tar; borrows packed */
+        struct stream
+                *plain; /* -> thread -> decompression -> thread -> tap: the tar; borrows packed */
         struct tap *plain_tap;
 };
 
@@ -68,6 +74,8 @@ static int chain_build(struct chain *ch, const struct mode_context *c, struct er
         tap_watch(ch->packed_tap, on_bytes, c->res);
         r = stream_borrow_new(ch->packed, &s, e);
         if (r >= 0)
+                r = stream_ahead_new(s, &s, e);
+        if (r >= 0)
                 r = stream_decode_new(s, &s, e);
         if (r >= 0)
                 r = stream_ahead_new(s, &s, e);
@@ -87,11 +95,6 @@ static int check_digest(struct tap *t, const char *want, const char *what, struc
         if (!str_eq(got, want))
                 return err_set(e, -EBADMSG, "its %s is %s, not %s", what, got, want);
         return 0;
-}
-
-static int report_dir(void *arg, const char *type, const char *path)
-{
-        return result_path(arg, type, path);
 }
 
 /* The blob against what the manifest says of it; it has been read to its end. */
@@ -118,28 +121,103 @@ static int explain_damage(struct chain *ch, const struct fetch_request *req, int
         return r == -EBADMSG ? err_copy(e, &other) : why;
 }
 
+/* What is written, all of it ours to close. */
+struct places {
+        int pack, index, objects, scratch;
+};
+
+static void places_done_cleanup(struct places *p)
+{
+        (void) fd_close(p->pack);
+        (void) fd_close(p->index);
+        (void) fd_close(p->objects);
+        (void) fd_close(p->scratch);
+}
+
+static int create(int dir, const char *name, struct err *e)
+{
+        int fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+        return fd < 0 ? err_errno(e, -errno, "creating %s", name) : fd;
+}
+
+/* A file without a name; not every file system can make one at once. */
+static int create_scratch(int dir, struct err *e)
+{
+        int fd = openat(dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+
+        if (fd < 0) {
+                fd = create(dir, "scratch", e);
+                if (fd >= 0)
+                        (void) unlinkat(dir, "scratch", 0);
+        }
+        return fd;
+}
+
+static int places_make(int dir, struct places *p, struct err *e)
+{
+        if (mkdirat(dir, STORE_OBJECTS, 0755) < 0)
+                return err_errno(e, -errno, "making " STORE_OBJECTS);
+        p->objects = fd_open_beneath(dir, STORE_OBJECTS, O_RDONLY | O_DIRECTORY, 0);
+        if (p->objects < 0)
+                return err_errno(e, p->objects, "opening " STORE_OBJECTS);
+        p->pack = create(dir, STORE_PACK, e);
+        if (p->pack >= 0)
+                p->index = create(dir, STORE_INDEX, e);
+        if (p->index >= 0)
+                p->scratch = create_scratch(dir, e);
+        return p->pack < 0 ? p->pack : p->index < 0 ? p->index : p->scratch < 0 ? p->scratch : 0;
+}
+
+/* The digests, then the index, which names one of them. */
+static int seal(struct chain *ch, const struct fetch_request *req, struct storetar *t,
+                struct storetar_totals *ret, struct err *e)
+{
+        uint8_t diff_id[LAYER_SHA_BYTES];
+        /* the chain was read to its end, so its thread has finished with the first tap */
+        int r = check_packed(ch, req, e);
+
+        if (r >= 0)
+                r = check_digest(ch->plain_tap, req->diff_id, "diff id", e);
+        if (r >= 0)
+                r = store_sha_parse(str_after(req->diff_id, "sha256:"), diff_id);
+        if (r == -EINVAL)
+                return err_set(e, r, "diff_id: is not a digest");
+        return r < 0 ? r : storetar_finish(t, diff_id, ret, e);
+}
+
 int mode_layer(const struct mode_context *c, int root, struct err *e)
 {
-        const struct untar_limits limits = { c->req->max_bytes, c->req->max_entries };
-        AUTO(tree_free) struct tree *tree = NULL;
+        const struct fetch_request *req = c->req;
+        const struct storetar_limits limits = {
+                .max_bytes = req->max_bytes,
+                .max_entries = req->max_entries < LIMIT_LAYER_ENTRIES ? (uint32_t) req->max_entries
+                                                                      : LIMIT_LAYER_ENTRIES,
+        };
+        AUTO(places_done)
+        struct places p = { .pack = -EBADF, .index = -EBADF, .objects = -EBADF, .scratch = -EBADF };
+        AUTO(storetar_free) struct storetar *tar = NULL;
         AUTO(chain_done) struct chain ch = { 0 };
-        struct untar_totals total = { 0 };
-        int r = tree_new(root, &tree, e);
+        AUTO(fd) int dir = root;
+        struct storetar_totals total = { 0 };
+        int r = places_make(dir, &p, e);
 
         if (r >= 0)
                 r = chain_build(&ch, c, e);
-        if (r >= 0)
-                r = untar(ch.plain, tree, &limits, c->res, &total, e);
+        if (r >= 0) {
+                const struct storetar_out out = { .pack = p.pack,
+                                                  .index = p.index,
+                                                  .objects = p.objects,
+                                                  .scratch = p.scratch,
+                                                  .threshold = req->threshold };
+
+                r = storetar_read(ch.plain, &out, &limits, c->res, &tar, e);
+        }
         if (r == -EBADMSG && ch.packed)
-                r = explain_damage(&ch, c->req, r, e);
-        /* the chain was read to its end, so its thread has finished with the first tap */
+                r = explain_damage(&ch, req, r, e);
         if (r >= 0)
-                r = check_packed(&ch, c->req, e);
-        if (r >= 0)
-                r = check_digest(ch.plain_tap, c->req->diff_id, "diff id", e);
-        if (r >= 0)
-                r = tree_finish(tree, report_dir, c->res, e);
+                r = seal(&ch, req, tar, &total, e);
         if (r < 0)
                 return r;
-        return result_done(c->res, total.bytes, total.entries);
+        return result_done(c->res, total.pack_bytes + total.object_bytes, total.entries);
 }

@@ -11,7 +11,6 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/jsonx.h"
-#include "base/proc.h"
 #include "base/str.h"
 
 #define PROGRESS_US (100 * US_PER_MS)
@@ -88,19 +87,6 @@ void result_progress(struct result *r, uint64_t done_bytes)
                      (unsigned long long) atomic_load(&r->unpacked));
         if (n > 0)
                 (void) write_line(r, line, (size_t) n);
-}
-
-int result_path(struct result *r, const char *type, const char *path)
-{
-        size_t n = strlen(path);
-        AUTO(free) char *hex = malloc(2 * n + 1);
-        AUTO(free) char *line = NULL;
-
-        if (!hex)
-                return -ENOMEM;
-        hex_encode(path, n, hex);
-        line = str_fmt("{\"type\":\"%s\",\"path\":\"%s\"}\n", type, hex);
-        return line ? write_line(r, line, strlen(line)) : -ENOMEM;
 }
 
 int result_image(struct result *r, const struct fetch_image *image)

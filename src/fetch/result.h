@@ -16,7 +16,6 @@ DEFINE_AUTO(struct result *, result_free)
 void result_progress(struct result *r, uint64_t done_bytes);
 void result_unpacked(struct result *r, uint64_t bytes);
 
-int result_path(struct result *r, const char *type, const char *path);
 int result_image(struct result *r, const struct fetch_image *image);
 int result_done(struct result *r, uint64_t unpacked_bytes, uint64_t entries);
 int result_error(struct result *r, const struct err *e);

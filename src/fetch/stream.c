@@ -41,7 +41,7 @@ static void fd_stream_free(struct stream *s)
 
 int stream_fd_new(int fd, struct stream **ret, struct err *e)
 {
-        static const struct stream_ops ops = { fd_next, fd_stream_free };
+        static const struct stream_ops ops = { .next = fd_next, .free = fd_stream_free };
         struct fd_stream *f = malloc(sizeof *f);
 
         if (!f) {
@@ -93,7 +93,7 @@ static void tap_free(struct stream *s)
 
 int stream_tap_new(struct stream *up, struct stream **ret, struct tap **ret_tap, struct err *e)
 {
-        static const struct stream_ops ops = { tap_next, tap_free };
+        static const struct stream_ops ops = { .next = tap_next, .free = tap_free };
         struct tap *t = calloc(1, sizeof *t);
 
         if (!t) {
@@ -160,7 +160,7 @@ static void borrow_free(struct stream *s)
 
 int stream_borrow_new(struct stream *up, struct stream **ret, struct err *e)
 {
-        static const struct stream_ops ops = { borrow_next, borrow_free };
+        static const struct stream_ops ops = { .next = borrow_next, .free = borrow_free };
         struct borrow *b = calloc(1, sizeof *b);
 
         if (!b)

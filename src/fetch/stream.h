@@ -16,6 +16,9 @@ struct stream_ops {
          * end, again and again; a negative errno with *@e. */
         ssize_t (*next)(struct stream *s, const void **ret, struct err *e);
         void (*free)(struct stream *s); /* the stage and all before it */
+        /* As next, but at most @len bytes, into @buf; NULL: this stage cannot.  A stream is read by
+         * one or the other. */
+        ssize_t (*into)(struct stream *s, void *buf, size_t len, struct err *e);
 };
 
 struct stream {

@@ -1,12 +1,15 @@
 /* fetchwire.c - see fetchwire.h.  Pure memory; used by vmm-fetch and by operation processes. */
 #include "model/fetchwire.h"
 
+#include <assert.h>
 #include <errno.h>
 
 #include "base/jsonx.h"
 #include "base/str.h"
 #include "model/imageref.h"
 #include "model/limits.h"
+
+static_assert(FETCH_FDS_MAX == FETCH_FD_INDEXES + 2 * LIMIT_LAYERS, "two for each layer");
 
 #define R(k) .off = offsetof(struct fetch_request, k)
 #define I(k) .off = offsetof(struct fetch_image, k)
@@ -26,6 +29,8 @@ static const struct jfield request_fields[] = {
         { "diff_id", J_STR, R(diff_id) },
         { "size_bytes", J_U64, R(size_bytes) },
         { "from_file", J_BOOL, R(from_file) },
+        { "threshold", J_U64, R(threshold) },
+        { "layers", J_U32, R(layers), .max = LIMIT_LAYERS },
         { "max_bytes", J_U64, R(max_bytes), .min = 1, .required = true },
         { "max_entries", J_U64, R(max_entries), .min = 1, .required = true },
         { "connect_us", J_U64, R(connect_us), .min = 1, .required = true },

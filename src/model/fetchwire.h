@@ -1,15 +1,16 @@
 /* fetchwire.h - the contract between vmm-fetch and the operation process that starts it.
  *
- *   vmm-fetch manifest | layer | import
+ *   vmm-fetch manifest | layer | import | build
  *
  * Descriptors are fixed numbers: 0 the input (import: the uploaded stream; layer with from_file: the
  * blob; else /dev/null), 1 the result, 2 /dev/null, 3 the request (one JSON object, read to its end:
  * it may hold credentials, which therefore never appear in argv or the environment), 4 a detached,
- * idmapped mount of the only directory that this process may write.
+ * idmapped mount of the only directory that this process may write.  `build` has no directory (4 is
+ * /dev/null) but, from FETCH_FD_FIRST_FREE on, the metadata to write, a scratch file, the indexes of
+ * the layers, bottom first, and then the names of their objects, /dev/null for a layer without.
+ * `layer` leaves in its directory: pack, index, objects/0, 1, 2... (docs/image-store.md).
  * The result is JSON lines of at most FETCH_LINE_MAX bytes; the last one is "done" or "error":
  *   {"type":"progress","done":N,"total":N,"unpacked":N}      compressed bytes; unpacked ones
- *   {"type":"opaque","path":HEX}     a directory that hides what lower layers have there
- *   {"type":"implied","path":HEX}    a directory that the layer uses but does not describe
  *   {"type":"image", ...}            struct fetch_image
  *   {"type":"done","unpacked":N,"entries":N}
  *   {"type":"error","errno":N,"message":S}
@@ -27,6 +28,10 @@
 #define FETCH_FD_REQUEST    3
 #define FETCH_FD_ROOT       4
 #define FETCH_FD_FIRST_FREE 5
+#define FETCH_FD_META       FETCH_FD_FIRST_FREE
+#define FETCH_FD_SCRATCH    (FETCH_FD_FIRST_FREE + 1)
+#define FETCH_FD_INDEXES    (FETCH_FD_FIRST_FREE + 2)
+#define FETCH_FDS_MAX       (FETCH_FD_INDEXES + 2 * 127) /* LIMIT_LAYERS of both */
 #define FETCH_LINE_MAX      (24U << 20)
 #define FETCH_IMPORT_DIR                                                                           \
         "blobs" /* where import puts what the stream holds, files named by struct fetch_layer.file */
@@ -42,7 +47,9 @@ struct fetch_request {
         char *digest, *diff_id;      /* layer: both are verified */
         uint64_t size_bytes;         /* of the compressed layer */
         bool from_file;              /* the layer is on descriptor 0 */
-        uint64_t max_bytes;          /* unpacked, or spooled by import */
+        uint64_t threshold; /* layer: files of so many bytes and more are objects; 0: none */
+        uint32_t layers;    /* build: how many */
+        uint64_t max_bytes; /* unpacked, or spooled by import */
         uint64_t max_entries;
         uint64_t connect_us, stall_us; /* give up on a connection; without a byte for so long */
         uint64_t rate_bytes;           /* less than that in a second is as good as nothing */

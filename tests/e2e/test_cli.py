@@ -819,8 +819,8 @@ def test_no_progress_without_a_terminal(env, api):
 def test_image_ls_and_rm(env, api):
     lines = good(env, "image", "ls").splitlines()
     assert [cells(line) for line in lines] == [
-        ["REFERENCE", "DIGEST", "SIZE", "CREATED", "LAST USED", "PUBLIC", "IN USE"],
-        ["docker.io/library/debian:12", "abababababab", "77.3 MB", "2026-01-01T00:00:00Z", "",
+        ["REFERENCE", "DIGEST", "SIZE", "SHARED", "CREATED", "LAST USED", "PUBLIC", "IN USE"],
+        ["docker.io/library/debian:12", "abababababab", "77.3 MB", "50.0 MB", "2026-01-01T00:00:00Z", "",
          "no", "yes"]]
     assert good(env, "image", "list") == good(env, "image", "ls")
     assert json.loads(good(env, "image", "ls", "-o", "json")) == api.images

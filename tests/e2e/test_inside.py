@@ -434,7 +434,8 @@ def test_no_host_paths_show(host, pair):
     roots = {(line.split()[3], line.split()[4]) for line in sh(host, a, "cat /proc/self/mountinfo").splitlines()}
     assert {r for r, _ in roots} <= {"/", "/null", "/bus", "/fs", "/irq", "/sys"}, roots
     overlay = re.search(r"lowerdir=(\S+?),upperdir=(\S+?),workdir=(\S+?)[, ]", table)
-    assert re.fullmatch(r"[\d:]+", overlay.group(1)), "layers are numbers"
+    assert re.fullmatch(r"/proc/self/fd/\d+(::/proc/self/fd/\d+)?", overlay.group(1)), \
+        "the image's tree and the objects are descriptors"
     assert overlay.group(2).startswith("/proc/self/fd/"), overlay.group(0)
     # groups, processes, sockets, environment, open files
     assert set(re.findall(r":(/.*)", sh(host, a, "cat /proc/self/cgroup"))) == {"/"}

@@ -90,3 +90,24 @@ def test_a_cluster_cannot_take_all_of_api_internal(shared):
     answers = [shared.exec(c, "sh", "-c", ask + " || true") for c in (noisy, quiet)]
     texts = [getattr(a, "stdout", a) for a in answers]
     assert "HTTP/1.1" not in texts[0] and "HTTP/1.1" in texts[1], texts
+
+
+def test_images_are_mounted_while_they_have_clusters():
+    """Once for all of them, and for some seconds longer; an engine that starts has none."""
+    with Host({"engine": dict(SHARED["engine"], pool_networks=0, pool_disks=0)}) as h:
+        h.import_image("tensorone/starter")
+        first, second = (h.deploy(dockerArgs="sleep 1000") for _ in range(2))
+        for c in (first, second):
+            h.wait_running(c)
+        assert len(h.mounted_images()) == 1
+        h.terminate(first)
+        time.sleep(5)
+        assert len(h.mounted_images()) == 1
+        h.terminate(second)
+        until(lambda: not h.mounted_images(), 15)
+        with h.running("sleep", "1000"):
+            assert len(h.mounted_images()) == 1
+            h.kill()  # its namespace goes, and the mount with it; the cluster has its own
+            h.start()
+            with h.running("sleep", "1000"):
+                assert len(h.mounted_images()) == 1

@@ -64,7 +64,7 @@ class FakeApi:
                            "volumeMountPath": "/runpod", "ports": "8000/http", "env": [],
                            "startSsh": False, "isPublic": True}]
         self.images = [{"reference": "docker.io/library/debian:12", "digest": "sha256:" + "ab" * 32,
-                        "sizeBytes": 77300000, "createdAt": "2026-01-01T00:00:00Z",
+                        "sizeBytes": 77300000, "sharedBytes": 50000000, "createdAt": "2026-01-01T00:00:00Z",
                         "lastUsedAt": None, "owner": "acc", "public": False, "inUse": True}]
         self.gpus_with_room = {"NVIDIA A100", "NVIDIA H100"}
         self.requests = []      # (method, path, query dict, body)

@@ -289,6 +289,11 @@ class Host:
 
     # -- what clusters hold -------------------------------------------------------------------
 
+    def mounted_images(self):
+        """Ids of images with a base mount.  One stays for some seconds behind its last cluster, so it
+        is not among what is held()."""
+        return {int(f.name) for f in (RUN / self.id).glob("images/*")}
+
     def claims(self, kind):
         """{number: cluster} of this host's claims; @kind: "slots" or "cpus"."""
         found = {}
@@ -346,7 +351,7 @@ class Host:
         found |= {"mount %s" % (m,) for m in inventory.mounts([str(self.data)])
                   if m[1] != str(RUN / self.id / "control")}  # the API's own
         found |= {"run file %s" % f.name for f in (RUN / self.id).iterdir()
-                  if f.name not in ("node.sock", "control")}
+                  if f.name not in ("node.sock", "control", "images")}
         found |= {"disk " + f.name for f in (self.data / "disks").iterdir() if f.name != "masters"}
         found |= {"staging " + f.name for f in (self.data / "images/staging").iterdir()}
         found |= {"volume " + f.name for f in (self.data / "volumes").iterdir()}

@@ -67,14 +67,16 @@ static json_t *image_json(const json_t *i)
         char created[32], used[32];
 
         return json_pack(
-                "{s:s?, s:s?, s:I, s:s, s:s, s:s?, s:b, s:b}", "reference",
+                "{s:s?, s:s?, s:I, s:I, s:s, s:s, s:s?, s:b, s:b, s:s?}", "reference",
                 jsonx_str(i, "reference"), "digest", jsonx_str(i, "digest"), "sizeBytes",
-                json_integer_value(json_object_get(i, "size_bytes")), "createdAt",
+                json_integer_value(json_object_get(i, "size_bytes")), "sharedBytes",
+                json_integer_value(json_object_get(i, "shared_bytes")), "createdAt",
                 iso((uint64_t) json_integer_value(json_object_get(i, "created_us")), created),
                 "lastUsedAt",
                 iso((uint64_t) json_integer_value(json_object_get(i, "used_us")), used), "owner",
                 jsonx_str(i, "account"), "public", json_is_true(json_object_get(i, "public")),
-                "inUse", json_is_true(json_object_get(i, "in_use")));
+                "inUse", json_is_true(json_object_get(i, "in_use")), "damaged",
+                jsonx_str(i, "damaged"));
 }
 
 static void on_list(void *arg, struct node_reply *reply)

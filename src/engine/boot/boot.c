@@ -30,7 +30,7 @@ void boot_init(struct boot *b, const struct host *host)
         *b = (struct boot){ .host = host };
         b->userns = b->disk_mnt = -EBADF;
         sandbox_shell_init(&b->shell);
-        b->lower_mnt = b->upper_mnt = b->volume_mnt = b->root_mnt = -EBADF;
+        b->lower_mnt = b->data_mnt = b->upper_mnt = b->volume_mnt = b->root_mnt = -EBADF;
         b->proc.monitor_pidfd = b->proc.init_pidfd = -EBADF;
 }
 
@@ -42,6 +42,7 @@ void boot_done(struct boot *b)
         b->userns = fd_close(b->userns);
         b->disk_mnt = fd_close(b->disk_mnt);
         b->lower_mnt = fd_close(b->lower_mnt);
+        b->data_mnt = fd_close(b->data_mnt);
         b->upper_mnt = fd_close(b->upper_mnt);
         b->volume_mnt = fd_close(b->volume_mnt);
         b->root_mnt = fd_close(b->root_mnt);

@@ -23,7 +23,7 @@
 struct boot {
         const struct host *host;
         struct plan plan;
-        struct image image; /* resolved by the engine; `layers` and `config` are used */
+        struct image image; /* resolved by the engine; not all of it is used */
         uint64_t attempt;   /* makes file names of this boot unique */
         uint32_t slot;      /* claimed and journaled before the operation began */
         char claim[32];
@@ -33,7 +33,7 @@ struct boot {
         int disk_mnt; /* mounted container disk, still under its pool name */
         char disk_pool_name[64];
         /* made on the way */
-        int lower_mnt, upper_mnt, volume_mnt, root_mnt;
+        int lower_mnt, data_mnt, upper_mnt, volume_mnt, root_mnt; /* data_mnt: objects, or none */
         struct net_lease lease;
         struct sandbox_proc proc;
         /* for tests: this stage fails after its work is done */

@@ -36,9 +36,15 @@ static_assert(NELEM(slots) == ORDER_MAX_FDS, "descriptor table");
 #define I(f)  #f, .off = offsetof(struct image, f)
 #define IC(f) #f, .off = offsetof(struct image, config.f)
 static const struct jfield image_fields[] = {
-        { I(layers), .kind = J_STRV, .max = 256 }, { IC(entrypoint), .kind = J_STRV },
-        { IC(command), .kind = J_STRV },           { IC(env), .kind = J_STRV },
-        { IC(working_dir), .kind = J_STR },        { IC(user), .kind = J_STR },
+        { I(id), .kind = J_U64 },
+        { I(meta_sha), .kind = J_STR, .max = 64 },
+        { I(devices), .kind = J_STRV, .max = 128 },
+        { I(objects), .kind = J_BOOL },
+        { IC(entrypoint), .kind = J_STRV },
+        { IC(command), .kind = J_STRV },
+        { IC(env), .kind = J_STRV },
+        { IC(working_dir), .kind = J_STR },
+        { IC(user), .kind = J_STR },
         { IC(stop_signal), .kind = J_STR },
 };
 #undef I

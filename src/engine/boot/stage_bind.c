@@ -12,6 +12,7 @@
 #include "engine/claim/claim.h"
 #include "engine/disk/disk.h"
 #include "engine/idmap.h"
+#include "engine/image/base.h"
 #include "engine/instance.h"
 #include "model/limits.h"
 
@@ -103,8 +104,11 @@ int stage_shell_run(struct boot *b, struct err *e)
 
 int stage_image_run(struct boot *b, struct err *e)
 {
-        b->lower_mnt = image_layers_mount(b->host->images, b->userns, e);
-        return b->lower_mnt < 0 ? b->lower_mnt : 0;
+        int r = b->lower_mnt = image_base_clone(b->host->images, &b->image, b->userns, e);
+
+        if (r >= 0 && b->image.objects)
+                r = b->data_mnt = image_objects_clone(b->host->images, e);
+        return r < 0 ? r : 0;
 }
 
 static int container_disk(struct boot *b, struct err *e)
@@ -161,8 +165,6 @@ static int volume(struct boot *b, struct err *e)
 
 int stage_disk_run(struct boot *b, struct err *e)
 {
-        AUTO(free) const char **layers = NULL;
-        size_t n = strv_len(b->image.layers);
         int r = container_disk(b, e);
 
         if (r < 0)
@@ -170,12 +172,7 @@ int stage_disk_run(struct boot *b, struct err *e)
         r = volume(b, e);
         if (r < 0)
                 return r;
-        layers = calloc(n + 1, sizeof *layers);
-        if (!layers)
-                return err_set(e, -ENOMEM, "out of memory");
-        for (size_t i = 0; i < n; i++)
-                layers[i] = b->image.layers[i];
-        b->root_mnt = sandbox_overlay(b->lower_mnt, layers, n, b->upper_mnt, e);
+        b->root_mnt = sandbox_overlay(b->lower_mnt, b->data_mnt, b->upper_mnt, e);
         return b->root_mnt < 0 ? b->root_mnt : 0;
 }
 

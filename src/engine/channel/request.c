@@ -181,10 +181,12 @@ static int do_exec(struct channel *c, json_int_t req, const json_t *args, const 
 
 static json_t *image_json(const struct image *i)
 {
-        return json_pack("{s:s, s:s, s:I, s:I, s:I, s:s?, s:b}", "reference", i->reference,
-                         "digest", i->digest, "size_bytes", (json_int_t) i->size_bytes,
+        return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:s?, s:b, s:s?}", "reference",
+                         i->reference, "digest", i->digest, "size_bytes",
+                         (json_int_t) i->size_bytes, "shared_bytes", (json_int_t) i->shared_bytes,
                          "created_us", (json_int_t) i->created_us, "used_us",
-                         (json_int_t) i->used_us, "account", i->account, "public", i->is_public);
+                         (json_int_t) i->used_us, "account", i->account, "public", i->is_public,
+                         "damaged", i->quarantined);
 }
 
 static void on_image(void *arg, int r, const struct image *image, const struct err *e)

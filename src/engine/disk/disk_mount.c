@@ -29,40 +29,11 @@
 #include "base/fd.h"
 #include "base/str.h"
 #include "engine/disk/disk_priv.h"
+#include "engine/disk/loop.h"
 
 /* In no public kernel header: fs/ext4/ext4.h. */
 #define EXT4_IOC_SHUTDOWN     _IOR('X', 125, uint32_t)
 #define EXT4_SHUTDOWN_NOFLUSH 2U
-
-#define LOOP_TRIES 256 /* each failed one means that somebody else got a device */
-
-/* --- loop devices -------------------------------------------------------------------------- */
-
-int disk_loop_attach(int fd, bool direct, char *ret_path, struct err *e)
-{
-        AUTO(fd) int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-        struct loop_config c = { .fd = (uint32_t) fd, .block_size = DISK_BLOCK };
-
-        if (control < 0)
-                return err_errno(e, -errno, "open /dev/loop-control");
-        c.info.lo_flags = LO_FLAGS_AUTOCLEAR | (direct ? LO_FLAGS_DIRECT_IO : 0);
-        for (int i = 0; i < LOOP_TRIES; i++) {
-                AUTO(fd) int loop = -EBADF;
-                int n = ioctl(control, LOOP_CTL_GET_FREE);
-
-                if (n < 0)
-                        return err_errno(e, -errno, "find a free loop device");
-                (void) snprintf(ret_path, 32, "/dev/loop%d", n);
-                loop = open(ret_path, O_RDWR | O_CLOEXEC);
-                if (loop < 0 && errno != ENXIO && errno != ENODEV && errno != EBUSY)
-                        return err_errno(e, -errno, "open %s", ret_path);
-                if (loop >= 0 && ioctl(loop, LOOP_CONFIGURE, &c) == 0)
-                        return fd_take(&loop);
-                if (loop >= 0 && errno != EBUSY && errno != ENXIO && errno != ENODEV)
-                        return err_errno(e, -errno, "%s: attach", ret_path);
-        }
-        return err_set(e, -EBUSY, "no loop device could be had in %d tries", LOOP_TRIES);
-}
 
 /* --- mounting ------------------------------------------------------------------------------ */
 
@@ -106,7 +77,7 @@ int disk_mount(int dirfd, const char *name, uint64_t deadline_us, struct err *e)
         AUTO(fd) int file = disk_lock(dirfd, name, deadline_us, e);
         AUTO(fd) int loop = -EBADF;
         struct disk_super super;
-        char path[32];
+        char path[LOOP_PATH_BYTES];
         int r, mnt;
 
         if (file < 0)
@@ -114,7 +85,7 @@ int disk_mount(int dirfd, const char *name, uint64_t deadline_us, struct err *e)
         r = disk_super_read(file, &super, e);
         if (r < 0)
                 return err_wrap(e, r, "disk %s", name);
-        loop = disk_loop_attach(file, super.journal, path, e);
+        loop = loop_attach(file, super.journal ? LOOP_DIRECT : 0, path, e);
         if (loop < 0)
                 return err_wrap(e, loop, "disk %s", name);
         mnt = mount_ext4(path, super.journal, e);

@@ -32,7 +32,3 @@ int disk_lock(int dirfd, const char *name, uint64_t deadline_us, struct err *e);
  * @ok_max. */
 #define DISK_TOOL_FILE "/proc/self/fd/3"
 int disk_tool_run(const char *const *argv, int fd, int ok_max, struct err *e);
-
-/* A free loop device on @fd, with autoclear: returns its descriptor and path, closing the last
- * descriptor of it frees it.  @ret_path has 32 bytes. */
-int disk_loop_attach(int fd, bool direct, char *ret_path, struct err *e);

@@ -317,6 +317,17 @@ int fleet_stats(struct fleet *f, const char *cluster, json_t **ret, struct err *
         return *ret ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
 
+size_t fleet_images(void *fleet, uint64_t *ret, size_t max)
+{
+        struct fleet *f = fleet;
+        size_t n = 0;
+
+        for (struct unit *u = f->units; u && n < max; u = u->next)
+                if (u->image_id && (unit_holds(u) || u->op))
+                        ret[n++] = u->image_id;
+        return n;
+}
+
 char **fleet_images_in_use(struct fleet *f, const char *account)
 {
         char **v = calloc(fleet_count(f) + 1, sizeof *v);

@@ -90,8 +90,16 @@ int fleet_image_remove(struct fleet *f, const char *account, bool is_admin, cons
                        fleet_pull_fn *done, void *arg, struct err *e);
 /* At start: finish what a kill left of a removal. */
 void fleet_images_tidy(struct fleet *f);
+/* Let images go that nobody has used for long, and others until the configured space and @need bytes
+ * more are free (engine/image/expire.h).  Returns at once. */
+void fleet_images_expire(struct fleet *f, uint64_t need);
+/* Say which clusters run from it. */
+void fleet_image_damaged(struct fleet *f, uint64_t image, const char *why);
 /* Image operations of the account that wait for a place. */
 size_t fleet_pulls_waiting(const struct fleet *f, const char *account);
+/* Ids of the images that clusters were booted from by this engine, as upkeep_images_fn wants them;
+ * those of an earlier engine hold mounts of their own. */
+size_t fleet_images(void *fleet, uint64_t *ret, size_t max);
 /* Images (image.use) that clusters of @account, NULL: of all, use now: NULL-terminated, borrowed strings
  * in a heap array. */
 char **fleet_images_in_use(struct fleet *f, const char *account);

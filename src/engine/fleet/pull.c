@@ -12,6 +12,10 @@
  * boot finds its image and notes its use in one turn; and PULL_SWEEP removes only what was nameless
  * by then and what nobody uses.
  *
+ * PULL_EXPIRE takes the names of images that leave by themselves (image/expire.h), the sweep after it
+ * their files, and again, until nothing more has to go.  A pull that found no space has this done and
+ * is then tried once more.
+ *
  * A pull that nobody waits for any more is ended, and what it left is collected. */
 #include <assert.h>
 #include <errno.h>
@@ -25,13 +29,24 @@
 #include "base/str.h"
 #include "engine/fleet/fetch_guard.h"
 #include "engine/fleet/unit.h"
+#include "engine/image/expire.h"
 #include "model/limits.h"
 
 #define PULL_SLACK_US     (60 * US_PER_S) /* the operation reports its deadline better than we do */
 #define REMOVE_TIMEOUT_US (600 * US_PER_S)
 #define REMOVE_PLACES     1U
+#define UNPACKED_FACTOR                                                                            \
+        3 /* how much larger an image is on the disk than on the wire, hardly ever more */
 
-enum pull_kind { PULL_NONE, PULL_PULL, PULL_IMPORT, PULL_REMOVE, PULL_SWEEP, PULL_KIND_COUNT };
+enum pull_kind {
+        PULL_NONE,
+        PULL_PULL,
+        PULL_IMPORT,
+        PULL_REMOVE,
+        PULL_EXPIRE,
+        PULL_SWEEP,
+        PULL_KIND_COUNT
+};
 
 /* Someone who wants to hear about it. */
 struct waiter {
@@ -49,6 +64,12 @@ struct pull {
         bool flag;      /* import: public; remove: administrator */
         bool force;     /* pull again what is here */
         bool abandoned; /* is being ended */
+        bool expires;   /* expire, and the sweep after it */
+        bool swept;     /* expire: once at least */
+        bool again;     /* expire: somebody has asked since it began */
+        bool no_space;  /* pull: found none; waits for an expiry */
+        bool retried;   /* and had one already */
+        uint64_t bytes; /* pull: to be fetched, compressed; expire: to be free beside the floor */
         int stream;     /* import */
         char **in_use;  /* remove, sweep */
         uint64_t turn;  /* grows whenever its account is given a place */
@@ -135,6 +156,8 @@ static int pull_body(struct frame_conn *out, void *arg, struct err *e)
                                     send_progress, &o, e);
         case PULL_REMOVE:
                 return image_unname(store, p->account, p->flag, p->reference, p->in_use, e);
+        case PULL_EXPIRE:
+                return image_expire(store, p->in_use, p->bytes, e);
         case PULL_SWEEP:
                 return image_sweep(store, p->in_use, e);
         case PULL_NONE:
@@ -188,7 +211,7 @@ static struct pull *next_pull(const struct fleet *f)
                         is_transfer(p) ? f->spec.host->inst->conf.parallel_pulls : REMOVE_PLACES;
                 uint32_t own, n;
 
-                if (p->op)
+                if (p->op || p->no_space)
                         continue;
                 n = count_running(f, p, &own);
                 if (n >= places || own >= (places + 1) / 2 || is_on_its_way(f, p))
@@ -243,12 +266,13 @@ static void finish(struct pull *p, int r, const struct image *image, const struc
                 unit_settle_waiting(f);
 }
 
-/* The name is gone; now what nobody uses, as things are from here on.  In the place that it has. */
-static int sweep_after(struct pull *p, struct err *e)
+/* A name is gone; now what nobody uses, as things are from here on.  In the place that it has. */
+static int go_on(struct pull *p, enum pull_kind next, struct err *e)
 {
         free(p->in_use);
         p->in_use = fleet_images_in_use(p->fleet, NULL);
-        p->kind = PULL_SWEEP;
+        p->again = p->again && next == PULL_SWEEP;
+        p->kind = next;
         return p->in_use ? launch(p, e) : err_set(e, -ENOMEM, "out of memory");
 }
 
@@ -279,13 +303,49 @@ static void on_removed(struct pull *p, int r, struct err *e)
                         finish(p, r, NULL, e);
                         return;
                 }
-                r = sweep_after(p, e);
+                r = go_on(p, PULL_SWEEP, e);
                 if (r >= 0)
                         return;
         }
         if (r < 0)
                 log_warn("cleaning up after %s: %s", p->reference, e->msg);
         finish(p, 0, NULL, e);
+}
+
+/* Names, files, names, files, ..., until no image has to leave any more.  What a kill has left of an
+ * earlier one is swept, too: once, because a cluster may still have it. */
+static void on_expired(struct pull *p, int r, struct err *e)
+{
+        struct fleet *f = p->fleet;
+        bool more;
+
+        if (p->kind == PULL_EXPIRE && r == 0 && !p->swept)
+                r = image_unswept(f->spec.host->images, e);
+        more = r >= 0 && !f->closing && (p->kind == PULL_SWEEP || r > 0 || p->again);
+        p->swept = p->swept || p->kind == PULL_SWEEP;
+        if (more)
+                r = go_on(p, p->kind == PULL_EXPIRE && r > 0 ? PULL_SWEEP : PULL_EXPIRE, e);
+        if (more && r >= 0)
+                return;
+        if (r < 0 && !f->closing)
+                log_warn("removing images that are not needed: %s", e->msg);
+        for (struct pull *q = f->pulls; q; q = q->next)
+                q->no_space = false; /* their turn again */
+        finish(p, 0, NULL, e);
+}
+
+/* Whether the pull is to be tried again when there is more space. */
+static bool wait_for_space(struct pull *p, int r)
+{
+        struct fleet *f = p->fleet;
+
+        if (r != -ENOSPC || p->kind != PULL_PULL || p->retried || p->abandoned || f->closing ||
+            !f->spec.host->inst->conf.image_floor_bytes)
+                return false;
+        log_info("pull %s: no space; looking for images that can go", p->reference);
+        p->retried = p->no_space = true;
+        fleet_images_expire(f, p->bytes * UNPACKED_FACTOR);
+        return true;
 }
 
 static void on_pulled(void *arg, int r, const struct err *err)
@@ -301,12 +361,16 @@ static void on_pulled(void *arg, int r, const struct err *err)
         if ((r == -EOWNERDEAD || r == -ETIMEDOUT || r == -ECANCELED) && !f->closing &&
             f->spec.image_died)
                 f->spec.image_died(f->spec.upkeep);
+        if (wait_for_space(p, r))
+                return;
         if (is_transfer(p)) {
                 reference = r >= 0 ? str_dup(p->reference) : NULL;
                 if (r >= 0 && p->waiters)
                         r = image_find(f->spec.host->images, p->account, p->reference, &image, &e);
                 finish(p, r, &image, &e);
                 image_done(&image);
+        } else if (p->expires) {
+                on_expired(p, r, &e);
         } else {
                 on_removed(p, r, &e);
         }
@@ -328,6 +392,8 @@ static void on_progress(void *arg, const struct frame_msg *m)
                         (uint64_t) json_integer_value(json_object_get(m->json, "total_bytes")),
         };
 
+        if (g.total_bytes > p->bytes && is_transfer(p))
+                p->bytes = g.total_bytes;
         for (struct waiter *w = p->waiters; w; w = w->next)
                 if (w->progress)
                         w->progress(w->arg, &g);
@@ -357,8 +423,8 @@ static void tell_waiting(const struct fleet *f, const void *arg)
 
 static int launch(struct pull *p, struct err *e)
 {
-        static const char *const verb[] = { "", "pull", "import", "remove image",
-                                            "clean up after" };
+        static const char *const verb[] = { "",       "pull",          "import", "remove image",
+                                            "expire", "clean up after" };
         char name[64];
         const struct op_spec spec = {
                 .name = name,
@@ -402,7 +468,7 @@ static void start_pulls(struct fleet *f)
                         continue;
                 }
                 take_turn(p);
-                r = launch(p, &e);
+                r = p->kind == PULL_EXPIRE ? go_on(p, PULL_EXPIRE, &e) : launch(p, &e);
                 if (r < 0)
                         finish(p, r, NULL, &e);
         }
@@ -549,6 +615,36 @@ void fleet_images_tidy(struct fleet *f)
         }
         if (r < 0)
                 log_warn("%s", e.msg);
+}
+
+void fleet_images_expire(struct fleet *f, uint64_t need)
+{
+        struct pull *p;
+
+        for (p = f->pulls; p; p = p->next)
+                if (p->expires) {
+                        p->again = p->op != NULL; /* it has looked already */
+                        if (need > p->bytes)
+                                p->bytes = need;
+                        return;
+                }
+        p = pull_new(f, PULL_EXPIRE, NULL, "unused images");
+        if (!p)
+                return; /* another time */
+        p->expires = true;
+        p->bytes = need;
+        enqueue(p);
+}
+
+void fleet_image_damaged(struct fleet *f, uint64_t image, const char *why)
+{
+        uint64_t id;
+
+        for (struct unit *u = f->units; u; u = u->next)
+                if (u->row.image_digest && (unit_holds(u) || u->op) &&
+                    str_u64_prefix(u->row.image_digest, 10, &id) >= 0 && id == image)
+                        log_warn("cluster %s runs from an image that is damaged, and goes on: %s",
+                                 u->row.cluster, why);
 }
 
 size_t fleet_pulls_waiting(const struct fleet *f, const char *account)

@@ -25,6 +25,7 @@ struct unit {
         struct image_credentials cred; /* heap strings; of the wanted plan, never journaled */
         int monitor_pidfd, init_pidfd;
         sd_event_source *monitor_src, *timer_src;
+        uint64_t image_id; /* of the last boot by this engine */
         char address[16];
         uint32_t progress_pct;
         uint64_t due_us;        /* back-off ends, monotonic */

@@ -152,7 +152,8 @@ static void on_boot_done(void *arg, int r, const struct err *err)
                         unit_event(u, u->row.want_gone ? CE_TERMINATE : CE_STOP, NULL);
                 } else if (r == -EUSERS) {
                         unit_wait_cpus(u, err);
-                } else if (!unit_retry(u, r, err)) {
+                        /* a damaged image is quarantined by now: it is pulled anew */
+                } else if (!unit_retry(u, r == -EBADMSG ? -EOWNERDEAD : r, err)) {
                         log_info("cluster %s: %s", u->row.cluster, err->msg);
                         unit_event(u, CE_FAIL, "%s", err->msg);
                 }
@@ -200,6 +201,7 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
                 r = take_resources(u, e);
         free(u->row.image_digest);
         u->row.image_digest = str_dup(image->use);
+        u->image_id = image->id;
         if (r >= 0 && !u->row.image_digest)
                 r = err_set(e, -ENOMEM, "out of memory");
         if (r >= 0) /* reported below: the order goes first */

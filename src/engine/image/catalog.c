@@ -1,7 +1,9 @@
 /* catalog.c - images.db: layers, images, names.  Engine and operation processes; SQLite locks.
  *
  * What always holds: what the database names is on the disk in full, because rows are committed,
- * durably, after the directories were synced and moved.  Layer numbers are never used twice. */
+ * durably, after the files were synced and moved.  Numbers of layers and images are never used twice.
+ * Claims are the exception: they only say who fetches what just now, and mean nothing once nobody
+ * holds the staging directory of that name. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -20,12 +22,18 @@
 #define MODE_TRIES    100
 #define MODE_PAUSE_MS 10
 
+#define FORMAT 2 /* 1: layers as directory trees, before there was a release */
+
 static const char schema[] =
         "CREATE TABLE layer (n INTEGER PRIMARY KEY AUTOINCREMENT, domain TEXT NOT NULL,"
-        " diff_id TEXT NOT NULL, chain TEXT NOT NULL, bytes INTEGER NOT NULL,"
-        " UNIQUE (domain, diff_id, chain));"
+        " diff_id TEXT NOT NULL, threshold INTEGER NOT NULL, pack_bytes INTEGER NOT NULL,"
+        " pack_sha TEXT NOT NULL, index_sha TEXT NOT NULL, names_sha TEXT NOT NULL,"
+        " content_bytes INTEGER NOT NULL,"
+        " objects INTEGER NOT NULL, UNIQUE (domain, diff_id, threshold));"
         "CREATE TABLE image (id INTEGER PRIMARY KEY AUTOINCREMENT, identity TEXT NOT NULL UNIQUE,"
-        " digest TEXT NOT NULL, description TEXT NOT NULL);"
+        " domain TEXT NOT NULL, digest TEXT NOT NULL, description TEXT NOT NULL,"
+        " meta_sha TEXT NOT NULL, meta_bytes INTEGER NOT NULL, devices TEXT NOT NULL,"
+        " quarantined TEXT NOT NULL);"
         "CREATE TABLE image_layer (image INTEGER NOT NULL REFERENCES image(id) ON DELETE CASCADE,"
         " position INTEGER NOT NULL, layer INTEGER NOT NULL REFERENCES layer(n),"
         " PRIMARY KEY (image, position)) WITHOUT ROWID;"
@@ -35,7 +43,12 @@ static const char schema[] =
         " created_us INTEGER NOT NULL, used_us INTEGER NOT NULL,"
         " PRIMARY KEY (reference, account)) WITHOUT ROWID;"
         "CREATE INDEX name_by_image ON name (image);"
-        "PRAGMA user_version = 1;";
+        "CREATE TABLE claim (domain TEXT NOT NULL, diff_id TEXT NOT NULL,"
+        " threshold INTEGER NOT NULL, op TEXT NOT NULL, turn INTEGER NOT NULL,"
+        " PRIMARY KEY (domain, diff_id, threshold)) WITHOUT ROWID;"
+        "CREATE TABLE scrub (position TEXT NOT NULL);" /* one row: what was checked last */
+        "INSERT INTO scrub VALUES ('');"
+        "PRAGMA user_version = 2;";
 
 int sql_error(sqlite3 *db, struct err *e, const char *what)
 {
@@ -139,9 +152,13 @@ static int set_up(sqlite3 *db, struct err *e)
 
         if (r >= 0)
                 r = sql_number(db, &version, e, "PRAGMA user_version", NULL, 0);
-        if (r < 0 || version == 1)
+        if (r < 0 || version == FORMAT)
                 return r;
-        if (version > 1)
+        if (version > 0 && version < FORMAT)
+                return err_set(
+                        e, -ENOTSUP,
+                        "images.db is from a version before the first release; remove the images directory and pull anew");
+        if (version > FORMAT)
                 return err_set(e, -ENOTSUP, "images.db has format %lld: made by a newer release",
                                (long long) version);
         r = sql_run(db, "BEGIN IMMEDIATE", e);
@@ -196,42 +213,13 @@ int catalog_begin(struct image_store *s, struct err *e)
 
 int catalog_commit(struct image_store *s, struct err *e)
 {
+        recents_forget(s);
         return sql_run(s->db, "COMMIT", e);
 }
 
 void catalog_rollback(struct image_store *s)
 {
         (void) sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
-}
-
-int catalog_find_layer(struct image_store *s, const struct catalog_key *k, int64_t *ret_n,
-                       struct err *e)
-{
-        const struct sql_arg a[] = { { k->domain, 0 }, { k->diff_id, 0 }, { k->chain, 0 } };
-        sqlite3 *db = NULL;
-        int r = catalog_db(s, &db, e);
-
-        return r < 0 ? r
-                     : sql_number(db, ret_n, e,
-                                  "SELECT n FROM layer WHERE domain = ? AND diff_id = ?"
-                                  " AND chain IN ('', ?)",
-                                  a, NELEM(a));
-}
-
-int catalog_add_layer(struct image_store *s, const struct catalog_key *k, uint64_t unpacked_bytes,
-                      int64_t *ret_n, struct err *e)
-{
-        const struct sql_arg a[] = { { k->domain, 0 },
-                                     { k->diff_id, 0 },
-                                     { k->chain, 0 },
-                                     { NULL, (int64_t) unpacked_bytes } };
-        int r = sql_exec(s->db, e,
-                         "INSERT INTO layer (domain, diff_id, chain, bytes) VALUES (?, ?, ?, ?)", a,
-                         NELEM(a));
-
-        if (r >= 0)
-                *ret_n = sqlite3_last_insert_rowid(s->db);
-        return r;
 }
 
 /* The image's description as text, without what must not be stored. */
@@ -245,38 +233,67 @@ static char *describe(const struct fetch_image *image)
         return j ? json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
 }
 
-/* Same domain and same description: the same image. */
-static int identity_of(const char *domain, const char *text, char ret[static 65])
+/* Same domain, same threshold and same description: the same image. */
+static int identity_of(const struct catalog_image *c, const char *text, char ret[static 65])
 {
-        AUTO(free) char *both = str_fmt("%s\n%s", domain, text);
+        AUTO(free)
+        char *all = str_fmt("%s\n%llu\n%s", c->domain, (unsigned long long) c->threshold, text);
         unsigned char md[EVP_MAX_MD_SIZE];
         unsigned n = 0;
 
-        if (!both || EVP_Digest(both, strlen(both), md, &n, EVP_sha256(), NULL) != 1 || n != 32)
+        if (!all || EVP_Digest(all, strlen(all), md, &n, EVP_sha256(), NULL) != 1 || n != 32)
                 return -ENOMEM;
         hex_encode(md, n, ret);
         return 0;
 }
 
+int catalog_find_image(struct image_store *s, const struct catalog_image *c, int64_t *ret_id,
+                       struct err *e)
+{
+        AUTO(free) char *text = describe(c->image);
+        sqlite3 *db = NULL;
+        char identity[65];
+        int r = catalog_db(s, &db, e);
+
+        if (r < 0)
+                return r;
+        if (!text || identity_of(c, text, identity) < 0)
+                return err_set(e, -ENOMEM, "out of memory");
+        return sql_number(db, ret_id, e, "SELECT id FROM image WHERE identity = ?",
+                          (struct sql_arg[]){ { identity, 0 } }, 1);
+}
+
+/* Which layers' packs the metadata names, as text. */
+static char *devices_of(const struct catalog_image *c)
+{
+        AUTO(strbuf_done) struct strbuf b = { 0 };
+
+        for (size_t i = 0; i < c->n_devices; i++)
+                strbuf_fmt(&b, "%s%lld", i ? " " : "", (long long) c->layers[c->devices[i]]);
+        return strbuf_take(&b);
+}
+
 int catalog_add_image(struct image_store *s, const struct catalog_image *c, int64_t *ret_id,
                       struct err *e)
 {
-        AUTO(free) char *text = describe(c->image);
+        AUTO(free) char *text = describe(c->image), *devices = devices_of(c);
         char identity[65];
         int64_t id = 0;
         int r;
 
-        if (!text || identity_of(c->domain, text, identity) < 0)
+        if (!text || !devices || identity_of(c, text, identity) < 0)
                 return err_set(e, -ENOMEM, "out of memory");
-        r = sql_number(s->db, &id, e, "SELECT id FROM image WHERE identity = ?",
-                       (struct sql_arg[]){ { identity, 0 } }, 1);
-        if (r != 0) {
-                *ret_id = id;
-                return r < 0 ? r : 0;
-        }
-        r = sql_exec(s->db, e, "INSERT INTO image (identity, digest, description) VALUES (?, ?, ?)",
-                     (struct sql_arg[]){ { identity, 0 }, { c->image->digest, 0 }, { text, 0 } },
-                     3);
+        r = sql_exec(s->db, e,
+                     "INSERT INTO image (identity, domain, digest, description, meta_sha,"
+                     " meta_bytes, devices, quarantined) VALUES (?, ?, ?, ?, ?, ?, ?, '')",
+                     (struct sql_arg[]){ { identity, 0 },
+                                         { c->domain, 0 },
+                                         { c->image->digest, 0 },
+                                         { text, 0 },
+                                         { c->meta_sha, 0 },
+                                         { NULL, (int64_t) c->meta_bytes },
+                                         { devices, 0 } },
+                     7);
         if (r < 0)
                 return r;
         id = sqlite3_last_insert_rowid(s->db);
@@ -334,7 +351,7 @@ int catalog_is_use(sqlite3 *db, int64_t image, const char *use, struct err *e)
                           (struct sql_arg[]){ { NULL, image }, { use, 0 } }, 2);
 }
 
-int catalog_sweep(struct image_store *s, char *const *in_use, struct err *e)
+int catalog_hold(struct image_store *s, char *const *in_use, struct err *e)
 {
         int r = sql_run(s->db,
                         "CREATE TEMP TABLE IF NOT EXISTS held (image INTEGER, digest TEXT);"
@@ -345,23 +362,40 @@ int catalog_sweep(struct image_store *s, char *const *in_use, struct err *e)
                 r = sql_exec(s->db, e, "INSERT INTO held VALUES (?, ?)",
                              (struct sql_arg[]){ { NULL, image_of_use(*in_use) }, { *in_use, 0 } },
                              2);
+        return r;
+}
+
+int catalog_sweep(struct image_store *s, char *const *in_use, struct err *e)
+{
+        int64_t objects = 0;
+        int r = catalog_hold(s, in_use, e);
+
         if (r >= 0)
                 r = sql_run(s->db,
                             "DELETE FROM image WHERE identity LIKE 'gone:%'"
                             " AND id NOT IN (SELECT image FROM held)"
-                            " AND digest NOT IN (SELECT digest FROM held);"
-                            "DELETE FROM layer WHERE n NOT IN (SELECT layer FROM image_layer)",
+                            " AND digest NOT IN (SELECT digest FROM held)",
                             e);
-        return r;
+        if (r >= 0)
+                r = sql_number(s->db, &objects, e,
+                               "SELECT coalesce(sum(objects), 0) FROM layer"
+                               " WHERE n NOT IN (SELECT layer FROM image_layer)",
+                               NULL, 0);
+        if (r >= 0)
+                r = sql_run(s->db,
+                            "DELETE FROM layer WHERE n NOT IN (SELECT layer FROM image_layer)", e);
+        return r < 0 ? r : objects > 0;
 }
 
-int catalog_knows_layer(struct image_store *s, const char *name, struct err *e)
+int catalog_knows(struct image_store *s, enum catalog_table table, const char *name, struct err *e)
 {
+        static const char *const sql[] = { "SELECT n FROM layer WHERE n = ?",
+                                           "SELECT id FROM image WHERE id = ?" };
         int64_t unused;
         uint64_t n;
 
         if (str_u64(name, 1, INT64_MAX, &n) < 0)
                 return 0;
-        return sql_number(s->db, &unused, e, "SELECT n FROM layer WHERE n = ?",
+        return sql_number(s->db, &unused, e, sql[table],
                           (struct sql_arg[]){ { NULL, (int64_t) n } }, 1);
 }

@@ -7,6 +7,7 @@
  */
 #include "fetcher.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
@@ -38,7 +39,10 @@
 #define OPEN_TREE_CLOEXEC O_CLOEXEC
 #endif
 
-#define PATHS_MAX (64U << 20) /* bytes of reported paths that are kept */
+#define TABLES_BYTES   (4ULL << 30) /* an index and its log, whatever the image's own limit is */
+#define OUT_OF_THE_WAY 300          /* above all numbers that become() hands out */
+
+static_assert(FETCH_FDS_MAX < OUT_OF_THE_WAY, "numbers of descriptors");
 
 /* The staging directory as a detached mount that shows ids 0..65535 as the range. */
 static int mount_dir(int dir_fd, uint32_t id_base, struct err *e)
@@ -85,7 +89,9 @@ static int write_request(const struct fetch_request *req, struct err *e)
 
 struct child {
         const char *mode;
-        int fds[FETCH_FD_FIRST_FREE]; /* what becomes descriptors 0..4 */
+        int fds[FETCH_FDS_MAX]; /* what becomes descriptors 0, 1, ... */
+        size_t n_fds;
+        bool apart;
         int program, go;
         uint64_t max_file_bytes;
         const struct image_guard *guard; /* or NULL */
@@ -95,20 +101,22 @@ struct child {
 /* Descriptors to their numbers; sources are moved out of the way first. */
 static int place_fds(struct child *c)
 {
-        for (size_t i = 0; i < NELEM(c->fds); i++) {
-                c->fds[i] = fcntl(c->fds[i], F_DUPFD_CLOEXEC, 32);
+        int first_free = (int) c->n_fds;
+
+        for (size_t i = 0; i < c->n_fds; i++) {
+                c->fds[i] = fcntl(c->fds[i], F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
                 if (c->fds[i] < 0)
                         return -1;
         }
-        c->program = fcntl(c->program, F_DUPFD_CLOEXEC, 32);
+        c->program = fcntl(c->program, F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
         if (c->program < 0)
                 return -1;
-        for (size_t i = 0; i < NELEM(c->fds); i++)
+        for (size_t i = 0; i < c->n_fds; i++)
                 if (dup2(c->fds[i], (int) i) < 0)
                         return -1;
-        if (dup3(c->program, FETCH_FD_FIRST_FREE, O_CLOEXEC) < 0)
+        if (dup3(c->program, first_free, O_CLOEXEC) < 0)
                 return -1;
-        return fd_close_from(FETCH_FD_FIRST_FREE + 1);
+        return fd_close_from(first_free + 1);
 }
 
 /* In the child; says nothing but its exit status. */
@@ -137,7 +145,7 @@ static void __attribute__((noreturn)) become(struct child *c)
         if (sigprocmask(SIG_SETMASK, &none, NULL) < 0 || setsid() < 0 || chdir("/") < 0 ||
             place_fds(c) < 0)
                 _exit(122);
-        (void) syscall(SYS_execveat, FETCH_FD_FIRST_FREE, "", argv, env, AT_EMPTY_PATH);
+        (void) syscall(SYS_execveat, (int) c->n_fds, "", argv, env, AT_EMPTY_PATH);
         _exit(123);
 }
 
@@ -157,7 +165,7 @@ static int launch(struct fetcher *f, struct child *c, uint32_t id_base, struct e
 {
         struct clone_args args = {
                 .flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
-                         CLONE_PIDFD,
+                         CLONE_PIDFD | (c->apart ? CLONE_NEWNET : 0),
                 .exit_signal = SIGCHLD,
                 .pidfd = (uintptr_t) &f->pidfd,
         };
@@ -193,6 +201,8 @@ int fetcher_start(const struct instance *inst, const struct image_guard *guard,
         int result[2], r;
 
         *ret = FETCHER_NONE;
+        if (spec->n_extra > FETCH_FDS_MAX - FETCH_FD_FIRST_FREE)
+                return err_set(e, -E2BIG, "%zu descriptors for vmm-fetch", spec->n_extra);
         if (!path)
                 return err_set(e, -ENOMEM, "out of memory");
         program = open(path, O_RDONLY | O_CLOEXEC);
@@ -217,17 +227,25 @@ int fetcher_start(const struct instance *inst, const struct image_guard *guard,
         req = write_request(spec->req, e);
         if (req < 0)
                 return req;
-        mnt = mount_dir(spec->dir_fd, id_base, e);
-        if (mnt < 0)
-                return mnt;
+        if (spec->dir_fd >= 0) {
+                mnt = mount_dir(spec->dir_fd, id_base, e);
+                if (mnt < 0)
+                        return mnt;
+        }
         struct child c = {
                 .mode = spec->mode,
-                .fds = { spec->input_fd >= 0 ? spec->input_fd : null, out, LOG_FD(null), req, mnt },
+                .fds = { spec->input_fd >= 0 ? spec->input_fd : null, out, LOG_FD(null), req,
+                         mnt >= 0 ? mnt : null },
+                .n_fds = FETCH_FD_FIRST_FREE + spec->n_extra,
+                .apart = spec->apart,
                 .program = program,
-                .max_file_bytes = spec->req->max_bytes,
+                .max_file_bytes =
+                        spec->req->max_bytes > TABLES_BYTES ? spec->req->max_bytes : TABLES_BYTES,
                 .guard = guard,
                 .cell = ret->cell,
         };
+        for (size_t i = 0; i < spec->n_extra; i++)
+                c.fds[FETCH_FD_FIRST_FREE + i] = spec->extra[i];
         return launch(ret, &c, id_base, e);
 }
 
@@ -278,65 +296,6 @@ static uint64_t number_of(const json_t *j, const char *key)
         return n > 0 ? (uint64_t) n : 0;
 }
 
-static int unhex(char c)
-{
-        return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static int path_list_add(struct path_list *l, const char *path)
-{
-        if (l->n == l->cap) {
-                size_t cap = l->cap ? 2 * l->cap : 64;
-                char **v = reallocarray(l->v, cap, sizeof *v);
-
-                if (!v)
-                        return -ENOMEM;
-                l->v = v;
-                l->cap = cap;
-        }
-        l->v[l->n] = strdup(path);
-        if (!l->v[l->n])
-                return -ENOMEM;
-        l->n++;
-        return 0;
-}
-
-static void path_list_done(struct path_list *l)
-{
-        for (size_t i = 0; i < l->n; i++)
-                free(l->v[i]);
-        free(l->v);
-        *l = (struct path_list){ 0 };
-}
-
-/* Decode a path and check that it is a clean relative one. */
-static int take_path(struct fetcher *f, struct path_list *list, const json_t *j)
-{
-        const char *hex = jsonx_str(j, "path");
-        size_t n = hex ? strlen(hex) / 2 : 0;
-        char path[4096], *save = NULL;
-        AUTO(free) char *copy = NULL;
-
-        if (!hex || strlen(hex) % 2 || n >= sizeof path)
-                return -EINVAL;
-        for (size_t i = 0; i < n; i++) {
-                int hi = unhex(hex[2 * i]), lo = unhex(hex[2 * i + 1]);
-
-                if (hi < 0 || lo < 0 || (hi | lo) == 0)
-                        return -EINVAL;
-                path[i] = (char) (hi * 16 + lo);
-        }
-        path[n] = '\0';
-        f->path_bytes += n + 32;
-        copy = strdup(path);
-        if (!copy || f->path_bytes > PATHS_MAX || path[0] == '/')
-                return -EINVAL;
-        for (char *p = strtok_r(copy, "/", &save); p; p = strtok_r(NULL, "/", &save))
-                if (strcmp(p, ".") == 0 || strcmp(p, "..") == 0)
-                        return -EINVAL;
-        return path_list_add(list, path);
-}
-
 /* One line; what kind decides. */
 static void take_line(struct fetcher *f, const char *text, size_t len)
 {
@@ -349,9 +308,6 @@ static void take_line(struct fetcher *f, const char *text, size_t len)
         } else if (str_eq(type, "progress")) {
                 f->done_bytes = number_of(j, "done");
                 f->unpacked_bytes = number_of(j, "unpacked");
-        } else if (str_eq(type, "opaque") || str_eq(type, "implied")) {
-                if (take_path(f, str_eq(type, "opaque") ? &f->opaque : &f->implied, j) < 0)
-                        breach(f, "a path");
         } else if (str_eq(type, "image") && !f->have_image) {
                 f->have_image = fetch_image_decode(j, &f->image, &e) >= 0;
                 if (!f->have_image)
@@ -467,8 +423,6 @@ void fetcher_end(struct fetcher *f)
         f->result_fd = fd_close(f->result_fd);
         f->id_fd = fetchids_release(f->inst, f->id_fd);
         strbuf_done(&f->in);
-        path_list_done(&f->opaque);
-        path_list_done(&f->implied);
         fetch_image_done(&f->image);
         f->have_image = false;
 }

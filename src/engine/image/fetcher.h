@@ -11,11 +11,6 @@
 #include "engine/instance.h"
 #include "model/fetchwire.h"
 
-struct path_list {
-        char **v; /* not NULL-terminated */
-        size_t n, cap;
-};
-
 struct fetcher {
         const struct instance *inst;
         const struct image_guard *guard; /* or NULL */
@@ -28,8 +23,6 @@ struct fetcher {
         bool killed;    /* by a SIGKILL that was not ours: may be started again */
         struct err err; /* why not, once it has ended without */
         uint64_t done_bytes, unpacked_bytes, entries;
-        struct path_list opaque, implied; /* clean relative paths, as reported */
-        size_t path_bytes;
         struct fetch_image image;
         bool have_image;
 };
@@ -42,10 +35,13 @@ struct fetcher {
         }
 
 struct fetcher_spec {
-        const char *mode; /* "manifest", "layer", "import" */
+        const char *mode; /* "manifest", "layer", "import", "build" */
         const struct fetch_request *req;
-        int dir_fd;   /* the only directory that it may write; readable */
-        int input_fd; /* its descriptor 0; -EBADF: /dev/null */
+        int dir_fd;       /* the only directory that it may write; readable; -EBADF: none */
+        int input_fd;     /* its descriptor 0; -EBADF: /dev/null */
+        const int *extra; /* what it gets from FETCH_FD_FIRST_FREE on */
+        size_t n_extra;
+        bool apart; /* in a network namespace with nothing in it */
 };
 
 /* Start.  Blocks about 2 ms.  The caller ends *@ret with fetcher_end() in every case. */

@@ -1,10 +1,6 @@
 /* image.h - the host's image store: what is here, pulling what is not, mounting it.
  *
- * Layout below DIR/images (root, 0700):
- *   layers/<n>/        one unpacked layer, ids 0..65535, whiteouts as overlayfs has them
- *   staging/<op>/      being written; anything here without a live operation is rubbish
- *   images.db          SQLite: layer(diff id, digest, n, size), image(digest, config, layers),
- *                      name(reference, account, image); the only truth, layers/ follows it
+ * What is below DIR/images: docs/image-store.md.  images.db is the only truth; files follow it.
  * The engine process itself never parses a manifest, config or tar: vmm-fetch does, in a sandbox,
  * and answers in a small JSON of ours that is checked field by field.
  * image_pull and image_import run in operation processes and block; the rest is quick. */
@@ -26,12 +22,17 @@ struct image {
         char *reference; /* canonical */
         char digest[72]; /* of the manifest */
         struct image_config config;
-        char **layers;       /* directory names below layers/, topmost first: for overlay */
-        uint64_t size_bytes; /* unpacked */
+        uint64_t id;           /* row; names metas/<id> and the place of its base mount */
+        char *meta_sha;        /* SHA-256 of metas/<id>, hex */
+        char **devices;        /* layers/<n> whose packs metas/<id> points into, in its order */
+        bool objects;          /* some of its files are objects */
+        uint64_t size_bytes;   /* content of its layers */
+        uint64_t shared_bytes; /* of that, in layers that other images have, too */
         uint64_t created_us, used_us;
-        char *use;      /* stands for this image under this name, in lists of what is in use */
-        char *account;  /* owner of a local image, NULL when it came from a registry */
-        bool is_public; /* a local image shown to all */
+        char *use;         /* stands for this image under this name, in lists of what is in use */
+        char *account;     /* owner of a local image, NULL when it came from a registry */
+        bool is_public;    /* a local image shown to all */
+        char *quarantined; /* image_list(): why it cannot be used any more; NULL: it can */
 };
 void image_done(struct image *i);
 
@@ -101,10 +102,6 @@ int image_unswept(struct image_store *s, struct err *e);
 /* Every image that @account may see; the caller ends each with image_done() and frees the array. */
 int image_list(struct image_store *s, const char *account, bool is_admin, struct image **ret,
                size_t *ret_n, struct err *e);
-
-/* A detached, read-only mount of layers/, idmapped by @userns; its sub-directories are what
- * image.layers names.  One mount whatever the number of layers. */
-int image_layers_mount(struct image_store *s, int userns, struct err *e);
 
 /* At engine start, and when an operation was killed: drop staging/ of dead operations and layers that
  * the database does not know.  Operations that live are not disturbed. */

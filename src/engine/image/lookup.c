@@ -21,10 +21,36 @@ static int canonical(const char *reference, char **ret, struct err *e)
         return *ret ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
 
+/* For the account ?2, who is an administrator when ?3 is not 0: what others have is not counted. */
 #define COLUMNS                                                                                     \
         "n.reference, n.account, n.public, n.created_us, n.used_us, i.id, i.digest, i.description," \
-        " (SELECT coalesce(sum(l.bytes), 0) FROM image_layer il JOIN layer l ON l.n = il.layer"     \
-        "  WHERE il.image = i.id)"
+        " (SELECT coalesce(sum(l.content_bytes), 0) FROM image_layer il"                            \
+        "  JOIN layer l ON l.n = il.layer WHERE il.image = i.id),"                                  \
+        " (SELECT coalesce(sum(l.content_bytes), 0) FROM image_layer il"                            \
+        "  JOIN layer l ON l.n = il.layer WHERE il.image = i.id AND EXISTS"                         \
+        "  (SELECT 1 FROM image_layer o JOIN name on_ ON on_.image = o.image WHERE o.layer = l.n"   \
+        "   AND o.image <> i.id AND (?3 OR on_.account IN (?2, '') OR on_.public))),"               \
+        " EXISTS (SELECT 1 FROM image_layer il JOIN layer l ON l.n = il.layer"                      \
+        "  WHERE il.image = i.id AND l.objects > 0),"                                               \
+        " i.meta_sha, i.devices, i.quarantined, i.domain LIKE 'pull:%'"
+
+enum {
+        COL_REFERENCE,
+        COL_ACCOUNT,
+        COL_PUBLIC,
+        COL_CREATED,
+        COL_USED,
+        COL_ID,
+        COL_DIGEST,
+        COL_DESCRIPTION,
+        COL_SIZE,
+        COL_SHARED,
+        COL_OBJECTS,
+        COL_META_SHA,
+        COL_DEVICES,
+        COL_QUARANTINED,
+        COL_PULLED,
+};
 
 static const char *text_at(sqlite3_stmt *st, int col)
 {
@@ -33,20 +59,16 @@ static const char *text_at(sqlite3_stmt *st, int col)
         return s ? s : "";
 }
 
-static int load_layers(sqlite3 *db, int64_t id, char ***ret, struct err *e)
+static int split_devices(const char *text, char ***ret)
 {
-        AUTO(sql_rest) sqlite3_stmt *st = NULL;
-        int rc, r = sql_prepare(
-                        db, &st, e,
-                        "SELECT layer FROM image_layer WHERE image = ? ORDER BY position DESC",
-                        (struct sql_arg[]){ { NULL, id } }, 1);
+        AUTO(free) char *copy = strdup(text);
+        char *save = NULL;
+        int r = copy ? 0 : -ENOMEM;
 
-        if (r < 0)
-                return r;
-        while ((rc = sqlite3_step(st)) == SQLITE_ROW)
-                if (strv_push(ret, text_at(st, 0)) < 0)
-                        return err_set(e, -ENOMEM, "out of memory");
-        return rc == SQLITE_DONE ? 0 : sql_error(db, e, "layers");
+        for (char *n = copy ? strtok_r(copy, " ", &save) : NULL; r >= 0 && n;
+             n = strtok_r(NULL, " ", &save))
+                r = strv_push(ret, n);
+        return r;
 }
 
 static int load_config(const char *text, struct image_config *ret, struct err *e)
@@ -69,26 +91,31 @@ static char *use_of(int64_t id, const char *owner, const char *name)
 }
 
 /* A row of COLUMNS. */
-static int load_image(sqlite3 *db, sqlite3_stmt *st, struct image *ret, struct err *e)
+static int load_image(sqlite3_stmt *st, struct image *ret, struct err *e)
 {
+        const char *owner = text_at(st, COL_ACCOUNT), *bad = text_at(st, COL_QUARANTINED);
         struct image i = {
-                .reference = strdup(text_at(st, 0)),
-                .account = *text_at(st, 1) ? strdup(text_at(st, 1)) : NULL,
-                .use = use_of(sqlite3_column_int64(st, 5), text_at(st, 1), text_at(st, 0)),
-                .is_public = sqlite3_column_int(st, 2) != 0,
-                .created_us = (uint64_t) sqlite3_column_int64(st, 3),
-                .used_us = (uint64_t) sqlite3_column_int64(st, 4),
-                .size_bytes = (uint64_t) sqlite3_column_int64(st, 8),
+                .reference = strdup(text_at(st, COL_REFERENCE)),
+                .account = *owner ? strdup(owner) : NULL,
+                .use = use_of(sqlite3_column_int64(st, COL_ID), owner, text_at(st, COL_REFERENCE)),
+                .is_public = sqlite3_column_int(st, COL_PUBLIC) != 0,
+                .created_us = (uint64_t) sqlite3_column_int64(st, COL_CREATED),
+                .used_us = (uint64_t) sqlite3_column_int64(st, COL_USED),
+                .id = (uint64_t) sqlite3_column_int64(st, COL_ID),
+                .meta_sha = strdup(text_at(st, COL_META_SHA)),
+                .objects = sqlite3_column_int(st, COL_OBJECTS) != 0,
+                .size_bytes = (uint64_t) sqlite3_column_int64(st, COL_SIZE),
+                .shared_bytes = (uint64_t) sqlite3_column_int64(st, COL_SHARED),
+                .quarantined = *bad ? strdup(bad) : NULL,
         };
         int r;
 
-        (void) snprintf(i.digest, sizeof i.digest, "%s", text_at(st, 6));
-        if (!i.reference || !i.use || (*text_at(st, 1) && !i.account))
+        (void) snprintf(i.digest, sizeof i.digest, "%s", text_at(st, COL_DIGEST));
+        if (!i.reference || !i.use || !i.meta_sha || (*owner && !i.account) ||
+            (*bad && !i.quarantined) || split_devices(text_at(st, COL_DEVICES), &i.devices) < 0)
                 r = err_set(e, -ENOMEM, "out of memory");
         else
-                r = load_layers(db, sqlite3_column_int64(st, 5), &i.layers, e);
-        if (r >= 0)
-                r = load_config(text_at(st, 7), &i.config, e);
+                r = load_config(text_at(st, COL_DESCRIPTION), &i.config, e);
         if (r < 0)
                 image_done(&i);
         else
@@ -96,8 +123,19 @@ static int load_image(sqlite3 *db, sqlite3_stmt *st, struct image *ret, struct e
         return r;
 }
 
+/* It may be pulled again, which heals it; an upload can only be made again by whoever has it. */
+static int refuse_damaged(sqlite3_stmt *st, const char *name, struct err *e)
+{
+        bool pulled = sqlite3_column_int(st, COL_PULLED) != 0;
+        const char *why = text_at(st, COL_QUARANTINED);
+
+        return *why ? err_set(e, pulled ? -ENOENT : -EIO, "image %s is damaged on this host: %s",
+                              name, why)
+                    : 0;
+}
+
 /* Remember the use, now and then; somebody else's write lock is no reason to wait. */
-static void touch(sqlite3 *db, const struct image *i)
+static void touch(struct image_store *s, sqlite3 *db, const struct image *i)
 {
         uint64_t now = clock_wall_us();
         const struct sql_arg a[] = { { NULL, (int64_t) now },
@@ -106,6 +144,7 @@ static void touch(sqlite3 *db, const struct image *i)
 
         if (now < i->used_us + USED_STEP_US)
                 return;
+        recents_forget(s);
         (void) sqlite3_busy_timeout(db, 0);
         (void) sqlite3_exec(db, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
         (void) sql_exec(db, NULL, "UPDATE name SET used_us = ? WHERE reference = ? AND account = ?",
@@ -125,14 +164,20 @@ int image_find(struct image_store *s, const char *account, const char *reference
 
         if (r >= 0)
                 r = catalog_db(s, &db, e);
+        if (r >= 0 && recents_get(s, db, account ? account : "", name, &found)) {
+                touch(s, db, &found);
+                *ret = found;
+                return 0;
+        }
         if (r >= 0) /* one's own, then a public one, then the registry's */
                 r = sql_prepare(db, &st, e,
                                 "SELECT " COLUMNS " FROM name n JOIN image i ON i.id = n.image"
                                 " WHERE n.reference = ?1 AND (n.account IN (?2, '') OR n.public)"
                                 " ORDER BY n.account = ?2 AND n.account <> '' DESC,"
                                 " n.account <> '' DESC, n.created_us LIMIT 1",
-                                (struct sql_arg[]){ { name, 0 }, { account ? account : "", 0 } },
-                                2);
+                                (struct sql_arg[]){
+                                        { name, 0 }, { account ? account : "", 0 }, { NULL, 0 } },
+                                3);
         if (r < 0)
                 return r;
         rc = sqlite3_step(st);
@@ -140,11 +185,14 @@ int image_find(struct image_store *s, const char *account, const char *reference
                 return err_set(e, -ENOENT, "image %s is not on this host", name);
         if (rc != SQLITE_ROW)
                 return sql_error(db, e, "find");
-        r = load_image(db, st, &found, e);
+        r = refuse_damaged(st, name, e);
+        if (r >= 0)
+                r = load_image(st, &found, e);
         if (r < 0)
                 return r;
         (void) sqlite3_reset(st);
-        touch(db, &found);
+        recents_put(s, account ? account : "", name, &found);
+        touch(s, db, &found);
         *ret = found;
         return 0;
 }
@@ -159,12 +207,14 @@ int image_list(struct image_store *s, const char *account, bool is_admin, struct
         int rc = SQLITE_DONE, r = catalog_db(s, &db, e);
 
         if (r >= 0)
-                r = sql_prepare(
-                        db, &st, e,
-                        "SELECT " COLUMNS " FROM name n JOIN image i ON i.id = n.image"
-                        " WHERE ?2 OR n.account IN (?1, '') OR n.public"
-                        " ORDER BY n.reference, n.account",
-                        (struct sql_arg[]){ { account ? account : "", 0 }, { NULL, is_admin } }, 2);
+                r = sql_prepare(db, &st, e,
+                                "SELECT " COLUMNS " FROM name n JOIN image i ON i.id = n.image"
+                                " WHERE ?3 OR n.account IN (?2, '') OR n.public"
+                                " ORDER BY n.reference, n.account",
+                                (struct sql_arg[]){ { NULL, 0 },
+                                                    { account ? account : "", 0 },
+                                                    { NULL, is_admin } },
+                                3);
         while (r >= 0 && (rc = sqlite3_step(st)) == SQLITE_ROW) {
                 struct image *more = reallocarray(list, n + 1, sizeof *list);
 
@@ -173,7 +223,7 @@ int image_list(struct image_store *s, const char *account, bool is_admin, struct
                         break;
                 }
                 list = more;
-                r = load_image(db, st, &list[n], e);
+                r = load_image(st, &list[n], e);
                 if (r >= 0)
                         n++;
         }
@@ -282,18 +332,18 @@ int image_unname(struct image_store *s, const char *account, bool is_admin, cons
 
 int image_sweep(struct image_store *s, char *const *in_use, struct err *e)
 {
-        int r = catalog_begin(s, e);
+        int objects, r = catalog_begin(s, e);
 
         if (r < 0)
                 return r;
-        r = catalog_sweep(s, in_use, e);
-        if (r >= 0)
-                r = catalog_commit(s, e);
+        objects = catalog_sweep(s, in_use, e);
+        r = objects < 0 ? objects : catalog_commit(s, e);
         if (r < 0) {
                 catalog_rollback(s);
                 return r;
         }
-        return staging_collect(s, 0, e); /* layers that are nobody's now */
+        r = staging_collect(s, 0, e); /* layers that are nobody's now */
+        return r >= 0 && objects ? collect_objects(s, e) : r;
 }
 
 int image_unswept(struct image_store *s, struct err *e)

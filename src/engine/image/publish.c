@@ -1,233 +1,306 @@
-/* publish.c - from staged directories to an image that can be used.  Operation processes, root,
- * after the last fetcher of this image has ended.
+/* publish.c - from staged files to an image that can be used.  Operation processes, root, after every
+ * fetcher of this image has ended and what they left has been checked (check.c).
  *
- * No byte of an image is parsed here.  Two things need root and a view over several layers: the
- * opaque mark (a trusted.* attribute), and the attributes of directories that a layer uses without
- * describing them, which are those of the layer below.  Both go through descriptors that are opened
- * beneath the layer's directory without following links: the tree was written by a stranger.
+ * No byte of an image is parsed here, but headers of indexes and the sizes of objects in them.  Nothing
+ * is copied.
  *
- * Order, so that a kill at any instant leaves the whole image or nothing: sync the file system, take
- * the database's write lock, move directories, sync layers/, commit. */
+ * Order, so that a kill at any instant leaves the whole image or nothing: make the metadata, move objects
+ * to their places, where they mean nothing yet, sync the file system, take the database's write lock,
+ * move layers and metadata to their places, sync these two directories, commit. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
-#include <openssl/evp.h>
-
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/proc.h"
-#include "store_priv.h"
+#include "build.h"
+#include "model/limits.h"
+#include "store/erofs.h"
 
-/* OCI's chain id: which layers lie below, this one included. */
-static int chain_next(const char *below, const char *diff_id, char ret[static 72])
+#define SHARDS 256U
+
+/* A directory in staging that becomes layers/<n>: of what a fetcher left, pack and index; names of ours. */
+static void sealed_name(const struct layer_work *w, char ret[static 32])
 {
-        AUTO(free) char *both = str_fmt("%s %s", below, diff_id);
-        unsigned char md[EVP_MAX_MD_SIZE];
-        unsigned n = 0;
+        (void) snprintf(ret, 32, "layer-%s", w->staged);
+}
 
-        if (!*below) {
-                (void) snprintf(ret, 72, "%s", diff_id);
+static int seal_layer(struct layers *l, struct layer_work *w, struct err *e)
+{
+        static const char *const files[] = { STORE_PACK, STORE_INDEX };
+        AUTO(fd) int from = -EBADF, to = -EBADF;
+        char name[32];
+
+        sealed_name(w, name);
+        to = staging_dir(l->staging, name, e);
+        if (to < 0)
+                return to;
+        from = fd_open_beneath(l->staging->fd, w->staged, O_RDONLY | O_DIRECTORY, 0);
+        if (from < 0)
+                return err_errno(e, from, "staging");
+        for (size_t i = 0; i < NELEM(files); i++)
+                if (renameat(from, files[i], to, files[i]) < 0)
+                        return err_errno(e, -errno, "moving a %s", files[i]);
+        return check_put_names(&w->found, to, e);
+}
+
+/* --- objects --- */
+
+/* The directories objects/<ab> that something is moved to. */
+struct shards {
+        int fd[SHARDS];
+};
+
+static void shards_done_cleanup(struct shards *s)
+{
+        for (unsigned i = 0; i < SHARDS; i++)
+                (void) fd_close(s->fd[i]);
+}
+
+static int open_shard(struct image_store *s, struct shards *shards, unsigned at, struct err *e)
+{
+        char name[3];
+        int fd;
+
+        if (shards->fd[at] >= 0)
+                return shards->fd[at];
+        (void) snprintf(name, sizeof name, "%02x", at & 0xff);
+        if (mkdirat(s->objects_fd, name, 0700) < 0 && errno != EEXIST)
+                return err_errno(e, -errno, "making objects/%s", name);
+        fd = fd_open_beneath(s->objects_fd, name, O_RDONLY | O_DIRECTORY, 0);
+        if (fd < 0)
+                return err_errno(e, fd, "objects/%s", name);
+        return shards->fd[at] = fd;
+}
+
+static int move_object(int from, const char *staged, int to, const char *name, uint64_t bytes,
+                       struct err *e)
+{
+        struct stat st;
+
+        if (renameat2(from, staged, to, name, RENAME_NOREPLACE) == 0)
                 return 0;
-        }
-        if (!both || EVP_Digest(both, strlen(both), md, &n, EVP_sha256(), NULL) != 1 || n != 32)
-                return -ENOMEM;
-        memcpy(ret, "sha256:", 7);
-        hex_encode(md, n, ret + 7);
+        if (errno != EEXIST)
+                return err_errno(e, -errno, "moving object %s", staged);
+        if (fstatat(to, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+            (uint64_t) st.st_size == bytes && (st.st_mode & 07777) == 0444)
+                return 0; /* the staged one goes with its directory */
+        log_warn("images: object ..%s was damaged; it is replaced", name);
+        if (renameat(from, staged, to, name) < 0)
+                return err_errno(e, -errno, "moving object %s", staged);
         return 0;
 }
 
-int publish_chains(struct publish_layer *layers, size_t n)
+static int place_objects(struct layers *l, const struct layer_work *w, struct shards *shards,
+                         struct err *e)
 {
-        const char *below = "";
+        const struct check_result *f = &w->found;
+        char path[sizeof w->staged + sizeof STORE_OBJECTS + 1];
+        AUTO(fd) int from = -EBADF;
         int r = 0;
 
-        for (size_t i = 0; r >= 0 && i < n; i++) {
-                r = chain_next(below, layers[i].layer->diff_id, layers[i].chain);
-                below = layers[i].chain;
+        if (f->index.n_objects == 0)
+                return 0;
+        (void) snprintf(path, sizeof path, "%s/" STORE_OBJECTS, w->staged);
+        from = fd_open_beneath(l->staging->fd, path, O_RDONLY | O_DIRECTORY, 0);
+        if (from < 0)
+                return err_errno(e, from, "staged objects");
+        for (uint32_t i = 0; r >= 0 && i < f->index.n_objects; i++) {
+                uint64_t bytes = layer_index_object(&f->index, i);
+                char staged[16], hex[STORE_HEX_BYTES];
+
+                if (bytes == 0)
+                        continue;
+                (void) snprintf(staged, sizeof staged, "%u", i);
+                hex_encode(f->digests[i], LAYER_SHA_BYTES, hex);
+                r = open_shard(l->store, shards, f->digests[i][0], e);
+                if (r >= 0)
+                        r = move_object(from, staged, r, hex + 2, bytes, e);
         }
         return r;
 }
 
-static int open_layer(struct publish *p, const struct publish_layer *l)
+/* Objects of all new layers to their places.  The lock on objects/ tells the collection to wait until
+ * the rows are there that need them. */
+static int move_objects(struct layers *l, struct err *e)
 {
-        char name[24];
-
-        if (*l->staged)
-                return fd_open_beneath(p->staging->fd, l->staged, O_RDONLY | O_DIRECTORY, 0);
-        (void) snprintf(name, sizeof name, "%lld", (long long) l->n);
-        return fd_open_beneath(p->staging->store->layers_fd, name, O_RDONLY | O_DIRECTORY, 0);
-}
-
-static int mark_opaque(int layer, const char *path, struct err *e)
-{
-        AUTO(fd) int fd = fd_open_beneath(layer, *path ? path : ".", O_RDONLY | O_DIRECTORY, 0);
-
-        if (fd < 0)
-                return err_errno(e, fd, "opaque directory '%.200s'", path);
-        if (fsetxattr(fd, "trusted.overlay.opaque", "y", 1, 0) < 0)
-                return err_errno(e, -errno, "marking '%.200s' opaque", path);
-        return 0;
-}
-
-enum below { BELOW_NOTHING, BELOW_FOUND, BELOW_HIDDEN };
-
-static bool is_opaque(int fd)
-{
-        char v = 0;
-
-        return fgetxattr(fd, "trusted.overlay.opaque", &v, 1) == 1 && v == 'y';
-}
-
-/* What one layer has at @path: the directory, nothing (look further down), or something that hides
- * all that lies below. */
-static enum below look(int layer, const char *path, int *ret_fd)
-{
-        AUTO(free) char *copy = strdup(path);
-        AUTO(fd) int at = fcntl(layer, F_DUPFD_CLOEXEC, 3);
-        char *save = NULL;
-        bool opaque = false;
-
-        if (!copy || at < 0)
-                return BELOW_HIDDEN;
-        for (char *part = strtok_r(copy, "/", &save); part; part = strtok_r(NULL, "/", &save)) {
-                int next = openat(at, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-
-                if (next < 0)
-                        return errno == ENOENT && !opaque ? BELOW_NOTHING : BELOW_HIDDEN;
-                (void) fd_close(at);
-                at = next;
-                opaque = opaque || is_opaque(at);
-        }
-        *ret_fd = fd_take(&at);
-        return BELOW_FOUND;
-}
-
-static int copy_attributes(int from, int to, const char *path, struct err *e)
-{
-        struct timespec times[2];
-        struct stat st;
-
-        if (fstat(from, &st) < 0)
-                return err_errno(e, -errno, "'%.200s'", path);
-        times[0] = st.st_atim;
-        times[1] = st.st_mtim;
-        if (fchown(to, st.st_uid, st.st_gid) < 0 || fchmod(to, st.st_mode & 07777) < 0 ||
-            futimens(to, times) < 0)
-                return err_errno(e, -errno, "'%.200s'", path);
-        return 0;
-}
-
-/* Give an implied directory of layer @k what the nearest layer below says about it. */
-static int inherit(struct publish *p, size_t k, int layer, const char *path, struct err *e)
-{
-        AUTO(fd) int to = fd_open_beneath(layer, path, O_RDONLY | O_DIRECTORY, 0);
-        enum below b = BELOW_NOTHING;
-
-        if (to < 0)
-                return err_errno(e, to, "directory '%.200s'", path);
-        if (is_opaque(to))
-                return 0;
-        for (size_t i = k; i-- > 0 && b == BELOW_NOTHING;) {
-                AUTO(fd) int below = open_layer(p, &p->layers[i]);
-                AUTO(fd) int from = -EBADF;
-
-                if (below < 0)
-                        return err_errno(e, below, "layer %zu", i + 1);
-                b = look(below, path, &from);
-                if (b == BELOW_FOUND)
-                        return copy_attributes(from, to, path, e);
-        }
-        return 0; /* nothing below has it: 0755, root's */
-}
-
-static int dress_layer(struct publish *p, size_t k, struct err *e)
-{
-        struct publish_layer *l = &p->layers[k];
-        AUTO(fd) int fd = -EBADF;
+        AUTO(shards_done) struct shards shards;
         int r = 0;
 
-        if (!*l->staged)
-                return 0;
-        fd = open_layer(p, l);
-        if (fd < 0)
-                return err_errno(e, fd, "layer %zu", k + 1);
-        for (size_t i = 0; r >= 0 && i < l->opaque->n; i++)
-                r = mark_opaque(fd, l->opaque->v[i], e);
-        for (size_t i = 0; r >= 0 && i < l->implied->n; i++)
-                r = inherit(p, k, fd, l->implied->v[i], e);
-        return r < 0 ? err_wrap(e, r, "layer %zu", k + 1) : 0;
+        for (unsigned i = 0; i < SHARDS; i++)
+                shards.fd[i] = -EBADF;
+        for (size_t i = 0; r >= 0 && i < l->n; i++)
+                if (l->v[i].state == LAYER_STATE_READY)
+                        r = place_objects(l, &l->v[i], &shards, e);
+        return r;
 }
 
-/* Under the write lock: a staged layer becomes layers/<n>, unless somebody was faster. */
-static int place_layer(struct publish *p, struct publish_layer *l, struct err *e)
+static int sync_dir(int fd, const char *name, struct err *e)
 {
-        struct image_store *s = p->staging->store;
-        struct catalog_key key = { p->domain, l->layer->diff_id, l->chain };
-        char name[24];
-        int64_t n = 0;
-        int r = catalog_find_layer(s, &key, &n, e);
+        return fsync(fd) < 0 ? err_errno(e, -errno, "syncing images/%s", name) : 0;
+}
+
+/* --- rows --- */
+
+/* Under the write lock: a staged layer becomes layers/<n>, unless somebody was faster.  The metadata
+ * was made from the index that we saw: with another one, all has to be done again. */
+static int place_layer(struct layers *l, struct layer_work *w, int64_t *ret_n, struct err *e)
+{
+        struct image_store *s = l->store;
+        const struct catalog_key key = layers_key(l, w);
+        struct catalog_layer there;
+        char name[24], sealed[32];
+        int r = catalog_find_layer(s, &key, ret_n, &there, e);
 
         if (r < 0)
                 return r;
-        if (r > 0) {
-                l->n = n;
-                return 0; /* the staged copy goes with the staging directory */
-        }
-        if (!*l->staged) /* known when we began, removed since */
-                return err_set(e, -EAGAIN, "a layer was removed meanwhile");
-        if (l->implied->n == 0)
-                key.chain = "";
-        r = catalog_add_layer(s, &key, l->unpacked_bytes, &l->n, e);
+        if (r > 0 ? !str_eq(there.index_sha, w->found.facts.index_sha)
+                  : w->state != LAYER_STATE_READY)
+                return err_set(e, -EAGAIN, "a layer was changed meanwhile");
+        if (r > 0)
+                return 0; /* a staged copy goes with the staging directory */
+        r = catalog_add_layer(s, &key, &w->found.facts, ret_n, e);
         if (r < 0)
                 return r;
-        (void) snprintf(name, sizeof name, "%lld", (long long) l->n);
+        sealed_name(w, sealed);
+        (void) snprintf(name, sizeof name, "%lld", (long long) *ret_n);
         r = fd_rm_rf(s->layers_fd, name); /* left by a kill between move and commit */
-        if (r >= 0 && renameat(p->staging->fd, l->staged, s->layers_fd, name) < 0)
+        if (r >= 0 && renameat(l->staging->fd, sealed, s->layers_fd, name) < 0)
                 r = -errno;
         return r < 0 ? err_errno(e, r, "moving a layer to layers/%s", name) : 0;
 }
 
-static int commit(struct publish *p, struct err *e)
+static int place_meta(struct layers *l, int64_t id, struct err *e)
 {
-        struct image_store *s = p->staging->store;
-        AUTO(free) int64_t *numbers = calloc(p->n_layers, sizeof *numbers);
-        struct catalog_image image = { p->domain, p->image, numbers, p->n_layers };
-        int64_t id = 0;
-        int r = 0;
+        char name[24];
 
-        if (!numbers)
-                return err_set(e, -ENOMEM, "out of memory");
-        for (size_t i = 0; r >= 0 && i < p->n_layers; i++) {
-                r = place_layer(p, &p->layers[i], e);
-                numbers[i] = p->layers[i].n;
+        (void) snprintf(name, sizeof name, "%lld", (long long) id);
+        if (renameat(l->staging->fd, STORE_META, l->store->metas_fd, name) < 0)
+                return err_errno(e, -errno, "moving the metadata to metas/%s", name);
+        return 0;
+}
+
+static struct catalog_image describe(const struct publish *p)
+{
+        return (struct catalog_image){ .domain = p->layers->domain,
+                                       .threshold = p->layers->req->threshold,
+                                       .image = p->layers->image };
+}
+
+static int set_name(const struct publish *p, int64_t id, struct err *e)
+{
+        return catalog_set_name(p->layers->store, p->reference, p->account, p->is_public, id, e);
+}
+
+static int add_image(struct publish *p, const struct build *b, int64_t *ret_id, struct err *e)
+{
+        struct layers *l = p->layers;
+        struct catalog_image image = describe(p);
+        struct layer_index indexes[LIMIT_LAYERS];
+        unsigned devices[MERGE_LAYERS_MAX];
+        int64_t numbers[LIMIT_LAYERS];
+        int r = catalog_find_image(l->store, &image, ret_id, e);
+
+        if (r != 0)
+                return r < 0 ? r : 0; /* somebody was faster */
+        for (size_t i = 0; r >= 0 && i < l->n; i++) {
+                r = place_layer(l, &l->v[i], &numbers[i], e);
+                indexes[i] = l->v[i].found.index;
         }
+        if (r < 0)
+                return r;
+        image.layers = numbers;
+        image.n_layers = l->n;
+        image.devices = devices;
+        image.n_devices = erofs_devices(indexes, l->n, devices);
+        image.meta_sha = b->sha;
+        image.meta_bytes = b->bytes;
+        r = catalog_add_image(l->store, &image, ret_id, e);
         if (r >= 0)
-                r = catalog_add_image(s, &image, &id, e);
+                r = place_meta(l, *ret_id, e);
         if (r >= 0)
-                r = catalog_set_name(s, p->reference, p->account, p->is_public, id, e);
-        if (r >= 0 && fsync(s->layers_fd) < 0)
-                r = err_errno(e, -errno, "syncing images/layers");
-        return r < 0 ? r : catalog_commit(s, e);
+                r = sync_dir(l->store->layers_fd, "layers", e);
+        return r < 0 ? r : sync_dir(l->store->metas_fd, "metas", e);
+}
+
+static int commit(struct publish *p, const struct build *b, struct err *e)
+{
+        struct layers *l = p->layers;
+        int64_t id = 0;
+        int r = catalog_begin(l->store, e);
+
+        if (r < 0)
+                return r;
+        r = add_image(p, b, &id, e);
+        if (r >= 0)
+                r = set_name(p, id, e);
+        if (r >= 0 && l->turn)
+                r = catalog_unclaim(l->store, l->staging->name, e);
+        if (r >= 0)
+                r = catalog_commit(l->store, e);
+        if (r < 0)
+                catalog_rollback(l->store);
+        else
+                l->turn = 0;
+        return r;
+}
+
+/* From the first object in its place to the commit. */
+static int move_and_commit(struct publish *p, const struct build *b, struct err *e)
+{
+        AUTO(fd) int lock = collect_hold(p->layers->store, e);
+        int r = lock < 0 ? lock : move_objects(p->layers, e);
+
+        if (r >= 0 && syncfs(p->layers->staging->fd) < 0)
+                r = err_errno(e, -errno, "writing the image to the disk");
+        return r < 0 ? r : commit(p, b, e);
 }
 
 int publish_image(struct publish *p, struct err *e)
 {
+        struct layers *l = p->layers;
+        struct err ignored = { 0 };
+        struct build b;
         int r = 0;
 
-        for (size_t k = 0; r >= 0 && k < p->n_layers; k++)
-                r = dress_layer(p, k, e);
-        if (r >= 0 && syncfs(p->staging->fd) < 0)
-                r = err_errno(e, -errno, "writing the image to the disk");
+        staging_drop(l->staging, STORE_META); /* of an attempt before */
+        for (size_t i = 0; r >= 0 && i < l->n; i++)
+                if (l->v[i].state == LAYER_STATE_READY)
+                        r = seal_layer(l, &l->v[i], e);
+        if (r >= 0)
+                r = build_meta(l, &b, e);
         if (r < 0)
                 return r;
-        r = catalog_begin(p->staging->store, e);
-        if (r < 0)
-                return r;
-        r = commit(p, e);
-        if (r < 0)
-                catalog_rollback(p->staging->store);
+        r = move_and_commit(p, &b, e);
+        if (r < 0) /* objects that were moved are nobody's; if this fails, a later one finds them */
+                (void) collect_objects(l->store, &ignored);
         return r;
+}
+
+int publish_again(struct publish *p, struct err *e)
+{
+        const struct catalog_image image = describe(p);
+        struct image_store *s = p->layers->store;
+        int64_t id = 0;
+        int r = catalog_find_image(s, &image, &id, e);
+
+        if (r <= 0)
+                return r;
+        r = catalog_begin(s, e);
+        if (r < 0)
+                return r;
+        r = catalog_find_image(s, &image, &id, e);
+        if (r <= 0) {
+                catalog_rollback(s);
+                return r;
+        }
+        r = set_name(p, id, e);
+        if (r >= 0)
+                r = catalog_commit(s, e);
+        if (r < 0)
+                catalog_rollback(s);
+        return r < 0 ? r : 1;
 }

@@ -1,30 +1,22 @@
 /* pull.c - image_pull and image_import: run fetchers, then publish.  Operation processes; block.
  *
- * Stages: resolve (or take the upload in), fetch the layers that are not here, several at a time,
- * publish.  Any failure ends all fetchers and empties the staging directory; a kill does the same
+ * Stages: resolve (or take the upload in), get the layers that are not here (layers.c), publish.  Any failure ends all fetchers and empties the staging directory; a kill does the same
  * by way of parent-death signals and image_recover(). */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
-#include "base/log.h"
 #include "model/imageref.h"
 #include "model/limits.h"
-#include "store_priv.h"
+#include "run.h"
 
 #define CONNECT_US      (10 * US_PER_S)
 #define UPLOAD_STALL_US (60 * US_PER_S) /* a client that sends nothing */
-#define GRACE_US        (2 * US_PER_S)  /* fetchers report a deadline better than we do */
-#define WATCH_MS        250             /* how often free space and progress are looked at */
-#define PARALLEL_MAX    16U
-#define ATTEMPTS        3 /* when a layer that was here is removed while we pull */
+#define ATTEMPTS        3               /* when a layer that was here is removed while we pull */
 
 struct job {
         struct image_store *store;
@@ -35,24 +27,22 @@ struct job {
         image_progress_fn *fn;
         void *arg;
         char *domain;
-
-        struct publish_layer *layers;
-        struct fetcher *fetchers; /* one per layer; started when its turn comes */
-        size_t n_layers;
-        uint64_t total_bytes;
+        struct layers layers;
+        const char *phase;
         int input_dir; /* import: where the blobs are */
 };
+#define JOB_NONE                                                                                   \
+        {                                                                                          \
+                .staging = { .fd = -EBADF }, .layers = LAYERS_NONE, .input_dir = -EBADF            \
+        }
 
 static void job_done(struct job *j)
 {
-        for (size_t i = 0; j->fetchers && i < j->n_layers; i++)
-                fetcher_end(&j->fetchers[i]);
-        free(j->fetchers);
-        free(j->layers);
+        layers_done(&j->layers); /* nobody writes any more */
         fetch_image_done(&j->image);
         fetch_request_done(&j->req);
         j->input_dir = fd_close(j->input_dir);
-        staging_end(&j->staging); /* after the fetchers: nobody writes any more */
+        staging_end(&j->staging);
         free(j->domain);
 }
 
@@ -61,268 +51,59 @@ static inline void job_done_cleanup(struct job *j)
         job_done(j);
 }
 
-static void tell(struct job *j, const char *phase, uint64_t done)
+static void tell(struct job *j, const char *phase, uint64_t done, uint64_t total)
 {
-        const struct image_progress p = { phase, done, j->total_bytes };
+        const struct image_progress p = { phase, done, total };
 
         if (j->fn)
                 j->fn(j->arg, &p);
 }
 
-/* The host keeps a twentieth of the file system, at most 1 GiB, for everything but images. */
-static int check_space(struct job *j, struct err *e)
+static void on_alone(void *arg, uint64_t done)
 {
-        struct statvfs v;
-        uint64_t keep;
+        struct job *j = arg;
 
-        if (fstatvfs(j->staging.fd, &v) < 0)
-                return err_errno(e, -errno, "statvfs");
-        keep = v.f_blocks * v.f_frsize / 20;
-        if (keep > 1ULL << 30)
-                keep = 1ULL << 30;
-        if (v.f_bavail * v.f_frsize < keep)
-                return err_set(e, -ENOSPC, "no space is left on the host's image store");
-        return 0;
+        tell(j, j->phase, done, 0);
 }
 
-/* Listen to running fetchers for a moment; fails when time or space has run out. */
-static int listen_once(struct job *j, struct fetcher **run, size_t n, struct err *e)
+static void on_layers(void *arg, uint64_t done, uint64_t total)
 {
-        struct pollfd p[PARALLEL_MAX];
-        int r;
-
-        for (size_t i = 0; i < n; i++)
-                p[i] = (struct pollfd){ .fd = run[i]->result_fd, .events = POLLIN };
-        r = poll(p, (nfds_t) n, WATCH_MS);
-        if (r < 0 && errno != EINTR)
-                return err_errno(e, -errno, "poll");
-        for (size_t i = 0; r > 0 && i < n; i++)
-                if (p[i].revents)
-                        fetcher_hear(run[i]);
-        if (j->deadline_us && clock_mono_us() > j->deadline_us + GRACE_US)
-                return err_set(e, -ETIMEDOUT, "it took longer than allowed");
-        return check_space(j, e);
+        tell(arg, "downloading", done, total);
 }
 
-/* Run one fetcher to its end.  @stall_us: how long it may make no progress; 0: it knows itself. */
-static int run_alone(struct job *j, const struct fetcher_spec *spec, const char *phase,
-                     uint64_t stall_us, struct fetcher *f, struct err *e)
+static int run_one(struct job *j, const struct fetcher_spec *spec, const char *phase,
+                   uint64_t stall_us, struct fetcher *f, struct err *e)
 {
-        uint64_t moved_us = clock_mono_us(), seen = 0;
-        int r = fetcher_start(j->store->inst, j->store->guard, spec, f, e);
+        const struct run run = { j->store, j->deadline_us };
 
-        while (r >= 0 && !f->ended) {
-                r = listen_once(j, &f, 1, e);
-                tell(j, phase, f->done_bytes);
-                if (f->done_bytes != seen)
-                        moved_us = clock_mono_us();
-                seen = f->done_bytes;
-                if (r >= 0 && stall_us && clock_mono_us() > moved_us + stall_us)
-                        r = err_set(e, -ETIMEDOUT, "nothing has come for %llu s",
-                                    (unsigned long long) (stall_us / US_PER_S));
-        }
-        if (r >= 0 && !f->done)
-                r = err_copy(e, &f->err);
-        return r;
-}
-
-/* --- layers --- */
-
-/* Which layers are needed: each diff id once, topmost place kept, since a repeated layer brings
- * everything again that it brought before. */
-static int plan_layers(struct job *j, struct err *e)
-{
-        const struct fetch_image *im = &j->image;
-
-        j->layers = calloc(im->n_layers, sizeof *j->layers);
-        j->fetchers = calloc(im->n_layers, sizeof *j->fetchers);
-        if (!j->layers || !j->fetchers)
-                return err_set(e, -ENOMEM, "out of memory");
-        for (size_t i = 0; i < im->n_layers; i++) {
-                bool again = false;
-
-                for (size_t k = i + 1; k < im->n_layers; k++)
-                        again = again || str_eq(im->layers[i].diff_id, im->layers[k].diff_id);
-                if (!again)
-                        j->layers[j->n_layers++].layer = &im->layers[i];
-        }
-        for (size_t i = 0; i < j->n_layers; i++)
-                j->fetchers[i] = FETCHER_NONE;
-        return publish_chains(j->layers, j->n_layers) < 0 ? err_set(e, -ENOMEM, "out of memory")
-                                                          : 0;
-}
-
-static int find_known(struct job *j, struct err *e)
-{
-        j->total_bytes = 0;
-        for (size_t i = 0; i < j->n_layers; i++) {
-                struct publish_layer *l = &j->layers[i];
-                const struct catalog_key key = { j->domain, l->layer->diff_id, l->chain };
-                int r = catalog_find_layer(j->store, &key, &l->n, e);
-
-                if (r < 0)
-                        return r;
-                if (r == 0) {
-                        (void) snprintf(l->staged, sizeof l->staged, "%zu", i);
-                        if (__builtin_add_overflow(j->total_bytes, l->layer->size_bytes,
-                                                   &j->total_bytes))
-                                return err_set(e, -EFBIG, "the layers' sizes are absurd");
-                }
-        }
-        return 0;
-}
-
-/* The blob that import left for this layer: a plain file, whatever else may be there. */
-static int open_blob(struct job *j, const char *file, struct err *e)
-{
-        AUTO(fd)
-        int fd = fd_open_beneath(j->input_dir, file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
-                                 0);
-        struct stat st;
-
-        if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-                return err_set(e, -EIO, "its blob is not a file");
-        return fd_take(&fd);
-}
-
-static int start_layer(struct job *j, size_t i, struct err *e)
-{
-        struct publish_layer *l = &j->layers[i];
-        struct fetch_request req = j->req; /* borrows */
-        AUTO(fd) int dir = staging_dir(&j->staging, l->staged, e);
-        AUTO(fd) int input = -EBADF;
-
-        if (dir < 0)
-                return dir;
-        if (l->layer->file) {
-                input = open_blob(j, l->layer->file, e);
-                if (input < 0)
-                        return input;
-                req.from_file = true;
-        }
-        req.digest = l->layer->digest;
-        req.diff_id = l->layer->diff_id;
-        req.size_bytes = l->layer->size_bytes;
-        req.authorization = j->image.authorization;
-        return fetcher_start(j->store->inst, j->store->guard,
-                             &(struct fetcher_spec){ "layer", &req, dir, input }, &j->fetchers[i],
-                             e);
-}
-
-struct tally {
-        size_t waiting, n_run;
-        struct fetcher *run[PARALLEL_MAX];
-        uint64_t done_bytes, unpacked_bytes;
-};
-
-/* A fetcher was killed, by the kernel for want of memory or by whomever: its layer is begun again
- * once, in a directory of its own. */
-static bool begin_again(struct job *j, size_t i)
-{
-        struct publish_layer *l = &j->layers[i];
-
-        if (!j->fetchers[i].killed || l->again)
-                return false;
-        log_warn("layer %zu of %zu: %s; trying again", i + 1, j->n_layers, j->fetchers[i].err.msg);
-        fetcher_end(&j->fetchers[i]);
-        j->fetchers[i] = FETCHER_NONE;
-        (void) fd_rm_rf(j->staging.fd, l->staged); /* else it goes with the staging directory */
-        (void) snprintf(l->staged, sizeof l->staged, "%zur", i);
-        l->again = true;
-        return true;
-}
-
-/* What runs, what waits, how far they are; the first failure. */
-static int count(struct job *j, struct tally *t, struct err *e)
-{
-        *t = (struct tally){ 0 };
-        for (size_t i = 0; i < j->n_layers; i++) {
-                struct fetcher *f = &j->fetchers[i];
-
-                if (f->ended && !f->done)
-                        (void) begin_again(j, i);
-                t->done_bytes += f->done_bytes;
-                t->unpacked_bytes += f->unpacked_bytes;
-                if (f->ended && !f->done) {
-                        (void) err_copy(e, &f->err);
-                        return err_wrap(e, f->err.code, "layer %zu of %zu", i + 1, j->n_layers);
-                }
-                if (f->pid > 0)
-                        t->run[t->n_run++] = f;
-                else if (*j->layers[i].staged && !f->ended)
-                        t->waiting++;
-        }
-        if (t->unpacked_bytes > j->req.max_bytes)
-                return err_set(e, -EFBIG, "unpacked it has more than the %llu MiB that are allowed",
-                               (unsigned long long) (j->req.max_bytes >> 20));
-        return 0;
-}
-
-static int start_next(struct job *j, struct err *e)
-{
-        for (size_t i = 0; i < j->n_layers; i++) {
-                struct fetcher *f = &j->fetchers[i];
-                int r;
-
-                if (f->pid > 0 || f->ended || !*j->layers[i].staged)
-                        continue;
-                r = start_layer(j, i, e);
-                return r < 0 ? err_wrap(e, r, "layer %zu of %zu", i + 1, j->n_layers) : 0;
-        }
-        return 0;
-}
-
-static int fetch_layers(struct job *j, struct err *e)
-{
-        uint32_t parallel = j->store->inst->conf.parallel_layers;
-
-        if (parallel < 1 || parallel > PARALLEL_MAX)
-                parallel = parallel ? PARALLEL_MAX : 3;
-        for (;;) {
-                struct tally t;
-                int r = count(j, &t, e);
-
-                if (r < 0)
-                        return r;
-                tell(j, "downloading", t.done_bytes);
-                if (t.n_run == 0 && t.waiting == 0)
-                        break;
-                if (t.waiting > 0 && t.n_run < parallel)
-                        r = start_next(j, e);
-                else
-                        r = listen_once(j, t.run, t.n_run, e);
-                if (r < 0)
-                        return r;
-        }
-        for (size_t i = 0; i < j->n_layers; i++) {
-                j->layers[i].unpacked_bytes = j->fetchers[i].unpacked_bytes;
-                j->layers[i].opaque = &j->fetchers[i].opaque;
-                j->layers[i].implied = &j->fetchers[i].implied;
-        }
-        return 0;
+        j->phase = phase;
+        return run_alone(&run, spec, stall_us, on_alone, j, f, e);
 }
 
 static int fetch_and_publish(struct job *j, const char *reference, const char *account,
                              bool is_public, struct err *e)
 {
-        int r = plan_layers(j, e);
+        struct layers *l = &j->layers;
+        struct publish p = { l, reference, account, is_public };
+        int r;
 
-        if (r >= 0)
-                r = find_known(j, e);
-        if (r >= 0)
-                r = fetch_layers(j, e);
+        l->store = j->store;
+        l->staging = &j->staging;
+        l->req = &j->req;
+        l->image = &j->image;
+        l->domain = j->domain;
+        l->input_dir = j->input_dir;
+        l->deadline_us = j->deadline_us;
+        l->tell = on_layers;
+        l->arg = j;
+        r = publish_again(&p, e);
+        if (r != 0)
+                return r;
+        r = layers_get(l, e);
         if (r < 0)
                 return r;
-        tell(j, "publishing", j->total_bytes);
-        return publish_image(&(struct publish){ .staging = &j->staging,
-                                                .image = &j->image,
-                                                .layers = j->layers,
-                                                .n_layers = j->n_layers,
-                                                .domain = j->domain,
-                                                .reference = reference,
-                                                .account = account,
-                                                .is_public = is_public },
-                             e);
+        tell(j, "publishing", l->total_bytes, l->total_bytes);
+        return publish_image(&p, e);
 }
 
 /* --- what a job is told --- */
@@ -383,12 +164,12 @@ static uint64_t deadline_of(const struct image_store *s, uint64_t deadline_us)
 static int job_begin(struct image_store *s, uint64_t deadline_us, image_progress_fn *fn, void *arg,
                      struct job *ret, struct err *e)
 {
-        *ret = (struct job){ .store = s,
-                             .deadline_us = deadline_us,
-                             .fn = fn,
-                             .arg = arg,
-                             .input_dir = -EBADF,
-                             .staging = { .fd = -EBADF } };
+        *ret = (struct job) JOB_NONE;
+        ret->store = s;
+        ret->deadline_us = deadline_us;
+        ret->fn = fn;
+        ret->arg = arg;
+        ret->req.threshold = s->inst->conf.object_threshold;
         ret->req.max_bytes = s->inst->conf.image_max_bytes;
         ret->req.max_entries = LIMIT_LAYER_ENTRIES;
         ret->req.connect_us = CONNECT_US;
@@ -406,15 +187,17 @@ static int resolve(struct job *j, const struct imageref *ref, struct err *e)
 {
         struct fetcher f = FETCHER_NONE;
         AUTO(fd) int dir = staging_dir(&j->staging, "manifest", e);
-        const struct fetcher_spec spec = { "manifest", &j->req, dir, -EBADF };
+        const struct fetcher_spec spec = {
+                .mode = "manifest", .req = &j->req, .dir_fd = dir, .input_fd = -EBADF
+        };
         int r = dir;
 
-        tell(j, "resolving", 0);
+        tell(j, "resolving", 0, 0);
         if (r >= 0)
-                r = run_alone(j, &spec, "resolving", 0, &f, e);
+                r = run_one(j, &spec, "resolving", 0, &f, e);
         if (r < 0 && f.killed) { /* it writes nothing, so there is nothing to clean up */
                 fetcher_end(&f);
-                r = run_alone(j, &spec, "resolving", 0, &f, e);
+                r = run_one(j, &spec, "resolving", 0, &f, e);
         }
         if (r >= 0 && !f.have_image)
                 r = err_set(e, -EPROTO, "vmm-fetch gave no image");
@@ -438,7 +221,7 @@ static int pull_once(struct image_store *s, const struct imageref *ref, const ch
 {
         bool own = cred && !str_empty(cred->username);
         const char *account = own ? cred->account : NULL;
-        AUTO(job_done) struct job j = { .staging = { .fd = -EBADF }, .input_dir = -EBADF };
+        AUTO(job_done) struct job j = JOB_NONE;
         int r = job_begin(s, deadline_us, fn, arg, &j, e);
 
         if (r < 0)
@@ -488,10 +271,15 @@ static int take_upload(struct job *j, int stream, struct err *e)
         AUTO(fd) int dir = staging_dir(&j->staging, "upload", e);
         int r = dir;
 
-        tell(j, "uploading", 0);
+        tell(j, "uploading", 0, 0);
         if (r >= 0)
-                r = run_alone(j, &(struct fetcher_spec){ "import", &j->req, dir, stream },
-                              "uploading", UPLOAD_STALL_US, &f, e);
+                r = run_one(j,
+                            &(struct fetcher_spec){ .mode = "import",
+                                                    .req = &j->req,
+                                                    .dir_fd = dir,
+                                                    .input_fd = stream,
+                                                    .apart = true },
+                            "uploading", UPLOAD_STALL_US, &f, e);
         if (r >= 0 && !f.have_image)
                 r = err_set(e, -EPROTO, "vmm-fetch gave no image");
         for (size_t i = 0; r >= 0 && i < f.image.n_layers; i++)
@@ -514,7 +302,7 @@ static int import_once(struct image_store *s, const char *account, bool is_publi
                        int stream, uint64_t deadline_us, image_progress_fn *fn, void *arg,
                        struct err *e)
 {
-        AUTO(job_done) struct job j = { .staging = { .fd = -EBADF }, .input_dir = -EBADF };
+        AUTO(job_done) struct job j = JOB_NONE;
         int r = job_begin(s, deadline_us, fn, arg, &j, e);
 
         if (r < 0)
@@ -523,11 +311,12 @@ static int import_once(struct image_store *s, const char *account, bool is_publi
         if (!j.domain)
                 return err_set(e, -ENOMEM, "out of memory");
         r = take_upload(&j, stream, e);
-        for (int i = 0; r >= 0; i++) { /* the blobs are here: no need for the stream again */
+        for (int i = 0; r >= 0 && i < ATTEMPTS; i++) { /* the blobs stay: no need for the stream */
                 r = fetch_and_publish(&j, name, account, is_public, e);
                 if (r != -EAGAIN || i + 1 >= ATTEMPTS)
                         break;
-                r = err_set(e, -EBUSY, "layers are being removed");
+                layers_done(&j.layers);
+                r = 0;
         }
         return r;
 }

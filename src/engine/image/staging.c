@@ -2,7 +2,7 @@
  * Operation processes and engine start; root.
  *
  * What always holds: a directory below staging/ belongs to the process that holds a lock on it, and
- * is rubbish when nobody does; a directory below layers/ that the database does not name is rubbish
+ * is rubbish when nobody does; what is below layers/ and metas/ and not in the database is rubbish
  * once the database's write lock is ours, because publishers hold that lock while they move. */
 #include <dirent.h>
 #include <errno.h>
@@ -17,6 +17,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/proc.h"
+#include "catalog_sql.h"
 #include "fetchids.h"
 #include "store_priv.h"
 
@@ -85,6 +86,19 @@ static int remove_staged(struct image_store *s, const char *name)
         return r;
 }
 
+void staging_drop(struct staging *g, const char *name)
+{
+        if (unlinkat(g->fd, name, 0) < 0 && errno != ENOENT)
+                (void) fd_rm_rf(g->fd, name);
+}
+
+bool staging_is_held(struct image_store *s, const char *name)
+{
+        AUTO(fd) int fd = fd_open_beneath(s->staging_fd, name, O_RDONLY | O_DIRECTORY, 0);
+
+        return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0;
+}
+
 void staging_end(struct staging *g)
 {
         if (!g->store)
@@ -101,7 +115,7 @@ void staging_end(struct staging *g)
 }
 
 /* Names in a directory, except dots. */
-static int list_dir(int dir_fd, char ***ret)
+int staging_list(int dir_fd, char ***ret)
 {
         AUTO(strv_free) char **names = calloc(1, sizeof *names);
         int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -129,17 +143,17 @@ static int list_dir(int dir_fd, char ***ret)
 }
 
 /* Under the write lock: unknown layers become staging directories that nobody holds. */
-static int evict_unknown(struct image_store *s, struct err *e)
+static int evict_layers(struct image_store *s, struct err *e)
 {
         AUTO(strv_free) char **names = NULL;
-        int r = list_dir(s->layers_fd, &names);
+        int r = staging_list(s->layers_fd, &names);
 
         if (r < 0)
                 return err_errno(e, r, "reading images/layers");
         for (char **n = names; *n; n++) {
                 char to[16];
 
-                r = catalog_knows_layer(s, *n, e);
+                r = catalog_knows(s, CATALOG_LAYERS, *n, e);
                 if (r < 0)
                         return r;
                 if (r > 0)
@@ -149,6 +163,36 @@ static int evict_unknown(struct image_store *s, struct err *e)
                         return err_errno(e, -errno, "taking images/layers/%s away", *n);
         }
         return 0;
+}
+
+static int evict_metas(struct image_store *s, struct err *e)
+{
+        AUTO(strv_free) char **names = NULL;
+        int r = staging_list(s->metas_fd, &names);
+
+        if (r < 0)
+                return err_errno(e, r, "reading images/metas");
+        for (char **n = names; *n; n++) {
+                r = catalog_knows(s, CATALOG_IMAGES, *n, e);
+                if (r < 0)
+                        return r;
+                if (r == 0 && unlinkat(s->metas_fd, *n, 0) < 0)
+                        return err_errno(e, -errno, "removing images/metas/%s", *n);
+        }
+        return 0;
+}
+
+static int evict_unknown(struct image_store *s, struct err *e)
+{
+        int r = catalog_begin(s, e);
+
+        if (r < 0)
+                return r;
+        r = evict_layers(s, e);
+        if (r >= 0)
+                r = evict_metas(s, e);
+        catalog_rollback(s); /* nothing was written */
+        return r;
 }
 
 /* One directory below staging/.  1: somebody is writing it. */
@@ -167,15 +211,11 @@ int staging_collect(struct image_store *s, uint64_t patience_us, struct err *e)
 {
         uint64_t until = clock_mono_us() + patience_us;
         AUTO(strv_free) char **names = NULL;
-        int r = catalog_begin(s, e);
+        int r = evict_unknown(s, e);
 
         if (r < 0)
                 return r;
-        r = evict_unknown(s, e);
-        catalog_rollback(s); /* nothing was written */
-        if (r < 0)
-                return r;
-        r = list_dir(s->staging_fd, &names);
+        r = staging_list(s->staging_fd, &names);
         if (r < 0)
                 return err_errno(e, r, "reading images/staging");
         for (char **n = names; *n; n++) {
@@ -191,8 +231,47 @@ int staging_collect(struct image_store *s, uint64_t patience_us, struct err *e)
         return r;
 }
 
+/* Under the write lock: claims of operations that were killed. */
+static int drop_dead_claims(struct image_store *s, struct err *e)
+{
+        AUTO(sql_rest) sqlite3_stmt *st = NULL;
+        AUTO(strv_free) char **ops = NULL;
+        int rc, r = sql_prepare(s->db, &st, e, "SELECT DISTINCT op FROM claim", NULL, 0);
+
+        if (r < 0)
+                return r;
+        while ((rc = sqlite3_step(st)) == SQLITE_ROW)
+                if (strv_push(&ops, (const char *) sqlite3_column_text(st, 0)) < 0)
+                        return err_set(e, -ENOMEM, "out of memory");
+        if (rc != SQLITE_DONE)
+                return sql_error(s->db, e, "claims");
+        for (char **op = ops; r >= 0 && op && *op; op++)
+                if (!staging_is_held(s, *op))
+                        r = catalog_unclaim(s, *op, e);
+        return r;
+}
+
+static int forget_claims(struct image_store *s, struct err *e)
+{
+        int r = catalog_begin(s, e);
+
+        if (r < 0)
+                return r;
+        r = drop_dead_claims(s, e);
+        if (r >= 0)
+                r = catalog_commit_lazily(s, e);
+        if (r < 0)
+                catalog_rollback(s);
+        return r;
+}
+
 int image_recover(struct image_store *s, struct err *e)
 {
+        int r;
+
         fetchids_tidy(s->inst);
-        return staging_collect(s, PATIENCE_US, e);
+        r = staging_collect(s, PATIENCE_US, e);
+        if (r >= 0)
+                r = forget_claims(s, e);
+        return r < 0 ? r : collect_objects(s, e);
 }

@@ -1,25 +1,13 @@
-/* store.c - opening the store, mounting layers.  Engine and operation processes, root. */
+/* store.c - opening the store.  Engine and operation processes, root. */
 #include "store_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/mount.h>
-#include <sched.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "base/jsonx.h"
-#include "engine/idmap.h"
 #include "engine/image/catalog_sql.h"
-
-#ifndef OPEN_TREE_CLONE
-#define OPEN_TREE_CLONE 1
-#endif
-#ifndef OPEN_TREE_CLOEXEC
-#define OPEN_TREE_CLOEXEC O_CLOEXEC
-#endif
 
 static int open_dir(int at, const char *name, struct err *e)
 {
@@ -39,13 +27,19 @@ int image_store_open(const struct instance *inst, struct image_store **ret, stru
         if (!s)
                 return err_set(e, -ENOMEM, "out of memory");
         s->inst = inst;
-        s->dir_fd = s->layers_fd = s->staging_fd = -EBADF;
+        s->dir_fd = s->layers_fd = s->metas_fd = s->objects_fd = s->staging_fd = -EBADF;
         s->dir_fd = open_dir(inst->data_fd, "images", e);
         if (s->dir_fd < 0)
                 return s->dir_fd;
         s->layers_fd = open_dir(s->dir_fd, "layers", e);
         if (s->layers_fd < 0)
                 return s->layers_fd;
+        s->metas_fd = open_dir(s->dir_fd, "metas", e);
+        if (s->metas_fd < 0)
+                return s->metas_fd;
+        s->objects_fd = open_dir(s->dir_fd, "objects", e);
+        if (s->objects_fd < 0)
+                return s->objects_fd;
         s->staging_fd = open_dir(s->dir_fd, "staging", e);
         if (s->staging_fd < 0)
                 return s->staging_fd;
@@ -66,10 +60,13 @@ struct image_store *image_store_close(struct image_store *s)
 {
         if (!s)
                 return NULL;
+        s->recents = recents_free(s->recents);
         if (s->db && s->db_pid == getpid())
                 sql_close(s->db);
         (void) fd_close(s->dir_fd);
         (void) fd_close(s->layers_fd);
+        (void) fd_close(s->metas_fd);
+        (void) fd_close(s->objects_fd);
         (void) fd_close(s->staging_fd);
         free(s);
         return NULL;
@@ -84,23 +81,10 @@ void image_done(struct image *i)
         free(i->config.working_dir);
         free(i->config.user);
         free(i->config.stop_signal);
-        (void) strv_free(i->layers);
+        free(i->meta_sha);
+        free(i->quarantined);
+        (void) strv_free(i->devices);
         free(i->account);
         free(i->use);
         *i = (struct image){ 0 };
-}
-
-int image_layers_mount(struct image_store *s, int userns, struct err *e)
-{
-        AUTO(fd)
-        int mnt = (int) syscall(SYS_open_tree, s->layers_fd, "",
-                                AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-        int r;
-
-        if (mnt < 0)
-                return err_errno(e, -errno, "cloning the mount of images/layers");
-        r = idmap_mount(mnt, userns, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV, e);
-        if (r < 0)
-                return err_wrap(e, r, "images/layers");
-        return fd_take(&mnt);
 }

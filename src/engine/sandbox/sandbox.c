@@ -91,10 +91,9 @@ int launch_prepare(struct launch *l, struct err *e)
         return r < 0 ? r : 0;
 }
 
-int sandbox_overlay(int lower_mnt, const char *const *layers, size_t n_layers, int upper_mnt,
-                    struct err *e)
+int sandbox_overlay(int lower_mnt, int data_mnt, int upper_mnt, struct err *e)
 {
-        return overlay_make(lower_mnt, layers, n_layers, upper_mnt, prepared.overlay, e);
+        return overlay_make(lower_mnt, data_mnt, upper_mnt, prepared.overlay, e);
 }
 
 /* What a start holds until it is over. */

@@ -117,9 +117,10 @@ int sandbox_prepare(struct err *e);
  * nothing until its restart.  Call at engine start; without it each shell opens them. */
 int sandbox_hold_programs(const char *libexec, struct err *e);
 
-/* Overlay of read-only @lower (detached, idmapped; sub-directories @layers, topmost first, named
- * relative to it) over the writable tree on @upper_mnt (detached, idmapped; directories "upper" and
- * "work" are made in it).  Returns a detached mount.  On kernels before 6.15 both mounts may have
- * been used up; the caller closes them in any case. */
-int sandbox_overlay(int lower_mnt, const char *const *layers, size_t n_layers, int upper_mnt,
-                    struct err *e);
+/* Overlay of the read-only tree on @lower_mnt (detached, idmapped) over the writable one on @upper_mnt
+ * (detached, idmapped; directories "upper" and "work" are made in it).  @data_mnt: where the tree's
+ * redirects lead, a detached mount, or -EBADF.  Returns a detached mount.  On kernels before 6.15 the
+ * mounts may have been used up; the caller closes them in any case. */
+int sandbox_overlay(int lower_mnt, int data_mnt, int upper_mnt, struct err *e);
+/* Whether this kernel can take data from such a mount (6.5 and later). */
+bool sandbox_overlay_objects(void);

@@ -216,8 +216,7 @@ enum overlay_way {
         OVERLAY_OPTIONS,   /* there, and by mount(2) */
         OVERLAY_DETACHED   /* as they are */
 };
-int overlay_make(int lower_mnt, const char *const *layers, size_t n_layers, int upper_mnt,
-                 enum overlay_way way, struct err *e);
+int overlay_make(int lower_mnt, int data_mnt, int upper_mnt, enum overlay_way way, struct err *e);
 /* Which way is the first to try on this kernel.  An older one logs an error each time that it is
  * given detached layers, so this is asked once. */
 enum overlay_way overlay_probe(void);

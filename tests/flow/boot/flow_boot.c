@@ -83,7 +83,9 @@ static int fill_boot(struct boot *b, const struct attempt *a, struct err *e)
         b->plan.container_disk_gib = 1;
         b->plan.volume_gib = 1;
         b->plan.volume_path = strdup("/workspace");
-        if (strv_push(&b->image.layers, "img") < 0)
+        b->image.id = 1;
+        b->image.meta_sha = strdup(world.meta_sha);
+        if (!b->image.meta_sha)
                 return -ENOMEM;
         for (size_t i = 0; i < NELEM(command); i++)
                 if (strv_push(&b->plan.command, command[i]) < 0)

@@ -10,9 +10,10 @@ struct world {
         struct instance inst;
         struct host host;
         char dir[64];
+        char meta_sha[65];
 };
 
-/* @libexec: where vmm-monitor is.  The image "img" of one layer holds a busybox. */
+/* @libexec: where vmm-monitor is.  Image 1 holds a busybox; meta_sha is its metadata's. */
 int world_open(struct world *w, const char *libexec, struct err *e);
 int world_close(struct world *w, struct err *e);
 

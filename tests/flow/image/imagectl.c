@@ -2,15 +2,21 @@
  * the arguments, without an engine.
  *
  *   imagectl DIR LIBEXEC [--registry HOST[,insecure][,user=U,password=P]]... [--parallel N]
- *            [--deadline SECONDS] [--max-mib N] [--silence SECONDS] VERB ARGS
+ *            [--deadline SECONDS] [--max-mib N] [--silence SECONDS] [--threshold BYTES]
+ *            [--mount auto|file|loop] [--keep SECONDS] [--floor BYTES] [--uploads yes] VERB ARGS
  *     pull REF [USER PASSWORD [ACCOUNT]]      import ACCOUNT NAME [public] < TAR
  *     find ACCOUNT REF        list ACCOUNT [admin]      rm ACCOUNT REF [admin] [DIGEST-IN-USE]...
- *     mount REF TARGET ID_BASE      attaches layers/ there       recover */
+ *     mount ACCOUNT REF TARGET ID_BASE [objects]    attaches the metadata, or the objects, there
+ *     expire NEED [IN-USE]...  and what lost its name is swept; prints how many rounds that took
+ *     scrub BYTES              1: the round is complete; prints what is damaged
+ *     sweep [IN-USE]...        recover */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sched.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -18,7 +24,10 @@
 #include "base/jsonx.h"
 #include "base/log.h"
 #include "engine/idmap.h"
+#include "engine/image/base.h"
+#include "engine/image/expire.h"
 #include "engine/image/image.h"
+#include "engine/image/scrub.h"
 
 #include <linux/mount.h>
 
@@ -48,13 +57,16 @@ static json_t *strings(char *const *v)
 static void print_image(const struct image *i)
 {
         AUTO(json_put)
-        json_t *j = json_pack("{s:s,s:s,s:I,s:s?,s:b,s:o,s:o,s:o,s:o,s:s?,s:s?,s:s?}", "reference",
-                              i->reference, "digest", i->digest, "size_bytes",
-                              (json_int_t) i->size_bytes, "account", i->account, "public",
-                              i->is_public, "layers", strings(i->layers), "entrypoint",
-                              strings(i->config.entrypoint), "command", strings(i->config.command),
-                              "env", strings(i->config.env), "working_dir", i->config.working_dir,
-                              "user", i->config.user, "stop_signal", i->config.stop_signal);
+        json_t *j = json_pack(
+                "{s:s,s:s,s:I,s:I,s:s?,s:b,s:I,s:s,s:o,s:b,s:s?,s:o,s:o,s:o,s:s?,s:s?,s:s?}",
+                "reference", i->reference, "digest", i->digest, "size_bytes",
+                (json_int_t) i->size_bytes, "shared_bytes", (json_int_t) i->shared_bytes, "account",
+                i->account, "public", i->is_public, "id", (json_int_t) i->id, "meta_sha",
+                i->meta_sha, "devices", strings(i->devices), "objects", i->objects, "quarantined",
+                i->quarantined, "entrypoint", strings(i->config.entrypoint), "command",
+                strings(i->config.command), "env", strings(i->config.env), "working_dir",
+                i->config.working_dir, "user", i->config.user, "stop_signal",
+                i->config.stop_signal);
         AUTO(free) char *text = j ? jsonx_dump(j) : NULL;
 
         (void) printf("%s\n", text ? text : "?");
@@ -110,19 +122,96 @@ static int do_rm(struct ctl *c, char **argv, struct err *e)
         return r < 0 ? r : image_sweep(c->store, argv + 2 + admin, e);
 }
 
+/* A user namespace where ids are what they are on the disk, for looking at them. */
+static int same_ids(struct err *e)
+{
+        AUTO(fd) int dir = -EBADF;
+        int up[2], down[2], fd = -EBADF;
+        char path[32], b;
+        pid_t pid;
+
+        if (pipe2(up, O_CLOEXEC) < 0 || pipe2(down, O_CLOEXEC) < 0)
+                return err_errno(e, -errno, "pipe");
+        pid = fork();
+        if (pid == 0) {
+                (void) close(down[1]);
+                if (unshare(CLONE_NEWUSER) < 0 || write(up[1], "", 1) != 1)
+                        _exit(1);
+                (void) !read(down[0], &b, 1);
+                _exit(0);
+        }
+        (void) close(up[1]);
+        (void) !read(up[0], &b, 1);
+        (void) snprintf(path, sizeof path, "/proc/%d", (int) pid);
+        dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (dir >= 0 && idmap_write(dir, 0) >= 0)
+                fd = openat(dir, "ns/user", O_RDONLY | O_CLOEXEC);
+        (void) close(down[1]);
+        (void) waitpid(pid, NULL, 0);
+        return fd < 0 ? err_set(e, -EIO, "a user namespace") : fd;
+}
+
 static int do_mount(struct ctl *c, char **argv, struct err *e)
 {
-        AUTO(fd) int userns = idmap_userns((uint32_t) strtoul(argv[1], NULL, 10), e);
+        uint32_t id_base = (uint32_t) strtoul(argv[3], NULL, 10);
+        AUTO(fd) int userns = id_base ? idmap_userns(id_base, e) : same_ids(e);
         AUTO(fd) int mnt = -EBADF;
+        struct image i;
+        int r;
 
         if (userns < 0)
                 return userns;
-        mnt = image_layers_mount(c->store, userns, e);
-        if (mnt < 0)
-                return mnt;
-        if (syscall(SYS_move_mount, mnt, "", AT_FDCWD, argv[0], MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        r = image_find(c->store, argv[0], argv[1], &i, e);
+        if (r < 0)
+                return r;
+        mnt = argv[4] ? image_objects_clone(c->store, e)
+                      : image_base_clone(c->store, &i, userns, e);
+        if (!argv[4] && mnt >= 0) /* of this process alone, which ends */
+                r = image_base_tidy(c->store, NULL, 0, e);
+        image_done(&i);
+        if (mnt < 0 || r < 0)
+                return mnt < 0 ? mnt : r;
+        if (syscall(SYS_move_mount, mnt, "", AT_FDCWD, argv[2], MOVE_MOUNT_F_EMPTY_PATH) < 0)
                 return err_errno(e, -errno, "move_mount");
         return 0;
+}
+
+static int do_sweep(struct ctl *c, char **argv, struct err *e)
+{
+        return image_sweep(c->store, argv, e);
+}
+
+/* As the engine does it: the sweep after each, until nothing goes any more. */
+static int do_expire(struct ctl *c, char **argv, struct err *e)
+{
+        uint64_t need = strtoull(argv[0], NULL, 10);
+        int rounds = 0, r;
+
+        while ((r = image_expire(c->store, argv + 1, need, e)) > 0) {
+                rounds++;
+                r = image_sweep(c->store, argv + 1, e);
+                if (r < 0)
+                        break;
+        }
+        (void) printf("%d%s\n", rounds, image_is_low(c->store) ? " low" : "");
+        return r;
+}
+
+static void on_damaged(void *arg, uint64_t image, const char *name, const char *why)
+{
+        (void) arg;
+        (void) printf("%llu %s %s\n", (unsigned long long) image, name, why);
+}
+
+static int do_scrub(struct ctl *c, char **argv, struct err *e)
+{
+        struct image_scrub x = { .bytes = strtoull(argv[0], NULL, 10), .fn = on_damaged };
+        int r = image_scrub(c->store, &x, e);
+
+        if (r >= 0)
+                (void) printf("%d %llu %llu\n", r, (unsigned long long) x.read,
+                              (unsigned long long) x.total);
+        return r;
 }
 
 static int do_recover(struct ctl *c, char **argv, struct err *e)
@@ -137,8 +226,9 @@ static const struct verb {
         int (*run)(struct ctl *c, char **argv, struct err *e);
 } verbs[] = {
         { "pull", 1, do_pull },       { "import", 2, do_import }, { "find", 2, do_find },
-        { "list", 1, do_list },       { "rm", 2, do_rm },         { "mount", 2, do_mount },
-        { "recover", 0, do_recover },
+        { "list", 1, do_list },       { "rm", 2, do_rm },         { "mount", 4, do_mount },
+        { "recover", 0, do_recover }, { "expire", 1, do_expire }, { "scrub", 1, do_scrub },
+        { "sweep", 0, do_sweep },
 };
 
 static void add_registry(struct ctl *c, char *spec)
@@ -179,7 +269,9 @@ int main(int argc, char **argv)
         struct ctl c = { .inst.conf = { .image_max_bytes = 16ULL << 30,
                                         .registry_silence_us = 30 * US_PER_S,
                                         .registry_rate_bytes = 1024,
-                                        .pull_timeout_us = 7200 * US_PER_S } };
+                                        .pull_timeout_us = 7200 * US_PER_S,
+                                        .object_threshold = 128 << 10,
+                                        .image_mount = (char *) (uintptr_t) "auto" } };
         struct err e = { 0 };
         int i = 3, r = -EINVAL;
 
@@ -191,6 +283,17 @@ int main(int argc, char **argv)
                         c.inst.conf.parallel_layers = (uint32_t) strtoul(argv[i + 1], NULL, 10);
                 else if (strcmp(argv[i], "--max-mib") == 0)
                         c.inst.conf.image_max_bytes = strtoull(argv[i + 1], NULL, 10) << 20;
+                else if (strcmp(argv[i], "--threshold") == 0)
+                        c.inst.conf.object_threshold = strtoull(argv[i + 1], NULL, 10);
+                else if (strcmp(argv[i], "--mount") == 0)
+                        c.inst.conf.image_mount = argv[i + 1];
+                else if (strcmp(argv[i], "--keep") == 0)
+                        c.inst.conf.image_keep_us =
+                                (uint64_t) (strtod(argv[i + 1], NULL) * (double) US_PER_S);
+                else if (strcmp(argv[i], "--floor") == 0)
+                        c.inst.conf.image_floor_bytes = strtoull(argv[i + 1], NULL, 10);
+                else if (strcmp(argv[i], "--uploads") == 0)
+                        c.inst.conf.image_expire_uploads = true;
                 else if (strcmp(argv[i], "--silence") == 0)
                         c.inst.conf.registry_silence_us =
                                 strtoull(argv[i + 1], NULL, 10) * US_PER_S;

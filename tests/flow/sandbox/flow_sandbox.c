@@ -1,7 +1,7 @@
 /* flow_sandbox.c - start one sandbox as a JSON order on stdin says, run further programs in it, and
  * print what became of them as JSON.  Driven by tests/flow/test_sandbox.py; root.
  *
- * Order: { "tree": DIR with layers, "layers": [names], "libexec": DIR, "upper": DIR or null (fresh),
+ * Order: { "tree": DIR, "objects": DIR or null, "libexec": DIR, "upper": DIR or null (fresh),
  *          "id_base": N, "slice": NAME or null,
  *          "cgroup": 0/1/2, "way": enum overlay_way, "pooled": bool, "upgrade": bool,
  *          "run": PROGRAM, "exec": [PROGRAM...] }
@@ -225,8 +225,7 @@ int main(void)
         struct sandbox_proc p = { .monitor_pidfd = -EBADF, .init_pidfd = -EBADF };
         struct err e = { 0 };
         bool pooled; /* the shell is made before anything else is known */
-        int userns, upper, lower, r;
-        char **layers;
+        int userns, upper, lower, data, r;
         size_t i;
 
         if (!o)
@@ -255,9 +254,9 @@ int main(void)
         lower = idmapped(text(o, "tree"), userns);
         upper = text(o, "upper") ? idmapped(text(o, "upper"), userns)
                                  : fresh_upper(text(o, "tree"), userns);
-        layers = strings(json_object_get(o, "layers"));
+        data = text(o, "objects") ? open_tree(AT_FDCWD, text(o, "objects"), OPEN_TREE_CLONE) : -1;
         s.root_mnt =
-                overlay_make(lower, (const char *const *) layers, strv_len(layers), upper,
+                overlay_make(lower, data, upper,
                              (enum overlay_way) json_integer_value(json_object_get(o, "way")), &e);
         if (s.root_mnt < 0)
                 DIE("overlay: %s", e.msg);

@@ -87,7 +87,7 @@ static void fill(struct boot *b, unsigned mask)
         b->proc.init = 13;
         (void) snprintf(b->claim, sizeof b->claim, "pool-3-4");
         (void) snprintf(b->disk_pool_name, sizeof b->disk_pool_name, "pool-3-5.img");
-        assert_true(strv_push(&b->image.layers, "layer1") >= 0);
+        assert_true(strv_push(&b->image.devices, "7") >= 0);
         b->image.config.working_dir = strdup("/work");
 }
 
@@ -149,7 +149,7 @@ static void test_boot_arrives(void **state)
         assert_string_equal(got.boot.plan.cluster, "abc");
         assert_string_equal(got.boot.claim, "pool-3-4");
         assert_string_equal(got.boot.disk_pool_name, "pool-3-5.img");
-        assert_string_equal(got.boot.image.layers[0], "layer1");
+        assert_string_equal(got.boot.image.devices[0], "7");
         assert_string_equal(got.boot.image.config.working_dir, "/work");
 }
 
@@ -200,7 +200,7 @@ static void test_refused(void **state)
                 { "{\"do\":\"undo\",\"plan\":{\"cluster\":\"../x\"},\"image\":{}}", 0, -EPROTO },
                 { "{\"do\":\"undo\",\"plan\":{\"cluster\":7},\"image\":{}}", 0, -EPROTO },
                 { "{\"do\":\"boot\",\"plan\":{\"cluster\":\"abc\"},\"image\":{}}", 0, -EINVAL },
-                { "{\"do\":\"boot\",\"plan\":" PLAN ",\"image\":{\"layers\":7}}", 0, -EINVAL },
+                { "{\"do\":\"boot\",\"plan\":" PLAN ",\"image\":{\"devices\":7}}", 0, -EINVAL },
                 /* a descriptor is named and none came; one came and none is named */
                 { "{\"do\":\"undo\",\"plan\":{\"cluster\":\"abc\"},\"image\":{},\"fds\":[\"init\"]}",
                   0, -EPROTO },

@@ -43,7 +43,7 @@ static void source_free(struct stream *s)
 
 static struct stream *source(const void *p, size_t len, size_t step, int fail, bool *freed)
 {
-        static const struct stream_ops ops = { source_next, source_free };
+        static const struct stream_ops ops = { .next = source_next, .free = source_free };
         struct source *s = calloc(1, sizeof *s);
 
         assert_non_null(s);

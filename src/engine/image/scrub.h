@@ -1,0 +1,20 @@
+/* scrub.h - reading what the image store has on its disk, slowly, and quarantining what has changed.
+ * Operation processes; blocks.  See docs/image-store.md, section 9. */
+#pragma once
+#include "engine/image/image.h"
+
+/* An image cannot be used any more. */
+typedef void image_damaged_fn(void *arg, uint64_t image, const char *name, const char *why);
+
+struct image_scrub {
+        uint64_t bytes;       /* stop after the file with which so many have been read */
+        uint64_t rate;        /* read no more than so many in a second; 0: as it comes */
+        image_damaged_fn *fn; /* may be NULL */
+        void *arg;
+        uint64_t read;  /* out: read by this call, small files rounded up */
+        uint64_t total; /* out: about what a whole round reads */
+};
+
+/* Go on where the last call ended, be that in another process; the round's last file ends a call.
+ * 1: the round is complete; 0: it goes on.  Damage is no error. */
+int image_scrub(struct image_store *s, struct image_scrub *x, struct err *e);

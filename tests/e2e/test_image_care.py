@@ -1,0 +1,238 @@
+"""What a host does with its images by itself: they leave by age and when a pull finds no space, and
+what has changed on the disk is found and healed; clusters that run are left alone."""
+import contextlib
+import os
+import pathlib
+import random
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+
+import pytest
+
+from crash import alive, revive, wait_until
+from host import Host
+from ocimake import Image, Layer
+from test_crash import ALL, SEED, Killer, sample
+
+MIB = 1 << 20
+ENGINE = {"cpu_overcommit": 100, "memory_overcommit": 50, "disk_overcommit": 100, "pool_networks": 0,
+          "pool_disks": 0, "grace": "200ms", "log_level": "debug"}
+SLEEP = "/bin/sleep 1000"
+
+
+def image(registry, name, size=200000):
+    """One that a cluster can run from, with something large and something small in it."""
+    layer = Layer().busybox("sleep", "cat", "sh", "sha256sum").file("large", (os.urandom(MIB) * (size // MIB + 1))[:size]).file("small", os.urandom(3000))
+    return registry.add("a/" + name, "v1", Image([layer.tar()], compress_as="none"))
+
+
+@contextlib.contextmanager
+def host_with(registry, images, data=None):
+    h = Host({"engine": ENGINE, "images": images, 'registry "%s"' % registry.host: {"insecure": "yes"}})
+    if data:
+        h.data = data
+    with h:
+        yield h
+        for c in h.clusters():
+            h.terminate(c["id"])
+
+
+def names(host, where=""):
+    with contextlib.closing(sqlite3.connect(f"file:{host.data}/images/images.db?mode=ro", uri=True)) as db:
+        return {n for n, in db.execute("SELECT n.reference FROM name n JOIN image i ON i.id = n.image " + where)}
+
+
+def layer_of(host, ref):
+    with contextlib.closing(sqlite3.connect(f"file:{host.data}/images/images.db?mode=ro", uri=True)) as db:
+        ((n,),) = db.execute("SELECT il.layer FROM name n JOIN image_layer il ON il.image = n.image"
+                             " WHERE n.reference = ?", (ref,)).fetchall()
+    return host.data / "images/layers" / str(n)
+
+
+def layers(host):
+    return len(list((host.data / "images/layers").iterdir()))
+
+
+def flip(path, at=-1):
+    with open(path, "r+b") as f:
+        f.seek(at, os.SEEK_END if at < 0 else os.SEEK_SET)
+        byte = f.read(1)
+        f.seek(-1, os.SEEK_CUR)
+        f.write(bytes([byte[0] ^ 4]))
+
+
+def listed(host, ref):
+    return next(i for i in host.rest("GET", "/v1/images").json() if i["reference"] == ref)
+
+
+def test_unused_images_leave(registry):
+    """Not the one that a cluster runs from, also when another engine started it, until it ends."""
+    used, unused = image(registry, "used"), image(registry, "unused")
+    with host_with(registry, {"keep": "3s", "scrub": "0"}) as h:
+        c = h.deploy(imageName=used, dockerArgs=SLEEP)
+        h.wait_running(c)
+        h.cli("image", "pull", unused)
+        wait_until(lambda: names(h) == {used}, what="the end of what nothing uses")
+        wait_until(lambda: layers(h) == 1, what="the end of its files")
+        assert f"image {unused} goes (" in h.log_text()
+        h.restart()
+        wait_until(lambda: h.wait_running(c), what="the cluster")
+        h.cli("image", "pull", unused)
+        wait_until(lambda: names(h) == {used}, what="the same again")
+        h.exec(c, "/bin/sha256sum", "/large", "/small")  # not opened before
+        h.terminate(c)
+        wait_until(lambda: names(h) == set() and layers(h) == 0, what="the end of the other one")
+        wait_until(lambda: not any(list((h.data / "images" / d).iterdir()) for d in ("metas", "objects", "staging")),
+                   what="the end of the last file")
+
+
+def test_killed_while_images_leave(registry):
+    """At instants all over an expiry: nothing is left after the next start, and what is found is whole."""
+    refs = [image(registry, f"n{i}") for i in range(3)]
+    with host_with(registry, {"keep": "2s", "scrub": "0"}) as h:
+        for i in range(4):
+            for ref in refs:
+                h.cli("image", "pull", ref)
+            before = h.log_text().count(" goes (")
+            wait_until(lambda n=before: h.log_text().count(" goes (") > n, what="an expiry")
+            h.kill()
+            h.start()
+            ref = refs[i % 3]
+            c = h.deploy(imageName=ref, dockerArgs=SLEEP)  # pulled again, or still here
+            h.wait_running(c)
+            h.exec(c, "/bin/sha256sum", "/large", "/small")
+            h.terminate(c)
+        wait_until(lambda: names(h) == set() and layers(h) == 0, what="the end of all")
+
+
+@pytest.mark.parametrize("victim", ["self", "engine"])
+@pytest.mark.limit(3600 if ALL else 200)
+def test_killed_before_each_call_of_an_expiry(registry, victim):
+    """Engine or operation, before calls that change something, all over what happens from the look at ages
+    to the last file: afterwards everything is gone or whole."""
+    ref = image(registry, "point")
+
+    def pulled():
+        h.cli("image", "pull", ref)
+        assert ref in names(h)
+
+    def gone():
+        return names(h) == set() and not any(list((h.data / "images" / d).iterdir())
+                                             for d in ("layers", "metas", "objects", "staging"))
+
+    with host_with(registry, {"keep": "3s", "scrub": "0"}) as h:
+        pulled()
+        with Killer(h) as one:
+            wait_until(gone, what="an expiry")
+        points = len(one.points)
+        killed = 0
+        for n in sample(list(range(1, points + 1)), points if ALL else 6, random.Random(SEED)):
+            pulled()
+            with Killer(h, n, victim) as k:
+                wait_until(lambda k=k: k.over() or gone(), what="the end of it")
+            killed += k.killed
+            revive(h)
+            if names(h):
+                c = h.deploy(imageName=ref, dockerArgs=SLEEP)
+                h.wait_running(c)
+                h.exec(c, "/bin/sha256sum", "/large", "/small")
+                h.terminate(c)
+            wait_until(gone, what=f"the end of all after a kill at {n} of {one.points}")
+        print("seed", SEED, "points", points, "killed", killed)
+        assert killed >= 4, "the points are not those of an expiry any more"
+
+
+class SmallDisk:
+    def __init__(self, size):
+        self.top = pathlib.Path(tempfile.mkdtemp(prefix="hvmm-test.", dir="/var/tmp"))
+        disk, self.point = self.top / "disk", self.top / "mnt"
+        self.point.mkdir()
+        with open(disk, "wb") as f:
+            f.truncate(size)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", disk], check=True)
+        subprocess.run(["mount", "-o", "loop", disk, self.point], check=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        subprocess.run(["umount", self.point], check=True)
+        shutil.rmtree(self.top)
+
+
+@pytest.mark.limit(300)
+def test_a_pull_makes_room(registry):
+    """Least recently used first, never what a cluster runs from; what cannot fit is refused as before."""
+    refs = [image(registry, f"big{i}", 380 * MIB) for i in range(4)]
+    huge = image(registry, "huge", 1100 * MIB)
+    with SmallDisk(1500 * MIB) as disk:
+        with host_with(registry, {"scrub": "0"}, data=disk.point / "data") as h:
+            c = h.deploy(imageName=refs[0], dockerArgs=SLEEP)
+            h.wait_running(c)
+            for ref in refs[1:]:
+                h.cli("image", "pull", ref)
+            pid = h.first_pid(c)
+            have = names(h)
+            assert refs[0] in have and refs[3] in have
+            log = h.log_text()
+            assert f"pull {refs[3]}: no space; looking for images that can go" in log, log[-3000:]
+            assert f"image {refs[1]} goes (381 MiB), last used " in log, log[-3000:]
+            failed = h.cli("image", "pull", huge, check=False)
+            assert failed.returncode != 0 and "no space" in failed.stderr, failed.stderr
+            assert h.log_text().count(f"pull {huge}: no space; looking") == 1, "once"
+            assert names(h) == {refs[0]}, "all that could go went for it"
+            assert alive(pid) and h.first_pid(c) == pid
+            h.exec(c, "/bin/sha256sum", "/large", "/small")
+            h.cli("image", "pull", refs[2])
+            assert names(h) == {refs[0], refs[2]}
+
+
+@pytest.mark.parametrize("what", ["pack", "index", "meta", "object"])
+def test_damage_is_found_while_a_cluster_runs(registry, what):
+    ref, good = image(registry, "bad-" + what), image(registry, "good-" + what)
+    with host_with(registry, {"scrub": "2s"}) as h:
+        c = h.deploy(imageName=ref, dockerArgs=SLEEP)
+        h.wait_running(c)
+        other = h.deploy(imageName=good, dockerArgs=SLEEP)
+        h.wait_running(other)
+        pid = h.first_pid(c)
+        layer = layer_of(h, ref)
+
+        def noted():
+            with contextlib.closing(sqlite3.connect(f"file:{h.data}/images/images.db?mode=ro", uri=True)) as db:
+                return not db.execute("SELECT 1 FROM layer WHERE pack_sha = ''").fetchall()
+        wait_until(noted, what="a first round")
+        if what in ("pack", "index"):
+            flip(layer / what)
+        elif what == "meta":
+            flip(h.data / "images/metas" / "1")
+        else:
+            name = (layer / "objects").read_bytes()[56:88].hex()  # not busybox, which the other one has, too
+            flip(h.data / "images/objects" / name[:2] / name[2:])
+        said = f"cluster {c} runs from an image that is damaged, and goes on: "
+        wait_until(lambda: said in h.log_text(), what="the scrub")
+        assert alive(pid) and h.first_pid(c) == pid
+        h.exec(c, "/bin/sh", "-c", "true")
+        assert listed(h, ref)["damaged"] and not listed(h, good).get("damaged")
+        assert f"cluster {other} runs from" not in h.log_text()
+        again = h.deploy(imageName=ref, dockerArgs=SLEEP)  # heals it
+        h.wait_running(again)
+        h.exec(again, "/bin/sha256sum", "/large", "/small")
+        assert not listed(h, ref).get("damaged")
+        assert h.first_pid(c) == pid
+
+
+def test_damage_that_a_boot_finds(registry):
+    """The metadata is looked at before it is mounted; what is damaged is pulled again."""
+    ref = image(registry, "boot")
+    with host_with(registry, {"scrub": "0"}) as h:
+        h.cli("image", "pull", ref)
+        (meta,) = (h.data / "images/metas").iterdir()
+        flip(meta)
+        c = h.deploy(imageName=ref, dockerArgs=SLEEP)
+        h.wait_running(c)
+        h.exec(c, "/bin/sha256sum", "/large", "/small")
+        assert f"images: metas/{meta.name} is not what was written" in h.log_text()
+        assert not listed(h, ref).get("damaged")

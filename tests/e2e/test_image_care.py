@@ -128,7 +128,7 @@ def test_killed_before_each_call_of_an_expiry(registry, victim):
             wait_until(gone, what="an expiry")
         points = len(one.points)
         killed = 0
-        for n in sample(list(range(1, points + 1)), points if ALL else 6, random.Random(SEED)):
+        for n in sample(list(range(1, points + 1)), points if ALL else 4, random.Random(SEED)):
             pulled()
             with Killer(h, n, victim) as k:
                 wait_until(lambda k=k: k.over() or gone(), what="the end of it")
@@ -141,7 +141,7 @@ def test_killed_before_each_call_of_an_expiry(registry, victim):
                 h.terminate(c)
             wait_until(gone, what=f"the end of all after a kill at {n} of {one.points}")
         print("seed", SEED, "points", points, "killed", killed)
-        assert killed >= 4, "the points are not those of an expiry any more"
+        assert killed >= 3, "the points are not those of an expiry any more"
 
 
 class SmallDisk:
@@ -165,9 +165,9 @@ class SmallDisk:
 @pytest.mark.limit(300)
 def test_a_pull_makes_room(registry):
     """Least recently used first, never what a cluster runs from; what cannot fit is refused as before."""
-    refs = [image(registry, f"big{i}", 380 * MIB) for i in range(4)]
-    huge = image(registry, "huge", 1100 * MIB)
-    with SmallDisk(1500 * MIB) as disk:
+    refs = [image(registry, f"big{i}", 300 * MIB) for i in range(4)]
+    huge = image(registry, "huge", 850 * MIB)
+    with SmallDisk(1150 * MIB) as disk:
         with host_with(registry, {"scrub": "0"}, data=disk.point / "data") as h:
             c = h.deploy(imageName=refs[0], dockerArgs=SLEEP)
             h.wait_running(c)
@@ -178,7 +178,7 @@ def test_a_pull_makes_room(registry):
             assert refs[0] in have and refs[3] in have
             log = h.log_text()
             assert f"pull {refs[3]}: no space; looking for images that can go" in log, log[-3000:]
-            assert f"image {refs[1]} goes (381 MiB), last used " in log, log[-3000:]
+            assert f"image {refs[1]} goes (301 MiB), last used " in log, log[-3000:]
             failed = h.cli("image", "pull", huge, check=False)
             assert failed.returncode != 0 and "no space" in failed.stderr, failed.stderr
             assert h.log_text().count(f"pull {huge}: no space; looking") == 1, "once"

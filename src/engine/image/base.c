@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/mount.h>
@@ -21,7 +20,6 @@
 
 #include "base/fd.h"
 #include "base/log.h"
-#include "base/proc.h"
 #include "base/str.h"
 #include "engine/disk/loop.h"
 #include "engine/idmap.h"
@@ -29,24 +27,25 @@
 #include "store/metamount.h"
 
 #define PLACES       "images"
-#define READ_BYTES   (1U << 20)
 #define PACKS_MAX    128U
 #define TRIES        5
+#define PLACE_FLAGS  (O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 #define CLONE_FLAGS  (OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
 #define CLONED_ATTRS (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV)
 
 /* The directory that an image is mounted on, or what is mounted there; made when missing. */
 static int open_place(struct image_store *s, const char *name, struct err *e)
 {
-        AUTO(fd) int places = fd_mkdir_beneath(s->inst->run_fd, PLACES, 0700);
+        AUTO(fd) int places = -EBADF;
+        char path[64];
         int fd;
 
-        if (places < 0)
-                return err_errno(e, places, "make " PLACES);
-        if (mkdirat(places, name, 0700) < 0 && errno != EEXIST)
-                return err_errno(e, -errno, "make " PLACES "/%s", name);
-        fd = openat(places, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        return fd < 0 ? err_errno(e, -errno, "open " PLACES "/%s", name) : fd;
+        (void) snprintf(path, sizeof path, PLACES "/%s", name);
+        fd = openat(s->inst->run_fd, path, PLACE_FLAGS);
+        if (fd >= 0 || errno != ENOENT)
+                return fd < 0 ? err_errno(e, -errno, "open %s", path) : fd;
+        places = fd_mkdir_beneath(s->inst->run_fd, path, 0700);
+        return places < 0 ? err_errno(e, places, "make %s", path) : fd_take(&places);
 }
 
 static bool is_mounted(int place)
@@ -65,26 +64,12 @@ static int clone_mount(int at, struct err *e)
 
 static int check_digest(int fd, const char *want, struct err *e)
 {
-        AUTO(free) uint8_t *buf = malloc(READ_BYTES);
-        EVP_MD_CTX *md = EVP_MD_CTX_new();
-        unsigned char sha[EVP_MAX_MD_SIZE];
-        char hex[2 * EVP_MAX_MD_SIZE + 1];
-        unsigned len = 0;
-        ssize_t n = 0;
-        int r = 0;
+        char sha[STORE_HEX_BYTES];
+        int r = store_hash_file(fd, sha, e);
 
-        if (!buf || !md || EVP_DigestInit_ex(md, EVP_sha256(), NULL) != 1)
-                r = err_set(e, -ENOMEM, "out of memory");
-        for (off_t at = 0; r >= 0 && (n = pread(fd, buf, READ_BYTES, at)) != 0; at += n)
-                if (n < 0 || EVP_DigestUpdate(md, buf, (size_t) n) != 1)
-                        r = err_errno(e, n < 0 ? -errno : -EIO, "read the image's metadata");
-        if (r >= 0 && EVP_DigestFinal_ex(md, sha, &len) != 1)
-                r = err_set(e, -EIO, "hash the image's metadata");
-        EVP_MD_CTX_free(md);
         if (r < 0)
-                return r;
-        hex_encode(sha, len, hex);
-        return str_eq(hex, want)
+                return err_wrap(e, r, "the image's metadata");
+        return str_eq(sha, want)
                        ? 0
                        : err_set(e, -EBADMSG,
                                  "the image is damaged on this host's disk; pull it again");

@@ -68,17 +68,20 @@ int catalog_add_layer(struct image_store *s, const struct catalog_key *k,
         return r;
 }
 
-int catalog_quarantine_layer(struct image_store *s, int64_t n, const char *why, struct err *e)
+#define QUARANTINE(which)                                                                          \
+        "UPDATE image SET quarantined = ?, identity = 'bad:' || id WHERE " which                   \
+        " AND quarantined = ''"
+
+/* In a transaction of its own: @sql, a QUARANTINE(), with @why and @arg; and the layer @n if not 0. */
+static int quarantine(struct image_store *s, const char *sql, int64_t arg, int64_t n,
+                      const char *why, struct err *e)
 {
         int r = catalog_begin(s, e);
 
         if (r < 0)
                 return r;
-        r = sql_exec(s->db, e,
-                     "UPDATE image SET quarantined = ?, identity = 'bad:' || id WHERE id IN"
-                     " (SELECT image FROM image_layer WHERE layer = ?) AND quarantined = ''",
-                     (struct sql_arg[]){ { why, 0 }, { NULL, n } }, 2);
-        if (r >= 0)
+        r = sql_exec(s->db, e, sql, (struct sql_arg[]){ { why, 0 }, { NULL, arg } }, 2);
+        if (r >= 0 && n)
                 r = sql_exec(s->db, e, "UPDATE layer SET diff_id = 'bad:' || n WHERE n = ?",
                              (struct sql_arg[]){ { NULL, n } }, 1);
         if (r >= 0)
@@ -90,23 +93,15 @@ int catalog_quarantine_layer(struct image_store *s, int64_t n, const char *why, 
         return r;
 }
 
+int catalog_quarantine_layer(struct image_store *s, int64_t n, const char *why, struct err *e)
+{
+        return quarantine(s, QUARANTINE("id IN (SELECT image FROM image_layer WHERE layer = ?)"), n,
+                          n, why, e);
+}
+
 int catalog_quarantine_image(struct image_store *s, int64_t id, const char *why, struct err *e)
 {
-        int r = catalog_begin(s, e);
-
-        if (r < 0)
-                return r;
-        r = sql_exec(s->db, e,
-                     "UPDATE image SET quarantined = ?, identity = 'bad:' || id"
-                     " WHERE id = ? AND quarantined = ''",
-                     (struct sql_arg[]){ { why, 0 }, { NULL, id } }, 2);
-        if (r >= 0)
-                r = catalog_condemn(s, e);
-        if (r >= 0)
-                r = catalog_commit(s, e);
-        if (r < 0)
-                catalog_rollback(s);
-        return r;
+        return quarantine(s, QUARANTINE("id = ?"), id, 0, why, e);
 }
 
 int catalog_claim_owner(struct image_store *s, const struct catalog_key *k, char ret_op[static 16],

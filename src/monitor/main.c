@@ -113,12 +113,11 @@ static int options_parse(struct options *o, char **argv, struct err *e)
  * are closed, whatever the launcher left open.  #syscalls fcntl close_range (before the filter) */
 static int keep_descriptors(struct options *o, struct err *e)
 {
-        int keep[NELEM(opt_rows)], last = FIRST_FD - 1;
+        int keep[NELEM(opt_rows)], r;
         size_t n = 0;
 
         for (size_t i = 0; i < NELEM(opt_rows); i++) {
                 int fd = opt_rows[i].kind == OPT_FD ? *fd_of(o, &opt_rows[i]) : -EBADF;
-                size_t at = n;
 
                 if (fd < 0)
                         continue;
@@ -127,18 +126,13 @@ static int keep_descriptors(struct options *o, struct err *e)
                 if (fd != o->log0 && fd != o->log1 && fd != o->status && fd != o->pidfd &&
                     fd_set_nonblock(fd, true) < 0)
                         return err_errno(e, -errno, "%s %d: non-blocking", opt_rows[i].name, fd);
-                for (; at > 0 && keep[at - 1] > fd; at--)
-                        keep[at] = keep[at - 1];
-                if (at > 0 && keep[at - 1] == fd)
-                        return err_set(e, -EINVAL, "descriptor %d has two names", fd);
-                keep[at] = fd;
-                n++;
+                for (size_t k = 0; k < n; k++)
+                        if (keep[k] == fd)
+                                return err_set(e, -EINVAL, "descriptor %d has two names", fd);
+                keep[n++] = fd;
         }
-        for (size_t i = 0; i < n; last = keep[i++])
-                if (keep[i] > last + 1 &&
-                    close_range((unsigned) last + 1, (unsigned) keep[i] - 1, 0) < 0)
-                        return err_errno(e, -errno, "close_range");
-        return fd_close_from(last + 1);
+        r = fd_close_except(FIRST_FD, keep, n);
+        return r < 0 ? err_errno(e, r, "close_range") : 0;
 }
 
 /* The exit must be told also when the log has filled the disk: the status line has its block from

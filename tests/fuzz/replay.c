@@ -1,5 +1,5 @@
-/* test_control_corpus.c - every input that fuzz_control has learned from, replayed; a finding that
- * was fixed goes there and stays fixed. */
+/* replay.c - every input that a fuzz target has learned from, again, as a unit test; a finding that was
+ * fixed goes there and stays fixed.  Linked with the target; CORPUS is its folder. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>

@@ -77,32 +77,29 @@ int boot_run(struct boot *b, boot_stage_fn *fn, void *arg, struct err *e)
 int boot_undo(struct boot *b, bool graceful, bool volume, struct err *e)
 {
         const struct undo_how how = { .graceful = graceful, .volume = volume };
-        int first = 0;
 
         for (size_t i = NELEM(stages); i-- > 0;) {
-                struct err mine = { 0 };
+                struct err mine = { 0 }; /* a stage may say something and succeed after all */
                 int r = stages[i].undo ? stages[i].undo(b, &how, &mine) : 0;
 
-                if (r >= 0 || first < 0)
+                if (r >= 0)
                         continue;
-                first = r;
-                (void) err_copy(e, &mine);
-                (void) err_wrap(e, r, "undo %s", stages[i].name);
                 /* What follows gives back what this stage still uses (its slot, its address):
                  * stop here, and the engine tries the whole walk again later. */
-                break;
+                (void) err_copy(e, &mine);
+                return err_wrap(e, r, "undo %s", stages[i].name);
         }
-        return first;
+        return 0;
 }
 
-void boot_slice_name(const struct boot *b, char ret[static 32])
+void boot_slice_name(uint32_t slot, char ret[static 32])
 {
-        (void) snprintf(ret, 32, "c%u", b->slot);
+        (void) snprintf(ret, 32, "c%u", slot);
 }
 
-void boot_monitor_slice_name(const struct boot *b, char ret[static 32])
+void boot_monitor_slice_name(uint32_t slot, char ret[static 32])
 {
-        (void) snprintf(ret, 32, "m%u", b->slot);
+        (void) snprintf(ret, 32, "m%u", slot);
 }
 
 void boot_disk_name(const char *cluster, uint64_t attempt, char ret[static 64])

@@ -1,6 +1,6 @@
 /* boot.h - the boot flow as a table of stages, run forwards to boot and backwards to undo.
  *
- *   plan -> shell -> image -> disk -> gpu -> net -> slice -> session -> route
+ *   plan -> shell -> image -> disk -> gpu -> net -> slice -> session
  *
  * Everything here runs in an operation process and blocks.  Going forward, a stage may rely on the
  * ones before it; going back, every `undo` works from the names alone (cluster id, attempt, slot),
@@ -51,7 +51,7 @@ typedef void boot_stage_fn(void *arg, const char *stage);
 int boot_run(struct boot *b, boot_stage_fn *fn, void *arg, struct err *e);
 
 /* Run it backwards.  @graceful: TERM first, up to the configured grace.  @volume: remove the
- * volume and the logs too (terminate).  Goes on after an error and returns the first one. */
+ * volume and the logs too (terminate).  Stops at the first error; to be called again. */
 int boot_undo(struct boot *b, bool graceful, bool volume, struct err *e);
 
 /* All of a slot that no cluster has a say in: its groups, its network namespace, its id map and two
@@ -60,8 +60,8 @@ int boot_undo(struct boot *b, bool graceful, bool volume, struct err *e);
 int boot_prepare(struct boot *b, struct err *e);
 
 /* Names, for the journal's readers and for leak checks. */
-void boot_slice_name(const struct boot *b, char ret[static 32]);         /* "c<slot>" */
-void boot_monitor_slice_name(const struct boot *b, char ret[static 32]); /* "m<slot>" */
+void boot_slice_name(uint32_t slot, char ret[static 32]);         /* "c<slot>" */
+void boot_monitor_slice_name(uint32_t slot, char ret[static 32]); /* "m<slot>" */
 void boot_disk_name(const char *cluster, uint64_t attempt, char ret[static 64]);
 void boot_socket_name(const char *cluster, uint64_t attempt, char ret[static 64]);
 

@@ -78,9 +78,9 @@ int boot_prepare(struct boot *b, struct err *e)
         char name[32];
         int r;
 
-        boot_monitor_slice_name(b, name);
+        boot_monitor_slice_name(b->slot, name);
         r = make_group(b, name, &monitor, e);
-        boot_slice_name(b, name);
+        boot_slice_name(b->slot, name);
         if (r >= 0)
                 r = make_group(b, name, &enter, e);
         if (r >= 0)
@@ -232,7 +232,7 @@ int stage_slice_run(struct boot *b, struct err *e)
         }
         if (n == 0 || conf->cpu_overcommit > 1)
                 l.quota_mcpu = b->plan.vcpu * 1000;
-        boot_slice_name(b, name);
+        boot_slice_name(b->slot, name);
         return slice_apply(b->host->slices, name, &l, e);
 }
 
@@ -247,18 +247,18 @@ int stage_slice_undo(struct boot *b, const struct undo_how *how, struct err *e)
                 return 0;
         /* The monitor's group first: a launcher caught in it cannot start anything in the other
          * one any more, and the first process is in one of the two at every instant. */
-        boot_monitor_slice_name(b, name);
+        boot_monitor_slice_name(b->slot, name);
         r = slice_kill(b->host->slices, name, deadline, e);
         /* what the disk has not written yet never needs to be */
         boot_disk_name(b->plan.cluster, b->attempt, disk);
         if (r >= 0)
                 r = disk_abandon(b->host->disks, disk, e);
-        boot_slice_name(b, name);
+        boot_slice_name(b->slot, name);
         if (r >= 0)
                 r = slice_kill(b->host->slices, name, deadline, e);
         if (r >= 0)
                 r = slice_remove(b->host->slices, name, e);
-        boot_monitor_slice_name(b, name);
+        boot_monitor_slice_name(b->slot, name);
         if (r >= 0)
                 r = slice_remove(b->host->slices, name, e);
         return r;

@@ -141,7 +141,7 @@ static void read_pids(struct boot *b, struct pids *ret)
         char name[32];
         int n;
 
-        boot_slice_name(b, name);
+        boot_slice_name(b->slot, name);
         n = slice_pids(b->host->slices, name, ret->at, NELEM(ret->at), NULL);
         ret->n = n < 0 ? 0 : (size_t) n < NELEM(ret->at) ? (size_t) n : NELEM(ret->at);
 }

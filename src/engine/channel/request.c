@@ -52,16 +52,21 @@ static int request_new(struct channel *c, json_int_t req, struct request **ret, 
         return 0;
 }
 
+static void request_unlink(struct request *q)
+{
+        for (struct request **at = &q->channel->requests; *at; at = &(*at)->next) {
+                if (*at != q)
+                        continue;
+                *at = q->next;
+                break;
+        }
+        q->channel = NULL;
+}
+
 static void request_end(struct request *q)
 {
-        if (q->channel) {
-                for (struct request **at = &q->channel->requests; *at; at = &(*at)->next) {
-                        if (*at != q)
-                                continue;
-                        *at = q->next;
-                        break;
-                }
-        }
+        if (q->channel)
+                request_unlink(q);
         free(q);
 }
 
@@ -75,13 +80,7 @@ static void request_leave(struct request *q)
                 request_end(q);
                 return;
         }
-        for (struct request **at = &c->requests; *at; at = &(*at)->next) {
-                if (*at != q)
-                        continue;
-                *at = q->next;
-                break;
-        }
-        q->channel = NULL;
+        request_unlink(q);
 }
 
 void request_drop_all(struct channel *c)

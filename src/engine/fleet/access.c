@@ -122,9 +122,9 @@ static int exec_start(struct exec_session *x, int listener, int status, struct s
         char name[32];
         int r;
 
-        (void) snprintf(name, sizeof name, "m%u", x->slot);
+        boot_monitor_slice_name(x->slot, name);
         r = slice_enter_open(host->slices, name, &monitor, e);
-        (void) snprintf(name, sizeof name, "c%u", x->slot);
+        boot_slice_name(x->slot, name);
         if (r >= 0)
                 r = slice_enter_open(host->slices, name, &enter, e);
         if (r >= 0)

@@ -23,7 +23,7 @@ static int on_usage(sd_event_source *s, uint64_t usec, void *arg)
 
                 if (u->row.state != CS_RUNNING)
                         continue;
-                (void) snprintf(name, sizeof name, "c%u", u->row.slot);
+                boot_slice_name(u->row.slot, name);
                 if (slice_usage(f->spec.host->slices, name, &u->usage, NULL) < 0)
                         continue;
                 u->row.oom_kills = u->usage.oom_kills;
@@ -125,8 +125,7 @@ static int create(struct fleet *f, const char *cluster, uint64_t generation, boo
                 *ret = NULL;
                 return err_set(e, r, "the journal cannot be written");
         }
-        if (!running) /* nothing will happen to it that would be reported */
-                unit_report(*ret);
+        unit_report(*ret); /* nothing will happen to it that would be reported */
         return 0;
 }
 
@@ -306,7 +305,7 @@ int fleet_stats(struct fleet *f, const char *cluster, json_t **ret, struct err *
 
         if (!u || u->row.state != CS_RUNNING)
                 return err_set(e, -ENOENT, "cluster %s is not running", cluster);
-        (void) snprintf(name, sizeof name, "c%u", u->row.slot);
+        boot_slice_name(u->row.slot, name);
         r = slice_usage(f->spec.host->slices, name, &usage, e);
         if (r < 0)
                 return r;

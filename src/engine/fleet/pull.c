@@ -674,7 +674,6 @@ static void unit_pulled(void *arg, int r, const struct image *image, const struc
         struct unit *u = arg;
         struct err e = { 0 };
 
-        u->pull = NULL;
         if (u->fleet->closing || u->row.state != CS_PULLING)
                 return;
         if (unit_retry(u, r, err)) {

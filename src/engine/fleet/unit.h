@@ -21,7 +21,6 @@ struct unit {
         struct op *op;          /* at most one at a time */
         enum unit_op op_kind;
         struct boot *boot;             /* what the running operation was given */
-        struct pull *pull;             /* waits for it in CS_PULLING */
         struct image_credentials cred; /* heap strings; of the wanted plan, never journaled */
         int monitor_pidfd, init_pidfd;
         sd_event_source *monitor_src, *timer_src;

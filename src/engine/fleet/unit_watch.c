@@ -153,7 +153,7 @@ static bool was_oom(struct unit *u)
         struct slice_usage usage;
         char name[32];
 
-        (void) snprintf(name, sizeof name, "c%u", u->row.slot);
+        boot_slice_name(u->row.slot, name);
         if (slice_usage(u->fleet->spec.host->slices, name, &usage, NULL) < 0)
                 return false;
         u->row.oom_kills = usage.oom_kills;

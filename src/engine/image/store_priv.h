@@ -243,10 +243,6 @@ struct catalog_key layers_key(const struct layers *l, const struct layer_work *w
 /* Everything but what was borrowed; fetchers and checks end. */
 void layers_done(struct layers *l);
 
-/* Poll descriptors of fetchers and checks for a moment; time and space are looked at, too. */
-struct pollfd;
-int layers_listen(const struct layers *l, struct pollfd *p, size_t n, struct err *e);
-
 /* --- publish.c --- */
 
 struct publish {

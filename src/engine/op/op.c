@@ -287,13 +287,6 @@ int op_order(struct op_runner *w, const struct op_spec *spec, const json_t *orde
         return 0;
 }
 
-static int compare_int(const void *a, const void *b)
-{
-        int x = *(const int *) a, y = *(const int *) b;
-
-        return (x > y) - (x < y);
-}
-
 /* What is open now stays open in every child. */
 static int remember_fds(struct op_runner *w)
 {
@@ -317,8 +310,6 @@ static int remember_fds(struct op_runner *w)
         }
         if (dir)
                 (void) closedir(dir);
-        if (w->n_keep)
-                qsort(w->keep, w->n_keep, sizeof *w->keep, compare_int);
         return r;
 }
 

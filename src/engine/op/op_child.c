@@ -21,13 +21,12 @@ int op_report(struct frame_conn *out, const json_t *msg, const int *fds, size_t 
 static void close_others(const struct op_runner *w, const struct op_spec *spec, int sock)
 {
         AUTO(free) int *keep = calloc(w->n_keep + spec->n_keep + 1, sizeof *keep);
-        size_t n = 0;
+        size_t n = w->n_keep;
 
         if (!keep)
                 _exit(1);
-        if (w->n_keep)
-                memcpy(keep, w->keep, w->n_keep * sizeof *keep);
-        n = w->n_keep;
+        if (n)
+                memcpy(keep, w->keep, n * sizeof *keep);
         keep[n++] = sock;
         for (size_t i = 0; i < spec->n_keep; i++)
                 keep[n++] = spec->keep[i];

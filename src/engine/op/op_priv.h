@@ -25,7 +25,7 @@ struct op_runner {
         sd_event *loop;
         op_order_fn *on_order;
         void *order_arg;
-        int *keep; /* sorted: open when the runner was made */
+        int *keep; /* open when the runner was made */
         size_t n_keep;
         struct op *spares;
         size_t n_spares, want_spares;

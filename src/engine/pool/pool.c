@@ -150,20 +150,24 @@ static int make_disk(struct pool *p, struct frame_conn *out, size_t i, struct er
         return r;
 }
 
+/* The walk that undoes a boot, for a slot that had none. */
+static int undo_slot(struct pool *p, const struct pool_slot *s, struct err *e)
+{
+        struct boot b;
+
+        boot_init(&b, p->host);
+        b.slot = s->slot;
+        memcpy(b.claim, s->claim, sizeof b.claim);
+        b.plan.cluster = b.claim; /* no such cluster, so no file of one */
+        return boot_undo(&b, false, false, e);
+}
+
 /* Give back what a dead filler left. */
 static int clean_slot(struct pool *p, struct frame_conn *out, size_t i, struct err *e)
 {
         AUTO(json_put) json_t *msg = json_pack("{s:s, s:I}", "made", "clean", "i", (json_int_t) i);
-        struct boot b;
-        int r;
+        int r = msg ? undo_slot(p, &p->slots[i].s, e) : -ENOMEM;
 
-        if (!msg)
-                return -ENOMEM;
-        boot_init(&b, p->host);
-        b.slot = p->slots[i].s.slot;
-        memcpy(b.claim, p->slots[i].s.claim, sizeof b.claim);
-        b.plan.cluster = b.claim; /* no such cluster, so no file of one */
-        r = boot_undo(&b, false, false, e);
         return r < 0 ? r : op_report(out, msg, NULL, 0);
 }
 
@@ -405,15 +409,10 @@ void pool_start(struct pool *p)
 static void give_back(struct pool *p, struct slot_entry *s)
 {
         struct err e = { 0 };
-        struct boot b;
 
         slot_empty(s);
-        boot_init(&b, p->host);
-        b.slot = s->s.slot;
-        memcpy(b.claim, s->s.claim, sizeof b.claim);
-        b.plan.cluster = b.claim;
-        if (boot_undo(&b, false, false, &e) < 0)
-                log_warn("pool: slot %u: %s", b.slot, e.msg);
+        if (undo_slot(p, &s->s, &e) < 0)
+                log_warn("pool: slot %u: %s", s->s.slot, e.msg);
 }
 
 struct pool *pool_free(struct pool *p)

@@ -221,12 +221,13 @@ static int add_home(char ***env, char *const *from, const struct user *u, struct
  * mount or directory of ours must be found there. */
 static int close_all(struct launch *l, struct err *e)
 {
+        int r;
+
         if (l->report != REPORT_FD && dup3(l->report, REPORT_FD, O_CLOEXEC) < 0)
                 return err_errno(e, -errno, "move a descriptor");
         l->report = REPORT_FD;
-        if (syscall(SYS_close_range, REPORT_FD + 1U, ~0U, 0) < 0)
-                return err_errno(e, -errno, "close descriptors");
-        return 0;
+        r = fd_close_from(REPORT_FD + 1);
+        return r < 0 ? err_errno(e, r, "close descriptors") : 0;
 }
 
 /* From an order to the last step before execve. */

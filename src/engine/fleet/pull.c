@@ -266,7 +266,7 @@ static void finish(struct pull *p, int r, const struct image *image, const struc
                 unit_settle_waiting(f);
 }
 
-/* A name is gone; now what nobody uses, as things are from here on.  In the place that it has. */
+/* Do @next in the place that it has, with what is in use from here on. */
 static int go_on(struct pull *p, enum pull_kind next, struct err *e)
 {
         free(p->in_use);
@@ -468,7 +468,8 @@ static void start_pulls(struct fleet *f)
                         continue;
                 }
                 take_turn(p);
-                r = p->kind == PULL_EXPIRE ? go_on(p, PULL_EXPIRE, &e) : launch(p, &e);
+                /* what is in use now, not when it was asked for: it may have waited */
+                r = is_transfer(p) ? launch(p, &e) : go_on(p, p->kind, &e);
                 if (r < 0)
                         finish(p, r, NULL, &e);
         }
@@ -588,12 +589,8 @@ int fleet_image_remove(struct fleet *f, const char *account, bool is_admin, cons
 {
         struct pull *p = pull_new(f, PULL_REMOVE, account, reference);
 
-        if (p)
-                p->in_use = fleet_images_in_use(f, NULL);
-        if (!p || !p->in_use) {
-                (void) pull_free(p);
+        if (!p)
                 return err_set(e, -ENOMEM, "out of memory");
-        }
         p->flag = is_admin;
         return submit(p, NULL, done, arg, e);
 }
@@ -607,11 +604,7 @@ void fleet_images_tidy(struct fleet *f)
         if (r > 0) {
                 p = pull_new(f, PULL_SWEEP, NULL, "removed images");
                 if (p)
-                        p->in_use = fleet_images_in_use(f, NULL);
-                if (p && p->in_use)
                         enqueue(p);
-                else
-                        (void) pull_free(p);
         }
         if (r < 0)
                 log_warn("%s", e.msg);

@@ -72,19 +72,36 @@ static void print_image(const struct image *i)
         (void) printf("%s\n", text ? text : "?");
 }
 
+/* The instances here have a file of id ranges of their own.  Their fetchers must not get ids that a
+ * real host's have, or had when it was killed: its firewall would hold them too.  A host begins with
+ * the first range, so these are left to hosts until this process ends. */
+static int leave_ranges_to_hosts(const struct ctl *c, struct err *e)
+{
+        const struct flock l = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_len = 64 };
+        int fd = openat(c->inst.run_fd, "../fetch-ids", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+        return fd < 0 || fcntl(fd, F_OFD_SETLK, &l) < 0 ? err_errno(e, -errno, "id ranges") : 0;
+}
+
 static int do_pull(struct ctl *c, char **argv, struct err *e)
 {
         const struct image_credentials cred = { argv[1], argv[1] ? argv[2] : NULL,
                                                 argv[1] && argv[2] ? argv[3] : NULL };
 
-        return image_pull(c->store, argv[0], argv[1] ? &cred : NULL, c->deadline_us, on_progress, c,
-                          e);
+        int r = leave_ranges_to_hosts(c, e);
+
+        return r < 0 ? r
+                     : image_pull(c->store, argv[0], argv[1] ? &cred : NULL, c->deadline_us,
+                                  on_progress, c, e);
 }
 
 static int do_import(struct ctl *c, char **argv, struct err *e)
 {
-        return image_import(c->store, argv[0], argv[2] != NULL, argv[1], STDIN_FILENO,
-                            c->deadline_us, on_progress, c, e);
+        int r = leave_ranges_to_hosts(c, e);
+
+        return r < 0 ? r
+                     : image_import(c->store, argv[0], argv[2] != NULL, argv[1], STDIN_FILENO,
+                                    c->deadline_us, on_progress, c, e);
 }
 
 static int do_find(struct ctl *c, char **argv, struct err *e)

@@ -11,9 +11,9 @@
 #include "store/layer_index.h"
 
 struct storetar_out {
-        int pack, index; /* empty files */
-        int objects; /* directory: each object becomes a file there, named by its SHA-256 in hex */
-        int scratch; /* an empty file that has no name */
+        int pack, index;    /* empty files */
+        int objects;        /* directory: each object becomes a file there: 0, 1, 2 ... */
+        int scratch;        /* an empty file that has no name */
         uint64_t threshold; /* files of so many bytes and more become objects; 0: none does */
 };
 

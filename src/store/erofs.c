@@ -11,6 +11,7 @@
 #include <openssl/evp.h>
 #include <sys/stat.h>
 
+#include "base/proc.h"
 #include "store/bytes.h"
 #include "store/erofs_priv.h"
 
@@ -263,12 +264,7 @@ static void put_device(uint8_t *slot, const struct layer_index *x, uint64_t *fla
 {
         uint64_t blocks = x->totals.pack_bytes >> LAYER_BLOCK_BITS;
 
-        static const char hex[] = "0123456789abcdef";
-
-        for (size_t i = 0; i < LAYER_SHA_BYTES; i++) {
-                slot[2 * i] = (uint8_t) hex[x->totals.diff_id[i] >> 4];
-                slot[2 * i + 1] = (uint8_t) hex[x->totals.diff_id[i] & 15];
-        }
+        hex_encode(x->totals.diff_id, LAYER_SHA_BYTES, (char *) slot); /* its NUL is overwritten */
         put32(slot + SLOT_BLOCKS, (uint32_t) blocks);
         if (*flat + blocks < UINT32_MAX)
                 put32(slot + SLOT_MAPPED, (uint32_t) *flat);

@@ -1,6 +1,7 @@
 /* erofs_dir.c - directories and attributes as EROFS has them.  Pure, into a sink. */
 #include "store/erofs_priv.h"
 
+#include "base/proc.h"
 #include "store/bytes.h"
 #include "store/layer_objects.h"
 
@@ -196,14 +197,7 @@ void xattrs_put(const struct merge *m, const struct merge_node *node, const stru
 
 void erofs_object_path(const uint8_t sha[LAYER_SHA_BYTES], char ret[EROFS_OBJECT_PATH_BYTES])
 {
-        static const char hex[] = "0123456789abcdef";
-        char *p = ret;
-
-        for (size_t i = 0; i < LAYER_SHA_BYTES; i++) {
-                *p++ = hex[sha[i] >> 4];
-                *p++ = hex[sha[i] & 15];
-                if (i == 0)
-                        *p++ = '/';
-        }
-        *p = '\0';
+        hex_encode(sha, 1, ret);
+        ret[2] = '/';
+        hex_encode(sha + 1, LAYER_SHA_BYTES - 1, ret + 3);
 }

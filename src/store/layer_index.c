@@ -9,10 +9,6 @@
 #include "store/bytes.h"
 #include "store/layer_index_priv.h"
 
-const char *const layer_type_names[] = { "none", "directory", "file", "object",  "symlink",
-                                         "fifo", "socket",    "link", "whiteout" };
-static_assert(NELEM(layer_type_names) == LAYER_TYPE_COUNT, "a name for each");
-
 static int bad(struct err *e, uint64_t at, const char *why)
 {
         return err_set(e, -EBADMSG, "the layer's index is damaged at byte %llu: %s",

@@ -40,7 +40,6 @@ enum layer_type {
         LAYER_WHITEOUT, /* hides that name of lower layers */
         LAYER_TYPE_COUNT
 };
-extern const char *const layer_type_names[LAYER_TYPE_COUNT];
 
 #define LAYER_OPAQUE  1U /* directory: hides what lower layers have in it */
 #define LAYER_IMPLIED 2U /* directory: the layer uses but does not describe it */

@@ -315,7 +315,6 @@ static void take_line(struct fetcher *f, const char *text, size_t len)
         } else if (str_eq(type, "done")) {
                 f->done = true;
                 f->unpacked_bytes = number_of(j, "unpacked");
-                f->entries = number_of(j, "entries");
         } else if (str_eq(type, "error")) {
                 const char *msg = jsonx_str(j, "message");
                 int code = (int) number_of(j, "errno");

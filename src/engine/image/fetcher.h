@@ -22,7 +22,7 @@ struct fetcher {
         bool done;      /* it said "done" */
         bool killed;    /* by a SIGKILL that was not ours: may be started again */
         struct err err; /* why not, once it has ended without */
-        uint64_t done_bytes, unpacked_bytes, entries;
+        uint64_t done_bytes, unpacked_bytes;
         struct fetch_image image;
         bool have_image;
 };

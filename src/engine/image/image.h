@@ -64,7 +64,7 @@ int image_find(struct image_store *s, const char *account, const char *reference
                struct err *e);
 
 struct image_progress {
-        const char *phase; /* "resolving", "downloading", "unpacking", "publishing" */
+        const char *phase; /* "resolving", "uploading", "downloading", "publishing" */
         uint64_t done_bytes, total_bytes; /* compressed; total 0 = not known yet */
 };
 typedef void image_progress_fn(void *arg, const struct image_progress *p);

@@ -183,7 +183,7 @@ static int job_begin(struct image_store *s, uint64_t deadline_us, image_progress
 
 /* --- pull --- */
 
-static int resolve(struct job *j, const struct imageref *ref, struct err *e)
+static int resolve(struct job *j, struct err *e)
 {
         struct fetcher f = FETCHER_NONE;
         AUTO(fd) int dir = staging_dir(&j->staging, "manifest", e);
@@ -201,8 +201,6 @@ static int resolve(struct job *j, const struct imageref *ref, struct err *e)
         }
         if (r >= 0 && !f.have_image)
                 r = err_set(e, -EPROTO, "vmm-fetch gave no image");
-        if (r >= 0 && *ref->digest && f.image.digest && !str_eq(ref->digest, f.image.digest))
-                r = 0; /* an index: its entry has a digest of its own */
         if (r >= 0) {
                 j->image = f.image;
                 f.image = (struct fetch_image){ 0 };
@@ -236,7 +234,7 @@ static int pull_once(struct image_store *s, const struct imageref *ref, const ch
         j.domain = str_fmt("pull:%s/%s", ref->registry, ref->repository);
         if (!j.domain)
                 return err_set(e, -ENOMEM, "out of memory");
-        r = resolve(&j, ref, e);
+        r = resolve(&j, e);
         if (r >= 0)
                 r = fetch_and_publish(&j, name, account, false, e);
         return r;

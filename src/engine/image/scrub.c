@@ -25,6 +25,8 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "catalog_sql.h"
+#include "store/bytes.h"
+#include "store/erofs.h"
 #include "store/layer_objects.h"
 #include "store_priv.h"
 
@@ -248,18 +250,14 @@ static int check_names(struct scrub *x, int dir, struct err *e)
                 return err_errno(e, fd, "names of its objects");
         for (off_t at = OBJECTS_HEADER_BYTES;
              pread(fd, row, sizeof row, at) == (ssize_t) sizeof row; at += (off_t) sizeof row) {
-                char hex[STORE_HEX_BYTES], path[STORE_HEX_BYTES + 1];
-                uint64_t bytes = 0;
+                char path[EROFS_OBJECT_PATH_BYTES];
                 struct stat st;
 
                 if (memcmp(row, none, sizeof none) == 0)
                         continue;
-                for (unsigned i = 0; i < 8; i++)
-                        bytes |= (uint64_t) row[LAYER_SHA_BYTES + i] << (8 * i);
-                hex_encode(row, LAYER_SHA_BYTES, hex);
-                (void) snprintf(path, sizeof path, "%.2s/%s", hex, hex + 2);
+                erofs_object_path(row, path);
                 if (fstatat(x->store->objects_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-                    !S_ISREG(st.st_mode) || (uint64_t) st.st_size != bytes)
+                    !S_ISREG(st.st_mode) || (uint64_t) st.st_size != get64(row + LAYER_SHA_BYTES))
                         return err_set(e, -EBADMSG, "object %s is missing or too short", path);
         }
         return 0;

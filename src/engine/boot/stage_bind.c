@@ -69,7 +69,7 @@ static int make_group(struct boot *b, const char *name, struct slice_enter *ret,
 int boot_prepare(struct boot *b, struct err *e)
 {
         struct slice_enter enter = { .v2_dir = -EBADF }, monitor = { .v2_dir = -EBADF };
-        struct net_ns net = { b->slot, -EBADF, -EBADF };
+        struct net_ns net = { -EBADF, -EBADF };
         struct sandbox_place place = { .id_base = claim_id_base(b->slot),
                                        .monitor_uid = claim_monitor_uid(b->slot),
                                        .libexec = b->host->inst->libexec,
@@ -201,9 +201,7 @@ int stage_gpu_run(struct boot *b, struct err *e)
 
 int stage_net_run(struct boot *b, struct err *e)
 {
-        const struct net_ns n = { b->slot, -EBADF, -EBADF };
-
-        return net_bind(b->host->net, &n, &b->lease, e);
+        return net_bind(b->host->net, b->slot, &b->lease, e);
 }
 
 int stage_net_undo(struct boot *b, const struct undo_how *how, struct err *e)

@@ -28,8 +28,8 @@ int net_fetch_confine(struct net_host *h, uint32_t id_base, struct err *e)
                 r = leave_others(h, id_base, e);
         if (r >= 0)
                 r = nft_fetcher_add(&h->nft, h->table, id_base, e);
-        if (r == -ENOENT) { /* somebody has wiped the firewall */
-                r = net_host_repair(h, e);
+        if (r == -ENOENT) {
+                r = net_table_gone(h, e);
                 if (r >= 0)
                         r = nft_fetcher_add(&h->nft, h->table, id_base, e);
         }
@@ -50,7 +50,7 @@ int net_fetch_allow(struct net_host *h, const struct sockaddr *to, bool dns, str
         if (r >= 0)
                 r = nft_fetch_allow(&h->nft, h->table, to, dns, e);
         if (r == -ENOENT) {
-                r = net_host_repair(h, e);
+                r = net_table_gone(h, e);
                 if (r >= 0)
                         r = nft_fetch_allow(&h->nft, h->table, to, dns, e);
         }

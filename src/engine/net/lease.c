@@ -146,13 +146,6 @@ static int clean_address(struct net_host *h, uint32_t addr, struct err *e)
         return r < 0 ? r : nft_released_del(&h->nft, h->table, &addr, 1, e);
 }
 
-/* The firewall table has vanished under us: make it again. */
-static int table_is_gone(struct net_host *h, struct err *e)
-{
-        log_warn("the firewall table %s is gone; somebody removed it, making it again", h->table);
-        return net_host_repair(h, e);
-}
-
 /* Our end before the far one: the one that comes up last carries at once, the other some
  * microseconds later. */
 static int make_links(struct net_host *h, uint32_t slot, const char *name, int netns,
@@ -161,7 +154,7 @@ static int make_links(struct net_host *h, uint32_t slot, const char *name, int n
         int r = nft_link_add(&h->nft, h->table, name, e);
 
         if (r == -ENOENT)
-                r = table_is_gone(h, e) < 0 ? r : nft_link_add(&h->nft, h->table, name, e);
+                r = net_table_gone(h, e) < 0 ? r : nft_link_add(&h->nft, h->table, name, e);
         if (r >= 0)
                 r = make_pair(h, slot, netns, e);
         if (r >= 0)
@@ -172,7 +165,7 @@ static int make_links(struct net_host *h, uint32_t slot, const char *name, int n
 int net_prepare(struct net_host *h, uint32_t slot, struct net_ns *ret, struct err *e)
 {
         AUTO(nl_sock_close) struct nl_sock inside = { 0 };
-        struct net_ns n = { .slot = slot, .netns = -EBADF, .sysfs = -EBADF };
+        struct net_ns n = { .netns = -EBADF, .sysfs = -EBADF };
         char name[IF_NAMESIZE];
         int r = slot_check(slot, e);
 
@@ -220,12 +213,12 @@ void net_lease_done(struct net_lease *l)
         free(TAKE(l->resolv_conf));
 }
 
-int net_bind(struct net_host *h, const struct net_ns *n, struct net_lease *ret, struct err *e)
+int net_bind(struct net_host *h, uint32_t slot, struct net_lease *ret, struct err *e)
 {
         struct net_lease l = { 0 };
         char name[IF_NAMESIZE];
         uint32_t index;
-        int r = slot_check(n->slot, e);
+        int r = slot_check(slot, e);
 
         if (r >= 0)
                 r = net_sockets(h, e);
@@ -233,15 +226,15 @@ int net_bind(struct net_host *h, const struct net_ns *n, struct net_lease *ret, 
                 r = net_dns_refresh(h, e);
         if (r < 0)
                 return r;
-        net_link_name(n->slot, name);
+        net_link_name(slot, name);
         r = rtnl_index(&h->rtnl, name, &index);
         if (r < 0)
                 return err_errno(e, r, "link %s", name);
-        if (net_lease_of(h, n->slot, &l) < 0)
+        if (net_lease_of(h, slot, &l) < 0)
                 return err_set(e, -ENOMEM, "network lease");
         r = nft_source_add(&h->nft, h->table, name, l.ipv4, &h->dns, e);
         if (r == -ENOENT)
-                r = table_is_gone(h, e) < 0
+                r = net_table_gone(h, e) < 0
                             ? r
                             : nft_source_add(&h->nft, h->table, name, l.ipv4, &h->dns, e);
         if (r < 0) {

@@ -505,6 +505,12 @@ int net_host_repair(struct net_host *h, struct err *e)
         return r < 0 ? r : host_make(h, e);
 }
 
+int net_table_gone(struct net_host *h, struct err *e)
+{
+        log_warn("the firewall table %s is gone; somebody removed it, making it again", h->table);
+        return net_host_repair(h, e);
+}
+
 int net_host_remove(struct net_host *h, struct err *e)
 {
         int r = net_sockets(h, e);

@@ -49,7 +49,6 @@ int net_watch_read(const struct net_host *h, int fd);
  * whatever comes out of it; sysctls set: ip_unprivileged_port_start=0, ping_group_range, no
  * forwarding, no IPv6 except on lo. */
 struct net_ns {
-        uint32_t slot;
         int netns; /* namespace descriptor */
         int sysfs; /* detached read-only sysfs mount of that namespace */
 };
@@ -69,7 +68,7 @@ struct net_lease {
 };
 /* Let a prepared namespace out: its address goes into the firewall's set.  50 us, and never waits
  * for the end of other namespaces as net_prepare() may (10 ms at worst). */
-int net_bind(struct net_host *h, const struct net_ns *n, struct net_lease *ret, struct err *e);
+int net_bind(struct net_host *h, uint32_t slot, struct net_lease *ret, struct err *e);
 /* The lease that a slot has by definition (addresses, resolv.conf), without touching the kernel. */
 int net_lease_of(const struct net_host *h, uint32_t slot, struct net_lease *ret);
 void net_lease_done(struct net_lease *l);

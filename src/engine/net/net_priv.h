@@ -37,6 +37,9 @@ int net_sockets(struct net_host *h, struct err *e);
 /* Bring h->dns up to date with the host's resolv.conf when the option leaves it to that. */
 int net_dns_refresh(struct net_host *h, struct err *e);
 
+/* The firewall table has vanished under us: make it again, and say so. */
+int net_table_gone(struct net_host *h, struct err *e);
+
 /* End the connections of all released addresses. */
 int net_sweep(struct net_host *h, struct err *e);
 

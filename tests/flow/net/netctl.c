@@ -86,7 +86,7 @@ static int cmd_prepare(struct ctl *c, char **arg, size_t n, struct strbuf *out, 
 static int cmd_bind(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
 {
         struct net_lease l;
-        int r = net_bind(c->net, &c->ns[slot_arg(arg[0])], &l, e);
+        int r = net_bind(c->net, slot_arg(arg[0]), &l, e);
 
         (void) n;
         if (r < 0)
@@ -129,7 +129,7 @@ static int cmd_cycle(struct ctl *c, char **arg, size_t n, struct strbuf *out, st
                         int r = net_prepare(c->net, slot, &ns, e);
 
                         if (r >= 0)
-                                r = net_bind(c->net, &ns, &l, e);
+                                r = net_bind(c->net, slot, &l, e);
                         if (r >= 0)
                                 r = net_release(c->net, slot, slot % 16 != 0, e);
                         if (r < 0)
@@ -265,7 +265,7 @@ int main(void)
         c->watch = -EBADF;
         log_init("netctl", LOG_LVL_WARN);
         for (size_t i = 0; i < NELEM(c->ns); i++)
-                c->ns[i] = (struct net_ns){ (uint32_t) i, -EBADF, -EBADF };
+                c->ns[i] = (struct net_ns){ -EBADF, -EBADF };
         while (fgets(line, sizeof line, stdin))
                 run_line(c, line);
         free(c);

@@ -26,7 +26,6 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fake_node import FakeNode, cri  # noqa: E402
 from programs import program  # noqa: E402
 
-TOUCHES_HOST = False  # tests/run: may run beside others
 NO_INSTANCES = "no longer any instances available"
 
 

@@ -23,7 +23,6 @@ from fake_api import KEY, FakeApi, Refusal  # noqa: E402
 from programs import program  # noqa: E402
 from terminal import Terminal  # noqa: E402
 
-TOUCHES_HOST = False  # tests/run: may run beside others
 CLI = program("tensoronecli")
 EXAMPLE = ["create", "clusters", "--gpuType", "NVIDIA A100", "--imageName",
            "tensorone/llm-starter", "--containerDiskSize", "20", "--volumeSize", "40", "--mem",

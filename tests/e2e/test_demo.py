@@ -8,6 +8,7 @@ import pytest
 
 from programs import ROOT, build_dir
 
+ALONE = True  # tests/run: it compares the whole host before and after
 DEMO = os.path.join(ROOT, "tools", "demo")
 
 

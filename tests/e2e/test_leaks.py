@@ -9,6 +9,7 @@ import pytest
 
 from host import Host, Node
 
+ALONE = True  # tests/run: it pins CPUs, of which every host wants all
 SHARED = {"engine": {"cpu_overcommit": 100, "memory_overcommit": 20, "disk_overcommit": 100}}
 
 

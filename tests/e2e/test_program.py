@@ -5,7 +5,6 @@ import pytest
 
 from programs import program
 
-TOUCHES_HOST = False  # tests/run: may run beside others
 NOBODY = 65534
 
 

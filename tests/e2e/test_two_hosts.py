@@ -10,6 +10,7 @@ import pytest
 from crash import wait_until
 from host import RUN, ApiError, Host
 
+ALONE = True  # tests/run: it pins CPUs, of which every host wants all
 CPUS = len(os.sched_getaffinity(0))
 CONFIG = {"engine": {"cpu_overcommit": 1, "memory_overcommit": 50, "disk_overcommit": 100,
                      "pool_networks": 0, "pool_disks": 0, "grace": "200ms", "log_level": "debug"}}

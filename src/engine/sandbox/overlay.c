@@ -9,6 +9,10 @@
  * attributes that only we can write (metacopy, redirect), and the objects are a lower layer without
  * names of its own, from which overlayfs takes data alone.
  *
+ * What a cluster writes to its container disk is thrown away when it ends, so none of it needs to be on
+ * the disk before that: "volatile" spares every unmount, and every fsync(2) inside, a sync of it.
+ * Volumes are mounts of their own and keep their promises.
+ *
  * Kernels from 6.15 on take layers from detached mounts.  Older ones want them in the caller's
  * mount namespace: then a throw-away one is made, in which they are attached below a tmpfs. */
 #include <errno.h>
@@ -73,6 +77,8 @@ static int by_fsconfig(const struct overlay *o)
         for (size_t i = 0; i < NELEM(options) && r >= 0; i++)
                 r = text(fs, options[i][0], options[i][1]);
         if (r >= 0)
+                r = fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL, 0);
+        if (r >= 0)
                 r = fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
         if (r >= 0)
                 r = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV);
@@ -83,8 +89,9 @@ static int by_fsconfig(const struct overlay *o)
 static int by_mount(const struct overlay *o, const char *dir)
 {
         AUTO(free)
-        char *options = str_fmt("lowerdir=%s,upperdir=%s,workdir=%s,redirect_dir=on,metacopy=%s",
-                                o->lowerdir, o->upper, o->work, metacopy(o));
+        char *options = str_fmt(
+                "lowerdir=%s,upperdir=%s,workdir=%s,redirect_dir=on,metacopy=%s,volatile",
+                o->lowerdir, o->upper, o->work, metacopy(o));
         int fd;
 
         if (!options)

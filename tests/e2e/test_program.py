@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from programs import program
+from programs import program, run_as
 
 NOBODY = 65534
 
@@ -44,7 +44,7 @@ def test_doctor():
 
 
 def test_doctor_of_a_stranger():
-    r = run("doctor", user=NOBODY, group=NOBODY, extra_groups=[])
+    r = run_as(NOBODY, program("hypervisor-vmm"), "doctor")
     found, verdict = findings(r.stdout)
     assert found["rights"] == ("MISSING", "uid %d" % NOBODY, "the engine must run as root")
     assert verdict == "This host cannot run clusters until what is MISSING is mended."
@@ -77,8 +77,7 @@ def test_wrong_words(words, says):
 
 
 def test_standalone_is_roots():
-    r = run("standalone", "--data-dir", "/nonexistent/d", "--listen", "127.0.0.1:0", user=NOBODY,
-            group=NOBODY, extra_groups=[])
+    r = run_as(NOBODY, program("hypervisor-vmm"), "standalone", "--data-dir", "/nonexistent/d", "--listen", "127.0.0.1:0")
     assert (r.returncode, r.stdout) == (1, "")
     assert r.stderr == "hypervisor-vmm: standalone: must run as root\n"
 

@@ -253,6 +253,7 @@ class Monitor:
             os.set_inheritable(fd, True)
         for _ in range(extra_fds):
             os.set_inheritable(os.open("/etc/passwd", os.O_RDONLY), True)
+        binary = os.open(self.binary, os.O_PATH | os.O_CLOEXEC)  # a home may be closed to others
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         if cap_kill:
@@ -263,7 +264,7 @@ class Monitor:
         os.write(w, str(pid).encode())  # w closes at exec
         if nofile:
             resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
-        os.execve(self.binary, args, {})
+        os.execve(binary, args, {})
 
     def log_path(self, i):
         return os.path.join(self.dir, f"log.{i}")

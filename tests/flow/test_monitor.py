@@ -18,6 +18,7 @@ import pytest
 from attach_client import (CREDIT, DATA, EOF, ERROR, EXIT, F_INPUT, F_STDIO, F_TTY, FOLLOW, HELLO,
                            LOG, RESIZE, SIGNAL, STDERR, STDIN, STDOUT, UID, Client, Monitor,
                            find_monitor)
+from programs import run_as
 
 LINE = re.compile(rb"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z (stdout|stderr) ([PF]) (.*)$", re.S)
 SANITIZED = "asan" in os.environ.get("HVMM_BUILD", "")  # then memory is not ours to judge
@@ -859,12 +860,6 @@ def test_signals_do_not_end_it(start):
 
 
 def test_refuses_to_start(tmp_path):
-    exe = find_monitor()
-
-    def run(*args, uid=UID):
-        return subprocess.run([exe, *args], user=uid, group=uid, extra_groups=[],
-                              capture_output=True, text=True, timeout=10)
-
     base = ["--id", "x", "--pid", "1", "--pidfd", "50", "--listen", "51", "--status", "52"]
     for args, uid, why in (
             (base + ["--out", "53", "--err", "54"], 0, "refuses to run as root"),
@@ -876,7 +871,7 @@ def test_refuses_to_start(tmp_path):
             (base + ["--out", "53", "--err", "54", "--log0", "5"], UID, "go together"),
             (base + ["--pty", "53", "--in", "54"], UID, "either --pty"),
             (["--bogus"], UID, "unknown option '--bogus'")):
-        r = run(*args, uid=uid)
+        r = run_as(uid, find_monitor(), *args)
         assert r.returncode == 1 and why in r.stderr, (args, r.stderr)
         assert r.stderr.startswith("vmm-monitor") and r.stderr.count("\n") == 1
 
@@ -889,8 +884,7 @@ def test_refuses_a_process_that_is_not_its_child(tmp_path):
     fds.append(os.open(tmp_path / "status", os.O_RDWR | os.O_CREAT))
     names = ["--pidfd", "--out", "--err", "--listen", "--status"]
     args = [str(x) for pair in zip(names, fds) for x in pair]
-    r = subprocess.run([find_monitor(), "--id", "x", "--pid", "1", *args], pass_fds=fds, user=UID,
-                       group=UID, extra_groups=[], capture_output=True, text=True, timeout=10)
+    r = run_as(UID, find_monitor(), "--id", "x", "--pid", "1", *args, pass_fds=fds)
     for fd in fds:
         if fd != s.fileno():
             os.close(fd)

@@ -18,7 +18,6 @@
 
 #include <openssl/evp.h>
 
-#define BUSY_MS       30000 /* a publisher holds the lock for renames and one commit */
 #define MODE_TRIES    100
 #define MODE_PAUSE_MS 10
 
@@ -119,6 +118,30 @@ int sql_exec(sqlite3 *db, struct err *e, const char *sql, const struct sql_arg *
         return sqlite3_step(st) == SQLITE_DONE ? 0 : sql_error(db, e, sql);
 }
 
+void sql_lazy(sqlite3 *db, bool lazy)
+{
+        (void) sqlite3_exec(db, lazy ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL",
+                            NULL, NULL, NULL);
+}
+
+int sql_exec_lazily(sqlite3 *db, struct err *e, const char *sql, const struct sql_arg *args,
+                    size_t n)
+{
+        int r;
+
+        sql_lazy(db, true);
+        r = sql_exec(db, e, sql, args, n);
+        sql_lazy(db, false);
+        return r;
+}
+
+const char *sql_text(sqlite3_stmt *st, int col)
+{
+        const char *s = (const char *) sqlite3_column_text(st, col);
+
+        return s ? s : "";
+}
+
 int sql_number(sqlite3 *db, int64_t *ret, struct err *e, const char *sql,
                const struct sql_arg *args, size_t n)
 {
@@ -191,7 +214,7 @@ int catalog_db(struct image_store *s, sqlite3 **ret, struct err *e)
                 sql_close(db);
                 return r;
         }
-        (void) sqlite3_busy_timeout(db, BUSY_MS);
+        (void) sqlite3_busy_timeout(db, SQL_BUSY_MS);
         r = set_up(db, e);
         if (r < 0) {
                 sql_close(db);
@@ -203,6 +226,13 @@ int catalog_db(struct image_store *s, sqlite3 **ret, struct err *e)
         return 0;
 }
 
+static void end_lazy(struct image_store *s)
+{
+        if (s->lazy)
+                sql_lazy(s->db, false);
+        s->lazy = false;
+}
+
 int catalog_begin(struct image_store *s, struct err *e)
 {
         sqlite3 *db = NULL;
@@ -211,15 +241,36 @@ int catalog_begin(struct image_store *s, struct err *e)
         return r < 0 ? r : sql_run(db, "BEGIN IMMEDIATE", e);
 }
 
+int catalog_begin_lazily(struct image_store *s, struct err *e)
+{
+        sqlite3 *db = NULL;
+        int r = catalog_db(s, &db, e);
+
+        if (r < 0)
+                return r;
+        s->lazy = true;
+        sql_lazy(db, true);
+        r = sql_run(db, "BEGIN IMMEDIATE", e);
+        if (r < 0)
+                end_lazy(s);
+        return r;
+}
+
 int catalog_commit(struct image_store *s, struct err *e)
 {
+        int r;
+
         recents_forget(s);
-        return sql_run(s->db, "COMMIT", e);
+        r = sql_run(s->db, "COMMIT", e);
+        if (r >= 0) /* else a rollback follows */
+                end_lazy(s);
+        return r;
 }
 
 void catalog_rollback(struct image_store *s)
 {
         (void) sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+        end_lazy(s);
 }
 
 /* The image's description as text, without what must not be stored. */

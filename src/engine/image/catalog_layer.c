@@ -10,13 +10,6 @@
                 NULL, (int64_t) (k)->threshold                                                     \
         }
 
-static const char *text_at(sqlite3_stmt *st, int col)
-{
-        const char *s = (const char *) sqlite3_column_text(st, col);
-
-        return s ? s : "";
-}
-
 int catalog_find_layer(struct image_store *s, const struct catalog_key *k, int64_t *ret_n,
                        struct catalog_layer *ret, struct err *e)
 {
@@ -41,8 +34,8 @@ int catalog_find_layer(struct image_store *s, const struct catalog_key *k, int64
         l.pack_bytes = (uint64_t) sqlite3_column_int64(st, 1);
         l.content_bytes = (uint64_t) sqlite3_column_int64(st, 2);
         l.objects = (uint32_t) sqlite3_column_int64(st, 3);
-        (void) snprintf(l.index_sha, sizeof l.index_sha, "%s", text_at(st, 4));
-        (void) snprintf(l.names_sha, sizeof l.names_sha, "%s", text_at(st, 5));
+        (void) snprintf(l.index_sha, sizeof l.index_sha, "%s", sql_text(st, 4));
+        (void) snprintf(l.names_sha, sizeof l.names_sha, "%s", sql_text(st, 5));
         *ret_n = sqlite3_column_int64(st, 0);
         *ret = l;
         return 1;
@@ -121,7 +114,7 @@ int catalog_claim_owner(struct image_store *s, const struct catalog_key *k, char
                 return 0;
         if (rc != SQLITE_ROW)
                 return sql_error(s->db, e, "claim");
-        (void) snprintf(ret_op, 16, "%s", text_at(st, 0));
+        (void) snprintf(ret_op, 16, "%s", sql_text(st, 0));
         *ret_turn = sqlite3_column_int64(st, 1);
         return 1;
 }
@@ -146,14 +139,4 @@ int catalog_unclaim(struct image_store *s, const char *op, struct err *e)
 {
         return sql_exec(s->db, e, "DELETE FROM claim WHERE op = ?", (struct sql_arg[]){ { op, 0 } },
                         1);
-}
-
-int catalog_commit_lazily(struct image_store *s, struct err *e)
-{
-        int r;
-
-        (void) sqlite3_exec(s->db, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
-        r = catalog_commit(s, e);
-        (void) sqlite3_exec(s->db, "PRAGMA synchronous = FULL", NULL, NULL, NULL);
-        return r;
 }

@@ -109,12 +109,12 @@ static int decide(struct layers *l, struct err *e)
                 }
         if (r < 0 || unknown == 0)
                 return r < 0 ? r : 0;
-        r = catalog_begin(l->store, e);
+        r = catalog_begin_lazily(l->store, e);
         if (r < 0)
                 return r;
         r = claim_all(l, e);
         if (r >= 0)
-                r = catalog_commit_lazily(l->store, e);
+                r = catalog_commit(l->store, e);
         if (r < 0)
                 catalog_rollback(l->store);
         return r;
@@ -247,7 +247,6 @@ static int hear(struct layers *l, struct layer_work *w, struct err *e)
         if (r <= 0)
                 return r;
         w->check = check_free(w->check);
-        w->have = true;
         w->state = LAYER_STATE_READY;
         return 0;
 }
@@ -354,7 +353,6 @@ static int open_known(struct layers *l, struct layer_work *w, struct err *e)
         if (dir < 0)
                 return err_set(e, -EAGAIN, "a layer was removed meanwhile");
         r = check_known(dir, &w->found.facts, &w->found, &why);
-        w->have = r >= 0;
         if (r != -EBADMSG)
                 return r < 0 ? err_copy(e, &why) : 0;
         (void) snprintf(text, sizeof text, "layers/%s: %s", name, why.msg);
@@ -393,12 +391,12 @@ int layers_get(struct layers *l, struct err *e)
 static void unclaim(struct layers *l)
 {
         struct err e = { 0 };
-        int r = catalog_begin(l->store, &e);
+        int r = catalog_begin_lazily(l->store, &e);
 
         if (r < 0)
                 return; /* our lock goes, which says the same */
         r = catalog_unclaim(l->store, l->staging->name, &e);
-        if (r < 0 || catalog_commit_lazily(l->store, &e) < 0)
+        if (r < 0 || catalog_commit(l->store, &e) < 0)
                 catalog_rollback(l->store);
 }
 

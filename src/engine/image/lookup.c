@@ -52,13 +52,6 @@ enum {
         COL_PULLED,
 };
 
-static const char *text_at(sqlite3_stmt *st, int col)
-{
-        const char *s = (const char *) sqlite3_column_text(st, col);
-
-        return s ? s : "";
-}
-
 static int split_devices(const char *text, char ***ret)
 {
         AUTO(free) char *copy = strdup(text);
@@ -93,16 +86,16 @@ static char *use_of(int64_t id, const char *owner, const char *name)
 /* A row of COLUMNS. */
 static int load_image(sqlite3_stmt *st, struct image *ret, struct err *e)
 {
-        const char *owner = text_at(st, COL_ACCOUNT), *bad = text_at(st, COL_QUARANTINED);
+        const char *owner = sql_text(st, COL_ACCOUNT), *bad = sql_text(st, COL_QUARANTINED);
         struct image i = {
-                .reference = strdup(text_at(st, COL_REFERENCE)),
+                .reference = strdup(sql_text(st, COL_REFERENCE)),
                 .account = *owner ? strdup(owner) : NULL,
-                .use = use_of(sqlite3_column_int64(st, COL_ID), owner, text_at(st, COL_REFERENCE)),
+                .use = use_of(sqlite3_column_int64(st, COL_ID), owner, sql_text(st, COL_REFERENCE)),
                 .is_public = sqlite3_column_int(st, COL_PUBLIC) != 0,
                 .created_us = (uint64_t) sqlite3_column_int64(st, COL_CREATED),
                 .used_us = (uint64_t) sqlite3_column_int64(st, COL_USED),
                 .id = (uint64_t) sqlite3_column_int64(st, COL_ID),
-                .meta_sha = strdup(text_at(st, COL_META_SHA)),
+                .meta_sha = strdup(sql_text(st, COL_META_SHA)),
                 .objects = sqlite3_column_int(st, COL_OBJECTS) != 0,
                 .size_bytes = (uint64_t) sqlite3_column_int64(st, COL_SIZE),
                 .shared_bytes = (uint64_t) sqlite3_column_int64(st, COL_SHARED),
@@ -110,12 +103,12 @@ static int load_image(sqlite3_stmt *st, struct image *ret, struct err *e)
         };
         int r;
 
-        (void) snprintf(i.digest, sizeof i.digest, "%s", text_at(st, COL_DIGEST));
+        (void) snprintf(i.digest, sizeof i.digest, "%s", sql_text(st, COL_DIGEST));
         if (!i.reference || !i.use || !i.meta_sha || (*owner && !i.account) ||
-            (*bad && !i.quarantined) || split_devices(text_at(st, COL_DEVICES), &i.devices) < 0)
+            (*bad && !i.quarantined) || split_devices(sql_text(st, COL_DEVICES), &i.devices) < 0)
                 r = err_set(e, -ENOMEM, "out of memory");
         else
-                r = load_config(text_at(st, COL_DESCRIPTION), &i.config, e);
+                r = load_config(sql_text(st, COL_DESCRIPTION), &i.config, e);
         if (r < 0)
                 image_done(&i);
         else
@@ -127,7 +120,7 @@ static int load_image(sqlite3_stmt *st, struct image *ret, struct err *e)
 static int refuse_damaged(sqlite3_stmt *st, const char *name, struct err *e)
 {
         bool pulled = sqlite3_column_int(st, COL_PULLED) != 0;
-        const char *why = text_at(st, COL_QUARANTINED);
+        const char *why = sql_text(st, COL_QUARANTINED);
 
         return *why ? err_set(e, pulled ? -ENOENT : -EIO, "image %s is damaged on this host: %s",
                               name, why)
@@ -146,11 +139,10 @@ static void touch(struct image_store *s, sqlite3 *db, const struct image *i)
                 return;
         recents_forget(s);
         (void) sqlite3_busy_timeout(db, 0);
-        (void) sqlite3_exec(db, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
-        (void) sql_exec(db, NULL, "UPDATE name SET used_us = ? WHERE reference = ? AND account = ?",
-                        a, NELEM(a));
-        (void) sqlite3_exec(db, "PRAGMA synchronous = FULL", NULL, NULL, NULL);
-        (void) sqlite3_busy_timeout(db, 30000);
+        (void) sql_exec_lazily(db, NULL,
+                               "UPDATE name SET used_us = ? WHERE reference = ? AND account = ?", a,
+                               NELEM(a));
+        (void) sqlite3_busy_timeout(db, SQL_BUSY_MS);
 }
 
 int image_find(struct image_store *s, const char *account, const char *reference, struct image *ret,
@@ -263,11 +255,11 @@ static int choose_name(sqlite3 *db, const char *account, bool is_admin, const ch
         if (rc != SQLITE_ROW)
                 return sql_error(db, e, "remove");
         /* what came from a registry serves every account: only an administrator takes it away */
-        if (!is_admin && !(account && *account && str_eq(account, text_at(st, 0))))
+        if (!is_admin && !(account && *account && str_eq(account, sql_text(st, 0))))
                 return err_set(e, -EPERM, "image %s belongs to %s", name,
-                               *text_at(st, 0) ? "another account" : "all accounts of this host");
+                               *sql_text(st, 0) ? "another account" : "all accounts of this host");
         *ret_image = sqlite3_column_int64(st, 1);
-        *ret_account = strdup(text_at(st, 0));
+        *ret_account = strdup(sql_text(st, 0));
         return *ret_account ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
 

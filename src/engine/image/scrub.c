@@ -453,12 +453,8 @@ static int scrub_object(struct scrub *x, const char *path, struct err *e)
 static int remember(struct scrub *x, struct err *e)
 {
         const struct sql_arg a[] = { { x->position, 0 } };
-        int r;
 
-        (void) sqlite3_exec(x->store->db, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
-        r = sql_exec(x->store->db, e, "UPDATE scrub SET position = ?", a, NELEM(a));
-        (void) sqlite3_exec(x->store->db, "PRAGMA synchronous = FULL", NULL, NULL, NULL);
-        return r;
+        return sql_exec_lazily(x->store->db, e, "UPDATE scrub SET position = ?", a, NELEM(a));
 }
 
 static int recall(struct scrub *x, struct err *e)

@@ -253,13 +253,13 @@ static int drop_dead_claims(struct image_store *s, struct err *e)
 
 static int forget_claims(struct image_store *s, struct err *e)
 {
-        int r = catalog_begin(s, e);
+        int r = catalog_begin_lazily(s, e);
 
         if (r < 0)
                 return r;
         r = drop_dead_claims(s, e);
         if (r >= 0)
-                r = catalog_commit_lazily(s, e);
+                r = catalog_commit(s, e);
         if (r < 0)
                 catalog_rollback(s);
         return r;

@@ -18,6 +18,7 @@ struct image_store {
                 staging_fd; /* DIR/images and below; but for dir_fd readable */
         sqlite3 *db;
         pid_t db_pid; /* who opened db: a handle does not survive a fork */
+        bool lazy;    /* the transaction is */
         struct recents *recents;
 };
 
@@ -41,8 +42,10 @@ int store_scratch(int dir, struct err *e);
 
 /* The handle of this process, opened on first use. */
 int catalog_db(struct image_store *s, sqlite3 **ret, struct err *e);
-int catalog_begin(struct image_store *s, struct err *e);  /* write lock: one publisher at a time */
-int catalog_commit(struct image_store *s, struct err *e); /* durable when it returns */
+int catalog_begin(struct image_store *s, struct err *e); /* write lock: one publisher at a time */
+/* The same for what a power cut may undo: its commit does not wait for the disk. */
+int catalog_begin_lazily(struct image_store *s, struct err *e);
+int catalog_commit(struct image_store *s, struct err *e); /* else: durable when it returns */
 void catalog_rollback(struct image_store *s);
 
 struct catalog_image {
@@ -106,7 +109,7 @@ int catalog_quarantine_layer(struct image_store *s, int64_t n, const char *why, 
 int catalog_quarantine_image(struct image_store *s, int64_t id, const char *why, struct err *e);
 
 /* Claims: which operation (its staging directory's name) is fetching a layer.  Under the write lock;
- * the commit may be lazy, since a lost claim costs a second download at most.  Turns grow: whoever
+ * the transaction may be lazy, since a lost claim costs a second download at most.  Turns grow: whoever
  * waits only for those with an earlier turn than its own never waits in a circle. */
 int catalog_claim_owner(struct image_store *s, const struct catalog_key *k, char ret_op[static 16],
                         int64_t *ret_turn, struct err *e); /* 1; 0: nobody */
@@ -114,7 +117,6 @@ int catalog_claim_turn(struct image_store *s, int64_t *ret, struct err *e);
 int catalog_claim(struct image_store *s, const struct catalog_key *k, const char *op, int64_t turn,
                   struct err *e);
 int catalog_unclaim(struct image_store *s, const char *op, struct err *e);
-int catalog_commit_lazily(struct image_store *s, struct err *e);
 
 /* --- staging.c: directories that are being written --- */
 
@@ -206,9 +208,8 @@ struct layer_work {
         char waits_for[16]; /* the operation that fetches it */
         struct fetcher fetcher;
         struct check *check;
-        int64_t n; /* KNOWN */
-        bool have;
-        struct check_result found; /* with `have`: READY, and KNOWN once opened */
+        int64_t n;                 /* KNOWN */
+        struct check_result found; /* READY, and KNOWN once opened */
 };
 
 typedef void layers_tell_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);

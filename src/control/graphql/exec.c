@@ -107,26 +107,60 @@ static void put_strv(struct strbuf *out, char *const *v)
         T v;                                                                                       \
         memcpy(&v, (const char *) (obj) + (off), sizeof v)
 
+/* The members of which some values are null: 1 written, 0 null. */
+
+static int get_str(struct strbuf *out, const struct gql_field *row, const void *obj)
+{
+        MEMBER(const char *, obj, row->off);
+        if (v)
+                put_text(out, v);
+        return v != NULL;
+}
+
+static int get_chars(struct strbuf *out, const struct gql_field *row, const void *obj)
+{
+        const char *v = (const char *) obj + row->off;
+
+        if (*v)
+                put_text(out, v);
+        return *v != '\0';
+}
+
+static int get_time(struct strbuf *out, const struct gql_field *row, const void *obj)
+{
+        char text[40];
+
+        MEMBER(uint64_t, obj, row->off);
+        if (v == 0)
+                return 0;
+        clock_format(v, text, sizeof text);
+        put_text(out, text);
+        return 1;
+}
+
+static int get_f64(struct strbuf *out, const struct gql_field *row, const struct tref *type,
+                   const void *obj)
+{
+        MEMBER(double, obj, row->off);
+        if (!isfinite(v))
+                return 0;
+        out_num(out, type->base->scalar == SC_INT ? nearbyint(v) : v);
+        return 1;
+}
+
 /* Scalar members without a call.  1 written, 0 null, -1 not a scalar member. */
 static int get_scalar(struct strbuf *out, const struct gql_field *row, const struct tref *type,
                       const void *obj)
 {
-        char text[40];
-
         switch (row->get) {
-        case GQL_GET_STR: {
-                MEMBER(const char *, obj, row->off);
-                if (v)
-                        put_text(out, v);
-                return v != NULL;
-        }
-        case GQL_GET_CHARS: {
-                const char *v = (const char *) obj + row->off;
-
-                if (*v)
-                        put_text(out, v);
-                return *v != '\0';
-        }
+        case GQL_GET_STR:
+                return get_str(out, row, obj);
+        case GQL_GET_CHARS:
+                return get_chars(out, row, obj);
+        case GQL_GET_TIME:
+                return get_time(out, row, obj);
+        case GQL_GET_F64:
+                return get_f64(out, row, type, obj);
         case GQL_GET_BOOL: {
                 MEMBER(bool, obj, row->off);
                 if (v)
@@ -153,21 +187,6 @@ static int get_scalar(struct strbuf *out, const struct gql_field *row, const str
         case GQL_GET_U64: {
                 MEMBER(uint64_t, obj, row->off);
                 out_u64(out, v);
-                return 1;
-        }
-        case GQL_GET_F64: {
-                MEMBER(double, obj, row->off);
-                if (!isfinite(v))
-                        return 0;
-                out_num(out, type->base->scalar == SC_INT ? nearbyint(v) : v);
-                return 1;
-        }
-        case GQL_GET_TIME: {
-                MEMBER(uint64_t, obj, row->off);
-                if (v == 0)
-                        return 0;
-                clock_format(v, text, sizeof text);
-                put_text(out, text);
                 return 1;
         }
         case GQL_GET_STRV: {

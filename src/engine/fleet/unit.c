@@ -237,7 +237,7 @@ static void begin(struct unit *u)
                                &e);
         if (r == -ENOENT) {
                 unit_event(u, CE_PULL, NULL);
-                r = pull_for_unit(u, &e);
+                r = unit_pull(u, &e);
         } else if (r >= 0) {
                 r = unit_boot(u, &image, &e);
         }
@@ -342,7 +342,7 @@ void unit_settle(struct unit *u)
                 break;
         case CS_PULLING:
                 if (!unit_wanted(u)) {
-                        pull_leave(u);
+                        unit_pull_leave(u);
                         leave(u);
                 }
                 break;

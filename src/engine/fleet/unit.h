@@ -92,9 +92,11 @@ void unit_timer(struct unit *u, uint64_t delay_us);
 /* adopt.c */
 int fleet_adopt(struct fleet *f, struct err *e);
 
+/* unit_image.c: waiting for its image */
+int unit_pull(struct unit *u, struct err *e);
+void unit_pull_leave(struct unit *u);
+
 /* pull.c */
-int pull_for_unit(struct unit *u, struct err *e);
-void pull_leave(struct unit *u);
 void pull_free_all(struct fleet *f);
 
 /* access.c */

@@ -1,0 +1,67 @@
+/* unit_image.c - a cluster and its image: waiting until it has come.  Engine process, loop thread. */
+#include <errno.h>
+
+#include "base/log.h"
+#include "base/str.h"
+#include "engine/fleet/unit.h"
+
+static void unit_progress(void *arg, const struct image_progress *g)
+{
+        struct unit *u = arg;
+        uint32_t pct = g->total_bytes ? (uint32_t) (g->done_bytes * 100 / g->total_bytes) : 0;
+
+        if (pct > 99)
+                pct = 99;
+        if (pct == u->progress_pct)
+                return;
+        u->progress_pct = pct;
+        unit_report(u);
+}
+
+static void unit_pulled(void *arg, int r, const struct image *image, const struct err *err)
+{
+        struct unit *u = arg;
+        struct err e = { 0 };
+
+        if (u->fleet->closing || u->row.state != CS_PULLING)
+                return;
+        if (unit_retry(u, r, err)) {
+                unit_settle(u);
+                return;
+        }
+        if (r >= 0)
+                r = unit_boot(u, image, &e);
+        else
+                (void) err_copy(&e, err);
+        if (r < 0) {
+                log_info("cluster %s: %s", u->row.cluster, e.msg);
+                unit_event(u, CE_FAIL, "%s", e.msg);
+                unit_settle(u);
+        }
+}
+
+int unit_pull(struct unit *u, struct err *e)
+{
+        const struct image_credentials cred = { u->cred.username, u->cred.password,
+                                                u->plan.account };
+
+        u->progress_pct = 0;
+        return fleet_pull(u->fleet, u->plan.image, &cred, false, unit_progress, unit_pulled, u, e);
+}
+
+/* The unit no longer waits. */
+void unit_pull_leave(struct unit *u)
+{
+        (void) fleet_drop_requests(u->fleet, u);
+}
+
+void fleet_image_damaged(struct fleet *f, uint64_t image, const char *why)
+{
+        uint64_t id;
+
+        for (struct unit *u = f->units; u; u = u->next)
+                if (u->row.image_digest && (unit_holds(u) || u->op) &&
+                    str_u64_prefix(u->row.image_digest, 10, &id) >= 0 && id == image)
+                        log_warn("cluster %s runs from an image that is damaged, and goes on: %s",
+                                 u->row.cluster, why);
+}

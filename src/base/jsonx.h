@@ -60,5 +60,8 @@ json_t *jsonx_parse(const char *text, size_t len, struct err *e);
 /* String member, borrowed; NULL when absent or not a string. */
 const char *jsonx_str(const json_t *obj, const char *key);
 
+/* Larger integers are not the same in every reader. */
+#define JSONX_EXACT_MAX ((1ULL << 53) - 1)
+
 /* Compact text on the heap, or NULL. */
 char *jsonx_dump(const json_t *j);

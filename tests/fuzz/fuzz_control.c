@@ -49,6 +49,8 @@ static void report(const json_t *j)
         if (node_report_decode(j, &r, NULL) < 0)
                 return;
         CHECK(plan_cluster_id_ok(r.cluster) && r.generation >= 1 && r.progress_pct <= 100);
+        CHECK(r.progress_bytes <= JSONX_EXACT_MAX && r.progress_total_bytes <= JSONX_EXACT_MAX &&
+              r.progress_bytes_per_s <= JSONX_EXACT_MAX);
         CHECK(r.state > CS_NONE && r.state < CS_STATE_COUNT && r.exit_code <= 255);
         node_report_done(&r);
 }

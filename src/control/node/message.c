@@ -45,6 +45,9 @@ static const struct jfield report_fields[] = {
         { R(released), .kind = J_BOOL },
         { R(cpus_taken), .kind = J_BOOL },
         { R(progress_pct), .kind = J_U32, .max = 100 },
+        { R(progress_bytes), .kind = J_U64, .max = JSONX_EXACT_MAX },
+        { R(progress_total_bytes), .kind = J_U64, .max = JSONX_EXACT_MAX },
+        { R(progress_bytes_per_s), .kind = J_U64, .max = JSONX_EXACT_MAX },
         { R(reason), .kind = J_STR, .max = 2048 },
         { R(address), .kind = J_STR, .max = 64 },
         { R(started_us), .kind = J_U64 },
@@ -138,6 +141,25 @@ int node_report_decode(const json_t *j, struct node_report *ret, struct err *e)
         }
         rep.security = json_is_object(sec) ? sec : NULL;
         *ret = rep;
+        return 0;
+}
+
+#define G(f) #f, .kind = J_U64, .off = offsetof(struct node_progress, f), .max = JSONX_EXACT_MAX
+static const struct jfield progress_fields[] = { { G(done_bytes) },
+                                                 { G(total_bytes) },
+                                                 { G(bytes_per_s) } };
+#undef G
+
+int node_progress_decode(const json_t *j, struct node_progress *ret)
+{
+        struct node_progress g = { .phase = jsonx_str(j, "phase") };
+        int r = jsonx_decode(j, progress_fields, NELEM(progress_fields), &g, NULL);
+
+        if (r < 0)
+                return r;
+        if (!g.phase)
+                g.phase = "";
+        *ret = g;
         return 0;
 }
 

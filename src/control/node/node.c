@@ -321,16 +321,14 @@ static void on_reply(struct node *n, struct frame_msg *m)
 
 static void on_progress(struct node *n, struct frame_msg *m)
 {
-        json_int_t done = json_integer_value(json_object_get(m->json, "done_bytes"));
-        json_int_t total = json_integer_value(json_object_get(m->json, "total_bytes"));
-        const char *phase = jsonx_str(m->json, "phase");
+        struct node_progress g = { 0 };
         const struct request *q;
         char key[24];
 
         number_key(json_integer_value(json_object_get(m->json, "req")), key);
         q = map_get(n->requests, key);
-        if (q && q->progress && done >= 0 && total >= 0)
-                q->progress(q->arg, phase ? phase : "", (uint64_t) done, (uint64_t) total);
+        if (q && q->progress && node_progress_decode(m->json, &g) >= 0)
+                q->progress(q->arg, &g);
 }
 
 static const struct {

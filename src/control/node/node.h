@@ -45,8 +45,9 @@ struct node_report {
         uint64_t epoch, seq, generation;
         enum cluster_state state;
         bool released;
-        bool cpus_taken; /* another engine on the machine holds a CPU of the plan */
-        uint32_t progress_pct;
+        bool cpus_taken;       /* another engine on the machine holds a CPU of the plan */
+        uint32_t progress_pct; /* of a pull, as are the next */
+        uint64_t progress_bytes, progress_total_bytes, progress_bytes_per_s;
         char *reason, *address;
         uint64_t started_us, exit_code, restarts, oom_kills;
         uint64_t cpu_us, memory_bytes; /* usage; 0 when not sent */
@@ -92,8 +93,12 @@ struct node_reply {
 };
 /* Exactly one done per request, also when the connection is lost (-ENOTCONN). */
 typedef void node_done_fn(void *arg, struct node_reply *reply);
-typedef void node_progress_fn(void *arg, const char *phase, uint64_t done_bytes,
-                              uint64_t total_bytes);
+struct node_progress {
+        const char *phase;                /* borrowed */
+        uint64_t done_bytes, total_bytes; /* total 0: not known yet */
+        uint64_t bytes_per_s;             /* 0: nothing moves, or too early to say */
+};
+typedef void node_progress_fn(void *arg, const struct node_progress *g);
 
 /* Ask for @op with @args (stolen, also on failure).  @timeout_us 0: as long as it takes.  Returns
  * the request's number (> 0), or -ENOTCONN with *e, and then @done is not called. */

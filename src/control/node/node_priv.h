@@ -4,4 +4,6 @@
 
 int node_facts_decode(const json_t *j, struct node_facts *ret, struct err *e);
 int node_report_decode(const json_t *j, struct node_report *ret, struct err *e);
+/* @ret->phase is borrowed from @j, and never NULL. */
+int node_progress_decode(const json_t *j, struct node_progress *ret);
 void node_report_done(struct node_report *r);

@@ -123,6 +123,7 @@ static int plan_next(struct plane *p, struct store_txn *t, struct cluster *c, ui
         c->state = CS_ACCEPTED;
         c->released = false;
         c->progress_pct = 0;
+        c->progress_bytes = c->progress_total_bytes = c->progress_bytes_per_s = 0;
         c->started_us = 0;
         c->restarts = 0;
         return text_set(&c->reason, NULL);

@@ -39,7 +39,8 @@ struct cluster {
         json_t *plan; /* of this generation, without the cluster's key */
 
         /* not stored: it comes again with the next report */
-        uint32_t progress_pct;
+        uint32_t progress_pct; /* of a pull, as are the next */
+        uint64_t progress_bytes, progress_total_bytes, progress_bytes_per_s;
         uint64_t epoch, seq;
         json_t *security;
         struct {

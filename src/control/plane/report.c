@@ -89,6 +89,9 @@ static bool take_facts(struct cluster *c, const struct node_report *r)
         c->restarts = r->restarts;
         c->oom_kills = r->oom_kills;
         c->progress_pct = r->progress_pct;
+        c->progress_bytes = r->progress_bytes;
+        c->progress_total_bytes = r->progress_total_bytes;
+        c->progress_bytes_per_s = r->progress_bytes_per_s;
         if (r->security) {
                 json_decref(c->security);
                 c->security = json_deep_copy(r->security);

@@ -37,6 +37,34 @@ int r_progress(struct gql_call *c, const void *obj, struct err *e)
         return k->state == CS_PULLING ? gql_put_int(c, k->progress_pct) : gql_put_null(c);
 }
 
+int r_progress_bytes(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return k->state == CS_PULLING ? gql_put_int(c, (int64_t) k->progress_bytes)
+                                      : gql_put_null(c);
+}
+
+int r_progress_total(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return k->state == CS_PULLING && k->progress_total_bytes
+                       ? gql_put_int(c, (int64_t) k->progress_total_bytes)
+                       : gql_put_null(c);
+}
+
+int r_progress_rate(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return k->state == CS_PULLING ? gql_put_int(c, (int64_t) k->progress_bytes_per_s)
+                                      : gql_put_null(c);
+}
+
 int r_security(struct gql_call *c, const void *obj, struct err *e)
 {
         const struct cluster *k = obj;

@@ -131,14 +131,15 @@ static ssize_t read_lines(void *priv, char *buf, size_t max)
         return (ssize_t) n;
 }
 
-static void on_progress(void *arg, const char *phase, uint64_t done_bytes, uint64_t total_bytes)
+static void on_progress(void *arg, const struct node_progress *g)
 {
         struct job *j = arg;
 
         if (j->out.len < OUT_MAX)
-                put_line(j, json_pack("{s:s, s:I, s:I}", "phase", phase, "doneBytes",
-                                      (json_int_t) done_bytes, "totalBytes",
-                                      (json_int_t) total_bytes));
+                put_line(j, json_pack("{s:s, s:I, s:I, s:I}", "phase", g->phase, "doneBytes",
+                                      (json_int_t) g->done_bytes, "totalBytes",
+                                      (json_int_t) g->total_bytes, "bytesPerSecond",
+                                      (json_int_t) g->bytes_per_s));
         http_stream_more(j->q);
 }
 

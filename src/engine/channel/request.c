@@ -206,9 +206,9 @@ static void on_image_progress(void *arg, const struct image_progress *g)
 
         if (!q->channel)
                 return;
-        j = json_pack("{s:s, s:I, s:s, s:I, s:I}", "type", "progress", "req", q->req, "phase",
+        j = json_pack("{s:s, s:I, s:s, s:I, s:I, s:I}", "type", "progress", "req", q->req, "phase",
                       g->phase, "done_bytes", (json_int_t) g->done_bytes, "total_bytes",
-                      (json_int_t) g->total_bytes);
+                      (json_int_t) g->total_bytes, "bytes_per_s", (json_int_t) g->bytes_per_s);
         channel_send(q->channel, j, NULL, 0);
 }
 

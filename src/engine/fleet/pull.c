@@ -68,6 +68,12 @@ struct progress_out {
         const char *last_phase;
 };
 
+/* Manifests may claim anything. */
+static json_int_t exact(uint64_t bytes)
+{
+        return (json_int_t) (bytes < JSONX_EXACT_MAX ? bytes : JSONX_EXACT_MAX);
+}
+
 static void send_progress(void *arg, const struct image_progress *g)
 {
         struct progress_out *o = arg;
@@ -79,8 +85,8 @@ static void send_progress(void *arg, const struct image_progress *g)
                 return;
         o->last_us = now;
         o->last_phase = g->phase;
-        j = json_pack("{s:s, s:I, s:I}", "phase", g->phase, "done_bytes",
-                      (json_int_t) g->done_bytes, "total_bytes", (json_int_t) g->total_bytes);
+        j = json_pack("{s:s, s:I, s:I, s:I}", "phase", g->phase, "done_bytes", exact(g->done_bytes),
+                      "total_bytes", exact(g->total_bytes), "bytes_per_s", exact(g->bytes_per_s));
         if (j)
                 (void) op_report(o->out, j, NULL, 0);
 }
@@ -121,16 +127,19 @@ static int pull_body(struct frame_conn *out, void *arg, struct err *e)
 
 /* ---- the beginning of one ---- */
 
+static uint64_t number_of(const json_t *j, const char *key)
+{
+        return (uint64_t) json_integer_value(json_object_get(j, key));
+}
+
 static void on_progress(void *arg, const struct frame_msg *m)
 {
         struct pull *p = arg;
         const char *phase = jsonx_str(m->json, "phase");
-        const struct image_progress g = {
-                .phase = phase ? phase : "",
-                .done_bytes = (uint64_t) json_integer_value(json_object_get(m->json, "done_bytes")),
-                .total_bytes =
-                        (uint64_t) json_integer_value(json_object_get(m->json, "total_bytes")),
-        };
+        const struct image_progress g = { .phase = phase ? phase : "",
+                                          .done_bytes = number_of(m->json, "done_bytes"),
+                                          .total_bytes = number_of(m->json, "total_bytes"),
+                                          .bytes_per_s = number_of(m->json, "bytes_per_s") };
 
         if (g.total_bytes > p->bytes && pull_is_transfer(p))
                 p->bytes = g.total_bytes;

@@ -124,10 +124,13 @@ void unit_report(struct unit *u)
         const struct journal_row *row = &u->row;
         AUTO(json_put)
         json_t *j = json_pack(
-                "{s:s, s:s, s:I, s:s, s:i, s:s, s:b, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
+                "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:b, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
                 "type", "report", "cluster", row->cluster, "generation",
                 (json_int_t) row->generation, "state", cluster_state_name(row->state),
-                "progress_pct", (int) u->progress_pct, "reason", row->reason, "released",
+                "progress_pct", (int) u->progress_pct, "progress_bytes",
+                (json_int_t) u->pull.done_bytes, "progress_total_bytes",
+                (json_int_t) u->pull.total_bytes, "progress_bytes_per_s",
+                (json_int_t) u->pull.bytes_per_s, "reason", row->reason, "released",
                 row->slot == 0 && !cluster_holds_resources(row->state), "cpus_taken",
                 u->cpus_taken && row->state == CS_BACKOFF, "address", u->address, "started_us",
                 (json_int_t) row->started_us, "boot_us", (json_int_t) u->boot_us, "exit_code",

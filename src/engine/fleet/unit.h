@@ -27,16 +27,18 @@ struct unit {
         uint64_t image_id; /* of the last boot by this engine */
         char address[16];
         uint32_t progress_pct;
-        uint64_t due_us;        /* back-off ends, monotonic */
-        uint64_t asked_us;      /* the order to run arrived, monotonic; 0: answered already */
-        uint64_t boot_us;       /* from there to the first process's execve, last time */
-        uint32_t retries;       /* operations that died in a row, since it last ran */
-        uint32_t undo_failures; /* in a row */
-        uint32_t cpu_waits;     /* boots in a row that found a CPU taken by another host */
-        bool cpus_taken;        /* the last one did: the control plane may give us others */
-        bool refused;           /* `reason` tells of an order that could not be taken */
-        bool start_again;       /* stopped and then wanted again, in one and the same generation */
-        bool queued;            /* waits for a free operation place */
+        struct image_progress pull; /* while it is pulling; `phase` is not kept */
+        uint64_t pull_told_us;      /* when it was reported last, monotonic */
+        uint64_t due_us;            /* back-off ends, monotonic */
+        uint64_t asked_us;          /* the order to run arrived, monotonic; 0: answered already */
+        uint64_t boot_us;           /* from there to the first process's execve, last time */
+        uint32_t retries;           /* operations that died in a row, since it last ran */
+        uint32_t undo_failures;     /* in a row */
+        uint32_t cpu_waits;         /* boots in a row that found a CPU taken by another host */
+        bool cpus_taken;            /* the last one did: the control plane may give us others */
+        bool refused;               /* `reason` tells of an order that could not be taken */
+        bool start_again; /* stopped and then wanted again, in one and the same generation */
+        bool queued;      /* waits for a free operation place */
         struct slice_usage usage;
 };
 

@@ -5,17 +5,29 @@
 #include "base/str.h"
 #include "engine/fleet/unit.h"
 
+/* A step of percent is reported at once, what else changes every second. */
 static void unit_progress(void *arg, const struct image_progress *g)
 {
         struct unit *u = arg;
         uint32_t pct = g->total_bytes ? (uint32_t) (g->done_bytes * 100 / g->total_bytes) : 0;
+        uint64_t now = clock_mono_us();
 
         if (pct > 99)
                 pct = 99;
-        if (pct == u->progress_pct)
+        if (pct == u->progress_pct &&
+            (now < u->pull_told_us + US_PER_S ||
+             (g->done_bytes == u->pull.done_bytes && g->total_bytes == u->pull.total_bytes &&
+              g->bytes_per_s == u->pull.bytes_per_s)))
                 return;
         u->progress_pct = pct;
+        u->pull = (struct image_progress){ NULL, g->done_bytes, g->total_bytes, g->bytes_per_s };
+        u->pull_told_us = now;
         unit_report(u);
+}
+
+static void pull_over(struct unit *u)
+{
+        u->pull = (struct image_progress){ 0 };
 }
 
 static void unit_pulled(void *arg, int r, const struct image *image, const struct err *err)
@@ -23,6 +35,7 @@ static void unit_pulled(void *arg, int r, const struct image *image, const struc
         struct unit *u = arg;
         struct err e = { 0 };
 
+        pull_over(u);
         if (u->fleet->closing || u->row.state != CS_PULLING)
                 return;
         if (unit_retry(u, r, err)) {
@@ -46,12 +59,14 @@ int unit_pull(struct unit *u, struct err *e)
                                                 u->plan.account };
 
         u->progress_pct = 0;
+        pull_over(u);
         return fleet_pull(u->fleet, u->plan.image, &cred, false, unit_progress, unit_pulled, u, e);
 }
 
 /* The unit no longer waits. */
 void unit_pull_leave(struct unit *u)
 {
+        pull_over(u);
         (void) fleet_drop_requests(u->fleet, u);
 }
 

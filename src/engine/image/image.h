@@ -64,8 +64,12 @@ int image_find(struct image_store *s, const char *account, const char *reference
                struct err *e);
 
 struct image_progress {
-        const char *phase; /* "resolving", "uploading", "downloading", "publishing" */
-        uint64_t done_bytes, total_bytes; /* compressed; total 0 = not known yet */
+        const char *phase; /* "resolving", "uploading", "unpacking", "downloading", "publishing" */
+        /* Compressed; total 0 = not known yet.  Layers that were here already are in neither. */
+        uint64_t done_bytes, total_bytes;
+        uint64_t
+                bytes_per_s; /* what this operation itself moves, smoothed; 0: nothing, or too early
+                               * to say */
 };
 typedef void image_progress_fn(void *arg, const struct image_progress *p);
 

@@ -278,25 +278,38 @@ static int start_some(struct layers *l, struct err *e)
         return 0;
 }
 
-/* How far they are; 1: something is still to come. */
+/* What has come since the last time; begun again, it comes again. */
+static uint64_t moved_since(struct layer_work *w)
+{
+        uint64_t now = w->fetcher.done_bytes < w->due_bytes ? w->fetcher.done_bytes : w->due_bytes;
+        uint64_t more = now > w->moved_bytes ? now - w->moved_bytes : 0;
+
+        w->moved_bytes = now;
+        return more;
+}
+
+/* How far they are, which never falls; 1: something is still to come. */
 static int count(struct layers *l, struct err *e)
 {
-        uint64_t done = 0, unpacked = 0;
+        uint64_t done = 0, moved = 0, unpacked = 0;
         bool more = false;
 
         for (size_t i = 0; i < l->n; i++) {
-                const struct layer_work *w = &l->v[i];
+                struct layer_work *w = &l->v[i];
+                bool here = w->state == LAYER_STATE_KNOWN || w->state == LAYER_STATE_READY;
 
-                more = more || (w->state != LAYER_STATE_KNOWN && w->state != LAYER_STATE_READY);
+                more = more || !here;
                 unpacked += w->fetcher.unpacked_bytes;
-                done += w->state == LAYER_STATE_READY ? w->layer->size_bytes
-                                                      : w->fetcher.done_bytes;
+                moved += moved_since(w);
+                done += here ? w->due_bytes : w->moved_bytes;
         }
+        if (done > l->done_bytes)
+                l->done_bytes = done;
         if (unpacked > l->req->max_bytes)
                 return err_set(e, -EFBIG, "unpacked it has more than the %llu MiB that are allowed",
                                (unsigned long long) (l->req->max_bytes >> 20));
         if (l->tell)
-                l->tell(l->arg, done < l->total_bytes ? done : l->total_bytes, l->total_bytes);
+                l->tell(l->arg, l->done_bytes, l->total_bytes, moved);
         return more;
 }
 
@@ -361,18 +374,30 @@ static int open_known(struct layers *l, struct layer_work *w, struct err *e)
         return r < 0 ? r : err_set(e, -EAGAIN, "%s", text);
 }
 
+/* What is to come, by ourselves or by others. */
+static int add_up(struct layers *l, struct err *e)
+{
+        l->total_bytes = l->done_bytes = 0;
+        for (size_t i = 0; i < l->n; i++) {
+                struct layer_work *w = &l->v[i];
+
+                if (w->state == LAYER_STATE_KNOWN)
+                        continue;
+                w->due_bytes = w->layer->size_bytes;
+                if (__builtin_add_overflow(l->total_bytes, w->due_bytes, &l->total_bytes))
+                        return err_set(e, -EFBIG, "the layers' sizes are absurd");
+        }
+        return 0;
+}
+
 int layers_get(struct layers *l, struct err *e)
 {
         int r = plan(l, e);
 
         if (r >= 0)
                 r = decide(l, e);
-        l->total_bytes = 0;
-        for (size_t i = 0; r >= 0 && i < l->n; i++)
-                if (l->v[i].state != LAYER_STATE_KNOWN &&
-                    __builtin_add_overflow(l->total_bytes, l->v[i].layer->size_bytes,
-                                           &l->total_bytes))
-                        r = err_set(e, -EFBIG, "the layers' sizes are absurd");
+        if (r >= 0)
+                r = add_up(l, e);
         while (r >= 0 && (r = count(l, e)) > 0) {
                 r = start_some(l, e);
                 if (r >= 0)

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/rate.h"
 #include "model/imageref.h"
 #include "model/limits.h"
 #include "run.h"
@@ -29,6 +30,8 @@ struct job {
         char *domain;
         struct layers layers;
         const char *phase;
+        struct rate rate; /* of what comes */
+        uint64_t come_bytes;
         int input_dir; /* import: where the blobs are */
 };
 #define JOB_NONE                                                                                   \
@@ -53,8 +56,19 @@ static inline void job_done_cleanup(struct job *j)
 
 static void tell(struct job *j, const char *phase, uint64_t done, uint64_t total)
 {
-        const struct image_progress p = { phase, done, total };
+        const struct image_progress p = { phase, done, total, 0 };
 
+        if (j->fn)
+                j->fn(j->arg, &p);
+}
+
+static void tell_moving(struct job *j, const char *phase, uint64_t done, uint64_t total,
+                        uint64_t moved)
+{
+        struct image_progress p = { phase, done, total, 0 };
+
+        rate_add(&j->rate, clock_mono_us(), moved);
+        p.bytes_per_s = rate_per_s(&j->rate);
         if (j->fn)
                 j->fn(j->arg, &p);
 }
@@ -62,13 +76,17 @@ static void tell(struct job *j, const char *phase, uint64_t done, uint64_t total
 static void on_alone(void *arg, uint64_t done)
 {
         struct job *j = arg;
+        uint64_t moved = done > j->come_bytes ? done - j->come_bytes : 0;
 
-        tell(j, j->phase, done, 0);
+        j->come_bytes = done;
+        tell_moving(j, j->phase, done, 0, moved);
 }
 
-static void on_layers(void *arg, uint64_t done, uint64_t total)
+static void on_layers(void *arg, uint64_t done, uint64_t total, uint64_t moved)
 {
-        tell(arg, "downloading", done, total);
+        struct job *j = arg;
+
+        tell_moving(j, j->input_dir >= 0 ? "unpacking" : "downloading", done, total, moved);
 }
 
 static int run_one(struct job *j, const struct fetcher_spec *spec, const char *phase,
@@ -77,6 +95,8 @@ static int run_one(struct job *j, const struct fetcher_spec *spec, const char *p
         const struct run run = { j->store, j->deadline_us };
 
         j->phase = phase;
+        j->rate = (struct rate){ 0 };
+        j->come_bytes = 0;
         return run_alone(&run, spec, stall_us, on_alone, j, f, e);
 }
 
@@ -99,6 +119,7 @@ static int fetch_and_publish(struct job *j, const char *reference, const char *a
         r = publish_again(&p, e);
         if (r != 0)
                 return r;
+        j->rate = (struct rate){ 0 };
         r = layers_get(l, e);
         if (r < 0)
                 return r;

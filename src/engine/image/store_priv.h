@@ -210,9 +210,13 @@ struct layer_work {
         struct check *check;
         int64_t n;                 /* KNOWN */
         struct check_result found; /* READY, and KNOWN once opened */
+        uint64_t due_bytes;        /* its part of the total: 0 if it was known at first */
+        uint64_t moved_bytes;      /* of its fetcher, as told so far */
 };
 
-typedef void layers_tell_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);
+/* @moved_bytes: have come since the last time, over the wire and not by way of somebody else. */
+typedef void layers_tell_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes,
+                            uint64_t moved_bytes);
 
 struct layers {
         struct image_store *store; /* this and what follows is borrowed */
@@ -230,7 +234,7 @@ struct layers {
         unsigned round; /* makes names in staging unique */
         int64_t turn;   /* 0: nothing claimed yet */
         int watch_fd;   /* inotify on staging/, or -EBADF */
-        uint64_t total_bytes;
+        uint64_t done_bytes, total_bytes;
 };
 #define LAYERS_NONE                                                                                \
         {                                                                                          \

@@ -353,7 +353,8 @@ static void test_members(void **state)
                   "runtime templateId containerRegistryAuthId registry uptimeSeconds "
                   "lowestBidPriceToResume locked consumerUserId apiKey aiApiId endpoint slsVersion "
                   "cpuFlavorId machineType savingsPlans version clusterIp latestTelemetry phase "
-                  "progressPercent reason security" },
+                  "progressPercent progressBytes progressTotalBytes progressBytesPerSecond reason "
+                  "security" },
                 { "PodGpu", "id podId" },
                 { "PodRegistry", "url user username" },
                 { "PodRuntime", "uptimeInSeconds ports gpus container" },

@@ -13,7 +13,8 @@
 #include "model/limits.h"
 
 #define SELECTION                                                                                  \
-        "id name imageName desiredStatus phase progressPercent reason lastStatusChange "           \
+        "id name imageName desiredStatus phase progressPercent progressBytes "                     \
+        "progressTotalBytes progressBytesPerSecond reason lastStatusChange "                       \
         "createdAt lastStartedAt costPerHr clusterType gpuCount vcpuCount memoryInGb "             \
         "containerDiskInGb volumeInGb volumeMountPath dockerArgs env ports templateId security "   \
         "uptimeSeconds machineId machine{gpuDisplayName location} "                                \
@@ -160,10 +161,36 @@ static int judge(const json_t *c, const char *id, enum cluster_goal goal, struct
         return json_is_object(json_object_get(c, "runtime"));
 }
 
+static uint64_t amount(const json_t *c, const char *key)
+{
+        json_int_t n = json_integer_value(json_object_get(c, key));
+
+        return n > 0 ? (uint64_t) n : 0;
+}
+
+void cluster_progress(const json_t *c, struct progress_state *ret)
+{
+        const char *phase = jsonx_str(c, "phase");
+        bool pulls = str_eq(phase, "pulling");
+        uint64_t total = pulls ? amount(c, "progressTotalBytes") : 0;
+
+        *ret = (struct progress_state){ .phase = str_empty(phase) ? "waiting" : phase };
+        if (total > 0) {
+                ret->done = amount(c, "progressBytes");
+                ret->total = total;
+                ret->per_s = amount(c, "progressBytesPerSecond");
+                ret->bytes = true;
+        } else if (pulls) {
+                ret->done = amount(c, "progressPercent");
+                ret->total = 100;
+        }
+}
+
 int cluster_wait(struct api *a, const char *id, enum cluster_goal goal, struct err *e)
 {
         static const char query[] = "query waitCluster($id: String!){cluster(input:{clusterId:$id})"
-                                    "{id desiredStatus phase progressPercent reason "
+                                    "{id desiredStatus phase progressPercent progressBytes "
+                                    "progressTotalBytes progressBytesPerSecond reason "
                                     "runtime{uptimeInSeconds}}}";
         static const struct timespec first = { 0, 100000000 }, pause = { 0, 500000000 };
         struct progress p;
@@ -172,19 +199,15 @@ int cluster_wait(struct api *a, const char *id, enum cluster_goal goal, struct e
         progress_init(&p);
         for (unsigned turn = 0;; turn++) {
                 AUTO(json_put) json_t *c = NULL;
-                const char *phase;
-                json_int_t pct;
+                struct progress_state s;
 
                 r = by_id(a, query, id, &c, e);
                 if (r >= 0)
                         r = judge(c, id, goal, e);
                 if (r != 0)
                         break;
-                phase = jsonx_str(c, "phase");
-                pct = json_integer_value(json_object_get(c, "progressPercent"));
-                progress_show(&p, str_empty(phase) ? "waiting" : phase,
-                              pct > 0 ? (uint64_t) pct : 0, str_eq(phase, "pulling") ? 100 : 0,
-                              false);
+                cluster_progress(c, &s);
+                progress_show(&p, &s);
                 (void) nanosleep(turn < 10 ? &first : &pause, NULL);
         }
         progress_clear(&p);

@@ -19,9 +19,13 @@ int cluster_get(struct api *a, const char *word, json_t **ret, struct err *e);
 /* All clusters of the account with cluster_selection; a list, new reference. */
 int cluster_list(struct api *a, json_t **ret, struct err *e);
 
+struct progress_state;
+/* How far @c is, which has the fields of cluster_selection; borrows its texts. */
+void cluster_progress(const json_t *c, struct progress_state *ret);
+
 enum cluster_goal { GOAL_RUNNING, GOAL_STOPPED };
 
-/* Return when the cluster got there, showing phase and percent on a terminal meanwhile.  Asks the
+/* Return when the cluster got there, showing its progress meanwhile (cli/out.h).  Asks the
  * API once a second.  -ECHILD with the cluster's own reason when it failed instead. */
 int cluster_wait(struct api *a, const char *id, enum cluster_goal goal, struct err *e);
 

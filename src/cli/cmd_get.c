@@ -111,11 +111,16 @@ static void cell_ports(const json_t *c, struct strbuf *out)
 
 static void cell_phase(const json_t *c, struct strbuf *out)
 {
-        const json_t *pct = json_object_get(c, "progressPercent");
+        struct progress_state s;
+        char buf[PROGRESS_BYTES];
 
-        add_str(c, "phase", out);
-        if (str_eq(jsonx_str(c, "phase"), "pulling") && json_is_integer(pct))
-                strbuf_fmt(out, " %lld%%", (long long) json_integer_value(pct));
+        if (!str_eq(jsonx_str(c, "phase"), "pulling") ||
+            !json_is_integer(json_object_get(c, "progressPercent"))) {
+                add_str(c, "phase", out);
+                return;
+        }
+        cluster_progress(c, &s);
+        strbuf_str(out, progress_line(&s, buf));
 }
 
 static void cell_reason(const json_t *c, struct strbuf *out)

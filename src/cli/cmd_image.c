@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/jsonx.h"
+#include "base/rate.h"
 #include "base/str.h"
 #include "cli/api.h"
 #include "cli/cli.h"
@@ -15,6 +17,8 @@ struct upload {
         struct ndjson answer; /* first: also the argument of the answer's chunks */
         struct tar_source *tar;
         struct progress *progress;
+        struct rate rate;
+        uint64_t sent;
 };
 
 static int on_answer(void *arg, const char *data, size_t len, struct err *e)
@@ -29,9 +33,18 @@ static ssize_t on_read(void *arg, char *buf, size_t len, struct err *e)
         struct upload *u = arg;
         ssize_t n = tar_source_read(u->tar, buf, len, e);
 
-        if (n > 0)
-                progress_show(u->progress, "uploading", tar_source_done(u->tar),
-                              tar_source_total(u->tar), true);
+        if (n > 0) {
+                uint64_t sent = tar_source_done(u->tar);
+
+                rate_add(&u->rate, clock_mono_us(), sent - u->sent);
+                u->sent = sent;
+                progress_show(u->progress,
+                              &(struct progress_state){ .phase = "uploading",
+                                                        .done = sent,
+                                                        .total = tar_source_total(u->tar),
+                                                        .per_s = rate_per_s(&u->rate),
+                                                        .bytes = true });
+        }
         return n;
 }
 

@@ -32,9 +32,14 @@ static int on_line(struct ndjson *n, const char *line, size_t len, struct err *e
 
                 (void) err_set(&n->failed, -EREMOTEIO, "%s", message ? message : error);
         } else if (phase) {
+                const struct progress_state s = { .phase = phase,
+                                                  .done = amount(j, "doneBytes"),
+                                                  .total = amount(j, "totalBytes"),
+                                                  .per_s = amount(j, "bytesPerSecond"),
+                                                  .bytes = true };
+
                 if (n->progress)
-                        progress_show(n->progress, phase, amount(j, "doneBytes"),
-                                      amount(j, "totalBytes"), true);
+                        progress_show(n->progress, &s);
         } else {
                 json_decref(n->result);
                 n->result = json_incref(j);

@@ -146,52 +146,154 @@ const char *size_text(uint64_t bytes, char *buf)
         return buf;
 }
 
-const char *progress_text(size_t width, const char *phase, uint64_t done, uint64_t total,
-                          bool bytes, char *buf)
+/* "123 MiB", "1.2 GiB"; @buf holds 16 bytes and gets 7 characters at most. */
+static const char *binary_text(uint64_t bytes, char *buf)
 {
-        enum { BUF = 256, BAR_MIN = 10, BAR_MAX = 40 };
-        char sizes[48] = "", pct[16] = "", a[16], b[16];
-        size_t used, bar, fill;
-        int n;
+        static const char *const unit[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+        double v = (double) bytes;
+        size_t i = 0;
 
-        width = width > BUF - 1 ? BUF - 1 : width;
-        if (total > 0)
-                (void) snprintf(pct, sizeof pct, " %3u%%",
-                                (unsigned) (100.0 * (double) (done < total ? done : total) /
-                                            (double) total));
-        if (bytes && total > 0)
-                (void) snprintf(sizes, sizeof sizes, " %s / %s", size_text(done, a),
-                                size_text(total, b));
-        else if (bytes && done > 0)
-                (void) snprintf(sizes, sizeof sizes, " %s", size_text(done, a));
+        for (; v >= 999.5 && i + 1 < NELEM(unit); i++)
+                v /= 1024;
+        (void) snprintf(buf, 16, i > 0 && v < 9.95 ? "%.1f %s" : "%.0f %s", v, unit[i]);
+        return buf;
+}
 
-        n = snprintf(buf, BUF, "%s", phase);
-        used = n > 0 && n < BUF ? (size_t) n : BUF - 1;
-        /* a bar says more at a glance than the sizes do */
-        if (used + strlen(pct) + strlen(sizes) + (total > 0 ? BAR_MIN + 3 : 0) > width)
-                sizes[0] = '\0';
-        bar = width - used;
-        bar = bar > strlen(pct) + strlen(sizes) + 3 ? bar - strlen(pct) - strlen(sizes) - 3 : 0;
-        if (total > 0 && bar >= BAR_MIN) {
-                bar = bar > BAR_MAX ? BAR_MAX : bar;
-                fill = (size_t) ((double) bar * (double) (done < total ? done : total) /
-                                 (double) total);
-                buf[used++] = ' ';
-                buf[used++] = '[';
-                for (size_t i = 0; i < bar; i++)
-                        buf[used++] = i < fill ? '#' : '.';
-                buf[used++] = ']';
-                buf[used] = '\0';
+/* "12s", "3m05s", "1h02m"; "" when nobody can tell, or it takes days. */
+static const char *eta_text(const struct progress_state *s, char *buf)
+{
+        uint64_t left = s->total > s->done ? s->total - s->done : 0, t;
+
+        *buf = '\0';
+        if (left == 0 || s->per_s == 0)
+                return buf;
+        t = left / s->per_s + (left % s->per_s > 0);
+        if (t < 60)
+                (void) snprintf(buf, 16, "%us", (unsigned) t);
+        else if (t < 3600)
+                (void) snprintf(buf, 16, "%um%02us", (unsigned) (t / 60), (unsigned) (t % 60));
+        else if (t < 100 * 3600)
+                (void) snprintf(buf, 16, "%uh%02um", (unsigned) (t / 3600),
+                                (unsigned) (t / 60 % 60));
+        return buf;
+}
+
+/* What is said beside the bar, in this order.  Each has a width of its own that does not change while
+ * its numbers do: else the bar would tremble. */
+enum { PART_PHASE, PART_PERCENT, PART_SIZES, PART_RATE, PART_ETA, PART_COUNT };
+struct part {
+        char text[48];
+        size_t room;
+};
+
+static unsigned percent(const struct progress_state *s)
+{
+        return (unsigned) (100.0 * (double) (s->done < s->total ? s->done : s->total) /
+                           (double) s->total);
+}
+
+static void set_phase(struct part *p, const char *phase)
+{
+        (void) snprintf(p->text, sizeof p->text, "%s", phase);
+        for (char *c = p->text; *c; c++)
+                if ((unsigned char) *c < 0x20 || *c == 0x7f)
+                        *c = '?';
+        p->room = strlen(p->text);
+}
+
+static void make_parts(const struct progress_state *s, struct part p[static PART_COUNT])
+{
+        enum { SIZE_MAX_LEN = 7, ETA_MAX_LEN = 6 };
+        char a[16], b[16];
+
+        memset(p, 0, PART_COUNT * sizeof *p);
+        set_phase(&p[PART_PHASE], s->phase);
+        if (s->total > 0) {
+                (void) snprintf(p[PART_PERCENT].text, sizeof p->text, " %3u%%", percent(s));
+                p[PART_PERCENT].room = strlen(p[PART_PERCENT].text);
         }
-        (void) snprintf(buf + used, BUF - used, "%s%s", pct, sizes);
-        if (strlen(buf) > width)
+        if (!s->bytes || (s->total == 0 && s->done == 0))
+                return;
+        if (s->total > 0) {
+                (void) snprintf(p[PART_SIZES].text, sizeof p->text, " %s of %s",
+                                binary_text(s->done, a), binary_text(s->total, b));
+                p[PART_SIZES].room = strlen(" ") + SIZE_MAX_LEN + strlen(" of ") + strlen(b);
+                if (*eta_text(s, a))
+                        (void) snprintf(p[PART_ETA].text, sizeof p->text, " ETA %s", a);
+                p[PART_ETA].room = strlen(" ETA ") + ETA_MAX_LEN;
+        } else {
+                (void) snprintf(p[PART_SIZES].text, sizeof p->text, " %s", binary_text(s->done, a));
+                p[PART_SIZES].room = strlen(" ") + SIZE_MAX_LEN;
+        }
+        if (s->per_s > 0)
+                (void) snprintf(p[PART_RATE].text, sizeof p->text, " %s/s",
+                                binary_text(s->per_s, a));
+        p[PART_RATE].room = strlen(" ") + SIZE_MAX_LEN + strlen("/s");
+}
+
+/* Into @out, which has room. */
+static size_t draw_bar(const struct progress_state *s, size_t width, char *out)
+{
+        size_t fill =
+                (size_t) ((double) width * (double) (s->done < s->total ? s->done : s->total) /
+                          (double) s->total);
+        size_t n = 0;
+
+        out[n++] = ' ';
+        out[n++] = '[';
+        for (size_t i = 0; i < width; i++)
+                out[n++] = i < fill ? '#' : '.';
+        out[n++] = ']';
+        out[n] = '\0';
+        return n;
+}
+
+const char *progress_text(size_t width, const struct progress_state *s, char *buf)
+{
+        enum { BAR_MIN = 10, BAR_MAX = 40, BAR_FRAME = 3 };
+        struct part part[PART_COUNT];
+        size_t used = 0, bar = s->total > 0 ? BAR_MIN + BAR_FRAME : 0, n;
+
+        width = width > PROGRESS_BYTES - 1 ? PROGRESS_BYTES - 1 : width;
+        make_parts(s, part);
+        for (size_t i = 0; i < PART_COUNT; i++) {
+                /* a bar says more at a glance than the sizes do */
+                if (i > PART_PERCENT && used + part[i].room + bar > width)
+                        *part[i].text = '\0';
+                else
+                        used += part[i].room;
+        }
+        n = (size_t) snprintf(buf, PROGRESS_BYTES, "%s", part[PART_PHASE].text);
+        if (bar > 0 && used + bar <= width) {
+                bar = width - used - BAR_FRAME;
+                n += draw_bar(s, bar < BAR_MAX ? bar : BAR_MAX, buf + n);
+        }
+        for (size_t i = PART_PERCENT; i < PART_COUNT; i++)
+                n += (size_t) snprintf(buf + n, PROGRESS_BYTES - n, "%s", part[i].text);
+        if (n > width)
                 buf[width] = '\0';
+        return buf;
+}
+
+const char *progress_line(const struct progress_state *s, char *buf)
+{
+        struct part part[PART_COUNT];
+        size_t n = 0;
+
+        make_parts(s, part);
+        for (size_t i = 0; i < PART_COUNT; i++) {
+                const char *text = part[i].text;
+
+                if (i == PART_PERCENT && *text)
+                        text += strspn(text + 1, " "); /* one blank is enough here */
+                n += (size_t) snprintf(buf + n, PROGRESS_BYTES - n, "%s", text);
+        }
         return buf;
 }
 
 void progress_init(struct progress *p)
 {
-        *p = (struct progress){ .tty = isatty(STDERR_FILENO) };
+        *p = (struct progress){ .tty = isatty(STDERR_FILENO), .last_us = clock_mono_us() };
 }
 
 static size_t terminal_width(void)
@@ -201,18 +303,25 @@ static size_t terminal_width(void)
         return ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col > 0 ? ws.ws_col : 80;
 }
 
-void progress_show(struct progress *p, const char *phase, uint64_t done, uint64_t total, bool bytes)
+void progress_show(struct progress *p, const struct progress_state *s)
 {
-        uint64_t now = clock_mono_us();
-        char buf[256];
+        uint64_t now = clock_mono_us(), every = p->tty ? 100 * US_PER_MS : PROGRESS_LINE_US;
+        char buf[PROGRESS_BYTES];
 
-        if (!p->tty || (p->shown && now - p->last_us < 100 * US_PER_MS))
+        if ((p->shown || !p->tty) && now - p->last_us < every)
                 return;
         p->last_us = now;
-        p->shown = true;
+        if (!p->tty) {
+                (void) fprintf(stderr, "%s\n", progress_line(s, buf));
+                return;
+        }
         /* the last column stays free: some terminals wrap when it is written */
-        (void) fprintf(stderr, "\r%s\033[K",
-                       progress_text(terminal_width() - 1, phase, done, total, bytes, buf));
+        (void) progress_text(terminal_width() - 1, s, buf);
+        if (p->shown && str_eq(buf, p->text))
+                return;
+        memcpy(p->text, buf, sizeof buf);
+        p->shown = true;
+        (void) fprintf(stderr, "\r%s\033[K", buf); /* over the old one, not after it is gone */
         (void) fflush(stderr);
 }
 

@@ -25,17 +25,30 @@ size_t text_width(const char *s);
 /* "77.3 MB", powers of 1,000; @buf holds 16 bytes. */
 const char *size_text(uint64_t bytes, char *buf);
 
-/* One line for a terminal @width columns wide, without a line break: phase, bar, percent, sizes,
- * as much of it as fits.  @total 0: unknown.  @buf holds 256 bytes. */
-const char *progress_text(size_t width, const char *phase, uint64_t done, uint64_t total,
-                          bool bytes, char *buf);
+/* How far something is. */
+struct progress_state {
+        const char *phase;
+        uint64_t done, total; /* total 0: unknown */
+        uint64_t per_s;       /* 0: unknown */
+        bool bytes;           /* all of these are */
+};
+#define PROGRESS_BYTES 256
 
-/* The progress line itself, on stderr, and only when that is a terminal.  At most ten a second. */
+/* One line for a terminal @width columns wide, without a line break: phase, bar, percent, sizes in
+ * powers of 1,024, rate and what is left of the time, as much of it as fits.  The bar keeps its length
+ * while the numbers change.  @buf holds PROGRESS_BYTES. */
+const char *progress_text(size_t width, const struct progress_state *s, char *buf);
+/* The same without a bar, as long as it is: "pulling 43% 123 MiB of 1.2 GiB 45 MiB/s ETA 12s". */
+const char *progress_line(const struct progress_state *s, char *buf);
+
+/* The progress line itself, on stderr: on a terminal one that is drawn over, at most ten times a
+ * second; elsewhere a plain line every PROGRESS_LINE_US, so that a log shows that something happens. */
+#define PROGRESS_LINE_US (10 * 1000000ULL)
 struct progress {
         bool tty, shown;
         uint64_t last_us;
+        char text[PROGRESS_BYTES]; /* what is on the terminal */
 };
 void progress_init(struct progress *p);
-void progress_show(struct progress *p, const char *phase, uint64_t done, uint64_t total,
-                   bool bytes);
+void progress_show(struct progress *p, const struct progress_state *s);
 void progress_clear(struct progress *p); /* call before anything else is printed */

@@ -399,6 +399,16 @@ def test_create_wait_shows_progress_on_a_terminal(env, api):
     assert re.search(rb"pulling \[#+\.+\]  43%", t.out), t.out
 
 
+def test_create_wait_shows_bytes_and_rate(env, api):
+    api.phases = [{"phase": "pulling", "progressPercent": 0, "progressBytes": 0, "progressBytesPerSecond": 0},
+                  {"phase": "pulling", "progressPercent": 10, "progressBytes": 123 << 20,
+                   "progressTotalBytes": 1229 << 20, "progressBytesPerSecond": 45 << 20}, {"phase": "starting"},
+                  {"phase": "running", "runtime": {"uptimeInSeconds": 0, "ports": []}}]
+    t = terminal(env, "create", "cluster", "--gpuCount", "0", "--imageName", "x", "--wait", cols=100)
+    assert t.wait() == 0
+    assert re.search(rb"pulling \[#+\.+\]  10% 123 MiB of 1.2 GiB 45 MiB/s ETA 25s\x1b\[K", t.out), t.out
+
+
 # --- get
 
 HEAD = ["ID", "NAME", "GPU", "IMAGE NAME", "STATUS"]
@@ -457,6 +467,10 @@ def test_get_pulling(env, api):
     api.clusters = [fake_api.cluster("a1", "p", phase="pulling", progressPercent=43, runtime=None)]
     row = cells(good(env, "get", "cluster", "-a").splitlines()[1])
     assert row[-3:] == ["", "pulling 43%", ""]
+    api.clusters[0].update(progressBytes=43 << 20, progressTotalBytes=100 << 20, progressBytesPerSecond=1 << 20)
+    row = cells(good(env, "get", "cluster", "-a").splitlines()[1])
+    assert row[-2] == "pulling 43% 43 MiB of 100 MiB 1.0 MiB/s ETA 57s"
+    assert json.loads(good(env, "get", "clusters", "-o", "json")) == api.clusters
 
 
 def test_get_cloud(env, api):
@@ -805,7 +819,11 @@ def test_progress_bar_fits(env, api, cols):
     bars = [d for d in drawn if b"[" in d]
     assert bool(bars) == (cols >= 40)
     if cols >= 80:
-        assert re.fullmatch(rb"downloading \[#+\.*\] +\d+% \d+\.\d MB / 30\.0 MB", bars[0]), bars
+        assert re.fullmatch(rb"downloading \[#+\.+\]  33% 9.5 MiB of 29 MiB 4.8 MiB/s ETA 4s", bars[0]), bars
+        assert re.fullmatch(rb"downloading \[#+\] 100% 29 MiB of 29 MiB 4.8 MiB/s", bars[2]), bars
+    elif cols == 40:
+        assert re.fullmatch(rb"downloading \[###\.+\]  33% 4.8 MiB/s", bars[0]), bars
+    assert len({b.index(b"]") for b in bars}) <= 1, "the bar does not tremble"
     if cols > 24:
         assert re.search(rb"\d+%", drawn[0])
     assert t.out.rstrip().endswith(b"77.3 MB)")
@@ -813,6 +831,14 @@ def test_progress_bar_fits(env, api, cols):
 
 def test_no_progress_without_a_terminal(env, api):
     assert run(env, "image", "pull", "x").err == ""
+
+
+def test_plain_lines_when_it_takes_long(env, api):
+    """What a log gets: a line every ten seconds, and nothing that moves a cursor."""
+    api.pull_steps, api.pull_delay = 2, 10.1
+    r = run(env, "image", "pull", "x", "-o", "json")
+    assert r.rc == 0 and json.loads(r.out)["sizeBytes"] == 77300000
+    assert r.err == "downloading 100% 19 MiB of 19 MiB 4.8 MiB/s\n"
 
 
 def test_image_ls_and_rm(env, api):

@@ -28,7 +28,8 @@ GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 def cluster(id_, name, **more):
     c = {
         "id": id_, "name": name, "imageName": "tensorone/llm-starter", "desiredStatus": "RUNNING",
-        "phase": "running", "progressPercent": None, "reason": None,
+        "phase": "running", "progressPercent": None, "progressBytes": None,
+        "progressTotalBytes": None, "progressBytesPerSecond": None, "reason": None,
         "lastStatusChange": "Rented by User", "createdAt": "2026-01-31T08:00:00Z",
         "lastStartedAt": "2026-01-31T08:00:00Z", "costPerHr": 0.5, "clusterType": "RESERVED",
         "gpuCount": 1, "vcpuCount": 4, "memoryInGb": 32, "containerDiskInGb": 20, "volumeInGb": 40,
@@ -280,12 +281,14 @@ class FakeApi:
     def pull(self, h, body):
         def pieces():
             for i in range(self.pull_steps):
+                if i > 0:
+                    time.sleep(self.pull_delay)
                 # lines cut anywhere: a client must not rely on one line a piece
                 line = json.dumps({"phase": "downloading", "doneBytes": (i + 1) * 10 ** 7,
-                                   "totalBytes": self.pull_steps * 10 ** 7}).encode() + b"\n"
+                                   "totalBytes": self.pull_steps * 10 ** 7,
+                                   "bytesPerSecond": 5 * 10 ** 6}).encode() + b"\n"
                 yield line[:7]
                 yield line[7:]
-                time.sleep(self.pull_delay)
             if self.pull_error:
                 yield json.dumps({"error": self.pull_error}).encode() + b"\n"
             else:

@@ -249,7 +249,10 @@ class FakeNode:
         self.seq += 1
         msg = {"type": "report", "epoch": self.epoch, "seq": self.seq, "cluster": cid,
                "generation": c["generation"], "state": c["state"],
-               "progress_pct": c.get("progress_pct", 0), "reason": c.get("reason", ""),
+               "progress_pct": c.get("progress_pct", 0),
+               "progress_bytes": c.get("progress_bytes", 0),
+               "progress_total_bytes": c.get("progress_total_bytes", 0),
+               "progress_bytes_per_s": c.get("progress_bytes_per_s", 0), "reason": c.get("reason", ""),
                "released": c.get("released", False), "address": c.get("address", ""),
                "started_us": c.get("started_us", 0), "exit_code": c.get("exit_code", 0),
                "restarts": c.get("restarts", 0), "oom_kills": 0,
@@ -448,9 +451,9 @@ class FakeNode:
                 return {}, []
         raise FileNotFoundError("image %s: not found" % args["reference"])
 
-    def progress(self, conn, req, phase, done, total):
+    def progress(self, conn, req, phase, done, total, rate=0):
         conn.send({"type": "progress", "req": req, "phase": phase, "done_bytes": done,
-                   "total_bytes": total})
+                   "total_bytes": total, "bytes_per_s": rate})
 
     def add_image(self, args, name, digest, size):
         image = {"reference": name, "digest": "sha256:" + digest, "size_bytes": size,
@@ -463,7 +466,7 @@ class FakeNode:
         if "missing" in args["reference"]:
             raise FileNotFoundError("image %s: not found" % args["reference"])
         for i in (1, 2, 3):
-            self.progress(conn, req, "downloading", i * 100, 300)
+            self.progress(conn, req, "downloading", i * 100, 300, 50)
         return self.add_image(args, args["reference"], "0" * 64, 300)
 
     def op_image_import(self, conn, req, args, fds):

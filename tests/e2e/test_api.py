@@ -121,10 +121,10 @@ class Api:
         return self.gql('{ cluster(input: {clusterId: "%s"}) { %s } }' % (cid, select),
                         key)["cluster"]
 
-    def until(self, cid, test, timeout=5):
+    def until(self, cid, test, timeout=5, **more):
         end = time.time() + timeout
         while True:
-            c = self.cluster(cid)
+            c = self.cluster(cid, **more)
             if test(c):
                 return c
             assert time.time() < end, c
@@ -410,6 +410,20 @@ def test_pull_progress_and_failure(api, node):
     c = api.until(slow, lambda c: c["phase"] == "pulling")
     assert api.cluster(slow, "progressPercent desiredStatus") == \
         {"progressPercent": 43, "desiredStatus": "RUNNING"}
+    select = "progressBytes progressTotalBytes progressBytesPerSecond"
+
+    def says(*v):
+        want = dict(zip(select.split(), v))
+        api.until(slow, lambda c: c == want, select=select)
+    says(0, None, 0)
+    node.report(slow, progress_bytes=43 << 40, progress_total_bytes=100 << 40, progress_bytes_per_s=5 << 30)
+    says(43 << 40, 100 << 40, 5 << 30)
+    assert "." not in api.post('{ cluster(input: {clusterId: "%s"}) { %s } }' % (slow, select)).text
+    node.report(slow, progress_bytes=2 ** 53)  # not to be believed, so nothing of it is
+    node.report(slow, progress_bytes=44 << 40)
+    says(44 << 40, 100 << 40, 5 << 30)
+    node.report(slow, state="binding")
+    says(None, None, None)
     bad = api.deploy(image="fail/x")["id"]
     c = api.until(bad, lambda c: c["desiredStatus"] == "EXITED")
     assert c["reason"] == "image fail/x: not found in the registry" and c["runtime"] is None
@@ -1109,7 +1123,7 @@ def test_images(api, node):
     r = requests.post(api.base + "/v1/images/pull", json={"reference": "busybox"}, headers=api.head())
     got = [json.loads(line) for line in r.text.splitlines()]
     assert r.headers["Content-Type"] == "application/x-ndjson"
-    assert got[0] == {"phase": "downloading", "doneBytes": 100, "totalBytes": 300}
+    assert got[0] == {"phase": "downloading", "doneBytes": 100, "totalBytes": 300, "bytesPerSecond": 50}
     assert got[-1]["reference"] == "busybox" and got[-1]["sizeBytes"] == 300
     r = requests.post(api.base + "/v1/images/pull", json={"reference": "missing"}, headers=api.head())
     assert json.loads(r.text.splitlines()[-1]) == {"error": "image missing: not found"}

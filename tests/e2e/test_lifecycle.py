@@ -21,7 +21,7 @@ import requests
 import websocket
 
 from host import ApiError, Host, free_port, program
-from ocimake import Fault, Image, Layer
+from ocimake import Image, Layer, Throttle
 
 GRACE_S = 1.5
 DEAD_REGISTRY = "127.0.0.1:%d" % free_port()  # nobody listens there
@@ -309,23 +309,6 @@ def test_stop_after_and_terminate_after(host):
 
 
 # ---- pulling -----------------------------------------------------------------------------------
-
-class Throttle(Fault):
-    """The body at @rate bytes a second."""
-
-    def __init__(self, rate, times=10 ** 9):
-        super().__init__(times)
-        self.rate, self.ranges = rate, []
-
-    def __call__(self, h, data):
-        h.send_response(200)
-        h.send_header("Content-Length", str(len(data)))
-        h.end_headers()
-        step = self.rate // 20
-        for at in range(0, len(data), step):
-            h.wfile.write(data[at:at + step])
-            h.server.reg.stop.wait(0.05)
-
 
 def slow_image(registry, name, size=3 << 20, rate=2 << 20):
     noise = Layer().file("noise", random.Random(size).randbytes(size)).tar()

@@ -28,7 +28,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("HVMM_BUILD", ROOT / "build")).resolve()
 RUN = pathlib.Path("/run/hypervisor-vmm")
 
-FIELDS = """id name imageName desiredStatus phase progressPercent reason costPerHr
+FIELDS = """id name imageName desiredStatus phase progressPercent progressBytes progressTotalBytes
+ progressBytesPerSecond reason costPerHr
  containerDiskInGb volumeInGb volumeMountPath vcpuCount memoryInGb gpuCount env ports dockerArgs
  lastStatusChange uptimeSeconds machine { gpuDisplayName }
  runtime { uptimeInSeconds ports { ip isIpPublic privatePort publicPort type } }"""

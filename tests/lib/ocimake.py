@@ -235,6 +235,27 @@ class Slow(Fault):
         h.send_body(data)
 
 
+class Throttle(Fault):
+    """The body; all bodies that come through it together have @rate bytes a second."""
+
+    def __init__(self, rate, times=10 ** 9):
+        super().__init__(times)
+        self.rate, self.lock, self.due = rate, threading.Lock(), 0.0
+
+    def __call__(self, h, data):
+        h.send_response(200)
+        h.send_header("Content-Length", str(len(data)))
+        h.end_headers()
+        step = self.rate // 20
+        for at in range(0, len(data), step):
+            with self.lock:
+                now = time.monotonic()
+                self.due = max(self.due, now) + len(data[at:at + step]) / self.rate
+                rest = self.due - now
+            h.server.reg.stop.wait(rest)
+            h.wfile.write(data[at:at + step])
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 

@@ -1111,6 +1111,8 @@ def test_fetcher_is_killed_once(store, fake):
     os.kill(pids[0], signal.SIGKILL)
     err = proc.communicate(timeout=30)[1]
     assert proc.returncode == 0 and b"trying again" in err, err
+    done = [int(n) for n in re.findall(rb"downloading (\d+)/", err)]
+    assert done == sorted(done) and done[-1] == sum(layer["size"] for layer in image.layers), "never backwards"
     with store.merged(ref) as m:
         assert sorted(os.listdir(m)) == ["f0", "f1"]
     store.nothing_staged()

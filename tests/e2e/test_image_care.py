@@ -51,6 +51,12 @@ def layer_of(host, ref):
     return host.data / "images/layers" / str(n)
 
 
+def scrubbed(host):
+    """Packs are known by what the first round found."""
+    with contextlib.closing(sqlite3.connect(f"file:{host.data}/images/images.db?mode=ro", uri=True)) as db:
+        return not db.execute("SELECT 1 FROM layer WHERE pack_sha = ''").fetchall()
+
+
 def layers(host):
     return len(list((host.data / "images/layers").iterdir()))
 
@@ -199,11 +205,7 @@ def test_damage_is_found_while_a_cluster_runs(registry, what):
         h.wait_running(other)
         pid = h.first_pid(c)
         layer = layer_of(h, ref)
-
-        def noted():
-            with contextlib.closing(sqlite3.connect(f"file:{h.data}/images/images.db?mode=ro", uri=True)) as db:
-                return not db.execute("SELECT 1 FROM layer WHERE pack_sha = ''").fetchall()
-        wait_until(noted, what="a first round")
+        wait_until(lambda: scrubbed(h), what="a first round")
         if what in ("pack", "index"):
             flip(layer / what)
         elif what == "meta":
@@ -215,6 +217,9 @@ def test_damage_is_found_while_a_cluster_runs(registry, what):
         wait_until(lambda: said in h.log_text(), what="the scrub")
         assert alive(pid) and h.first_pid(c) == pid
         h.exec(c, "/bin/sh", "-c", "true")
+        why = h.wait(c, lambda k: k["reason"])["reason"]
+        assert listed(h, ref)["damaged"] in why and why.startswith("it runs from an image that is damaged"), why
+        assert h.cluster(c)["phase"] == "running" and h.cluster(other)["reason"] is None
         assert listed(h, ref)["damaged"] and not listed(h, good).get("damaged")
         assert f"cluster {other} runs from" not in h.log_text()
         again = h.deploy(imageName=ref, dockerArgs=SLEEP)  # heals it
@@ -222,6 +227,60 @@ def test_damage_is_found_while_a_cluster_runs(registry, what):
         h.exec(again, "/bin/sha256sum", "/large", "/small")
         assert not listed(h, ref).get("damaged")
         assert h.first_pid(c) == pid
+        assert h.cluster(again)["reason"] is None and h.cluster(c)["reason"] == why
+
+
+def test_a_damaged_image_is_shown_and_a_restart_heals(registry):
+    """Also by the next engine, which finds no new damage; the restart is what brings a fresh copy."""
+    ref = image(registry, "shown")
+    with host_with(registry, {"scrub": "2s"}) as h:
+        c = h.deploy(imageName=ref, dockerArgs=SLEEP)
+        h.wait_running(c)
+        pid, pack = h.first_pid(c), layer_of(h, ref) / "pack"
+        wait_until(lambda: scrubbed(h), what="a first round")
+        flip(pack)
+        why = h.wait(c, lambda k: k["reason"])["reason"]
+        assert "pack" in why and why in h.cli("get", "cluster", "-a").stdout
+        h.restart()
+        h.wait(c, lambda k: k["reason"] == why and k["phase"] == "running")
+        assert h.first_pid(c) == pid
+        asked = sum("/blobs/" in path for path, _ in registry.requests)
+        h.call("clusterRestart", c)
+        h.wait_new_first(c, pid)
+        wait_until(lambda: h.cluster(c)["reason"] is None, what="an end of it")
+        assert sum("/blobs/" in path for path, _ in registry.requests) > asked, "pulled anew"
+        h.exec(c, "/bin/sha256sum", "/large", "/small")
+        assert layer_of(h, ref) != pack.parent and not listed(h, ref).get("damaged")
+
+
+def test_damage_that_a_pull_finds(registry):
+    """A layer that is here is looked at before another image uses it; who runs from it hears of that."""
+    layer = Layer().busybox("sleep").tar()
+    one, two = (registry.add("a/shares", v, Image([layer] + more, compress_as="none"))
+                for v, more in (("v1", []), ("v2", [Layer().file("x", b"x").tar()])))
+    with host_with(registry, {"scrub": "0"}) as h:
+        c = h.deploy(imageName=one, dockerArgs=SLEEP)
+        h.wait_running(c)
+        flip(layer_of(h, one) / "index")
+        h.cli("image", "pull", two)
+        assert "damaged" in h.wait(c, lambda k: k["reason"])["reason"]
+        assert listed(h, one)["damaged"] and not listed(h, two).get("damaged")
+
+
+def test_an_image_that_is_gone_is_pulled_anew(registry):
+    """Removed while its cluster was stopped: starting it is enough."""
+    ref = image(registry, "gone")
+    with host_with(registry, {"scrub": "0"}) as h:
+        c = h.deploy(imageName=ref, dockerArgs=SLEEP)
+        h.wait_running(c)
+        h.call("clusterStop", c)
+        h.wait_exited(c)
+        h.cli("image", "rm", ref)
+        assert names(h) == set()
+        h.call("clusterResume", c)
+        h.wait_running(c)
+        h.exec(c, "/bin/sha256sum", "/large", "/small")
+        assert names(h) == {ref}
 
 
 def test_damage_that_a_boot_finds(registry):

@@ -237,5 +237,6 @@ int fleet_adopt(struct fleet *f, struct err *e)
                 return r;
         for (struct unit *u = f->units; u; u = u->next)
                 adopt(u);
+        fleet_look_for_damage(f);
         return 0;
 }

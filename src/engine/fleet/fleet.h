@@ -93,7 +93,7 @@ void fleet_images_tidy(struct fleet *f);
 /* Let images go that nobody has used for long, and others until the configured space and @need bytes
  * more are free (engine/image/expire.h).  Returns at once. */
 void fleet_images_expire(struct fleet *f, uint64_t need);
-/* Say which clusters run from it. */
+/* Clusters that run from it say so, and go on. */
 void fleet_image_damaged(struct fleet *f, uint64_t image, const char *why);
 /* Image operations of the account that wait for a place. */
 size_t fleet_pulls_waiting(const struct fleet *f, const char *account);

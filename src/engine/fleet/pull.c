@@ -298,6 +298,7 @@ static void on_pulled(void *arg, int r, const struct err *err)
         if (wait_for_space(p, r))
                 return;
         if (pull_is_transfer(p)) {
+                fleet_look_for_damage(f); /* it looks at what is here already */
                 reference = r >= 0 ? str_dup(p->reference) : NULL;
                 if (r >= 0 && p->waiters)
                         r = image_find(f->spec.host->images, p->account, p->reference, &image, &e);

@@ -88,6 +88,7 @@ struct unit *unit_free(struct unit *u)
         plan_done(&u->plan);
         free((char *) (uintptr_t) u->cred.username);
         (void) str_wipe_free((char *) (uintptr_t) u->cred.password);
+        free(u->damage);
         free(u);
         return NULL;
 }
@@ -119,9 +120,22 @@ bool unit_wanted(const struct unit *u)
                u->row.want_generation == u->row.generation;
 }
 
+/* What is wrong: with itself, or else with what it runs from.  @buf holds what has to be made. */
+static const char *reason_of(const struct unit *u, char *buf, size_t size)
+{
+        if (*u->row.reason || !u->damage || u->row.state != CS_RUNNING)
+                return u->row.reason;
+        (void) snprintf(
+                buf, size,
+                "it runs from an image that is damaged on this host (%.700s); pull or upload that again, then restart it",
+                u->damage);
+        return buf;
+}
+
 void unit_report(struct unit *u)
 {
         const struct journal_row *row = &u->row;
+        char reason[1024];
         AUTO(json_put)
         json_t *j = json_pack(
                 "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:b, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
@@ -130,8 +144,8 @@ void unit_report(struct unit *u)
                 "progress_pct", (int) u->progress_pct, "progress_bytes",
                 (json_int_t) u->pull.done_bytes, "progress_total_bytes",
                 (json_int_t) u->pull.total_bytes, "progress_bytes_per_s",
-                (json_int_t) u->pull.bytes_per_s, "reason", row->reason, "released",
-                row->slot == 0 && !cluster_holds_resources(row->state), "cpus_taken",
+                (json_int_t) u->pull.bytes_per_s, "reason", reason_of(u, reason, sizeof reason),
+                "released", row->slot == 0 && !cluster_holds_resources(row->state), "cpus_taken",
                 u->cpus_taken && row->state == CS_BACKOFF, "address", u->address, "started_us",
                 (json_int_t) row->started_us, "boot_us", (json_int_t) u->boot_us, "exit_code",
                 (int) row->exit_code, "restarts", (json_int_t) row->restarts, "oom_kills",

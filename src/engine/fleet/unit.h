@@ -27,6 +27,7 @@ struct unit {
         uint64_t image_id; /* of the last boot by this engine */
         char address[16];
         uint32_t progress_pct;
+        char *damage; /* what is wrong with the image that it runs from; NULL: nothing */
         struct image_progress pull; /* while it is pulling; `phase` is not kept */
         uint64_t pull_told_us;      /* when it was reported last, monotonic */
         uint64_t due_us;            /* back-off ends, monotonic */
@@ -94,9 +95,11 @@ void unit_timer(struct unit *u, uint64_t delay_us);
 /* adopt.c */
 int fleet_adopt(struct fleet *f, struct err *e);
 
-/* unit_image.c: waiting for its image */
+/* unit_image.c: waiting for its image, and what becomes of that */
 int unit_pull(struct unit *u, struct err *e);
 void unit_pull_leave(struct unit *u);
+/* Something may have been quarantined that not the scrub has found: ask the store. */
+void fleet_look_for_damage(struct fleet *f);
 
 /* pull.c */
 void pull_free_all(struct fleet *f);

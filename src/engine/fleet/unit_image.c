@@ -1,4 +1,10 @@
-/* unit_image.c - a cluster and its image: waiting until it has come.  Engine process, loop thread. */
+/* unit_image.c - a cluster and its image: waiting until it has come, and telling when it is found to be
+ * damaged.  Engine process, loop thread.
+ *
+ * A damaged image is quarantined: nothing begins from it any more, and who wants it pulls it anew.  What
+ * runs from it already goes on, because most of what it reads is in memory or whole; it says so in its
+ * reason until it is booted again.  The store knows what is damaged; nothing of it is kept here across a
+ * restart of the engine. */
 #include <errno.h>
 
 #include "base/log.h"
@@ -74,9 +80,27 @@ void fleet_image_damaged(struct fleet *f, uint64_t image, const char *why)
 {
         uint64_t id;
 
-        for (struct unit *u = f->units; u; u = u->next)
-                if (u->row.image_digest && (unit_holds(u) || u->op) &&
-                    str_u64_prefix(u->row.image_digest, 10, &id) >= 0 && id == image)
-                        log_warn("cluster %s runs from an image that is damaged, and goes on: %s",
-                                 u->row.cluster, why);
+        for (struct unit *u = f->units; u; u = u->next) {
+                if (u->damage || !u->row.image_digest || !(unit_holds(u) || u->op) ||
+                    str_u64_prefix(u->row.image_digest, 10, &id) < 0 || id != image)
+                        continue;
+                log_warn("cluster %s runs from an image that is damaged, and goes on: %s",
+                         u->row.cluster, why);
+                u->damage = str_dup(why);
+                unit_report(u);
+        }
+}
+
+static void on_damaged(void *arg, uint64_t image, const char *name, const char *why)
+{
+        (void) name;
+        fleet_image_damaged(arg, image, why);
+}
+
+void fleet_look_for_damage(struct fleet *f)
+{
+        struct err e = { 0 };
+
+        if (image_each_damaged(f->spec.host->images, on_damaged, f, &e) < 0)
+                log_warn("%s", e.msg);
 }

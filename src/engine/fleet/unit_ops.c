@@ -147,6 +147,8 @@ static void on_boot_done(void *arg, int r, const struct err *err)
         }
         if (r == -ECANCELED && f->closing)
                 return; /* the row says how far it came: undone and booted again at the next start */
+        if (r == -EBADMSG)
+                fleet_look_for_damage(f);
         if (r < 0 && u->row.state != CS_RUNNING) {
                 if (!unit_wanted(u)) {
                         unit_event(u, u->row.want_gone ? CE_TERMINATE : CE_STOP, NULL);
@@ -202,6 +204,8 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
         free(u->row.image_digest);
         u->row.image_digest = str_dup(image->use);
         u->image_id = image->id;
+        free(u->damage);
+        u->damage = NULL;
         if (r >= 0 && !u->row.image_digest)
                 r = err_set(e, -ENOMEM, "out of memory");
         if (r >= 0) /* reported below: the order goes first */

@@ -107,6 +107,11 @@ int image_unswept(struct image_store *s, struct err *e);
 int image_list(struct image_store *s, const char *account, bool is_admin, struct image **ret,
                size_t *ret_n, struct err *e);
 
+/* An image that cannot be used any more, and why; @name may be "". */
+typedef void image_damaged_fn(void *arg, uint64_t image, const char *name, const char *why);
+/* All that are quarantined, those without a name among them as long as something uses them. */
+int image_each_damaged(struct image_store *s, image_damaged_fn *fn, void *arg, struct err *e);
+
 /* At engine start, and when an operation was killed: drop staging/ of dead operations and layers that
  * the database does not know.  Operations that live are not disturbed. */
 int image_recover(struct image_store *s, struct err *e);

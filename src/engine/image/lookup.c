@@ -127,6 +127,22 @@ static int refuse_damaged(sqlite3_stmt *st, const char *name, struct err *e)
                     : 0;
 }
 
+int image_each_damaged(struct image_store *s, image_damaged_fn *fn, void *arg, struct err *e)
+{
+        AUTO(sql_rest) sqlite3_stmt *st = NULL;
+        sqlite3 *db = NULL;
+        int rc = SQLITE_DONE, r = catalog_db(s, &db, e);
+
+        if (r >= 0)
+                r = sql_prepare(db, &st, e,
+                                "SELECT id, (SELECT min(reference) FROM name WHERE image = id),"
+                                " quarantined FROM image WHERE quarantined <> ''",
+                                NULL, 0);
+        while (r >= 0 && (rc = sqlite3_step(st)) == SQLITE_ROW)
+                fn(arg, (uint64_t) sqlite3_column_int64(st, 0), sql_text(st, 1), sql_text(st, 2));
+        return r < 0 || rc == SQLITE_DONE ? r : sql_error(db, e, "damaged images");
+}
+
 /* Remember the use, now and then; somebody else's write lock is no reason to wait. */
 static void touch(struct image_store *s, sqlite3 *db, const struct image *i)
 {

@@ -3,9 +3,6 @@
 #pragma once
 #include "engine/image/image.h"
 
-/* An image cannot be used any more. */
-typedef void image_damaged_fn(void *arg, uint64_t image, const char *name, const char *why);
-
 struct image_scrub {
         uint64_t bytes;       /* stop after the file with which so many have been read */
         uint64_t rate;        /* read no more than so many in a second; 0: as it comes */

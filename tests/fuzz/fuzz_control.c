@@ -1,7 +1,8 @@
 /* fuzz_control.c - libFuzzer target for what tensorone-api reads from others beside GraphQL: an
  * engine's inventory and reports, dockerArgs, and log lines.  The first byte chooses:
  *
- *   i  inventory (JSON)    r  report (JSON)    n  facts (JSON)    a  dockerArgs    l  log lines    f  log files
+ *   i  inventory (JSON)    r  report (JSON)    n  facts (JSON)    p  progress (JSON)
+ *   a  dockerArgs    l  log lines    f  log files
  *
  * Checked beside memory errors: what is accepted is within its limits, and lines of a log cut
  * anywhere give the same text as the whole. */
@@ -53,6 +54,16 @@ static void report(const json_t *j)
               r.progress_bytes_per_s <= JSONX_EXACT_MAX);
         CHECK(r.state > CS_NONE && r.state < CS_STATE_COUNT && r.exit_code <= 255);
         node_report_done(&r);
+}
+
+static void progress(const json_t *j)
+{
+        struct node_progress g = { 0 };
+
+        if (node_progress_decode(j, &g) < 0)
+                return;
+        CHECK(g.phase && g.done_bytes <= JSONX_EXACT_MAX && g.total_bytes <= JSONX_EXACT_MAX &&
+              g.bytes_per_s <= JSONX_EXACT_MAX);
 }
 
 static void facts(const json_t *j)
@@ -126,12 +137,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (size < 1)
                 return 0;
         text = strndup((const char *) data + 1, size - 1);
-        if (data[0] == 'i' || data[0] == 'r' || data[0] == 'n')
+        if (memchr("irnp", data[0], 4))
                 j = jsonx_parse((const char *) data + 1, size - 1, NULL);
         if (j && data[0] == 'i')
                 inventory(j);
         else if (j && data[0] == 'n')
                 facts(j);
+        else if (j && data[0] == 'p')
+                progress(j);
         else if (j)
                 report(j);
         else if (data[0] == 'a')

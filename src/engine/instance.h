@@ -23,12 +23,12 @@ struct engine_conf {
         uint64_t pull_timeout_us;     /* one pull or upload, in all */
         uint64_t grace_us;            /* TERM to KILL */
         /* [images] */
-        uint64_t object_threshold; /* 0: no objects */
-        char *image_mount;         /* auto, file, loop */
-        uint64_t image_keep_us;    /* unused for so long: it goes; 0: never for that */
+        uint64_t object_threshold;  /* 0: no objects */
+        char *image_mount;          /* auto, file, loop */
+        uint64_t image_keep_us;     /* unused for so long: it goes; 0: never for that */
         uint64_t image_floor_bytes; /* kept free, images go for it; 0: none goes for that */
-        bool image_expire_uploads; /* also what cannot be pulled again */
-        uint64_t image_scrub_us;   /* each file is read once in so long; 0: never */
+        bool image_expire_uploads;  /* also what cannot be pulled again */
+        uint64_t image_scrub_us;    /* each file is read once in so long; 0: never */
         /* [network] */
         char *network_pool;  /* IPv4 pool "100.96.0.0/16"; address = base + slot */
         char *dns;           /* comma list; "" = the host's */

@@ -17,6 +17,7 @@ share_mb          what a second image with the same 1 GB library adds to disk an
 """
 import contextlib
 import json
+import mmap
 import os
 import pathlib
 import re
@@ -176,6 +177,53 @@ def written(host):
     return int(re.search(r"^write_bytes: (\d+)", text, re.M)[1])
 
 
+class Memory(threading.Thread):
+    """Free memory that the machine really has.  A virtual one gets it from its hypervisor at the first
+    touch, ten times as slow as a copy, and loses again what nobody has used for two seconds; then that
+    is what is measured, with us and with peers.  Each program that is timed therefore begins with some
+    that is in place; @per_s more bytes are given back in each second while it runs."""
+
+    GROUND, STEP_S = 512 << 20, 0.1
+
+    def __init__(self, per_s=0, seconds=0):
+        super().__init__(daemon=True)
+        self.step, self.ended = int(per_s * self.STEP_S) & ~(mmap.PAGESIZE - 1), threading.Event()
+        self.size = self.GROUND + self.step * int(seconds / self.STEP_S)
+
+    @staticmethod
+    def touch(m):
+        m[::mmap.PAGESIZE] = bytes([1]) * (len(m) // mmap.PAGESIZE)
+
+    def __enter__(self):
+        self.held = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.touch(self.held)
+        self.held.madvise(mmap.MADV_DONTNEED, 0, self.GROUND)
+        if self.step:
+            self.start()
+
+    def __exit__(self, *exc):
+        self.ended.set()
+        if self.step:
+            self.join()
+        self.held.close()
+
+    def run(self):
+        for at in range(self.GROUND, self.size, self.step or 1):
+            self.held.madvise(mmap.MADV_DONTNEED, at, min(self.step, self.size - at))
+            if self.ended.wait(self.STEP_S):
+                return
+
+    @classmethod
+    def speeds(cls):
+        """MB/s of the first touch, and of one right after it."""
+        for _ in range(2):
+            with mmap.mmap(-1, cls.GROUND, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as m:
+                m.madvise(mmap.MADV_NOHUGEPAGE)
+                begin = time.perf_counter()
+                cls.touch(m)
+                yield cls.GROUND / 1e6 / (time.perf_counter() - begin)
+
+
 # --- figures -----------------------------------------------------------------------------------
 
 def peers(work, ref):
@@ -184,17 +232,19 @@ def peers(work, ref):
     times = {"skopeo+umoci": [], "podman": []}
     for i in range(3):
         oci = "oci:%s:x" % (work / ("oci%d" % i))
-        begin = time.perf_counter()
-        sh("skopeo", "copy", "-q", "--src-tls-verify=false", "docker://" + ref, oci)
-        sh("umoci", "unpack", "--image", oci[4:], work / ("bundle%d" % i))
-        times["skopeo+umoci"].append(time.perf_counter() - begin)
+        with Memory():
+            begin = time.perf_counter()
+            sh("skopeo", "copy", "-q", "--src-tls-verify=false", "docker://" + ref, oci)
+            sh("umoci", "unpack", "--image", oci[4:], work / ("bundle%d" % i))
+            times["skopeo+umoci"].append(time.perf_counter() - begin)
     for i in range(2):
         root = work / ("podman%d" % i)
         podman = ["podman", "--root", root, "--runroot", root / "run", "--storage-driver", "overlay"]
         try:
-            begin = time.perf_counter()
-            sh(*podman, "pull", "-q", "--tls-verify=false", ref)
-            times["podman"].append(time.perf_counter() - begin)
+            with Memory():
+                begin = time.perf_counter()
+                sh(*podman, "pull", "-q", "--tls-verify=false", ref)
+                times["podman"].append(time.perf_counter() - begin)
         finally:
             for mount in (root / "overlay", root):
                 subprocess.run(["umount", str(mount)], stderr=subprocess.DEVNULL)
@@ -211,7 +261,8 @@ def pull_ready(start, registry, work, figures):
     with contextlib.ExitStack() as hosts:
         for _ in range(ROUNDS):
             host = hosts.enter_context(start())
-            ours.append(pull(host, ref))
+            with Memory():
+                ours.append(pull(host, ref))
             size = sum(stored(host).values())
     print("image of pull_ready_s: %.0f MB from the registry, %.0f MB on the disk; rounds %s" % (
         sum(l["size"] for l in layers) / 1e6, size / 1e6, " ".join("%.2f" % t for t in ours)))
@@ -286,7 +337,7 @@ def pull_rate(host, registry, work, figures):
     ref = registry.push(big.finish(), "big:1")
     sh("sync", "-f", work)
     to_disk = disk_rate(work)
-    with Peak(host) as peak:
+    with Peak(host) as peak, Memory(600e6, 20):
         took = pull(host, ref)
     total, inflate_s, hash_s = tool("bench_layers", "cost", *big.files()).split()
     inflate, sha = (int(total) / 1e6 / float(s) for s in (inflate_s, hash_s))
@@ -437,7 +488,8 @@ def share(host, registry, work, figures):
 
 def run(figures):
     work = pathlib.Path(tempfile.mkdtemp(prefix="hvmm-bench.", dir="/var/tmp"))
-    print("%d CPUs; kernel %s" % (os.cpu_count(), os.uname().release))
+    print("%d CPUs; kernel %s; memory: first touch %.0f MB/s, then %.0f MB/s" % (
+        os.cpu_count(), os.uname().release, *Memory.speeds()))
     try:
         with Registry(work / "registry") as registry:
             def start():

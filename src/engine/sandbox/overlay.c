@@ -66,6 +66,8 @@ static const char *metacopy(const struct overlay *o)
         return o->data >= 0 ? "on" : "off";
 }
 
+/* -EINVAL: an option is not understood, mount(2) may be; -EOPNOTSUPP: together they were refused.  Then
+ * the work directory may bear the mark of a volatile overlay, and nothing else can be mounted on it. */
 static int by_fsconfig(const struct overlay *o)
 {
         const char *const options[][2] = { { "source", "overlay" },  { "lowerdir", o->lowerdir },
@@ -78,8 +80,8 @@ static int by_fsconfig(const struct overlay *o)
                 r = text(fs, options[i][0], options[i][1]);
         if (r >= 0)
                 r = fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL, 0);
-        if (r >= 0)
-                r = fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+        if (r >= 0 && fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+                r = errno == EINVAL ? -EOPNOTSUPP : -errno;
         if (r >= 0)
                 r = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV);
         return r == -1 ? -errno : r;
@@ -89,9 +91,9 @@ static int by_fsconfig(const struct overlay *o)
 static int by_mount(const struct overlay *o, const char *dir)
 {
         AUTO(free)
-        char *options = str_fmt(
-                "lowerdir=%s,upperdir=%s,workdir=%s,redirect_dir=on,metacopy=%s,volatile",
-                o->lowerdir, o->upper, o->work, metacopy(o));
+        char *options =
+                str_fmt("lowerdir=%s,upperdir=%s,workdir=%s,redirect_dir=on,metacopy=%s,volatile",
+                        o->lowerdir, o->upper, o->work, metacopy(o));
         int fd;
 
         if (!options)
@@ -181,7 +183,7 @@ static int mount_overlay(struct overlay *o, struct err *e)
         if (r < 0)
                 return err_errno(e, r, "directories of the container disk");
         r = o->way == OVERLAY_ANY || o->way == OVERLAY_DETACHED ? by_fsconfig(o) : -EINVAL;
-        if (r == -EINVAL && o->way != OVERLAY_DETACHED)
+        if ((r == -EINVAL || r == -EOPNOTSUPP) && o->way != OVERLAY_DETACHED)
                 return by_namespace(o, e);
         return r < 0 ? err_errno(e, r, "overlay") : r;
 }
@@ -230,10 +232,13 @@ static int try_out(bool data, enum overlay_way way)
 
 enum overlay_way overlay_probe(void)
 {
-        return try_out(false, OVERLAY_DETACHED) == -EINVAL ? OVERLAY_NAMESPACE : OVERLAY_ANY;
+        int r = try_out(false, OVERLAY_DETACHED);
+
+        return r == -EINVAL || r == -EOPNOTSUPP ? OVERLAY_NAMESPACE : OVERLAY_ANY;
 }
 
 bool sandbox_overlay_objects(void)
 {
-        return try_out(true, OVERLAY_ANY) >= 0;
+        return try_out(true, OVERLAY_NAMESPACE) >=
+               0; /* a kernel without complains once, not twice */
 }

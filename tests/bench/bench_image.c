@@ -4,7 +4,7 @@
  *        bench_image read PROC TREE RUNS
  *        bench_image cached PROC FILE
  *
- * PROC is a process whose mount namespace is entered first, "-" for none.
+ * PROC is a process whose mount namespace and ids are taken on first, "-" for none.
  * mount: the metadata file META with its PACKs, idmapped, below an overlay with UPPER (a directory) and
  * OBJECTS as its data-only lower; unmounted again.  "first": as for an image's first cluster, EROFS
  * included; "next": a clone of that mount, as for every other one.
@@ -79,12 +79,16 @@ static void enter(const char *pid)
 {
         char path[64];
         AUTO(fd) int fd = -EBADF;
+        struct stat st;
 
         if (strcmp(pid, "-") == 0)
                 return;
         (void) snprintf(path, sizeof path, "/proc/%s/ns/mnt", pid);
         fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0 || setns(fd, CLONE_NEWNS) < 0)
+        (void) snprintf(path, sizeof path, "/proc/%s", pid);
+        if (fd < 0 || stat(path, &st) < 0 || setns(fd, CLONE_NEWNS) < 0 ||
+            setresgid(st.st_gid, st.st_gid, st.st_gid) < 0 ||
+            setresuid(st.st_uid, st.st_uid, st.st_uid) < 0)
                 DIE("%s: %s", path, strerror(errno));
 }
 

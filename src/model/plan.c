@@ -18,6 +18,7 @@ static const struct jfield fields[] = {
         { F(account), .kind = J_STR, .max = 64, .required = true },
         { F(name), .kind = J_STR, .max = LIMIT_NAME_LEN },
         { F(image), .kind = J_STR, .max = LIMIT_IMAGE_REF_LEN, .required = true },
+        { F(registry_auth), .kind = J_STR, .max = 64 },
         { F(entrypoint), .kind = J_STRV, .max = LIMIT_ARGV_ENTRIES },
         { F(command), .kind = J_STRV, .max = LIMIT_ARGV_ENTRIES },
         { F(command_set), .kind = J_BOOL },

@@ -25,6 +25,7 @@ struct plan {
         char *account;       /* owner's id: whose images and volumes it may use */
         char *name;          /* for people */
         char *image;         /* reference as the user wrote it */
+        char *registry_auth; /* which registry credentials of the account open it; NULL: none */
         char **entrypoint;   /* replaces the image's when set */
         char **command;      /* replaces the image's CMD when set */
         bool command_set;    /* an empty `command` replaces too (a JSON dockerArgs said so) */

@@ -120,16 +120,16 @@ static int on_assign(struct channel *c, const struct frame_msg *m, struct err *e
         const char *desired = jsonx_str(m->json, "desired");
         const json_t *plan = json_object_get(m->json, "plan");
         const json_t *cred = json_object_get(m->json, "credentials");
-        const struct image_credentials ic = { jsonx_str(cred, "username"),
-                                              jsonx_str(cred, "password"), NULL };
+        const struct fleet_login login = { jsonx_str(cred, "username"), jsonx_str(cred, "password"),
+                                           jsonx_str(cred, "error") };
         struct err why = { 0 };
 
         if (!cluster || generation_of(m) == 0 || !json_is_object(plan) ||
             (!str_eq(desired, "running") && !str_eq(desired, "stopped")))
                 return err_set(e, -EPROTO,
                                "an assign without cluster, generation, desired or plan");
-        if (fleet_assign(c->fleet, cluster, generation_of(m), str_eq(desired, "running"), plan, &ic,
-                         &why) < 0) {
+        if (fleet_assign(c->fleet, cluster, generation_of(m), str_eq(desired, "running"), plan,
+                         json_is_object(cred) ? &login : NULL, &why) < 0) {
                 log_warn("assign of cluster %.32s: %s", cluster, why.msg);
                 refuse(c, cluster, generation_of(m), why.msg);
         }

@@ -204,7 +204,7 @@ static void on_exec_done(void *arg, int r, const struct err *err)
 static int exec_env(struct unit *u, const struct fleet_exec *x, char ***ret, struct err *e)
 {
         struct image image = { 0 };
-        int r = image_find(u->fleet->spec.host->images, u->plan.account, u->plan.image, &image, e);
+        int r = unit_find_image(u, &image, e);
 
         if (r == -ENOENT) /* its name was taken away while it runs: our variables alone */
                 r = 0;

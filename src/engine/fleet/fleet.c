@@ -95,14 +95,6 @@ struct fleet *fleet_free(struct fleet *f)
         return NULL;
 }
 
-static void set_credentials(struct unit *u, const struct image_credentials *cred)
-{
-        free((char *) (uintptr_t) u->cred.username);
-        (void) str_wipe_free((char *) (uintptr_t) u->cred.password);
-        u->cred.username = cred ? str_dup(cred->username) : NULL;
-        u->cred.password = cred ? str_dup(cred->password) : NULL;
-}
-
 /* A cluster that this engine has never heard of. */
 static int create(struct fleet *f, const char *cluster, uint64_t generation, bool running,
                   const char *plan, struct unit **ret, struct err *e)
@@ -186,7 +178,7 @@ static int update(struct unit *u, uint64_t generation, bool running, const char 
 }
 
 int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool running,
-                 const json_t *plan, const struct image_credentials *cred, struct err *e)
+                 const json_t *plan, const struct fleet_login *login, struct err *e)
 {
         uint64_t now = clock_mono_us();
         AUTO(free) char *text = jsonx_dump(plan);
@@ -207,9 +199,10 @@ int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool
                 return refuse_update(u, e);
         if (r < 0)
                 return r;
-        set_credentials(u, cred);
         if (!again) /* else the clock runs since the first time, or has stopped */
                 u->asked_us = now;
+        if (login && generation == u->row.generation)
+                unit_take_login(u, login);
         unit_settle(u);
         return 0;
 }

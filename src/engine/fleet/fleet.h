@@ -46,9 +46,16 @@ void fleet_stop(struct fleet *f);
 struct fleet *fleet_free(struct fleet *f); /* also without fleet_stop() before */
 DEFINE_AUTO(struct fleet *, fleet_free)
 
-/* What should be.  @plan: JSON of model/plan.h.  An older generation is ignored. */
+/* The registry credentials that a plan names, as the control plane has them now: in memory for the
+ * length of a pull, never on the disk. */
+struct fleet_login {
+        const char *username, *password;
+        const char *error; /* why there are none; NULL: there are */
+};
+/* What should be.  @plan: JSON of model/plan.h.  An older generation is ignored.  @login: the answer
+ * to a report with `credentials_wanted`, or NULL. */
 int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool running,
-                 const json_t *plan, const struct image_credentials *cred, struct err *e);
+                 const json_t *plan, const struct fleet_login *login, struct err *e);
 int fleet_tombstone(struct fleet *f, const char *cluster, uint64_t generation, struct err *e);
 int fleet_forget(struct fleet *f, const char *cluster, struct err *e);
 

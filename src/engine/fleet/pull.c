@@ -10,6 +10,10 @@
  * their files, and again, until nothing more has to go.  A pull that found no space has this done and
  * is then tried once more.
  *
+ * Credentials are their pull's: with them an image is the account's own, and what is here of it counts
+ * only once that pull has come through.  A manifest that these credentials open is the proof; layers
+ * that are here are not fetched again.
+ *
  * A pull that nobody waits for any more is ended, and what it left is collected. */
 #include <assert.h>
 #include <errno.h>
@@ -125,6 +129,35 @@ static int pull_body(struct frame_conn *out, void *arg, struct err *e)
         return -EINVAL;
 }
 
+/* ---- what is here ---- */
+
+int pull_find_ready(struct fleet *f, const char *account, const char *reference,
+                    bool with_credentials, struct image *ret, struct err *e)
+{
+        struct image_store *s = f->spec.host->images;
+        struct image found = { 0 };
+        int r = with_credentials ? image_find_private(s, account, reference, &found, e)
+                                 : image_find(s, account, reference, &found, e);
+
+        if (r < 0)
+                return r;
+        if (found.is_private) {
+                image_done(&found);
+                return err_set(e, -ENOENT, "the registry was not asked for %s yet", reference);
+        }
+        *ret = found;
+        return 0;
+}
+
+/* What a pull that has come through has brought. */
+static int find_pulled(const struct pull *p, struct image *ret, struct err *e)
+{
+        struct image_store *s = p->fleet->spec.host->images;
+
+        return p->username ? image_find_private(s, p->account, p->reference, ret, e)
+                           : image_find(s, p->account, p->reference, ret, e);
+}
+
 /* ---- the beginning of one ---- */
 
 static uint64_t number_of(const json_t *j, const char *key)
@@ -218,7 +251,7 @@ static void serve_waiting(struct fleet *f, const char *reference)
                 struct err e = { 0 };
 
                 if (p->op || p->force || p->kind != PULL_PULL || !str_eq(p->reference, reference) ||
-                    image_find(f->spec.host->images, p->account, reference, &image, &e) < 0) {
+                    pull_find_ready(f, p->account, reference, p->username, &image, &e) < 0) {
                         p = p->next;
                         continue;
                 }
@@ -301,7 +334,7 @@ static void on_pulled(void *arg, int r, const struct err *err)
                 fleet_look_for_damage(f); /* it looks at what is here already */
                 reference = r >= 0 ? str_dup(p->reference) : NULL;
                 if (r >= 0 && p->waiters)
-                        r = image_find(f->spec.host->images, p->account, p->reference, &image, &e);
+                        r = find_pulled(p, &image, &e);
                 pull_finish(p, r, &image, &e);
                 image_done(&image);
         } else if (p->expires) {

@@ -48,6 +48,9 @@ static inline bool pull_is_transfer(const struct pull *p)
 
 /* pull.c */
 struct pull *pull_free(struct pull *p);
+/* What needs no pull.  What @account itself has pulled with credentials does, whoever asks again. */
+int pull_find_ready(struct fleet *f, const char *account, const char *reference,
+                    bool with_credentials, struct image *ret, struct err *e);
 /* Start its operation. */
 int pull_launch(struct pull *p, struct err *e);
 /* Do @next in the place that it has, with what is in use from here on. */

@@ -97,7 +97,7 @@ void pull_start_some(struct fleet *f)
                 int r;
 
                 if (p->kind == PULL_PULL && !p->force &&
-                    image_find(f->spec.host->images, p->account, p->reference, &image, &e) >= 0) {
+                    pull_find_ready(f, p->account, p->reference, p->username, &image, &e) >= 0) {
                         pull_finish(p, 0, &image, &e);
                         image_done(&image);
                         continue;
@@ -196,7 +196,7 @@ int fleet_pull(struct fleet *f, const char *reference, const struct image_creden
 
         if (str_empty(cred->account)) /* else what it opens would be everybody's */
                 return err_set(e, -EINVAL, "account: is missing");
-        if (!force && image_find(f->spec.host->images, cred->account, reference, &image, e) >= 0) {
+        if (!force && pull_find_ready(f, cred->account, reference, user, &image, e) >= 0) {
                 done(arg, 0, &image, e);
                 image_done(&image);
                 return 0;

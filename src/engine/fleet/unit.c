@@ -86,8 +86,6 @@ struct unit *unit_free(struct unit *u)
         sd_event_source_disable_unref(u->timer_src);
         journal_row_done(&u->row);
         plan_done(&u->plan);
-        free((char *) (uintptr_t) u->cred.username);
-        (void) str_wipe_free((char *) (uintptr_t) u->cred.password);
         free(u->damage);
         free(u);
         return NULL;
@@ -138,7 +136,7 @@ void unit_report(struct unit *u)
         char reason[1024];
         AUTO(json_put)
         json_t *j = json_pack(
-                "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:b, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
+                "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:b, s:b, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
                 "type", "report", "cluster", row->cluster, "generation",
                 (json_int_t) row->generation, "state", cluster_state_name(row->state),
                 "progress_pct", (int) u->progress_pct, "progress_bytes",
@@ -146,7 +144,8 @@ void unit_report(struct unit *u)
                 (json_int_t) u->pull.total_bytes, "progress_bytes_per_s",
                 (json_int_t) u->pull.bytes_per_s, "reason", reason_of(u, reason, sizeof reason),
                 "released", row->slot == 0 && !cluster_holds_resources(row->state), "cpus_taken",
-                u->cpus_taken && row->state == CS_BACKOFF, "address", u->address, "started_us",
+                u->cpus_taken && row->state == CS_BACKOFF, "credentials_wanted",
+                u->wants_login && row->state == CS_PULLING, "address", u->address, "started_us",
                 (json_int_t) row->started_us, "boot_us", (json_int_t) u->boot_us, "exit_code",
                 (int) row->exit_code, "restarts", (json_int_t) row->restarts, "oom_kills",
                 (json_int_t) row->oom_kills, "security", "seccomp", "enforced", "apparmor",
@@ -227,9 +226,7 @@ int unit_adopt_want(struct unit *u, struct err *e)
                 u->row.want_plan = NULL;
         }
         u->row.generation = u->row.want_generation;
-        free(u->row.image_digest);
-        u->row.image_digest = NULL;
-        u->row.restarts = 0;
+        u->row.restarts = 0; /* but not image_digest: what it has run from, it may run from again */
         u->row.reason[0] = '\0';
         u->cpus_taken = u->start_again = false;
         u->cpu_waits = 0;
@@ -250,9 +247,9 @@ static void begin(struct unit *u)
         if (u->unreadable)
                 r = err_set(&e, -EINVAL, "its plan cannot be read; give it a new one or remove it");
         else
-                r = image_find(u->fleet->spec.host->images, u->plan.account, u->plan.image, &image,
-                               &e);
+                r = unit_find_image(u, &image, &e);
         if (r == -ENOENT) {
+                u->wants_login = !str_empty(u->plan.registry_auth);
                 unit_event(u, CE_PULL, NULL);
                 r = unit_pull(u, &e);
         } else if (r >= 0) {

@@ -20,8 +20,7 @@ struct unit {
         bool claimed;           /* at start: the slot is still claimed for the row's boot */
         struct op *op;          /* at most one at a time */
         enum unit_op op_kind;
-        struct boot *boot;             /* what the running operation was given */
-        struct image_credentials cred; /* heap strings; of the wanted plan, never journaled */
+        struct boot *boot; /* what the running operation was given */
         int monitor_pidfd, init_pidfd;
         sd_event_source *monitor_src, *timer_src;
         uint64_t image_id; /* of the last boot by this engine */
@@ -40,6 +39,7 @@ struct unit {
         bool refused;               /* `reason` tells of an order that could not be taken */
         bool start_again; /* stopped and then wanted again, in one and the same generation */
         bool queued;      /* waits for a free operation place */
+        bool wants_login; /* in CS_PULLING: for the credentials that its plan names */
         struct slice_usage usage;
 };
 
@@ -96,7 +96,12 @@ void unit_timer(struct unit *u, uint64_t delay_us);
 int fleet_adopt(struct fleet *f, struct err *e);
 
 /* unit_image.c: waiting for its image, and what becomes of that */
+/* The image that it may be booted from without asking a registry, or -ENOENT. */
+int unit_find_image(struct unit *u, struct image *ret, struct err *e);
+/* In CS_PULLING: pull it, or ask for the credentials first. */
 int unit_pull(struct unit *u, struct err *e);
+/* Here they are; ignored when they are not waited for. */
+void unit_take_login(struct unit *u, const struct fleet_login *login);
 void unit_pull_leave(struct unit *u);
 /* Something may have been quarantined that not the scrub has found: ask the store. */
 void fleet_look_for_damage(struct fleet *f);

@@ -6,10 +6,38 @@
  * reason until it is booted again.  The store knows what is damaged; nothing of it is kept here across a
  * restart of the engine. */
 #include <errno.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/fleet/unit.h"
+
+/* Whose image, and its name: what follows the row's number in image.use. */
+static const char *whose(const char *use)
+{
+        return use ? strchr(use, ' ') : NULL;
+}
+
+/* A private image is the account's that could open it once.  Who starts a new cluster has to be able to
+ * now, with the credentials that it names; one that has run from it has shown that. */
+int unit_find_image(struct unit *u, struct image *ret, struct err *e)
+{
+        struct image_store *s = u->fleet->spec.host->images;
+        struct image found = { 0 };
+        int r;
+
+        if (str_empty(u->plan.registry_auth))
+                return image_find(s, u->plan.account, u->plan.image, ret, e);
+        r = image_find_private(s, u->plan.account, u->plan.image, &found, e);
+        if (r < 0)
+                return r;
+        if (found.is_private && !str_eq(whose(u->row.image_digest), whose(found.use))) {
+                image_done(&found);
+                return err_set(e, -ENOENT, "the registry was not asked for %s yet", u->plan.image);
+        }
+        *ret = found;
+        return 0;
+}
 
 /* A step of percent is reported at once, what else changes every second. */
 static void unit_progress(void *arg, const struct image_progress *g)
@@ -36,6 +64,13 @@ static void pull_over(struct unit *u)
         u->pull = (struct image_progress){ 0 };
 }
 
+static void fail(struct unit *u, const struct err *e)
+{
+        log_info("cluster %s: %s", u->row.cluster, e->msg);
+        unit_event(u, CE_FAIL, "%s", e->msg);
+        unit_settle(u);
+}
+
 static void unit_pulled(void *arg, int r, const struct image *image, const struct err *err)
 {
         struct unit *u = arg;
@@ -52,21 +87,39 @@ static void unit_pulled(void *arg, int r, const struct image *image, const struc
                 r = unit_boot(u, image, &e);
         else
                 (void) err_copy(&e, err);
-        if (r < 0) {
-                log_info("cluster %s: %s", u->row.cluster, e.msg);
-                unit_event(u, CE_FAIL, "%s", e.msg);
-                unit_settle(u);
-        }
+        if (r < 0)
+                fail(u, &e);
+}
+
+static int pull_with(struct unit *u, const struct fleet_login *login, struct err *e)
+{
+        const struct image_credentials cred = { login ? login->username : NULL,
+                                                login ? login->password : NULL, u->plan.account };
+
+        return fleet_pull(u->fleet, u->plan.image, &cred, false, unit_progress, unit_pulled, u, e);
 }
 
 int unit_pull(struct unit *u, struct err *e)
 {
-        const struct image_credentials cred = { u->cred.username, u->cred.password,
-                                                u->plan.account };
-
         u->progress_pct = 0;
         pull_over(u);
-        return fleet_pull(u->fleet, u->plan.image, &cred, false, unit_progress, unit_pulled, u, e);
+        return u->wants_login ? 0 : pull_with(u, NULL, e); /* the report asks for them */
+}
+
+void unit_take_login(struct unit *u, const struct fleet_login *login)
+{
+        struct err e = { 0 };
+        int r;
+
+        if (!u->wants_login || u->row.state != CS_PULLING || !unit_wanted(u))
+                return;
+        u->wants_login = false;
+        if (login->error)
+                r = err_set(&e, -EACCES, "pull %s: %s", u->plan.image, login->error);
+        else
+                r = pull_with(u, login, &e);
+        if (r < 0)
+                fail(u, &e);
 }
 
 /* The unit no longer waits. */

@@ -32,6 +32,7 @@ struct image {
         char *use;         /* stands for this image under this name, in lists of what is in use */
         char *account;     /* owner of a local image, NULL when it came from a registry */
         bool is_public;    /* a local image shown to all */
+        bool is_private;   /* @account's own credentials opened it: see image_find_private() */
         char *quarantined; /* image_list(): why it cannot be used any more; NULL: it can */
 };
 void image_done(struct image *i);
@@ -58,10 +59,15 @@ int image_store_open(const struct instance *inst, struct image_store **ret, stru
 struct image_store *image_store_close(struct image_store *s);
 DEFINE_AUTO(struct image_store *, image_store_close)
 
-/* Find by reference, as @account sees it: its own local image first, then a public local one, then
- * what came from that registry.  -ENOENT when it must be pulled. */
+/* Find by reference what @account may use without asking anybody: its own local image first, then a
+ * public local one, then what that registry gave for all.  -ENOENT when it must be pulled. */
 int image_find(struct image_store *s, const char *account, const char *reference, struct image *ret,
                struct err *e);
+/* The same, but first of all what @account pulled with credentials of its own (ret->is_private).  That
+ * it was allowed to then is no right to it now: it is for whoever has just pulled it again, which
+ * fetches nothing that is here, and for a cluster that has run from it. */
+int image_find_private(struct image_store *s, const char *account, const char *reference,
+                       struct image *ret, struct err *e);
 
 struct image_progress {
         const char *phase; /* "resolving", "uploading", "unpacking", "downloading", "publishing" */

@@ -92,6 +92,7 @@ static int load_image(sqlite3_stmt *st, struct image *ret, struct err *e)
                 .account = *owner ? strdup(owner) : NULL,
                 .use = use_of(sqlite3_column_int64(st, COL_ID), owner, sql_text(st, COL_REFERENCE)),
                 .is_public = sqlite3_column_int(st, COL_PUBLIC) != 0,
+                .is_private = *owner && sqlite3_column_int(st, COL_PULLED) != 0,
                 .created_us = (uint64_t) sqlite3_column_int64(st, COL_CREATED),
                 .used_us = (uint64_t) sqlite3_column_int64(st, COL_USED),
                 .id = (uint64_t) sqlite3_column_int64(st, COL_ID),
@@ -161,8 +162,8 @@ static void touch(struct image_store *s, sqlite3 *db, const struct image *i)
         (void) sqlite3_busy_timeout(db, SQL_BUSY_MS);
 }
 
-int image_find(struct image_store *s, const char *account, const char *reference, struct image *ret,
-               struct err *e)
+static int find(struct image_store *s, const char *account, const char *reference, bool private,
+                struct image *ret, struct err *e)
 {
         AUTO(sql_rest) sqlite3_stmt *st = NULL;
         AUTO(free) char *name = NULL;
@@ -172,7 +173,7 @@ int image_find(struct image_store *s, const char *account, const char *reference
 
         if (r >= 0)
                 r = catalog_db(s, &db, e);
-        if (r >= 0 && recents_get(s, db, account ? account : "", name, &found)) {
+        if (r >= 0 && recents_get(s, db, account ? account : "", name, private, &found)) {
                 touch(s, db, &found);
                 *ret = found;
                 return 0;
@@ -181,11 +182,14 @@ int image_find(struct image_store *s, const char *account, const char *reference
                 r = sql_prepare(db, &st, e,
                                 "SELECT " COLUMNS " FROM name n JOIN image i ON i.id = n.image"
                                 " WHERE n.reference = ?1 AND (n.account IN (?2, '') OR n.public)"
+                                " AND (?4 OR n.account = '' OR i.domain NOT LIKE 'pull:%')"
                                 " ORDER BY n.account = ?2 AND n.account <> '' DESC,"
                                 " n.account <> '' DESC, n.created_us LIMIT 1",
-                                (struct sql_arg[]){
-                                        { name, 0 }, { account ? account : "", 0 }, { NULL, 0 } },
-                                3);
+                                (struct sql_arg[]){ { name, 0 },
+                                                    { account ? account : "", 0 },
+                                                    { NULL, 0 },
+                                                    { NULL, private } },
+                                4);
         if (r < 0)
                 return r;
         rc = sqlite3_step(st);
@@ -199,10 +203,22 @@ int image_find(struct image_store *s, const char *account, const char *reference
         if (r < 0)
                 return r;
         (void) sqlite3_reset(st);
-        recents_put(s, account ? account : "", name, &found);
+        recents_put(s, account ? account : "", name, private, &found);
         touch(s, db, &found);
         *ret = found;
         return 0;
+}
+
+int image_find(struct image_store *s, const char *account, const char *reference, struct image *ret,
+               struct err *e)
+{
+        return find(s, account, reference, false, ret, e);
+}
+
+int image_find_private(struct image_store *s, const char *account, const char *reference,
+                       struct image *ret, struct err *e)
+{
+        return find(s, account, reference, true, ret, e);
 }
 
 int image_list(struct image_store *s, const char *account, bool is_admin, struct image **ret,

@@ -17,6 +17,7 @@
 
 struct recent {
         char *account, *name;
+        bool private; /* what image_find_private() gave */
         struct image image;
 };
 
@@ -104,24 +105,27 @@ static int copy_image(const struct image *from, struct image *ret)
 }
 
 bool recents_get(struct image_store *s, sqlite3 *db, const char *account, const char *name,
-                 struct image *ret)
+                 bool private, struct image *ret)
 {
         struct recents *rs = valid(s, db);
 
         for (size_t i = 0; rs && i < RECENT; i++) {
                 const struct recent *r = &rs->at[i];
 
-                if (r->name && str_eq(r->name, name) && str_eq(r->account, account))
+                if (r->name && r->private == private && str_eq(r->name, name) &&
+                    str_eq(r->account, account))
                         return copy_image(&r->image, ret) >= 0;
         }
         return false;
 }
 
-void recents_put(struct image_store *s, const char *account, const char *name,
+void recents_put(struct image_store *s, const char *account, const char *name, bool private,
                  const struct image *image)
 {
         struct recents *rs = s->recents;
-        struct recent r = { .account = strdup(account), .name = strdup(name) };
+        struct recent r = { .account = strdup(account),
+                            .name = strdup(name),
+                            .private = private };
 
         if (!rs || rs->pid != getpid() || !r.account || !r.name ||
             copy_image(image, &r.image) < 0) {

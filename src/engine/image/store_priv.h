@@ -26,8 +26,8 @@ struct image_store {
 struct recents *recents_free(struct recents *rs);
 /* true: *@ret is a copy.  After a miss, and only then, recents_put() may follow. */
 bool recents_get(struct image_store *s, sqlite3 *db, const char *account, const char *name,
-                 struct image *ret);
-void recents_put(struct image_store *s, const char *account, const char *name,
+                 bool private, struct image *ret);
+void recents_put(struct image_store *s, const char *account, const char *name, bool private,
                  const struct image *image);
 void recents_forget(struct image_store *s); /* this process has written itself */
 

@@ -107,7 +107,7 @@ static int do_import(struct ctl *c, char **argv, struct err *e)
 static int do_find(struct ctl *c, char **argv, struct err *e)
 {
         struct image i;
-        int r = image_find(c->store, argv[0], argv[1], &i, e);
+        int r = image_find_private(c->store, argv[0], argv[1], &i, e);
 
         if (r < 0)
                 return r;
@@ -178,7 +178,7 @@ static int do_mount(struct ctl *c, char **argv, struct err *e)
 
         if (userns < 0)
                 return userns;
-        r = image_find(c->store, argv[0], argv[1], &i, e);
+        r = image_find_private(c->store, argv[0], argv[1], &i, e);
         if (r < 0)
                 return r;
         mnt = argv[4] ? image_objects_clone(c->store, e)

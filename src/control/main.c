@@ -26,7 +26,8 @@
 #define READY_WAIT_US (3 * US_PER_S) /* for the engine; then ready without it */
 
 struct options {
-        const char *listen, *listen_fd, *node, *data_dir, *key_file, *key_fd, *ready_fd, *log_level;
+        const char *listen, *listen_fd, *node, *data_dir, *key_file, *key_fd, *seal_file, *seal_fd,
+                *ready_fd, *log_level;
 };
 
 static const struct option_row {
@@ -45,6 +46,11 @@ static const struct option_row {
           offsetof(struct options, key_file) },
         { "--admin-key-fd", "N", "the same as an inherited open file",
           offsetof(struct options, key_fd) },
+        { "--seal-key-file", "FILE",
+          "the key that seals secrets in the store, made at the first start (0600)",
+          offsetof(struct options, seal_file) },
+        { "--seal-key-fd", "N", "the same as an inherited open file",
+          offsetof(struct options, seal_fd) },
         { "--ready-fd", "N", "gets one byte when the API serves",
           offsetof(struct options, ready_fd) },
         { "--log-level", "LEVEL", "error, warning, info or debug",
@@ -143,14 +149,16 @@ static int open_listener(const char *where, int *ret, struct err *e)
 
 /* ---- the administrator's key ---- */
 
-static int open_key_file(const struct options *o, int *ret, struct err *e)
+/* By descriptor, else by name; neither: *@ret is -EBADF. */
+static int open_key_file(const char *option, const char *fd, const char *file, int *ret,
+                         struct err *e)
 {
-        int r = inherited("--admin-key-fd", o->key_fd, ret, e);
+        int r = inherited(option, fd, ret, e);
 
-        if (r < 0 || *ret >= 0 || !o->key_file)
+        if (r < 0 || *ret >= 0 || !file)
                 return r;
-        *ret = open(o->key_file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-        return *ret < 0 ? err_errno(e, -errno, "open %s", o->key_file) : 0;
+        *ret = open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        return *ret < 0 ? err_errno(e, -errno, "open %s", file) : 0;
 }
 
 static void on_fence(int r, void *arg)
@@ -197,7 +205,7 @@ static int ensure_admin(struct api *a, struct err *e)
         uint64_t now = clock_wall_us();
         char old[128] = "";
         struct caller who;
-        int r = open_key_file(&a->opt, &fd, e);
+        int r = open_key_file("--admin-key-fd", a->opt.key_fd, a->opt.key_file, &fd, e);
 
         if (r < 0 || fd < 0)
                 return r;
@@ -322,6 +330,7 @@ static int start(struct api *a, struct err *e)
                                  .synced = on_synced,
                                  .arg = a };
         struct http_conf hc;
+        AUTO(fd) int seal = -EBADF;
         int r = sd_event_new(&a->loop);
 
         if (r < 0)
@@ -329,6 +338,9 @@ static int start(struct api *a, struct err *e)
         pc.loop = a->loop;
         raise_files();
         r = block_signals(a, e);
+        if (r >= 0)
+                r = open_key_file("--seal-key-fd", a->opt.seal_fd, a->opt.seal_file, &seal, e);
+        pc.seal_fd = seal;
         if (r >= 0)
                 r = plane_new(&pc, &a->plane, e);
         if (r >= 0)

@@ -58,20 +58,20 @@ static int prepare_dir(const struct instance *inst, struct err *e)
         return 0;
 }
 
-/* The key file is made by us, so that it is root's; the API writes into it once. */
-static int open_admin_key(const struct instance *inst, struct err *e)
+/* The key files are made by us, so that they are root's; the API writes into each once. */
+static int open_key(const struct instance *inst, const char *name, struct err *e)
 {
-        int fd =
-                openat(inst->data_fd, "admin.key", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        int fd = openat(inst->data_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
-        return fd < 0 ? err_errno(e, -errno, "open %s/admin.key", inst->data_dir) : fd;
+        return fd < 0 ? err_errno(e, -errno, "open %s/%s", inst->data_dir, name) : fd;
 }
 
-/* The child: drop to the API's uid, keep the four descriptors, run. */
+/* The child: drop to the API's uid, keep the five descriptors, run. */
 __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_t engine, int prog,
-                                            int key, int ready)
+                                            int key, int seal, int ready)
 {
-        char listen_arg[16], key_arg[16], ready_arg[16], data[64], node[64], journal[64];
+        char listen_arg[16], key_arg[16], seal_arg[16], ready_arg[16], data[64], node[64],
+                journal[64];
         char *argv[] = { (char *) (uintptr_t) PROGRAM,
                          (char *) (uintptr_t) "--listen-fd",
                          listen_arg,
@@ -81,6 +81,8 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
                          data,
                          (char *) (uintptr_t) "--admin-key-fd",
                          key_arg,
+                         (char *) (uintptr_t) "--seal-key-fd",
+                         seal_arg,
                          (char *) (uintptr_t) "--ready-fd",
                          ready_arg,
                          (char *) (uintptr_t) "--log-level",
@@ -96,6 +98,7 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
         (void) setpriority(PRIO_PROCESS, 0, 0);
         (void) snprintf(listen_arg, sizeof listen_arg, "%d", s->listen_fd);
         (void) snprintf(key_arg, sizeof key_arg, "%d", key);
+        (void) snprintf(seal_arg, sizeof seal_arg, "%d", seal);
         (void) snprintf(ready_arg, sizeof ready_arg, "%d", ready);
         (void) snprintf(data, sizeof data, "/run/hypervisor-vmm/%s/control", s->inst->id);
         (void) snprintf(node, sizeof node, "/run/hypervisor-vmm/%s/node.sock", s->inst->id);
@@ -111,6 +114,7 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
                 _exit(126);
         (void) fd_set_cloexec(s->listen_fd, false);
         (void) fd_set_cloexec(key, false);
+        (void) fd_set_cloexec(seal, false);
         (void) fd_set_cloexec(ready, false);
         (void) syscall(SYS_execveat, prog, "", argv, env, AT_EMPTY_PATH);
         _exit(127);
@@ -188,13 +192,14 @@ static int spawn(struct api_child *c, struct err *e)
 {
         AUTO(free) char *path = str_fmt("%s/" PROGRAM, c->spec.inst->libexec);
         AUTO(fd) int prog = path ? open(path, O_PATH | O_CLOEXEC) : -1;
-        AUTO(fd) int key = open_admin_key(c->spec.inst, e);
+        AUTO(fd) int key = open_key(c->spec.inst, "admin.key", e);
+        AUTO(fd) int seal = key < 0 ? key : open_key(c->spec.inst, "seal.key", e);
         AUTO(fd) int ready = -EBADF;
         pid_t engine = getpid();
         int p[2], r;
 
-        if (key < 0)
-                return key;
+        if (seal < 0)
+                return seal;
         if (prog < 0)
                 return err_errno(e, -errno, "%s", path ? path : PROGRAM);
         if (pipe2(p, O_CLOEXEC) < 0)
@@ -205,7 +210,7 @@ static int spawn(struct api_child *c, struct err *e)
         if (c->pid < 0)
                 return err_errno(e, -errno, "fork " PROGRAM);
         if (c->pid == 0)
-                child(&c->spec, engine, prog, key, ready);
+                child(&c->spec, engine, prog, key, seal, ready);
         c->pidfd = (int) syscall(SYS_pidfd_open, c->pid, 0);
         r = c->pidfd < 0 ? -errno : 0;
         if (r >= 0)

@@ -65,7 +65,7 @@ static int apply_template(struct plane *p, const struct caller *who, struct depl
                 r = fill(&d->ports, t->ports);
         if (r >= 0)
                 r = fill(&d->volume_path, t->volume_path);
-        if (r >= 0)
+        if (r >= 0 && str_eq(t->account, who->account)) /* a public one's are its owner's alone */
                 r = fill(&d->registry_auth, t->registry_auth);
         if (r >= 0)
                 r = env_merge(t->env, d->env, &env);
@@ -116,10 +116,6 @@ static int check_unsupported(const struct deploy *d, struct err *e)
                         "networkVolumeId: network volumes are not available; use volumeInGb");
         if (!str_empty(d->volume_key))
                 return err_set(e, -EOPNOTSUPP, "volumeKey: encrypted volumes are not available");
-        if (!str_empty(d->registry_auth))
-                return err_set(e, -ENOENT,
-                               "containerRegistryAuthId: registry credentials %.64s not found",
-                               d->registry_auth);
         if (!str_empty(d->data_center) && !str_eq(d->data_center, PLANE_DATA_CENTER))
                 return err_set(e, -ENOSPC, "%s dataCenterId: %.32s wanted, this host is %s",
                                NO_INSTANCES, d->data_center, PLANE_DATA_CENTER);
@@ -172,6 +168,7 @@ static int fill_record(struct cluster *c, struct deploy *d, const struct caller 
         c->docker_args = str_empty(d->docker_args) ? NULL : TAKE(d->docker_args);
         c->env = d->env ? TAKE(d->env) : calloc(1, sizeof(char *));
         c->ports = TAKE(d->ports);
+        c->registry_auth = str_empty(d->registry_auth) ? NULL : TAKE(d->registry_auth);
         c->volume_path =
                 str_empty(d->volume_path) ? strdup(DEFAULT_VOLUME_PATH) : TAKE(d->volume_path);
         c->gpu_count = d->no_gpu ? 0 : d->gpu_count;
@@ -269,6 +266,8 @@ int plane_deploy(struct plane *p, const struct caller *who, struct deploy *d,
                 r = apply_instance(d, e);
         if (r >= 0)
                 r = check_unsupported(d, e);
+        if (r >= 0)
+                r = registry_auth_check(p, who, d->registry_auth, e);
         if (r >= 0 && str_empty(d->image))
                 r = err_set(e, -EINVAL, "imageName: is missing; give an image or a templateId");
         if (r >= 0)

@@ -123,6 +123,7 @@ static int plan_next(struct plane *p, struct store_txn *t, struct cluster *c, ui
         c->state = CS_ACCEPTED;
         c->released = false;
         c->progress_pct = 0;
+        c->wants_login = false;
         c->progress_bytes = c->progress_total_bytes = c->progress_bytes_per_s = 0;
         c->started_us = 0;
         c->restarts = 0;
@@ -299,7 +300,8 @@ void edit_done(struct edit *d)
         *d = (struct edit){ 0 };
 }
 
-static int check_edit(const struct cluster *c, const struct edit *d, struct err *e)
+static int check_edit(const struct plane *p, const struct caller *who, const struct cluster *c,
+                      const struct edit *d, struct err *e)
 {
         struct plan_port ports[LIMIT_PORTS];
         AUTO(strv_free) char **entrypoint = NULL, **command = NULL;
@@ -318,10 +320,8 @@ static int check_edit(const struct cluster *c, const struct edit *d, struct err 
                 r = err_set(e, -EINVAL,
                             "volumeInGb: %u is less than the %u GB it has; a volume can only grow",
                             d->volume_gib, c->volume_gib);
-        if (r >= 0 && !str_empty(d->registry_auth))
-                r = err_set(e, -ENOENT,
-                            "containerRegistryAuthId: registry credentials %.64s not found",
-                            d->registry_auth);
+        if (r >= 0)
+                r = registry_auth_check(p, who, d->registry_auth, e);
         return r < 0 ? r : 0;
 }
 
@@ -336,6 +336,7 @@ static int apply_edit(struct cluster *c, struct edit *d)
                 { &c->image, d->image },
                 { &c->ports, d->ports },
                 { &c->volume_path, d->volume_path },
+                { &c->registry_auth, d->registry_auth },
         };
         int changed = 0;
 
@@ -392,7 +393,7 @@ int plane_edit(struct plane *p, const struct caller *who, const char *id, const 
         if (r >= 0)
                 r = check_locked(old, noun, e);
         if (r >= 0)
-                r = check_edit(old, d, e);
+                r = check_edit(p, who, old, d, e);
         if (r < 0)
                 return r;
         c = copy_of(old);

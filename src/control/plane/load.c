@@ -71,6 +71,19 @@ static int keep_template(void *arg, const json_t *row, struct err *e)
         return r;
 }
 
+static int keep_registry_auth(void *arg, const json_t *row, struct err *e)
+{
+        struct plane *p = arg;
+        AUTO(registry_auth_free) struct registry_auth *a = NULL;
+        int r = registry_auth_from_row(row, &a, e);
+
+        if (r >= 0)
+                r = map_set(p->registry_auths, a->id, a);
+        if (r >= 0)
+                a = NULL;
+        return r;
+}
+
 static int keep_reservation(void *arg, const json_t *row, struct err *e)
 {
         return ledger_add_row(((struct plane *) arg)->ledger, row, e);
@@ -112,28 +125,36 @@ void plane_unload(struct plane *p)
         for (struct map_entry *i = p->templates ? map_first(p->templates) : NULL; i;
              i = map_next(i))
                 (void) template_free(map_value(i));
+        for (struct map_entry *i = p->registry_auths ? map_first(p->registry_auths) : NULL; i;
+             i = map_next(i))
+                (void) registry_auth_free(map_value(i));
         p->clusters = map_free(p->clusters);
         p->templates = map_free(p->templates);
+        p->registry_auths = map_free(p->registry_auths);
         p->ledger = ledger_free(p->ledger);
 }
 
 int plane_load(struct plane *p, struct err *e)
 {
-        AUTO(map_free) struct map *clusters = map_new(), *templates = map_new();
+        AUTO(map_free)
+        struct map *clusters = map_new(), *templates = map_new(), *registry_auths = map_new();
         AUTO(ledger_free) struct ledger *ledger = ledger_new();
         int r;
 
-        if (!clusters || !templates || !ledger)
+        if (!clusters || !templates || !registry_auths || !ledger)
                 return err_set(e, -ENOMEM, "out of memory"); /* what is there stays */
         plane_unload(p);
         p->clusters = TAKE(clusters);
         p->templates = TAKE(templates);
+        p->registry_auths = TAKE(registry_auths);
         p->ledger = TAKE(ledger);
         r = store_load(p->store, ST_SETTING, keep_setting, p, e);
         if (r >= 0)
                 r = load_clusters(p, e);
         if (r >= 0)
                 r = store_load(p->store, ST_TEMPLATE, keep_template, p, e);
+        if (r >= 0)
+                r = store_load(p->store, ST_REGISTRY_AUTH, keep_registry_auth, p, e);
         if (r >= 0)
                 r = store_load(p->store, ST_RESERVATION, keep_reservation, p, e);
         if (r >= 0)

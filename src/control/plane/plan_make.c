@@ -80,6 +80,7 @@ int plan_make(const struct plane *p, const struct cluster *c, char **gpus, json_
         plan.account = c->account;
         plan.name = c->name;
         plan.image = c->image;
+        plan.registry_auth = c->registry_auth;
         plan.entrypoint = entrypoint;
         plan.command = command;
         plan.env = env;

@@ -111,7 +111,7 @@ void plane_fence(struct plane *p, store_done_fn *done, void *arg)
 
 void plane_push(struct plane *p, const struct cluster *c)
 {
-        AUTO(json_put) json_t *plan = NULL;
+        AUTO(json_put) json_t *plan = NULL, *login = NULL;
 
         if (!node_connected(p->node) || p->foreign)
                 return;
@@ -120,8 +120,11 @@ void plane_push(struct plane *p, const struct cluster *c)
                 return;
         }
         plan = c->plan ? plan_with_key(p, c) : NULL;
+        if (c->wants_login && c->desired == DESIRED_RUNNING)
+                login = registry_login(p, c);
         if (plan)
-                node_assign(p->node, c->id, c->generation, c->desired == DESIRED_RUNNING, plan);
+                node_assign(p->node, c->id, c->generation, c->desired == DESIRED_RUNNING, plan,
+                            login);
         else
                 log_error("cluster %s: no plan to send", c->id);
 }
@@ -271,9 +274,12 @@ int plane_new(const struct plane_conf *conf, struct plane **ret, struct err *e)
         if (r >= 0)
                 r = accounts_open(p->store, conf->data_dir, &p->accounts, e);
         if (r >= 0)
+                r = sealer_new(conf->seal_fd, &p->sealer, e);
+        if (r >= 0)
                 r = plane_load(p, e);
         if (r < 0)
                 return r;
+        registry_auths_probe(p);
         r = sd_event_add_time(conf->loop, &p->alarm, CLOCK_REALTIME, 0, US_PER_MS, on_alarm, p);
         if (r < 0)
                 return err_errno(e, r, "timer");
@@ -302,6 +308,7 @@ struct plane *plane_free(struct plane *p)
         p->alarm = sd_event_source_disable_unref(p->alarm);
         p->repeat = sd_event_source_disable_unref(p->repeat);
         p->accounts = accounts_free(p->accounts);
+        p->sealer = sealer_free(p->sealer);
         node_inventory_done(&p->inv);
         free(p);
         return NULL;

@@ -22,6 +22,7 @@ struct plane;
 struct plane_conf {
         sd_event *loop;
         const char *data_dir;             /* ours */
+        int seal_fd;                      /* the file of the sealing key; -EBADF: there is none */
         const char *node_path;            /* the engine's socket */
         void (*inner)(void *arg, int fd); /* takes @fd: the listener for api.internal */
         void (*synced)(void *arg);        /* the engine is connected and knows what should be */
@@ -124,6 +125,27 @@ int plane_save_template(struct plane *p, const struct caller *who, struct templa
                         const struct template **ret, struct err *e);
 int plane_delete_template(struct plane *p, const struct caller *who, const char *name,
                           struct err *e);
+
+/* ---- registry credentials ---- */
+
+/* An account's own; NULL: not found, also when it is another's.  No caller sees a password again. */
+const struct registry_auth *plane_registry_auth(const struct plane *p, const struct caller *who,
+                                                const char *id);
+int plane_registry_auths(const struct plane *p, const struct caller *who,
+                         int (*fn)(void *arg, const struct registry_auth *a), void *arg);
+struct registry_input {
+        const char *id; /* NULL: new ones; else those are changed, but for their name */
+        const char *name, *username, *password;
+};
+int plane_save_registry_auth(struct plane *p, const struct caller *who,
+                             const struct registry_input *in, const struct registry_auth **ret,
+                             struct err *e);
+/* Clusters that name them go on; their next pull says that they were removed. */
+int plane_delete_registry_auth(struct plane *p, const struct caller *who, const char *id,
+                               struct err *e);
+/* For a pull: the user's name (borrowed) and the password, the caller's to wipe. */
+int plane_open_registry_auth(const struct plane *p, const struct caller *who, const char *id,
+                             const char **ret_username, char **ret_password, struct err *e);
 
 /* ---- watching ---- */
 

@@ -2,6 +2,7 @@
 #pragma once
 #include "base/map.h"
 #include "control/plane/plane.h"
+#include "control/seal/seal.h"
 
 /* The sentences that clients look for when a deployment does not fit. */
 #define NO_INSTANCES                                                                               \
@@ -23,8 +24,10 @@ struct plane {
         struct accounts *accounts;
         struct node *node;
         struct ledger *ledger;
-        struct map *clusters;  /* id -> struct cluster, owned; also the ones going away */
-        struct map *templates; /* id -> struct template, owned */
+        struct map *clusters;       /* id -> struct cluster, owned; also the ones going away */
+        struct map *templates;      /* id -> struct template, owned */
+        struct map *registry_auths; /* id -> struct registry_auth, owned */
+        struct sealer *sealer;
         char node_id[NODE_ID_LEN + 1];
         struct node_inventory inv; /* the last one known, kept over restarts */
         bool have_inv;
@@ -87,6 +90,14 @@ void report_apply(struct plane *p, const struct node_report *r);
 int plan_make(const struct plane *p, const struct cluster *c, char **gpus, json_t **ret,
               struct err *e);
 json_t *plan_with_key(const struct plane *p, const struct cluster *c);
+
+/* registry.c */
+int registry_auth_check(const struct plane *p, const struct caller *who, const char *id,
+                        struct err *e);
+/* What @c names, opened, for its assign: {username, password}, or {error}; NULL: out of memory. */
+json_t *registry_login(const struct plane *p, const struct cluster *c);
+/* Log it when there are some that cannot be opened. */
+void registry_auths_probe(const struct plane *p);
 
 /* template.c */
 int templates_add_builtin(struct plane *p);

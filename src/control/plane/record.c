@@ -77,6 +77,17 @@ static const struct jfield template_fields[] = {
 };
 #undef T
 
+#define A(f) #f, .off = offsetof(struct registry_auth, f)
+static const struct jfield registry_auth_fields[] = {
+        { A(id), .kind = J_STR, .required = true },
+        { A(account), .kind = J_STR, .required = true },
+        { A(name), .kind = J_STR, .required = true },
+        { A(username), .kind = J_STR, .required = true },
+        { A(password), .kind = J_STR, .max = 4 * LIMIT_REGISTRY_PASSWORD_LEN, .required = true },
+        { A(created_us), .kind = J_U64 },
+};
+#undef A
+
 struct cluster *cluster_free(struct cluster *c)
 {
         if (!c)
@@ -135,6 +146,31 @@ int template_from_row(const json_t *row, struct template **ret, struct err *e)
 json_t *template_to_row(const struct template *t)
 {
         return jsonx_encode(template_fields, NELEM(template_fields), t);
+}
+
+struct registry_auth *registry_auth_free(struct registry_auth *a)
+{
+        if (a)
+                jsonx_done(registry_auth_fields, NELEM(registry_auth_fields), a);
+        free(a);
+        return NULL;
+}
+
+int registry_auth_from_row(const json_t *row, struct registry_auth **ret, struct err *e)
+{
+        AUTO(registry_auth_free) struct registry_auth *a = calloc(1, sizeof *a);
+        int r = a ? jsonx_decode(row, registry_auth_fields, NELEM(registry_auth_fields), a, e)
+                  : err_set(e, -ENOMEM, "out of memory");
+
+        if (r < 0)
+                return err_wrap(e, r, "registry credentials");
+        *ret = TAKE(a);
+        return 0;
+}
+
+json_t *registry_auth_to_row(const struct registry_auth *a)
+{
+        return jsonx_encode(registry_auth_fields, NELEM(registry_auth_fields), a);
 }
 
 int text_set(char **at, const char *value)

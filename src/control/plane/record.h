@@ -1,4 +1,5 @@
-/* record.h - what the control plane keeps about a cluster and a template, and how it is stored.
+/* record.h - what the control plane keeps about clusters, templates, registry credentials, and how it
+ * is stored.
  * Structs are owned by the plane; everybody else borrows them for the length of a call.  Pure. */
 #pragma once
 #include <jansson.h>
@@ -50,6 +51,7 @@ struct cluster {
         uint64_t
                 repeat_us; /* the engine is behind: when it is told again, monotonic; 0: it is not */
         unsigned repeats;  /* in a row */
+        bool wants_login;  /* the engine waits for the registry credentials that it names */
         unsigned open; /* transactions not answered yet: nothing is told to the node meanwhile */
 };
 
@@ -74,6 +76,17 @@ struct template *template_free(struct template *t);
 DEFINE_AUTO(struct template *, template_free)
 int template_from_row(const json_t *row, struct template **ret, struct err *e);
 json_t *template_to_row(const struct template *t);
+
+struct registry_auth {
+        char *id, *account, *name, *username;
+        char *password; /* sealed */
+        uint64_t created_us;
+};
+
+struct registry_auth *registry_auth_free(struct registry_auth *a);
+DEFINE_AUTO(struct registry_auth *, registry_auth_free)
+int registry_auth_from_row(const json_t *row, struct registry_auth **ret, struct err *e);
+json_t *registry_auth_to_row(const struct registry_auth *a);
 
 /* Replace a heap string.  -ENOMEM and no change; NULL and "" become NULL. */
 int text_set(char **at, const char *value);

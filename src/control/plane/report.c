@@ -145,6 +145,7 @@ void report_apply(struct plane *p, const struct node_report *r)
                 return;
         }
         take_usage(c, r);
+        c->wants_login = r->credentials_wanted;
         changed = take_facts(c, r);
         changed = take_state(c, r) || changed;
         ended = settle_exit(c);
@@ -162,6 +163,8 @@ void report_apply(struct plane *p, const struct node_report *r)
         } else {
                 (void) store_txn_free(t);
         }
+        if (c->wants_login && c->open == 0)
+                plane_push(p, c);
         plane_tell(p, r->cluster, c);
         if (r->cpus_taken && c->desired == DESIRED_RUNNING && c->open == 0)
                 cluster_do_move(p, c);

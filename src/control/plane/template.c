@@ -182,6 +182,8 @@ int plane_save_template(struct plane *p, const struct caller *who, struct templa
                 r = err_set(e, -EPERM,
                             "isPublic: only an administrator may show a template to all");
         if (r >= 0)
+                r = registry_auth_check(p, who, t->registry_auth, e);
+        if (r >= 0)
                 r = identify(p, who, t, e);
         if (r < 0)
                 return r;

@@ -85,6 +85,13 @@ RESOLVER(m_user_settings);
 RESOLVER(r_my_clusters);
 RESOLVER(r_my_keys); /* objects: struct key_view */
 
+/* registry.c: obj is a struct registry_auth */
+RESOLVER(r_my_registry_auths);
+RESOLVER(m_save_registry_auth);
+RESOLVER(m_update_registry_auth);
+RESOLVER(m_delete_registry_auth);
+RESOLVER(r_template_registry_auth); /* of a struct template */
+
 /* mutations.c */
 RESOLVER(m_deploy);
 RESOLVER(m_rent);

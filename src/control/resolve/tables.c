@@ -61,6 +61,9 @@ static const struct gql_field mutation_fields[] = {
         FN("saveTemplate", "Template", GQL_WRITE, m_save_template),
         FN("deleteTemplate", "Void", GQL_WRITE, m_delete_template),
         FN("updateUserSettings", "User", GQL_WRITE, m_user_settings),
+        FN("saveRegistryAuth", "ContainerRegistryAuth", GQL_WRITE, m_save_registry_auth),
+        FN("updateRegistryAuth", "ContainerRegistryAuth", GQL_WRITE, m_update_registry_auth),
+        FN("deleteRegistryAuth", "Void", GQL_WRITE, m_delete_registry_auth),
 };
 
 #define C(n, t, get, m) AT(n, t, GQL_SELF, get, cluster, m)
@@ -175,7 +178,7 @@ static const struct gql_field user_rows[] = {
         EMPTY("endpoints", "[Endpoint!]!", GQL_READ),
         EMPTY("networkVolumes", "[NetworkVolume!]!", GQL_READ),
         F("@Templates", "[Template!]!", q_my_templates),
-        EMPTY("containerRegistryCreds", "[ContainerRegistryAuth!]!", GQL_READ),
+        F("containerRegistryCreds", "[ContainerRegistryAuth!]!", r_my_registry_auths),
         F("apiKeys", "[ApiKey!]!", r_my_keys),
         EMPTY("secrets", "[Secret!]!", GQL_READ),
 };
@@ -211,9 +214,14 @@ static const struct gql_field template_rows[] = {
         T("startJupyter", "Boolean", BOOL, start_jupyter),
         T("startScript", "String", STR, start_script),
         T("advancedStart", "Boolean", BOOL, advanced_start),
-        T("containerRegistryAuthId", "String", STR, registry_auth),
+        FN("containerRegistryAuthId", "String", GQL_ANYONE, r_template_registry_auth),
 };
 #undef T
+
+static const struct gql_field registry_auth_rows[] = {
+        AT("id", "String!", GQL_READ, STR, registry_auth, id),
+        AT("name", "String", GQL_READ, STR, registry_auth, name),
+};
 
 #define F(n, t, f) FN(n, t, GQL_ANYONE, f)
 static const struct gql_field env_variable_rows[] = {
@@ -274,6 +282,7 @@ static const struct gql_type types[] = {
         { "@RuntimePort", NELEMS(runtime_port_rows) },
         { "@RuntimeContainer", NELEMS(runtime_container_rows) },
         { "User", NELEMS(user_rows) },
+        { "ContainerRegistryAuth", NELEMS(registry_auth_rows) },
         { "ApiKey", NELEMS(api_key_rows) },
         { "Template", NELEMS(template_rows) },
         { "EnvironmentVariable", NELEMS(env_variable_rows) },

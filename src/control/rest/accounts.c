@@ -6,50 +6,12 @@
 #include "base/jsonx.h"
 #include "control/rest/http_priv.h"
 
-/* An answer that waits for the disk. */
-struct later {
-        struct http_request *q;
-        unsigned status;
-        json_t *answer;
-};
-
-static void on_fence(int r, void *arg)
-{
-        struct later *l = arg;
-
-        if (l->q) {
-                l->q->end = NULL;
-                if (r < 0)
-                        http_reply_error(l->q, MHD_HTTP_INTERNAL_SERVER_ERROR,
-                                         "the change could not be written down and was not made");
-                else
-                        http_reply_json(l->q, l->status, json_incref(l->answer));
-        }
-        json_decref(l->answer);
-        free(l);
-}
-
-static void on_end(void *priv)
-{
-        ((struct later *) priv)->q = NULL;
-}
-
 /* Submit @t and answer with @answer (stolen) when it is durable. */
 static void reply_after(struct http_request *q, struct store_txn *t, unsigned status,
                         json_t *answer)
 {
-        struct later *l = calloc(1, sizeof *l);
-
         plane_submit(q->plane, t);
-        if (!l) {
-                json_decref(answer);
-                http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
-                return;
-        }
-        *l = (struct later){ q, status, answer };
-        q->priv = l;
-        q->end = on_end;
-        plane_fence(q->plane, on_fence, l);
+        http_reply_durable(q, status, answer);
 }
 
 void handle_accounts(struct http_request *q)

@@ -86,6 +86,8 @@ void http_reply_buf(struct http_request *q, unsigned status, const char *type,
                     struct strbuf *b); /* takes the content */
 void http_reply_error(struct http_request *q, unsigned status, const char *fmt, ...)
         __attribute__((format(printf, 3, 4)));
+/* http_reply_json(), once all that was changed is on disk.  @j NULL: no body. */
+void http_reply_durable(struct http_request *q, unsigned status, json_t *j);
 /* The HTTP status for a negative errno. */
 unsigned http_status_of(int r);
 /* @response is taken; for streams and upgrades. */

@@ -22,6 +22,11 @@ void handle_image_pull(struct http_request *q);
 void handle_image_import(struct http_request *q);
 size_t upload_image(struct http_request *q, const char *data, size_t len);
 void handle_image_remove(struct http_request *q);
+/* registry.c */
+void handle_registry_auths(struct http_request *q);
+void handle_registry_auth(struct http_request *q);
+void handle_registry_auth_new(struct http_request *q);
+void handle_registry_auth_remove(struct http_request *q);
 /* accounts.c */
 void handle_accounts(struct http_request *q);
 void handle_account_new(struct http_request *q);

@@ -219,8 +219,28 @@ void handle_image_remove(struct http_request *q)
                       NULL, 0, ASK_TIMEOUT_US, on_removed, NULL);
 }
 
+/* The credentials of a pull: given with it, or kept under an id.  False: answered. */
+static bool find_login(struct http_request *q, const json_t *in, const char **ret_user,
+                       char **ret_password)
+{
+        const char *id = jsonx_str(in, "containerRegistryAuthId");
+        struct err e = { 0 };
+        int r = 0;
+
+        *ret_user = jsonx_str(in, "username");
+        if (!str_empty(id))
+                r = plane_open_registry_auth(q->plane, &q->ctx.who, id, ret_user, ret_password, &e);
+        else
+                *ret_password = str_dup(jsonx_str(in, "password"));
+        if (r < 0)
+                http_reply_error(q, http_status_of(r), "containerRegistryAuthId: %s", e.msg);
+        return r >= 0;
+}
+
 void handle_image_pull(struct http_request *q)
 {
+        AUTO(str_wipe_free) char *password = NULL;
+        const char *user = NULL;
         struct err e = { 0 };
         AUTO(json_put) json_t *in = jsonx_parse(q->body.s ? q->body.s : "", q->body.len, &e);
         const char *ref = jsonx_str(in, "reference");
@@ -230,13 +250,13 @@ void handle_image_pull(struct http_request *q)
                 http_reply_error(q, MHD_HTTP_BAD_REQUEST, "%s", e.msg);
                 return;
         }
-        j = check_reference(q, "reference", ref) ? job_new(q) : NULL;
+        j = check_reference(q, "reference", ref) && find_login(q, in, &user, &password) ? job_new(q)
+                                                                                        : NULL;
         if (!j)
                 return;
         start(j, "image.pull",
               json_pack("{s:s, s:s, s:s?, s:s?, s:b}", "account", q->ctx.who.account, "reference",
-                        ref, "username", jsonx_str(in, "username"), "password",
-                        jsonx_str(in, "password"), "force",
+                        ref, "username", user, "password", password, "force",
                         json_is_true(json_object_get(in, "force"))),
               NULL, 0, 0, on_image, on_progress);
         if (j->asked)

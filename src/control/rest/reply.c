@@ -141,6 +141,52 @@ void http_reply_error(struct http_request *q, unsigned status, const char *fmt, 
                                   text ? text : "", "errors", "message", text ? text : ""));
 }
 
+/* An answer that waits for the disk. */
+struct later {
+        struct http_request *q;
+        unsigned status;
+        json_t *answer;
+};
+
+static void on_fence(int r, void *arg)
+{
+        struct later *l = arg;
+        struct strbuf none = { 0 };
+
+        if (l->q) {
+                l->q->end = NULL;
+                if (r < 0)
+                        http_reply_error(l->q, MHD_HTTP_INTERNAL_SERVER_ERROR,
+                                         "the change could not be written down and was not made");
+                else if (l->answer)
+                        http_reply_json(l->q, l->status, json_incref(l->answer));
+                else
+                        http_reply_buf(l->q, l->status, "application/json", &none);
+        }
+        json_decref(l->answer);
+        free(l);
+}
+
+static void on_end(void *priv)
+{
+        ((struct later *) priv)->q = NULL;
+}
+
+void http_reply_durable(struct http_request *q, unsigned status, json_t *answer)
+{
+        struct later *l = calloc(1, sizeof *l);
+
+        if (!l) {
+                json_decref(answer);
+                http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
+                return;
+        }
+        *l = (struct later){ q, status, answer };
+        q->priv = l;
+        q->end = on_end;
+        plane_fence(q->plane, on_fence, l);
+}
+
 unsigned http_status_of(int r)
 {
         switch (r) {

@@ -80,6 +80,9 @@ static const struct store_column reservation_cols[] = {
 };
 static const struct store_column event_cols[] = { K(id),      I(at_us), T(account),
                                                   T(cluster), T(kind),  T(message) };
+static const struct store_column registry_auth_cols[] = {
+        K(id), T(account), T(name), T(username), T(password), I(created_us),
+};
 #undef T
 #undef I
 #undef B
@@ -95,6 +98,7 @@ const struct store_table_desc store_tables[ST_TABLE_COUNT] = {
         [ST_CLUSTER] = { "cluster", cluster_cols, NELEM(cluster_cols), 1 },
         [ST_RESERVATION] = { "reservation", reservation_cols, NELEM(reservation_cols), 3 },
         [ST_EVENT] = { "event", event_cols, NELEM(event_cols), 1 },
+        [ST_REGISTRY_AUTH] = { "registry_auth", registry_auth_cols, NELEM(registry_auth_cols), 1 },
 };
 
 static const char version_1[] =
@@ -130,5 +134,11 @@ static const char version_1[] =
         "CREATE TABLE event (id TEXT PRIMARY KEY, at_us BIGINT NOT NULL, account TEXT,"
         " cluster TEXT, kind TEXT NOT NULL, message TEXT);";
 
-const char *const store_migrations[] = { version_1 };
+/* `password` is sealed (control/seal/seal.h) */
+static const char version_2[] =
+        "CREATE TABLE registry_auth (id TEXT PRIMARY KEY, account TEXT NOT NULL,"
+        " name TEXT NOT NULL, username TEXT NOT NULL, password TEXT NOT NULL,"
+        " created_us BIGINT NOT NULL, UNIQUE (account, name));";
+
+const char *const store_migrations[] = { version_1, version_2 };
 const size_t store_n_migrations = NELEM(store_migrations);

@@ -24,6 +24,7 @@ enum store_table {
         ST_CLUSTER,
         ST_RESERVATION,
         ST_EVENT,
+        ST_REGISTRY_AUTH,
         ST_TABLE_COUNT
 };
 

@@ -10,7 +10,7 @@
 #include "control/resolve/resolve.h"
 
 static const char *const not_here[] = {
-        /* multi-node, serverless, registries, volumes and secrets come with later issues */
+        /* multi-node, serverless, volumes and secrets come with later issues */
         "addModelToRepo",
         "completeModelRepoUpload",
         "createCluster",
@@ -19,19 +19,16 @@ static const char *const not_here[] = {
         "deleteCluster",
         "deleteEndpoint",
         "deleteNetworkVolume",
-        "deleteRegistryAuth",
         "listing",
         "listingFromRepo",
         "myModel",
         "removeModelFromRepo",
         "saveEndpoint",
-        "saveRegistryAuth",
         "secretCreate",
         "secretDelete",
         "updateEndpointTemplate",
         "updateModelVersionStatus",
         "updateNetworkVolume",
-        "updateRegistryAuth",
 };
 
 static bool expected(const char *name)

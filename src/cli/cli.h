@@ -68,6 +68,8 @@ enum opt_id {
         OPT_CWD,
         OPT_PUBLIC,
         OPT_FORCE,
+        OPT_REGISTRY_AUTH,
+        OPT_REGISTRY_USER,
         OPT_CLOUD_COMMUNITY,
         OPT_CLOUD_SECURE,
         OPT_CLOUD_DISK,
@@ -180,6 +182,10 @@ int cmd_image_import(struct cli *c, struct err *e);
 int cmd_image_pull(struct cli *c, struct err *e);
 int cmd_image_ls(struct cli *c, struct err *e);
 int cmd_image_rm(struct cli *c, struct err *e);
+int cmd_registry_create(struct cli *c, struct err *e);
+int cmd_registry_update(struct cli *c, struct err *e);
+int cmd_registry_ls(struct cli *c, struct err *e);
+int cmd_registry_rm(struct cli *c, struct err *e);
 int cmd_template_create(struct cli *c, struct err *e);
 int cmd_template_ls(struct cli *c, struct err *e);
 int cmd_template_get(struct cli *c, struct err *e);

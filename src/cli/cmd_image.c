@@ -100,8 +100,9 @@ int cmd_image_import(struct cli *c, struct err *e)
 int cmd_image_pull(struct cli *c, struct err *e)
 {
         AUTO(json_put)
-        json_t *body =
-                json_pack("{s:s,s:b}", "reference", c->operands[0], "force", c->opt[OPT_FORCE].b);
+        json_t *body = json_pack("{s:s,s:b,s:s*}", "reference", c->operands[0], "force",
+                                 c->opt[OPT_FORCE].b, "containerRegistryAuthId",
+                                 c->opt[OPT_REGISTRY_AUTH].s);
         AUTO(json_put) json_t *result = NULL;
         struct progress p;
         AUTO(ndjson_done) struct ndjson answer = { .progress = &p };
@@ -113,7 +114,7 @@ int cmd_image_pull(struct cli *c, struct err *e)
         int r;
 
         if (!body)
-                return err_set(e, -EINVAL, "the image's name is not UTF-8 text");
+                return err_set(e, -EINVAL, "the image's name or the ID is not UTF-8 text");
         progress_init(&p);
         r = api_request(c->api, &q, e);
         if (r >= 0)

@@ -18,7 +18,7 @@ static const struct field_row template_fields[] = {
         { OPT_IMAGE_NAME, "imageName" },   { OPT_CONTAINER_DISK, "containerDiskInGb" },
         { OPT_VOLUME_SIZE, "volumeInGb" }, { OPT_VOLUME_PATH, "volumeMountPath" },
         { OPT_ARGS, "dockerArgs" },        { OPT_START_SSH, "startSsh" },
-        { OPT_PUBLIC, "isPublic" },
+        { OPT_PUBLIC, "isPublic" },        { OPT_REGISTRY_AUTH, "containerRegistryAuthId" },
 };
 
 int cmd_template_create(struct cli *c, struct err *e)

@@ -12,6 +12,7 @@
 #include "base/jsonx.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "cli/secret.h"
 #include "cli/toml.h"
 
 #define FILE_MAX 65536
@@ -229,31 +230,6 @@ int config_save(const char *url, const char *key, char **ret_path, struct err *e
         return 0;
 }
 
-/* The first line of standard input. */
-static int read_key(char **ret, struct err *e)
-{
-        char buf[4096];
-        size_t n = 0;
-
-        while (n < sizeof buf - 1) {
-                ssize_t k = read(STDIN_FILENO, buf + n, 1);
-
-                if (k < 0 && errno == EINTR)
-                        continue;
-                if (k < 0)
-                        return err_errno(e, -errno, "standard input");
-                if (k == 0 || buf[n] == '\n')
-                        break;
-                n++;
-        }
-        if (n > 0 && buf[n - 1] == '\r')
-                n--;
-        buf[n] = '\0';
-        *ret = strdup(buf);
-        explicit_bzero(buf, sizeof buf);
-        return *ret ? 0 : err_set(e, -ENOMEM, "out of memory");
-}
-
 static int show(const struct cli *c, struct err *e)
 {
         AUTO(config_done) struct config cfg = { 0 };
@@ -294,7 +270,7 @@ int cmd_config(struct cli *c, struct err *e)
         if (r < 0)
                 return err_wrap(e, r, "--apiUrl");
         if (key->given)
-                r = str_eq(key->s, "-") ? read_key(&typed, e) : 0;
+                r = str_eq(key->s, "-") ? secret_read("API key", &typed, e) : 0;
         if (r >= 0 && key->given)
                 r = config_check_key(typed ? typed : key->s, e);
         if (r < 0)

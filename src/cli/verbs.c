@@ -14,7 +14,7 @@
                 OPT_VOLUME_PATH, OPT_MEM, OPT_VCPU, OPT_GPU_COUNT, OPT_ARGS, OPT_ENV, OPT_PORTS,   \
                 OPT_COST, OPT_SECURE_CLOUD, OPT_COMMUNITY_CLOUD, OPT_TEMPLATE_ID,                  \
                 OPT_NETWORK_VOLUME, OPT_DATA_CENTER, OPT_START_SSH, OPT_COMPUTE_TYPE,              \
-                OPT_STOP_AFTER, OPT_TERMINATE_AFTER, OPT_WAIT
+                OPT_STOP_AFTER, OPT_TERMINATE_AFTER, OPT_REGISTRY_AUTH, OPT_WAIT
 
 #define CREATE_DETAIL                                                                                \
         "With --templateId, what is not given on the command line comes from the template. Without " \
@@ -189,7 +189,7 @@ const struct verb verbs[] = {
           .max = 1,
           .needs_api = true,
           .run = cmd_image_pull,
-          .opts = OPTS(OPT_FORCE),
+          .opts = OPTS(OPT_FORCE, OPT_REGISTRY_AUTH),
           .summary = "fetch an image from its registry ahead of time",
           .examples = "tensoronecli image pull docker.io/library/debian:12" },
         { .word = "image",
@@ -213,6 +213,53 @@ const struct verb verbs[] = {
           .opts = NO_OPTS,
           .summary = "remove images",
           .examples = "tensoronecli image rm my/model:1" },
+        { .word = "registry-auth",
+          .noun = "create",
+          .operands = "NAME",
+          .min = 1,
+          .max = 1,
+          .needs_api = true,
+          .run = cmd_registry_create,
+          .opts = OPTS(OPT_REGISTRY_USER),
+          .summary = "keep credentials for a registry",
+          .detail = "The password is asked for, or read from the first line of standard input; it "
+                    "is never shown again. Clusters and templates use the credentials by their ID "
+                    "(--registryAuthId), to pull images that they open for this account alone.",
+          .examples = "tensoronecli registry-auth create hub --username ada\n"
+                      "tensoronecli registry-auth create hub --username ada < token\n"
+                      "tensoronecli create cluster --gpuCount 0 --imageName "
+                      "registry.example/team/app:1 --registryAuthId ID" },
+        { .word = "registry-auth",
+          .noun = "update",
+          .operands = "CREDENTIALS",
+          .min = 1,
+          .max = 1,
+          .needs_api = true,
+          .run = cmd_registry_update,
+          .opts = OPTS(OPT_REGISTRY_USER),
+          .summary = "give credentials, by id or name, a new password",
+          .examples = "tensoronecli registry-auth update hub < token" },
+        { .word = "registry-auth",
+          .noun = "ls",
+          .alias = "list",
+          .operands = "",
+          .needs_api = true,
+          .run = cmd_registry_ls,
+          .opts = NO_OPTS,
+          .summary = "list credentials for registries",
+          .examples = "tensoronecli registry-auth ls" },
+        { .word = "registry-auth",
+          .noun = "rm",
+          .alias = "remove",
+          .operands = "CREDENTIALS...",
+          .min = 1,
+          .max = MANY,
+          .needs_api = true,
+          .run = cmd_registry_rm,
+          .opts = NO_OPTS,
+          .summary = "remove credentials, by id or name",
+          .detail = "Clusters that name them go on; their next pull fails and says so.",
+          .examples = "tensoronecli registry-auth rm hub" },
         { .word = "template",
           .noun = "create",
           .operands = "NAME",
@@ -221,7 +268,7 @@ const struct verb verbs[] = {
           .needs_api = true,
           .run = cmd_template_create,
           .opts = OPTS(OPT_IMAGE_NAME, OPT_CONTAINER_DISK, OPT_VOLUME_SIZE, OPT_VOLUME_PATH,
-                       OPT_ARGS, OPT_ENV, OPT_PORTS, OPT_START_SSH, OPT_PUBLIC),
+                       OPT_ARGS, OPT_ENV, OPT_PORTS, OPT_START_SSH, OPT_REGISTRY_AUTH, OPT_PUBLIC),
           .summary = "save a template for later clusters",
           .examples = "tensoronecli template create chat --imageName tensorone/llm-starter "
                       "--args \"python run.py\" --ports 8000/http" },

@@ -246,9 +246,10 @@ def test_credentials_are_their_accounts_alone(host, locked, keys):
     assert [i["owner"] is not None for i in host.rest("GET", "/v1/images", keys["a"]).json()
             if i["reference"] == ref] == [True]
     assert not [i for i in host.rest("GET", "/v1/images", keys["b"]).json() if i["reference"] == ref]
-    # whose it is runs it, without saying the password again
+    # nor does whose it is, unless its cluster names credentials (test_registry_auth.py)
     c = host.deploy(key=keys["a"], imageName=ref)
-    until(lambda: host.cluster(c, keys["a"])["phase"] == "running")
+    until(lambda: host.cluster(c, keys["a"])["phase"] == "exited")
+    assert "denies access" in host.cluster(c, keys["a"])["reason"]
     host.call("clusterTerminate", c, keys["a"])
     assert "Pa55w0rd" not in host.log_text()
 

@@ -315,8 +315,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def token(self, reg, url):
         query = urllib.parse.parse_qs(url.query)
-        want = "Basic " + base64.b64encode(b":".join(reg.user)).decode() if reg.user else None
-        if want and self.headers.get("Authorization") != want:
+        if reg.user and self.headers.get("Authorization") not in reg.basic():
             return Status(401)(self, b"")
         reg.tokens.append(query)
         self.send_body(json.dumps({"token": reg.token, "expires_in": 60}).encode())
@@ -338,6 +337,7 @@ class Registry:
         self.host = f"{address}:{self.server.server_address[1]}"
         self.repos, self.faults, self.requests, self.tokens = {}, [], [], []
         self.auth = self.user = self.realm = None
+        self.others = {}  # more users, and their passwords
         self.token, self.ranges = "tok-1", True
         self.now = self.most = 0
         self.lock, self.stop = threading.Lock(), threading.Event()
@@ -380,9 +380,13 @@ class Registry:
         if user:
             self.user = (user.encode(), password.encode())
 
+    def basic(self):
+        pairs = [self.user] + [(u.encode(), p.encode()) for u, p in self.others.items()]
+        return ["Basic " + base64.b64encode(b":".join(p)).decode() for p in pairs]
+
     def auth_ok(self, value):
         if self.auth == "basic":
-            return value == "Basic " + base64.b64encode(b":".join(self.user)).decode()
+            return value in self.basic()
         return value == "Bearer " + self.token
 
     def challenge(self, path):

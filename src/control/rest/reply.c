@@ -203,12 +203,14 @@ unsigned http_status_of(int r)
         case -EFBIG:
                 return MHD_HTTP_CONTENT_TOO_LARGE;
         case -EEXIST:
+        case -EDQUOT:
         case -EBUSY:
         case -EPROTO:
                 return MHD_HTTP_CONFLICT;
         case -ENOSPC:
                 return MHD_HTTP_INSUFFICIENT_STORAGE;
         case -ENOTCONN:
+        case -ENOKEY:
         case -EAGAIN:
                 return MHD_HTTP_SERVICE_UNAVAILABLE;
         case -ETIMEDOUT:

@@ -1,0 +1,79 @@
+/* secret.c - see secret.h.  Runs in tensoronecli. */
+#include "cli/secret.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "base/str.h"
+
+#define SECRET_MAX 8192U
+#define CTRL_C     3
+
+/* One byte at a time: what follows the line is not ours to take. */
+static int read_line(char *buf, size_t max, struct err *e)
+{
+        size_t n = 0;
+
+        for (;;) {
+                ssize_t k = read(STDIN_FILENO, buf + n, 1);
+
+                if (k < 0 && errno == EINTR)
+                        continue;
+                if (k < 0)
+                        return err_errno(e, -errno, "standard input");
+                if (k == 0 || buf[n] == '\n')
+                        break;
+                if (buf[n] == CTRL_C)
+                        return err_set(e, -ECANCELED, "cancelled");
+                if (buf[n] == '\0')
+                        return err_set(e, -EINVAL, "standard input: not text");
+                if (++n == max)
+                        return err_set(e, -E2BIG, "standard input: a line of over %zu bytes",
+                                       max - 1);
+        }
+        if (n > 0 && buf[n - 1] == '\r')
+                n--;
+        buf[n] = '\0';
+        return 0;
+}
+
+/* No signals from the keyboard meanwhile: they would leave the terminal without its echo. */
+static int ask(const char *prompt, char *buf, size_t max, struct err *e)
+{
+        struct termios saved, quiet;
+        int r;
+
+        if (tcgetattr(STDIN_FILENO, &saved) < 0)
+                return err_errno(e, -errno, "terminal");
+        quiet = saved;
+        quiet.c_lflag &= ~(tcflag_t) (ECHO | ISIG);
+        quiet.c_cc[VEOL] = CTRL_C; /* ends the line at once */
+        if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet) < 0)
+                return err_errno(e, -errno, "terminal");
+        (void) fprintf(stderr, "%s: ", prompt);
+        r = read_line(buf, max, e);
+        (void) tcsetattr(STDIN_FILENO, TCSAFLUSH, &saved);
+        (void) fprintf(stderr, "\n");
+        return r;
+}
+
+int secret_read(const char *prompt, char **ret, struct err *e)
+{
+        char buf[SECRET_MAX] = "";
+        char *copy;
+        int r = isatty(STDIN_FILENO) ? ask(prompt, buf, sizeof buf, e)
+                                     : read_line(buf, sizeof buf, e);
+
+        copy = r >= 0 ? strdup(buf) : NULL;
+        explicit_bzero(buf, sizeof buf);
+        if (r < 0)
+                return r;
+        if (!copy)
+                return err_set(e, -ENOMEM, "out of memory");
+        *ret = copy;
+        return 0;
+}

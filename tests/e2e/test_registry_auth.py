@@ -14,7 +14,7 @@ import time
 import pytest
 import requests
 
-from host import RUN, ApiError, Host, program
+from host import RUN, ApiError, Host, Node, program
 from ocimake import Hang, Image, Layer, Registry
 
 PASSWORD = "s3cret-Pa55w0rd-of-ada"
@@ -286,7 +286,8 @@ def test_a_new_cluster_proves_it_a_known_one_need_not(host, locked, keys):
     host.restart()
     host.call("clusterResume", old, key)
     running(host, old, key)
-    host.exec  # sessions find its image, too
+    session = host.session(old, "cat", "/noise0", key=key).finish()
+    assert session.exit == {"code": 0, "signal": 0} and len(session.out) == 9000
     assert asked(locked, "again") == []
 
 
@@ -496,20 +497,61 @@ def test_killed_between_deploy_and_pull(host, locked, keys, who):
         host.call("clusterTerminate", c, key)
 
 
-def test_waits_for_a_control_plane(host, locked, keys):
-    """The engine alone, behind a restart: it waits for the credentials and does not ask the registry
-    without them."""
-    key = keys["a"]
-    ref, mine = image_of(locked, "waits"), save(host, key)
-    hang = locked.fault("/test/waits/manifests", Hang(at=10, seconds=5, times=1))
-    c = host.deploy(key=key, imageName=ref, containerRegistryAuthId=mine)
-    until(lambda: hang.left == 0, what="the pull")
-    host.kill()
-    forget(locked)
-    host.start()
-    running(host, c, key)
-    assert all("Authorization" in h or "/manifests/" in p for p, h in locked.requests
-               if "/test/waits/" in p)
+@contextlib.contextmanager
+def our_node(host):
+    """In place of the API, which is held still meanwhile."""
+    api = host.api_pid()
+    os.kill(api, signal.SIGSTOP)
+    node = Node(host.id)
+    try:
+        yield node
+    finally:
+        node.close()
+        os.kill(api, signal.SIGCONT)
+
+
+def test_the_engine_asks_and_waits(host, locked):
+    """It says that it wants credentials, asks no registry without them, takes none that it has not asked
+    for or that are another generation's, and forgets them with the pull."""
+    ref, other = image_of(locked, "asks"), image_of(locked, "asks2")
+    cmd = ["/bin/sh", "-c", "sleep 1000"]
+    good = {"username": "ada", "password": PASSWORD}
+
+    def report(state, **want):
+        return node.until(lambda m: m.get("cluster") == "asker" and m.get("state") == state and all(
+            m[k] == v for k, v in want.items()))[0]
+
+    def assign(credentials=None, generation=1, image=ref):
+        node.send({"type": "assign", "cluster": "asker", "generation": generation,
+                   "desired": "running", "plan": node.plan(
+                       "asker", cmd, generation, image=image, registry_auth="some"),
+                   **({"credentials": credentials} if credentials else {})})
+
+    with our_node(host) as node:
+        try:
+            forget(locked)
+            assign(good)  # the cluster is new: nothing was asked for
+            report("pulling", credentials_wanted=True)
+            time.sleep(0.3)
+            assert asked(locked, "asks") == []
+            assign(good)
+            report("running", credentials_wanted=False)
+            assert asked(locked, "asks")
+            # a new image in a new generation: those of the old one are not taken for it
+            assign(generation=2, image=other)
+            report("pulling", generation=2, credentials_wanted=True)
+            assign(good, generation=1)
+            time.sleep(0.3)
+            assert asked(locked, "asks2") == []
+            assign({"error": "registry credentials some were removed"}, generation=2, image=other)
+            said = report("exited", generation=2)
+            assert "asks2" in said["reason"] and "were removed" in said["reason"]
+            assign(generation=3, image=ref)  # it has run from that
+            report("running", generation=3)
+            row = {k: v for k, v in host.journal()["asker"].items() if v}
+            assert PASSWORD not in str(row) and "some" in row["plan"]
+        finally:
+            node.remove("asker")
 
 
 def test_no_more_pulls_while_it_waits(host, locked, keys):

@@ -251,11 +251,85 @@ static void test_locks(void **state)
         assert_int_equal(faccessat(s->objects_fd, "ab", F_OK, 0), -1);
 }
 
+/* Whose pull with credentials it was finds it, and only who asks for such; uploads and what all may have
+ * are found by both. */
+static void test_private(void **state)
+{
+        struct image_store *s = ((struct fixture *) *state)->store;
+        struct fetch_layer layer = { .digest = digest, .diff_id = digest };
+        struct fetch_image image = {
+                .digest = digest, .config_digest = digest, .layers = &layer, .n_layers = 1
+        };
+        int64_t layers[1] = { add_layer(s, "pull:a", "sha256:1", 0) }, id = 0;
+        struct catalog_image c = { .domain = "pull:a",
+                                   .image = &image,
+                                   .layers = layers,
+                                   .n_layers = 1,
+                                   .meta_sha = "m",
+                                   .meta_bytes = 4096 };
+        struct image i;
+
+        assert_int_equal(catalog_begin(s, NULL), 0);
+        assert_true(catalog_add_image(s, &c, &id, NULL) >= 0);
+        assert_true(catalog_set_name(s, NAME_A, "x", false, id, NULL) >= 0);
+        assert_int_equal(catalog_commit(s, NULL), 0);
+        for (int again = 0; again < 2; again++) { /* from the database, then from memory */
+                assert_int_equal(image_find(s, "x", "a", &i, NULL), -ENOENT);
+                assert_int_equal(image_find_private(s, "y", "a", &i, NULL), -ENOENT);
+                assert_int_equal(image_find_private(s, "x", "a", &i, NULL), 0);
+                assert_true(i.is_private && !i.is_public);
+                image_done(&i);
+        }
+        /* the same for all: who has one of its own prefers it, if it asks */
+        assert_int_equal(catalog_begin(s, NULL), 0);
+        assert_true(catalog_set_name(s, NAME_A, NULL, false, id, NULL) >= 0);
+        assert_int_equal(catalog_commit(s, NULL), 0);
+        recents_forget(s);
+        assert_int_equal(image_find(s, "x", "a", &i, NULL), 0);
+        assert_false(i.is_private);
+        image_done(&i);
+        assert_int_equal(image_find_private(s, "x", "a", &i, NULL), 0);
+        assert_true(i.is_private);
+        image_done(&i);
+        assert_int_equal(image_find_private(s, "y", "a", &i, NULL), 0);
+        assert_false(i.is_private);
+        image_done(&i);
+}
+
+/* An upload is its account's without anybody's proof. */
+static void test_uploads_are_not_private(void **state)
+{
+        struct image_store *s = ((struct fixture *) *state)->store;
+        struct fetch_layer layer = { .digest = digest, .diff_id = digest };
+        struct fetch_image image = {
+                .digest = digest, .config_digest = digest, .layers = &layer, .n_layers = 1
+        };
+        int64_t layers[1] = { add_layer(s, "import:x", "sha256:1", 0) }, id = 0;
+        struct catalog_image c = { .domain = "import:x",
+                                   .image = &image,
+                                   .layers = layers,
+                                   .n_layers = 1,
+                                   .meta_sha = "m",
+                                   .meta_bytes = 4096 };
+        struct image i;
+
+        assert_int_equal(catalog_begin(s, NULL), 0);
+        assert_true(catalog_add_image(s, &c, &id, NULL) >= 0);
+        assert_true(catalog_set_name(s, NAME_A, "x", false, id, NULL) >= 0);
+        assert_int_equal(catalog_commit(s, NULL), 0);
+        assert_int_equal(image_find(s, "x", "a", &i, NULL), 0);
+        assert_false(i.is_private);
+        image_done(&i);
+        assert_int_equal(image_find(s, "y", "a", &i, NULL), -ENOENT);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_domains, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_images, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_private, set_up, tear_down),
+                cmocka_unit_test_setup_teardown(test_uploads_are_not_private, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_claims, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_locks, set_up, tear_down),
         };

@@ -17,7 +17,9 @@ const struct usage_verb usage_verbs[VERB_COUNT] = {
                               .detail =
                                       "Prints \"ready\" on standard output once both serve. "
                                       "Clusters go on running when it ends and are adopted when it starts again. "
-                                      "The key of the first account is in DIR/admin.key." },
+                                      "The key of the first account is in DIR/admin.key; DIR/seal.key seals "
+                                      "what the store keeps secret, and a copy of the store is of no use "
+                                      "without it." },
         [VERB_DOCTOR] = { "doctor",
                           .summary =
                                   "print what this kernel offers and what follows from what it lacks",

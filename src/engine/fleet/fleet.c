@@ -21,6 +21,8 @@ static int on_usage(sd_event_source *s, uint64_t usec, void *arg)
         for (struct unit *u = f->units; u; u = u->next) {
                 char name[32];
 
+                if (u->wants_login && u->row.state == CS_PULLING)
+                        unit_report(u); /* the control plane may have lost sight of it */
                 if (u->row.state != CS_RUNNING)
                         continue;
                 boot_slice_name(u->row.slot, name);

@@ -253,7 +253,8 @@ class FakeNode:
                "progress_bytes": c.get("progress_bytes", 0),
                "progress_total_bytes": c.get("progress_total_bytes", 0),
                "progress_bytes_per_s": c.get("progress_bytes_per_s", 0), "reason": c.get("reason", ""),
-               "released": c.get("released", False), "address": c.get("address", ""),
+               "released": c.get("released", False),
+               "credentials_wanted": c.get("credentials_wanted", False), "address": c.get("address", ""),
                "started_us": c.get("started_us", 0), "exit_code": c.get("exit_code", 0),
                "restarts": c.get("restarts", 0), "oom_kills": 0,
                "security": {"seccomp": "enforced", "apparmor": "unavailable"}}

@@ -37,6 +37,7 @@ class Api:
         self.data = os.path.join(self.dir, "control")
         os.makedirs(self.data, exist_ok=True)
         self.key_file = os.path.join(self.dir, "admin.key")
+        self.seal = ["--seal-key-file", os.path.join(self.dir, "seal.key")]
         self.log_path = os.path.join(self.dir, "api.log")
         self.sock = socket.socket()
         self.sock.bind(("127.0.0.1", 0))
@@ -51,7 +52,7 @@ class Api:
             self.proc = subprocess.Popen(
                 [program("tensorone-api"), "--listen-fd", str(self.sock.fileno()), "--node",
                  self.node_path, "--data-dir", self.data, "--admin-key-file", self.key_file,
-                 "--ready-fd", str(w), "--log-level", "debug"],
+                 *self.seal, "--ready-fd", str(w), "--log-level", "debug"],
                 pass_fds=[self.sock.fileno(), w], stderr=log)
         os.close(w)
         ready = os.read(r, 1)
@@ -403,6 +404,71 @@ def test_lifecycle(api, node):
         assert db.execute("SELECT count(*) FROM " + table).fetchone() == (0,)
     assert db.execute("SELECT count(*) FROM api_key WHERE cluster IS NOT NULL").fetchone() == (0,)
     db.close()
+
+
+def save_auth(api, name="hub", password="s3cret-1"):
+    return api.gql('mutation { saveRegistryAuth(input: {name: "%s" username: "ada" password: "%s"}) '
+                   '{ id name } }' % (name, password))["saveRegistryAuth"]["id"]
+
+
+def test_credentials_are_sent_when_they_are_wanted(api, node):
+    """And at no other time: not with the order, not to who runs already; again on a new connection."""
+    auth = save_auth(api)
+    cid = api.deploy('containerRegistryAuthId: "%s"' % auth, image="slow/private")["id"]
+
+    def sent():
+        return [m.get("credentials") for m in node.messages if m["type"] == "assign"]
+    node.wait(lambda: sent() == [None])
+    assert node.clusters[cid]["plan"]["registry_auth"] == auth
+    assert "s3cret" not in json.dumps(node.messages)
+    node.report(cid, credentials_wanted=True)
+    login = {"username": "ada", "password": "s3cret-1"}
+    node.wait(lambda: sent() == [None, login])
+    api.gql('mutation { updateRegistryAuth(input: {id: "%s" password: "s3cret-2"}) { id } }' % auth)
+    node.drop()  # it may never have arrived
+    login["password"] = "s3cret-2"
+    node.wait(lambda: sent()[-1] == login)
+    node.report(cid, state="running", credentials_wanted=False)
+    api.running(cid)
+    node.drop()
+    node.wait(lambda: sent()[-1] is None)
+    api.gql('mutation { deleteRegistryAuth(registryAuthId: "%s") }' % auth)
+    node.report(cid, state="backoff")
+    node.report(cid, state="pulling", credentials_wanted=True)
+    node.wait(lambda: sent()[-1] and auth in sent()[-1]["error"])
+    assert "were removed" in sent()[-1]["error"] and "s3cret" not in json.dumps(sent()[-1])
+    assert "s3cret" not in api.log()
+
+
+def test_credentials_survive_and_are_sealed(api, node):
+    auth = save_auth(api)
+    api.kill()
+    api.start()
+    assert api.gql("{ myself { containerRegistryCreds { id name } } }")["myself"] == {
+        "containerRegistryCreds": [{"id": auth, "name": "hub"}]}
+    for name in os.listdir(api.data):
+        assert b"s3cret" not in open(os.path.join(api.data, name), "rb").read(), name
+    inf = resource.RLIM_INFINITY
+    resource.prlimit(api.proc.pid, resource.RLIMIT_FSIZE, (1, inf))
+    lost = api.post('mutation { saveRegistryAuth(input: {name: "x" username: "u" password: "p"}) { id } }')
+    assert lost.json()["errors"][0]["extensions"]["code"] == "STORE_FAILED", lost.text
+    lost = requests.post(api.base + "/v1/containerregistryauth", headers=api.head(), timeout=10,
+                         json={"name": "y", "username": "u", "password": "p"})
+    assert lost.status_code == 500 and "not made" in lost.text
+    resource.prlimit(api.proc.pid, resource.RLIMIT_FSIZE, (inf, inf))
+    assert len(api.gql("{ myself { containerRegistryCreds { id } } }")["myself"][
+        "containerRegistryCreds"]) == 1
+
+
+def test_without_a_seal_key(api, node):
+    api.stop()
+    seal, api.seal = api.seal, []
+    api.start()
+    said = api.refused('mutation { saveRegistryAuth(input: {name: "x" username: "u" password: "p"}) '
+                       '{ id } }')
+    assert "can keep no secrets" in said["message"]
+    api.deploy()
+    api.seal = seal
 
 
 def test_pull_progress_and_failure(api, node):

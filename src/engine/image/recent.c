@@ -123,9 +123,7 @@ void recents_put(struct image_store *s, const char *account, const char *name, b
                  const struct image *image)
 {
         struct recents *rs = s->recents;
-        struct recent r = { .account = strdup(account),
-                            .name = strdup(name),
-                            .private = private };
+        struct recent r = { .account = strdup(account), .name = strdup(name), .private = private };
 
         if (!rs || rs->pid != getpid() || !r.account || !r.name ||
             copy_image(image, &r.image) < 0) {

@@ -142,6 +142,22 @@ def own_address():
     return None
 
 
+@contextlib.contextmanager
+def held_range(base):
+    """No host on this machine has the range at @base meanwhile."""
+    fd = os.open("/run/hypervisor-vmm/fetch-ids", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def lock():
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(fd, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, (base - FIRST_FETCHER) >> 16, 1, 0))
+            return True
+    try:
+        until(lock, what="the range of ids")
+        yield
+    finally:
+        os.close(fd)
+
+
 def test_ids_of_a_fetcher_reach_nothing_private(host, registry):
     with listener("127.0.0.1") as private, hanging(host, registry, "wall") as (_, base, _):
         assert attempt(0, "127.0.0.1", private) == "through", "nobody else is touched"
@@ -165,7 +181,7 @@ def test_ids_of_a_fetcher_reach_nothing_private(host, registry):
             assert attempt(base, *LISTED.split(":")) == "through"
         assert attempt(base, *LISTED.split(":")) == "refused", "not dropped, but nobody listens"
     host.wait_held(set())
-    with listener("127.0.0.1") as private:
+    with held_range(base), listener("127.0.0.1") as private:
         assert attempt(base, "127.0.0.1", private) == "through", "the ids are nobody's again"
 
 

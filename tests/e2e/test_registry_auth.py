@@ -560,7 +560,7 @@ def test_no_more_pulls_while_it_waits(host, locked, keys):
     ref, mine = image_of(locked, "stopped"), save(host, key)
     locked.fault("/test/stopped/", Hang(at=10, seconds=30, times=1))
     c = host.deploy(key=key, imageName=ref, containerRegistryAuthId=mine)
-    until(lambda: host.descendants("vmm-fetch"), what="the pull")
+    until(lambda: asked(locked, "stopped"), what="the pull")  # and the fault has had its time
     host.call("clusterStop", c, key)
     until(lambda: not host.descendants("vmm-fetch"), what="its end")
     until(lambda: host.cluster(c, key)["phase"] == "exited")

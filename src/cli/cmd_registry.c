@@ -22,7 +22,7 @@ static int save(struct cli *c, const char *query, const char *field, json_t *inp
 
         if (!input)
                 return err_set(e, -EINVAL, "the name is not UTF-8 text");
-        r = secret_read("Password", &password, e);
+        r = secret_read("Password", true, &password, e);
         if (r < 0)
                 return err_wrap(e, r, "password");
         if (str_empty(password))

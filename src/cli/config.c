@@ -270,7 +270,7 @@ int cmd_config(struct cli *c, struct err *e)
         if (r < 0)
                 return err_wrap(e, r, "--apiUrl");
         if (key->given)
-                r = str_eq(key->s, "-") ? secret_read("API key", &typed, e) : 0;
+                r = str_eq(key->s, "-") ? secret_read("API key", false, &typed, e) : 0;
         if (r >= 0 && key->given)
                 r = config_check_key(typed ? typed : key->s, e);
         if (r < 0)

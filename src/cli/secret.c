@@ -13,8 +13,8 @@
 #define SECRET_MAX 8192U
 #define CTRL_C     3
 
-/* One byte at a time: what follows the line is not ours to take. */
-static int read_line(char *buf, size_t max, struct err *e)
+/* One byte at a time: what follows a line is not ours to take. */
+static int read_text(bool all, bool terminal, char *buf, size_t max, struct err *e)
 {
         size_t n = 0;
 
@@ -25,16 +25,17 @@ static int read_line(char *buf, size_t max, struct err *e)
                         continue;
                 if (k < 0)
                         return err_errno(e, -errno, "standard input");
-                if (k == 0 || buf[n] == '\n')
+                if (k == 0 || (!all && buf[n] == '\n'))
                         break;
-                if (buf[n] == CTRL_C)
+                if (terminal && buf[n] == CTRL_C)
                         return err_set(e, -ECANCELED, "cancelled");
                 if (buf[n] == '\0')
                         return err_set(e, -EINVAL, "standard input: not text");
                 if (++n == max)
-                        return err_set(e, -E2BIG, "standard input: a line of over %zu bytes",
-                                       max - 1);
+                        return err_set(e, -E2BIG, "standard input: over %zu bytes", max - 1);
         }
+        if (all && n > 0 && buf[n - 1] == '\n')
+                n--;
         if (n > 0 && buf[n - 1] == '\r')
                 n--;
         buf[n] = '\0';
@@ -55,18 +56,18 @@ static int ask(const char *prompt, char *buf, size_t max, struct err *e)
         if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet) < 0)
                 return err_errno(e, -errno, "terminal");
         (void) fprintf(stderr, "%s: ", prompt);
-        r = read_line(buf, max, e);
+        r = read_text(false, true, buf, max, e);
         (void) tcsetattr(STDIN_FILENO, TCSAFLUSH, &saved);
         (void) fprintf(stderr, "\n");
         return r;
 }
 
-int secret_read(const char *prompt, char **ret, struct err *e)
+int secret_read(const char *prompt, bool all, char **ret, struct err *e)
 {
         char buf[SECRET_MAX] = "";
         char *copy;
         int r = isatty(STDIN_FILENO) ? ask(prompt, buf, sizeof buf, e)
-                                     : read_line(buf, sizeof buf, e);
+                                     : read_text(all, false, buf, sizeof buf, e);
 
         copy = r >= 0 ? strdup(buf) : NULL;
         explicit_bzero(buf, sizeof buf);

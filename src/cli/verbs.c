@@ -222,11 +222,12 @@ const struct verb verbs[] = {
           .run = cmd_registry_create,
           .opts = OPTS(OPT_REGISTRY_USER),
           .summary = "keep credentials for a registry",
-          .detail = "The password is asked for, or read from the first line of standard input; it "
+          .detail = "The password is asked for, or read from standard input to its end; it "
                     "is never shown again. Clusters and templates use the credentials by their ID "
                     "(--registryAuthId), to pull images that they open for this account alone.",
           .examples = "tensoronecli registry-auth create hub --username ada\n"
                       "tensoronecli registry-auth create hub --username ada < token\n"
+                      "tensoronecli registry-auth create gcp --username _json_key < key.json\n"
                       "tensoronecli create cluster --gpuCount 0 --imageName "
                       "registry.example/team/app:1 --registryAuthId ID" },
         { .word = "registry-auth",

@@ -104,14 +104,23 @@ void registry_auths_probe(const struct plane *p)
 
 /* ---- changing ---- */
 
-static int check_field(const char *field, const char *value, size_t max, const char *not_allowed,
-                       struct err *e)
+static int check_size(const char *field, const char *value, size_t max, struct err *e)
 {
         if (str_empty(value))
                 return err_set(e, -EINVAL, "%s: is missing", field);
         if (strlen(value) > max)
                 return err_set(e, -E2BIG, "%s: %zu bytes, at most %zu are allowed", field,
                                strlen(value), max);
+        return 0;
+}
+
+static int check_line(const char *field, const char *value, size_t max, const char *not_allowed,
+                      struct err *e)
+{
+        int r = check_size(field, value, max, e);
+
+        if (r < 0)
+                return r;
         for (const char *s = value; *s; s++)
                 if ((unsigned char) *s < ' ' || *s == 0x7f || strchr(not_allowed, *s))
                         return err_set(e, -EINVAL, "%s: has a character that is not allowed: %s",
@@ -123,7 +132,7 @@ static int check_new(const struct plane *p, const struct caller *who,
                      const struct registry_input *in, struct err *e)
 {
         size_t n = 0;
-        int r = check_field("name", in->name, LIMIT_NAME_LEN, "", e);
+        int r = check_line("name", in->name, LIMIT_NAME_LEN, "", e);
 
         for (struct map_entry *i = map_first(p->registry_auths); r >= 0 && i; i = map_next(i)) {
                 const struct registry_auth *a = map_value(i);
@@ -153,9 +162,10 @@ static int check_input(const struct plane *p, const struct caller *who,
         if (r >= 0 && old && str_empty(in->username) && str_empty(in->password))
                 r = err_set(e, -EINVAL, "username, password: neither is given, nothing to change");
         if (r >= 0 && (!old || !str_empty(in->username))) /* a colon would end it in the header */
-                r = check_field("username", in->username, LIMIT_REGISTRY_USER_LEN, ":", e);
+                r = check_line("username", in->username, LIMIT_REGISTRY_USER_LEN, ":", e);
+        /* any text: a service account's key is a JSON file of many lines; the header has it in base64 */
         if (r >= 0 && (!old || !str_empty(in->password)))
-                r = check_field("password", in->password, LIMIT_REGISTRY_PASSWORD_LEN, "", e);
+                r = check_size("password", in->password, LIMIT_REGISTRY_PASSWORD_LEN, e);
         return r;
 }
 

@@ -226,9 +226,10 @@ def test_whose_image(host, locked, keys):
     forget(locked)
     assert failed(host, host.deploy(key=keys["b"], imageName=ref), keys["b"]) == before
     assert asked(locked, "whose") == seen
-    assert "denies access" in before
+    assert "denies access" in before and "name registry credentials" in before
     c = host.deploy(key=keys["b"], imageName=ref, containerRegistryAuthId=wrong)
-    assert "denies access" in failed(host, c, keys["b"])
+    reason = failed(host, c, keys["b"])
+    assert "denies access" in reason and "name registry credentials" not in reason
     # another's credentials are none, in the words for what never was
     with pytest.raises(ApiError) as theirs:
         host.deploy(key=keys["b"], imageName=ref, containerRegistryAuthId=ada)

@@ -85,6 +85,9 @@ static void unit_pulled(void *arg, int r, const struct image *image, const struc
         }
         if (r >= 0)
                 r = unit_boot(u, image, &e);
+        else if (r == -EACCES && str_empty(u->plan.registry_auth))
+                (void) err_set(&e, r, "%s; if it is private, name registry credentials for it",
+                               err->msg);
         else
                 (void) err_copy(&e, err);
         if (r < 0)

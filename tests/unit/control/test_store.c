@@ -251,6 +251,26 @@ static void test_newer_version_is_refused(void **state)
         w->store = NULL;
 }
 
+/* What the last release has written is kept, and what it did not know is there. */
+static void test_older_version_is_brought_up(void **state)
+{
+        struct world *w = *state;
+        AUTO(free) char *path = str_fmt("%s/store.db", w->dir);
+        sqlite3 *db = NULL;
+
+        put(w, "a", "1");
+        settle(w, 1);
+        w->store = store_close(w->store);
+        assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+        assert_int_equal(sqlite3_exec(db, "DROP TABLE registry_auth; PRAGMA user_version = 1", NULL,
+                                      NULL, NULL),
+                         SQLITE_OK);
+        (void) sqlite3_close(db);
+        assert_int_equal(store_sqlite_open(w->dir, w->loop, &w->store, NULL), 0);
+        assert_int_equal(rows_of(w, ST_SETTING), 1);
+        assert_int_equal(rows_of(w, ST_REGISTRY_AUTH), 0);
+}
+
 /* Every column of the table is in the database and the other way round, in the same order. */
 static void test_columns(void **state)
 {
@@ -338,6 +358,7 @@ int main(void)
                 T(test_failed_to_build),
                 T(test_second_one_is_refused),
                 T(test_newer_version_is_refused),
+                T(test_older_version_is_brought_up),
                 T(test_columns),
                 T(test_record),
         };

@@ -25,7 +25,7 @@ static void must(int ok)
 static void flip(int dir, const char *path, off_t at)
 {
         AUTO(fd) int fd = openat(dir, path, O_RDWR | O_CLOEXEC);
-        char c;
+        char c = 0;
 
         must(fd >= 0 && pread(fd, &c, 1, at) == 1);
         c ^= 1;

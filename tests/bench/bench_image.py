@@ -336,7 +336,8 @@ def pull_rate(host, registry, work, figures):
     big.make(1, LAYERS, SMALL, SMALL_BYTES, BIG, BIG_BYTES)
     ref = registry.push(big.finish(), "big:1")
     sh("sync", "-f", work)
-    to_disk = disk_rate(work)
+    with Memory(600e6, 5):
+        to_disk = disk_rate(work)
     with Peak(host) as peak, Memory(600e6, 20):
         took = pull(host, ref)
     total, inflate_s, hash_s = tool("bench_layers", "cost", *big.files()).split()

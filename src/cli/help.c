@@ -63,7 +63,7 @@ static void list_verbs(const char *word, struct strbuf *b)
 
                 if (v->hidden || (word && !str_eq(v->word, word)))
                         continue;
-                strbuf_fmt(b, "  %-18s %s\n", verb_title(v, title, sizeof title), v->summary);
+                strbuf_fmt(b, "  %-20s %s\n", verb_title(v, title, sizeof title), v->summary);
         }
 }
 

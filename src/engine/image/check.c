@@ -251,20 +251,25 @@ static int read_table(struct check_result *f, uint64_t index_bytes, struct err *
         return layer_index_open_table(f->table, len, index_bytes, &f->index, e);
 }
 
-/* It is said before anything is read: files with holes are as long as anybody likes. */
-static int check_bytes(const struct check *c, uint64_t max, struct err *e)
+/* It is said before anything is read: files with holes are as long as anybody likes.
+ *
+ * What the layer counts for is what it says, but no more than what is here: a million sparse files of
+ * 8 TiB, which cost nobody anything, would add up to more than a number of the database can hold. */
+static int check_bytes(struct check *c, uint64_t max, struct err *e)
 {
-        uint64_t bytes = c->found.index.totals.pack_bytes;
+        struct check_result *f = &c->found;
+        uint64_t bytes = f->index.totals.pack_bytes;
 
-        for (uint32_t i = 0; i < c->found.index.n_objects && bytes <= max; i++)
-                bytes += layer_index_object(&c->found.index, i); /* at most 2^43 each */
-        return bytes <= max ? 0
-                            : err_set(e, -EFBIG,
-                                      "unpacked it has more than the %llu MiB that are allowed",
-                                      (unsigned long long) (max >> 20));
+        for (uint32_t i = 0; i < f->index.n_objects && bytes <= max; i++)
+                bytes += layer_index_object(&f->index, i); /* at most 2^43 each */
+        if (bytes > max)
+                return err_set(e, -EFBIG, "unpacked it has more than the %llu MiB that are allowed",
+                               (unsigned long long) (max >> 20));
+        f->facts.content_bytes = f->index.content_bytes < bytes ? f->index.content_bytes : bytes;
+        return 0;
 }
 
-static int compare_table(const struct check *c, const struct check_spec *spec, uint64_t pack_bytes,
+static int compare_table(struct check *c, const struct check_spec *spec, uint64_t pack_bytes,
                          struct err *e)
 {
         const struct layer_totals *t = &c->found.index.totals;
@@ -301,7 +306,6 @@ static int open_files(struct check *c, const struct check_spec *spec, struct err
         if (r >= 0)
                 r = compare_table(c, spec, pack_bytes, e);
         f->facts.pack_bytes = pack_bytes;
-        f->facts.content_bytes = f->index.content_bytes;
         f->facts.objects = f->index.n_objects;
         return r;
 }

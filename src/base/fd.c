@@ -193,9 +193,53 @@ int fd_set_cloexec(int fd, bool on)
         return fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0) < 0 ? -errno : 0;
 }
 
-/* One directory level; @fd is taken over.  Recursion depth is bounded by @depth: our own trees
- * are unpacked with a limit on depth well below it. */
-static int rm_children(int fd, dev_t dev, int depth)
+#define RM_DEPTH 64 /* so many descriptors and frames a removal may take */
+
+/* What is being removed.  Its maker may have nested directories without end: what lies too deep is
+ * moved to the top, where its turn comes again. */
+struct removal {
+        dev_t dev;
+        int top; /* borrowed */
+        unsigned moved;
+        bool again;
+};
+
+static int move_to_top(struct removal *rm, int dir, const char *name)
+{
+        char to[32];
+        int r;
+
+        do {
+                (void) snprintf(to, sizeof to, ".removed-%u", rm->moved++);
+                r = renameat2(dir, name, rm->top, to, RENAME_NOREPLACE) < 0 ? -errno : 0;
+        } while (r == -EEXIST);
+        rm->again = true;
+        return r == -ENOENT ? 0 : r;
+}
+
+static int rm_children(struct removal *rm, int fd, int depth);
+
+static int rm_directory(struct removal *rm, int dir, const char *name, int depth)
+{
+        int r, fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        struct stat st;
+
+        if (fd < 0)
+                return errno == ENOENT ? 0 : -errno;
+        if (fstat(fd, &st) < 0 || st.st_dev != rm->dev) {
+                (void) fd_close(fd);
+                return -EXDEV; /* a mount: not ours to empty */
+        }
+        if (depth == 0) {
+                (void) fd_close(fd);
+                return move_to_top(rm, dir, name);
+        }
+        r = rm_children(rm, fd, depth - 1);
+        return r >= 0 && unlinkat(dir, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : r;
+}
+
+/* One directory level; @fd is taken over. */
+static int rm_children(struct removal *rm, int fd, int depth)
 {
         DIR *dir = fdopendir(fd);
         struct dirent *de;
@@ -206,34 +250,13 @@ static int rm_children(int fd, dev_t dev, int depth)
                 (void) fd_close(fd);
                 return r;
         }
-        if (depth <= 0)
-                r = -ELOOP;
         while (r >= 0 && (errno = 0, de = readdir(dir)) != NULL) {
-                struct stat st;
-                int sub;
-
-                if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0)
+                if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0 ||
+                    unlinkat(dirfd(dir), de->d_name, 0) == 0 || errno == ENOENT)
                         continue;
-                if (unlinkat(dirfd(dir), de->d_name, 0) == 0)
-                        continue;
-                if (errno != EISDIR && errno != EPERM && errno != EBUSY) {
-                        r = errno == ENOENT ? 0 : -errno;
-                        continue;
-                }
-                sub = openat(dirfd(dir), de->d_name,
-                             O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-                if (sub < 0) {
-                        r = errno == ENOENT ? 0 : -errno;
-                        continue;
-                }
-                if (fstat(sub, &st) < 0 || st.st_dev != dev) {
-                        (void) fd_close(sub);
-                        r = -EXDEV; /* a mount: not ours to empty */
-                        continue;
-                }
-                r = rm_children(sub, dev, depth - 1);
-                if (r >= 0 && unlinkat(dirfd(dir), de->d_name, AT_REMOVEDIR) < 0 && errno != ENOENT)
-                        r = -errno;
+                r = errno == EISDIR || errno == EPERM || errno == EBUSY
+                            ? rm_directory(rm, dirfd(dir), de->d_name, depth)
+                            : -errno;
         }
         (void) closedir(dir);
         return r;
@@ -241,23 +264,27 @@ static int rm_children(int fd, dev_t dev, int depth)
 
 int fd_rm_rf(int dirfd, const char *name)
 {
+        AUTO(fd) int top = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        struct removal rm = { .top = top };
         struct stat st;
-        int fd, r;
+        int r = 0;
 
-        fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd < 0) {
+        if (top < 0) {
                 if (errno == ENOENT)
                         return 0;
                 if (errno != ENOTDIR && errno != ELOOP)
                         return -errno;
                 return unlinkat(dirfd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
         }
-        if (fstat(fd, &st) < 0) {
-                r = -errno;
-                (void) fd_close(fd);
-                return r;
-        }
-        r = rm_children(fd, st.st_dev, 4096);
+        if (fstat(top, &st) < 0)
+                return -errno;
+        rm.dev = st.st_dev;
+        do {
+                int fd = openat(top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+                rm.again = false;
+                r = fd < 0 ? -errno : rm_children(&rm, fd, RM_DEPTH);
+        } while (r >= 0 && rm.again);
         if (r < 0)
                 return r;
         return unlinkat(dirfd, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;

@@ -186,6 +186,29 @@ static void test_rm_rf(void **state)
         assert_int_equal(faccessat(p->fd, "sub/file", F_OK, 0), -1);
 }
 
+/* Deeper than there are descriptors, with files at every level and in the way of what is moved. */
+static void test_rm_rf_of_depth(void **state)
+{
+        const struct place *p = *state;
+        int at = fd_mkdir_beneath(p->fd, "t", 0700);
+
+        assert_int_equal(fd_replace_file(at, ".removed-0", "x", 1, 0400, false), 0);
+        for (unsigned i = 0; i < 6000; i++) {
+                int below;
+
+                assert_int_equal(mkdirat(at, "d", 0700), 0);
+                below = openat(at, "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                assert_true(below >= 0);
+                if (i % 500 == 0)
+                        assert_int_equal(fd_replace_file(below, "f", "x", 1, 0400, false), 0);
+                (void) fd_close(at);
+                at = below;
+        }
+        (void) fd_close(at);
+        assert_int_equal(fd_rm_rf(p->fd, "t"), 0);
+        assert_int_equal(faccessat(p->fd, "t", F_OK, 0), -1);
+}
+
 static void test_full_transfers(void **state)
 {
         static char out[300000], in[300000];
@@ -243,6 +266,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_replace, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_write_value, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_rm_rf, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_rm_rf_of_depth, setup, teardown),
                 cmocka_unit_test(test_full_transfers),
                 cmocka_unit_test(test_flags),
         };

@@ -903,6 +903,28 @@ def gnu_sparse_claim(size):
     return bytes(h) + b"\0" * 1024
 
 
+def test_sizes_that_add_up_to_more_than_a_number(store, fake):
+    """A few megabytes to download claim 2^63 bytes and more, all holes: they count for what they take."""
+    def tar(first, n=600_000):
+        one = bytearray(gnu_sparse_claim(1 << 43)[:512])
+        out = []
+        for i in range(n):
+            one[0:8] = b"%c%07d" % (first, i)
+            one[148:156] = b" " * 8
+            one[148:156] = b"%06o\0 " % sum(one)
+            out.append(bytes(one))
+        return b"".join(out) + b"\0" * 1024
+
+    ok = fake.add("a/ok", "v1", Image([Layer().file("f", b"123").tar()]))
+    ref = fake.add("evil/sum", "v1", Image([tar(ord("a")), tar(ord("b"))]))
+    for r in (ok, ref):
+        store.pull(r)
+    assert {i["reference"]: i["size_bytes"] for i in store.list()} == {ok: 3, ref: 0}
+    store.run("expire", 0)
+    with store.merged(ref) as m:
+        assert (m / "a0000000").stat().st_size == 1 << 43
+
+
 def test_file_capabilities_work_inside(store, fake, tmp_path):
     grep = pathlib.Path(shutil.which("grep")).read_bytes()
     store.options = ["--threshold", "0"]  # all in the metadata mount, so that it can be looked at alone
@@ -1152,7 +1174,7 @@ def evil(store, tmp_path, word):
     ("index-damaged", "metadata: layer 1"), ("index-short", "its index is none"), ("index-huge", "its index"),
     ("index-more-objects", ""), ("pack-long", "its pack does not have the length"),
     ("pack-vast", "more than the 1024 MiB that are allowed"), ("pack-link", "pack: Too many levels"),
-    ("nothing", "pack: No such file"),
+    ("nothing", "pack: No such file"), ("index-boasts", "metadata: layer 1"),
 ])
 def test_lies_of_a_fetcher(store, fake, tmp_path, word, message):
     """Index, pack and objects that do not belong together are refused, and nothing is left of them.
@@ -1197,6 +1219,26 @@ def test_changed_files_are_what_they_are(store, fake, tmp_path, word):
     store.pull(fake.add("b/honest", "v1", Image([Layer().file("copy", big).tar()])))
     with store.merged(f"{fake.host}/b/honest:v1") as m:
         assert (m / "copy").read_bytes() == big
+
+
+def test_directories_without_end(store, fake, tmp_path):
+    """Deeper than a removal could open them: they go all the same, or no engine would start again."""
+    ref = fake.add("a/evil", "v1", Image([Layer().file("small", b"1").tar()]))
+    evil(store, tmp_path, "deep")
+    store.pull(ref)
+    store.nothing_staged()
+    check_files(store)
+
+
+def test_a_fetcher_that_never_stops_talking(store, fake, tmp_path):
+    """The clock goes on meanwhile, as does the watch on the disk."""
+    ref = fake.add("a/evil", "v1", Image([Layer().file("small", b"1").tar()]))
+    evil(store, tmp_path, "flood")
+    store.options = ["--deadline", "2"]
+    began = time.monotonic()
+    assert "took longer than allowed" in store.fails("pull", ref)
+    assert time.monotonic() - began < 20
+    store.nothing_kept()
 
 
 def same_file(link, path):

@@ -40,6 +40,7 @@
 #endif
 
 #define TABLES_BYTES   (4ULL << 30) /* an index and its log, whatever the image's own limit is */
+#define HEAR_READS     4
 #define OUT_OF_THE_WAY 300          /* above all numbers that become() hands out */
 
 static_assert(FETCH_FDS_MAX < OUT_OF_THE_WAY, "numbers of descriptors");
@@ -386,7 +387,8 @@ void fetcher_hear(struct fetcher *f)
         char buf[65536];
         ssize_t n;
 
-        while (!f->ended) {
+        /* whoever talks without a pause must not keep us from watching the clock and the disk */
+        for (int i = 0; !f->ended && i < HEAR_READS; i++) {
                 n = read(f->result_fd, buf, sizeof buf);
                 if (n < 0 && errno == EINTR)
                         continue;

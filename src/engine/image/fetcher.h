@@ -49,7 +49,8 @@ struct image_guard;
 int fetcher_start(const struct instance *inst, const struct image_guard *guard,
                   const struct fetcher_spec *spec, struct fetcher *ret, struct err *e);
 
-/* Its result descriptor is readable: take in what is there.  A breach of the protocol kills it. */
+/* Its result descriptor is readable: take in what is there, or some of it.  A breach of the protocol
+ * kills it. */
 void fetcher_hear(struct fetcher *f);
 
 /* Kill if it still runs, reap, free. */

@@ -170,6 +170,46 @@ static void late(int dir)
         }
 }
 
+/* Directories in directories, until nobody can walk them any more. */
+static void deep(int dir)
+{
+        int at = fcntl(dir, F_DUPFD_CLOEXEC, 3);
+
+        for (int i = 0; i < 20000; i++) {
+                int below;
+
+                must(mkdirat(at, "d", 0700) == 0);
+                below = openat(at, "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                must(below >= 0);
+                (void) close(at);
+                at = below;
+        }
+}
+
+/* Talks without a pause, and never ends. */
+static void flood(int dir)
+{
+        static char lines[1 << 16];
+        static const char line[] = "{\"type\":\"progress\",\"done\":1,\"unpacked\":1}\n";
+        size_t n = 0;
+
+        (void) dir;
+        must(fcntl(STDOUT_FILENO, F_SETPIPE_SZ, 1 << 20) > 0);
+        for (; n + sizeof line < sizeof lines; n += sizeof line - 1)
+                memcpy(lines + n, line, sizeof line - 1);
+        for (;;)
+                must(fd_write_full(STDOUT_FILENO, lines, n) >= 0);
+}
+
+/* Has the largest number for the content that its index may say. */
+static void index_boasts(int dir)
+{
+        static const uint64_t most = UINT64_MAX;
+        AUTO(fd) int index = openat(dir, "index", O_RDWR | O_CLOEXEC);
+
+        must(pwrite(index, &most, sizeof most, 32) == sizeof most);
+}
+
 static const struct {
         const char *word;
         void (*run)(int dir);
@@ -194,6 +234,9 @@ static const struct {
         { "nothing", nothing },
         { "rubbish", rubbish },
         { "late", late },
+        { "deep", deep },
+        { "flood", flood },
+        { "index-boasts", index_boasts },
 };
 
 static void (*what_to_do(void))(int dir)

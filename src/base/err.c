@@ -6,12 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void sanitize(char *s)
-{
-        for (; *s; s++)
-                if ((unsigned char) *s < 0x20 || *s == 0x7f)
-                        *s = ' ';
-}
+#include "base/str.h"
 
 /* Write "text" or "text: tail" into e->msg; @tail may be NULL or alias nothing in @e. */
 __attribute__((format(printf, 4, 0))) static int compose(struct err *e, int code, const char *tail,
@@ -24,7 +19,7 @@ __attribute__((format(printf, 4, 0))) static int compose(struct err *e, int code
         n = strlen(text);
         if (tail && *tail && n + 3 < sizeof text)
                 (void) snprintf(text + n, sizeof text - n, ": %s", tail);
-        sanitize(text);
+        str_tame(text, ' ');
         memcpy(e->msg, text, sizeof text);
         e->code = code;
         return code;

@@ -15,6 +15,20 @@ char *str_fmt(const char *fmt, ...)
         return strbuf_take(&b);
 }
 
+void str_tame(char *s, char with)
+{
+        for (; *s; s++) {
+                const unsigned char *u = (const unsigned char *) s;
+
+                if (u[0] < 0x20 || u[0] == 0x7f)
+                        *s = with;
+                if (u[0] == 0xc2 && u[1] >= 0x80 && u[1] < 0xa0) {
+                        *s++ = with;
+                        *s = with;
+                }
+        }
+}
+
 char *str_dup(const char *s)
 {
         return s ? strdup(s) : NULL;

@@ -26,6 +26,10 @@ static inline bool str_empty(const char *s)
         return !s || !*s;
 }
 
+/* What a terminal would obey becomes @with: control characters, those beyond ASCII (U+0080 to U+009F)
+ * included. */
+void str_tame(char *s, char with);
+
 /* What follows @prefix in @s, or NULL when @s does not begin with it. */
 const char *str_after(const char *s, const char *prefix);
 

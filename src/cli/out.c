@@ -44,12 +44,12 @@ int out_json(const void *json, struct err *e)
 
 void out_error(const char *msg)
 {
-        AUTO(strbuf_done) struct strbuf b = { 0 };
+        AUTO(free) char *copy = strdup(msg);
 
-        for (; *msg; msg++)
-                strbuf_char(&b, (unsigned char) *msg < 0x20 || *msg == 0x7f ? ' ' : *msg);
+        if (copy)
+                str_tame(copy, ' ');
         (void) fflush(stdout);
-        (void) fprintf(stderr, "Error: %s\n", b.s ? b.s : "out of memory");
+        (void) fprintf(stderr, "Error: %s\n", copy ? copy : "out of memory");
 }
 
 size_t text_width(const char *s)
@@ -102,9 +102,7 @@ int table_cell(struct table *t, const char *text)
                 free(copy);
                 return -ENOMEM;
         }
-        for (char *p = copy; *p; p++)
-                if ((unsigned char) *p < 0x20 || *p == 0x7f)
-                        *p = '?';
+        str_tame(copy, '?');
         t->cells[t->n_cells++] = copy;
         w = text_width(copy);
         if (w > t->width[col])
@@ -195,9 +193,7 @@ static unsigned percent(const struct progress_state *s)
 static void set_phase(struct part *p, const char *phase)
 {
         (void) snprintf(p->text, sizeof p->text, "%s", phase);
-        for (char *c = p->text; *c; c++)
-                if ((unsigned char) *c < 0x20 || *c == 0x7f)
-                        *c = '?';
+        str_tame(p->text, '?');
         p->room = strlen(p->text);
 }
 

@@ -103,5 +103,14 @@ int result_done(struct result *r, uint64_t unpacked_bytes, uint64_t entries)
 
 int result_error(struct result *r, const struct err *e)
 {
-        return write_json(r, "error", json_pack("{s:i,s:s}", "errno", -e->code, "message", e->msg));
+        json_t *j = json_pack("{s:i,s:s}", "errno", -e->code, "message", e->msg);
+        struct err plain = *e;
+
+        if (j)
+                return write_json(r, "error", j);
+        for (char *c = plain.msg; *c; c++) /* it quotes a name that is no UTF-8 */
+                if ((unsigned char) *c >= 0x80)
+                        *c = '?';
+        return write_json(r, "error",
+                          json_pack("{s:i,s:s}", "errno", -plain.code, "message", plain.msg));
 }

@@ -714,6 +714,19 @@ def test_tars_that_lie(store, fake, tar, message):
     store.nothing_kept()
 
 
+@pytest.mark.parametrize("name, said", [
+    (b"\xff\xfe\x80/..", "'???/..' climbs out"), (("\u5c71" * 33 + "/..").encode(), "climbs out"),
+    (("\u9aa8" * 80 + "/..").encode(), "climbs out"), (b"a\x1b]0;b\x07\nc/..", "'a ]0;b  c/..' climbs out"),
+    ("\u009b31m/..".encode(), "'  31m/..' climbs out"),
+], ids=["bytes", "short", "cut", "ascii", "c1"])
+def test_names_in_messages(store, fake, name, said):
+    """What is wrong is said, whatever bytes the name has; and no terminal obeys them."""
+    info = tarfile.TarInfo(name.decode("utf-8", "surrogateescape"))
+    _, ref = pull_layers(store, fake, info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape") + b"\0" * 1024)
+    text = store.fails("pull", ref)
+    assert said in text, text
+
+
 @pytest.mark.parametrize("config", [b"", b"not JSON", b"[]", b"null", b"{", b'{"rootfs":5}', b'{"rootfs":{"diff_ids":[1]}}',
                                     b"\0" * 100, b'{"architecture":"' + ARCH.encode() + b'","os":"linux"}'],
                          ids=lambda c: c[:12].decode("latin-1") or "empty")

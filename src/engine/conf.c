@@ -8,6 +8,9 @@
 
 #define C(k) .off = offsetof(struct engine_conf, k)
 
+#define FILE_BYTES_MOST  (1ULL << 43) /* no file of an image is larger */
+#define IMAGE_BYTES_MOST (1ULL << 50) /* twice that is still the length that a file may have */
+
 static const struct conf_option options[] = {
         { "engine", "cpu_overcommit", CONF_FACTOR, C(cpu_overcommit), "1", 0, 0, NULL,
           "vCPUs sold per logical CPU; above 1 clusters share CPUs by quota instead of owning them" },
@@ -29,7 +32,8 @@ static const struct conf_option options[] = {
           "images that may be pulled or uploaded at once; accounts take turns, and none has more than half of the places" },
         { "engine", "parallel_layers", CONF_U32, C(parallel_layers), "3", 1, 16, "processes",
           "layers of one image that are fetched at once" },
-        { "engine", "image_max", CONF_BYTES, C(image_max_bytes), "256G", 1 << 20, 0, "bytes",
+        { "engine", "image_max", CONF_BYTES, C(image_max_bytes), "256G", 1 << 20, IMAGE_BYTES_MOST,
+          "bytes",
           "how large one image may become when it is unpacked" },
         { "engine", "registry_silence", CONF_DURATION, C(registry_silence_us), "30s", 1000000,
           3600000000, "time",
@@ -42,13 +46,13 @@ static const struct conf_option options[] = {
           "how long a stopped cluster's first process may take between TERM and KILL" },
         { "engine", "log_level", CONF_STR, C(log_level), "info", 0, 0, NULL,
           "error, warning, info or debug" },
-        { "images", "object_threshold", CONF_BYTES, C(object_threshold), "128K", 0, 0, "bytes",
+        { "images", "object_threshold", CONF_BYTES, C(object_threshold), "128K", 0, FILE_BYTES_MOST, "bytes",
           "files of this size and more are kept once per host, whatever image brings them; 0: no file is" },
         { "images", "mount", CONF_STR, C(image_mount), "auto", 0, 0, NULL,
           "how images are mounted: auto, file (Linux 6.12 and later) or loop (by loop devices)" },
         { "images", "keep", CONF_DURATION, C(image_keep_us), "30d", 0, 0, "time",
           "how long an image stays that no cluster uses; it is pulled again when it is needed; 0: for ever" },
-        { "images", "floor", CONF_BYTES, C(image_floor_bytes), "4G", 0, 0, "bytes",
+        { "images", "floor", CONF_BYTES, C(image_floor_bytes), "4G", 0, INT64_MAX, "bytes",
           "disk space that is kept free, but at most a tenth of the disk: images that no cluster uses go for it, least recently used first; 0: none does" },
         { "images", "expire_uploads", CONF_BOOL, C(image_expire_uploads), "no", 0, 0, NULL,
           "let go of uploaded images, too, which cannot be pulled again" },

@@ -301,6 +301,15 @@ static void on_expired(struct pull *p, int r, struct err *e)
         pull_finish(p, 0, NULL, e);
 }
 
+/* What a pull that found no space may take.  Its manifest may claim anything, and others' images go for
+ * it; but more than one image may have does not come. */
+static uint64_t space_for(const struct pull *p)
+{
+        uint64_t most = p->fleet->spec.host->inst->conf.image_max_bytes;
+
+        return p->bytes < most / UNPACKED_FACTOR ? p->bytes * UNPACKED_FACTOR : most;
+}
+
 /* Whether the pull is to be tried again when there is more space. */
 static bool wait_for_space(struct pull *p, int r)
 {
@@ -311,7 +320,7 @@ static bool wait_for_space(struct pull *p, int r)
                 return false;
         log_info("pull %s: no space; looking for images that can go", p->reference);
         p->retried = p->no_space = true;
-        fleet_images_expire(f, p->bytes * UNPACKED_FACTOR);
+        fleet_images_expire(f, space_for(p));
         return true;
 }
 

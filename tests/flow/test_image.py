@@ -4,6 +4,7 @@ Pulled from a real docker-registry (pushed by skopeo) and from a registry of our
 what comes out is held, file by file, against `umoci unpack`."""
 import base64
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -1645,6 +1646,107 @@ def test_killed_at_random_instants(store, fake, tmp_path):
     print("complete", done, "of 100")
     store.pull(ref)
     assert whole_or_nothing(store, ref, expect)
+
+
+class CutDisk:
+    """A file system of its own, whose power goes: what was not on its disk by then has never been."""
+    SHUTDOWN, NOTHING_FLUSHED = 0x8004587d, struct.pack("I", 2)  # EXT4_IOC_SHUTDOWN
+
+    def __init__(self, path):
+        self.file, self.at = path / "disk", path / "cut"
+        self.at.mkdir()
+        with open(self.file, "wb") as f:
+            f.truncate(160 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", self.file], check=True)
+        self.store = Store(self.at / "data")
+
+    def __enter__(self):
+        subprocess.run(["mount", "-o", "loop", self.file, self.at], check=True)
+        return self
+
+    def __exit__(self, *_):
+        subprocess.run(["umount", "-l", self.at], check=True)
+        for _ in range(200):  # what was killed a moment ago may still have a file or a mount of it
+            if not subprocess.run(["losetup", "-j", self.file], check=True, capture_output=True).stdout:
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"{self.at} is busy")
+
+    def cut(self):
+        fd = os.open(self.at, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.ioctl(fd, self.SHUTDOWN, self.NOTHING_FLUSHED)
+        finally:
+            os.close(fd)
+
+
+@pytest.mark.limit(300)
+@pytest.mark.parametrize("what", ["pull", "expire"])
+def test_power_is_cut(fake, store, tmp_path, what):
+    """At random instants.  What a pull has said to be here stays; everything else is whole or nothing."""
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    base = Layer().file("base/large", rng.randbytes(1 << 20)).file("base/small", rng.randbytes(30000)).tar()
+    own = [Layer().dir(f"d{i}").file(f"d{i}/f", rng.randbytes(300000)).file(f"d{i}/g", b"1").tar() for i in range(2)]
+    refs = [fake.add("a/first", "v1", Image([base])), fake.add("a/second", "v1", Image([base, *own])),
+            fake.add("b/other", "v1", Image([base, own[0]]))]  # its layers anew, its objects not
+    first, tried = refs[0], refs[1:] if what == "pull" else refs[:1]
+    disk, expect, seen, took = CutDisk(tmp_path), {}, set(), 0.1
+    small = disk.store
+    small.registries = store.registries
+    with disk:
+        for ref in [first, *tried]:
+            began = time.monotonic()
+            small.pull(ref)
+            took = time.monotonic() - began if what == "pull" else 0.05
+            with small.merged(ref) as m:
+                expect[ref] = tree_of(m)
+        if what == "pull":
+            for ref in tried:
+                small.run("rm", "acc", ref, "admin")
+            small.run("recover")
+        else:
+            small.pull(refs[1])
+            with small.merged(refs[1]) as m:
+                expect[refs[1]] = tree_of(m)
+            with contextlib.closing(sqlite3.connect(small.images / "images.db")) as db:
+                db.execute("UPDATE name SET created_us = 1, used_us = 1 WHERE reference = ?", (first,))
+                db.commit()
+    prepared = tmp_path / "prepared"
+    shutil.copyfile(disk.file, prepared)
+    kept = first if what == "pull" else refs[1]
+    for i in range(30):
+        shutil.copyfile(prepared, disk.file)
+        ref = rng.choice(tried)
+        argv = ["pull", ref] if what == "pull" else ["--keep", "60", "expire", "0"]
+        with disk:
+            proc = subprocess.Popen(small.argv(*argv), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                    env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                proc.wait(rng.uniform(0, took * 1.2) if i % 5 else 60)  # or a moment after its end
+            over = proc.poll() == 0
+            disk.cut()
+            proc.kill()
+            proc.wait()
+        with disk:
+            small.run("recover")
+            names = {x["reference"] for x in small.list("x", "admin")}
+            assert names in ({kept}, {kept, ref}), names
+            if over:
+                assert (ref in names) == (what == "pull"), "what was said to be done is not"
+            for name in names:
+                with small.merged(name) as m:
+                    assert tree_of(m) == expect[name]
+            small.run("sweep")
+            small.nothing_staged()
+            check_files(small)
+            with contextlib.closing(sqlite3.connect(small.images / "images.db")) as db:
+                assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            seen.add((over, ref in names))
+            small.pull(ref)
+    assert len(seen) > 1, seen
+    print(sorted(seen))
 
 
 STATE_CALLS = ("mkdirat,renameat,renameat2,rename,fsync,fdatasync,syncfs,unlinkat,pwrite64,ftruncate,clone3,clone,"

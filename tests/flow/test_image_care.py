@@ -313,6 +313,47 @@ def test_a_round_goes_on_where_it_was(store, fake):
     assert [i["reference"] for i in store.list("x", "admin") if not i["quarantined"]] == refs[:2]
 
 
+@pytest.mark.parametrize("what", ["pack", "index", "meta", "object", "."])
+def test_a_file_system_that_sees_it_first(small, store, fake, tmp_path, what):
+    """An inode that makes no sense: the kernel refuses to open the file.  The round goes on behind it."""
+    small.registries = store.registries
+    ref, good = image(fake, "a/b", 5000, 200000), image(fake, "a/good", 5000)
+    small.pull(ref)
+    small.pull(good)
+    file = "/data/" + str(file_of(small, what).relative_to(small.dir))
+    subprocess.run(["umount", tmp_path / "small"], check=True)
+    subprocess.run(["debugfs", "-w", "-R", f"set_inode_field {file} block[0] 0", tmp_path / "disk"], check=True, capture_output=True)
+    subprocess.run(["mount", "-o", "loop", tmp_path / "disk", tmp_path / "small"], check=True)
+    damage = whole_round(small)
+    assert damage and {d[1] for d in damage} == {ref}, damage
+    assert whole_round(small) == []
+    if what == "object":  # its name is taken, by what only fsck can remove
+        assert "Structure needs cleaning" in small.run("pull", ref, ok=False)
+        return
+    small.pull(ref)
+    with small.merged(ref) as m:
+        assert (m / "f0").stat().st_size == 5000 and len((m / "f1").read_bytes()) == 200000
+
+
+def test_what_cannot_be_removed_is_no_reason_to_stop(small, store, fake):
+    """Neither to start nor to collect what can be."""
+    small.registries = store.registries
+    left = small.images / "staging/left"
+    small.pull(image(fake, "a/b", 200000))
+    (left / "x").mkdir(parents=True)
+    (left / "x/file").touch()
+    subprocess.run(["chattr", "+i", left / "x/file"], check=True)
+    try:
+        small.run("recover")
+        (ref,) = names(small)
+        small.run("rm", "acc", ref, "admin")
+        assert small.objects() == [] and (left / "x/file").exists()
+    finally:
+        subprocess.run(["chattr", "-i", left / "x/file"], check=True)
+    small.run("recover")
+    small.nothing_staged()
+
+
 def test_disk_is_read_past_the_cache(small, store, fake, tmp_path):
     """The cache has the right bytes, the disk has not."""
     small.registries = store.registries

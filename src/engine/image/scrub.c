@@ -44,6 +44,12 @@ struct scrub {
 
 /* --- reading --- */
 
+/* What file systems say when the disk below has changed. */
+static bool is_damage(int r)
+{
+        return r == -EIO || r == -EUCLEAN || r == -EBADMSG;
+}
+
 static int open_direct(int dir, const char *name)
 {
         int fd = fd_open_beneath(dir, name, O_RDONLY | O_DIRECT, 0);
@@ -92,7 +98,8 @@ static int digest_file(struct scrub *x, int fd, EVP_MD_CTX *md, uint8_t ret[LAYE
                 return err_set(e, -ENOMEM, "SHA-256 failed");
         for (off_t at = 0; (n = read_direct(fd, x->buf, at)) != 0; at += n) {
                 if (n < 0)
-                        return err_errno(e, errno == EIO ? -EBADMSG : -errno, "cannot be read");
+                        return err_errno(e, is_damage(-errno) ? -EBADMSG : -errno,
+                                         "cannot be read");
                 if (EVP_DigestUpdate(md, x->buf, (size_t) n) != 1)
                         return err_set(e, -ENOMEM, "SHA-256 failed");
                 if (!direct)
@@ -116,7 +123,7 @@ static int hash_file(struct scrub *x, int dir, const char *name, char ret[static
         int r;
 
         if (fd < 0)
-                return err_errno(e, fd == -EIO ? -EBADMSG : fd, "cannot be opened");
+                return err_errno(e, is_damage(fd) ? -EBADMSG : fd, "cannot be opened");
         r = md ? digest_file(x, fd, md, sha, e) : err_set(e, -ENOMEM, "out of memory");
         EVP_MD_CTX_free(md);
         if (r >= 0)
@@ -292,9 +299,10 @@ static int scrub_layer(struct scrub *x, const struct layer_row *l, struct err *e
 
         (void) snprintf(name, sizeof name, "%lld", (long long) l->n);
         dir = fd_open_beneath(x->store->layers_fd, name, O_RDONLY | O_DIRECTORY, 0);
-        r = dir == -ENOENT ? err_set(&why, -EBADMSG, "it is missing")
-            : dir < 0      ? err_errno(&why, dir, "layers/%s", name)
-                           : check_layer_files(x, l, dir, &why);
+        r = dir == -ENOENT   ? err_set(&why, -EBADMSG, "it is missing")
+            : is_damage(dir) ? err_set(&why, -EBADMSG, "its directory cannot be opened")
+            : dir < 0        ? err_errno(&why, dir, "layers/%s", name)
+                             : check_layer_files(x, l, dir, &why);
         if (r != -EBADMSG)
                 return r < 0 ? err_copy(e, &why) : 0;
         /* files go after their rows: with the row still here it is no removal */
@@ -414,7 +422,7 @@ static int damaged_object(struct scrub *x, const char *path, const uint8_t sha[L
 
         if (lock < 0)
                 return lock == -EAGAIN ? err_set(e, lock, "objects are being added") : lock;
-        if (fchmodat(x->store->objects_fd, path, STORE_DAMAGED_MODE, 0) < 0)
+        if (fchmodat(x->store->objects_fd, path, STORE_DAMAGED_MODE, 0) < 0 && !is_damage(-errno))
                 return errno == ENOENT ? 0 : err_errno(e, -errno, "objects/%s", path);
         while ((r = next_layer(x, l.n, &l, e)) > 0) {
                 if (!l.objects || !layer_names(x, l.n, sha))

@@ -219,16 +219,17 @@ int staging_collect(struct image_store *s, uint64_t patience_us, struct err *e)
         if (r < 0)
                 return err_errno(e, r, "reading images/staging");
         for (char **n = names; *n; n++) {
-                int one = collect_one(s, *n, e);
+                struct err why = { 0 };
+                int one = collect_one(s, *n, &why);
 
                 while (one == 1 && clock_mono_us() < until) {
                         (void) poll(NULL, 0, 10);
-                        one = collect_one(s, *n, e);
+                        one = collect_one(s, *n, &why);
                 }
-                if (one < 0)
-                        r = one; /* go on with the others */
+                if (one < 0) /* nobody is waiting for it: no reason not to start, or not to collect */
+                        log_warn("%s; it stays", why.msg);
         }
-        return r;
+        return 0;
 }
 
 /* Under the write lock: claims of operations that were killed. */

@@ -134,7 +134,8 @@ void staging_end(struct staging *g); /* everything in it goes */
 /* Whether an operation of this name lives. */
 bool staging_is_held(struct image_store *s, const char *name);
 /* Remove entries of layers/ and metas/ that the database does not know, and staging directories that
- * nobody writes; wait up to @patience_us for those that somebody still holds. */
+ * nobody writes; wait up to @patience_us for those that somebody still holds.  What cannot be removed is
+ * no failure. */
 int staging_collect(struct image_store *s, uint64_t patience_us, struct err *e);
 /* Names in a directory, except dots; *ret is the caller's. */
 int staging_list(int dir_fd, char ***ret);

@@ -41,7 +41,7 @@
 
 #define TABLES_BYTES   (4ULL << 30) /* an index and its log, whatever the image's own limit is */
 #define HEAR_READS     4
-#define OUT_OF_THE_WAY 300          /* above all numbers that become() hands out */
+#define OUT_OF_THE_WAY 300 /* above all numbers that become() hands out */
 
 static_assert(FETCH_FDS_MAX < OUT_OF_THE_WAY, "numbers of descriptors");
 

@@ -226,7 +226,8 @@ int staging_collect(struct image_store *s, uint64_t patience_us, struct err *e)
                         (void) poll(NULL, 0, 10);
                         one = collect_one(s, *n, &why);
                 }
-                if (one < 0) /* nobody is waiting for it: no reason not to start, or not to collect */
+                if (one <
+                    0) /* nobody is waiting for it: no reason not to start, or not to collect */
                         log_warn("%s; it stays", why.msg);
         }
         return 0;

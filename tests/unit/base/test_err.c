@@ -48,7 +48,9 @@ static void test_control_characters(void **state)
         assert_string_equal(e.msg, "a b [31mc \xc3\xa9");
         (void) err_wrap(&e, -EINVAL, "x\ry");
         assert_string_equal(e.msg, "x y: a b [31mc \xc3\xa9");
-        (void) err_set(&e, -EINVAL, "%s", "\xc2\x9b" "31m\xc2\xa0\xc2\x80\xc2"); /* the same, in two bytes */
+        (void) err_set(&e, -EINVAL, "%s",
+                       "\xc2\x9b"
+                       "31m\xc2\xa0\xc2\x80\xc2"); /* the same, in two bytes */
         assert_string_equal(e.msg, "  31m\xc2\xa0  \xc2");
 }
 

@@ -354,6 +354,24 @@ def test_what_cannot_be_removed_is_no_reason_to_stop(small, store, fake):
     small.nothing_staged()
 
 
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_store_with_a_damaged_layer_opens(store, fake, how):
+    """Whose objects are not known: they all stay, and a host starts."""
+    ref, other = image(fake, "a/b", 200000), image(fake, "a/other", 300000)
+    store.pull(ref)
+    store.pull(other)
+    file = file_of(store, "objects")
+    file.unlink() if how == "gone" else os.truncate(file, 30)
+    store.run("recover")  # found by nobody yet
+    assert {d[1] for d in whole_round(store)} == {ref}
+    store.run("recover")
+    assert len(store.objects()) == 2
+    store.run("rm", "acc", ref, "admin")
+    store.run("recover")
+    assert len(store.objects()) == 1 and names(store) == {other}
+    check_files(store)
+
+
 def test_disk_is_read_past_the_cache(small, store, fake, tmp_path):
     """The cache has the right bytes, the disk has not."""
     small.registries = store.registries

@@ -379,7 +379,7 @@ def test_neighbours_disks_are_not_seen(order, neighbour):
     found = say(order, "cd /proc; for f in $(find . -maxdepth 1 -type f) $(find fs irq bus tty sysvipc"
                        " driver pressure -type f 2>/dev/null); do "
                        "timeout 2 grep -l -E 'loop[0-9]|7:0' $f 2>/dev/null; done;"
-                       "find /sys/devices /sys/fs /sys/kernel -name '*loop[0-9]*';"
+                       "find /sys/devices /sys/fs /sys/kernel -name '*loop[0-9]*' 2>/dev/null;"
                        "for b in /sys/block/loop* /sys/class/block/loop* /sys/dev/block/7:*; do "
                        "[ -e $b ] && echo $b; done; true")
     assert found == ""

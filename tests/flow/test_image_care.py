@@ -354,22 +354,64 @@ def test_what_cannot_be_removed_is_no_reason_to_stop(small, store, fake):
     small.nothing_staged()
 
 
-@pytest.mark.parametrize("how", ["cut", "gone"])
-def test_a_store_with_a_damaged_layer_opens(store, fake, how):
-    """Whose objects are not known: they all stay, and a host starts."""
-    ref, other = image(fake, "a/b", 200000), image(fake, "a/other", 300000)
-    store.pull(ref)
-    store.pull(other)
-    file = file_of(store, "objects")
-    file.unlink() if how == "gone" else os.truncate(file, 30)
+def damage(path, how):
+    if how == "gone":
+        path.unlink()
+    elif how == "flipped":
+        flip(path, 20)
+    else:
+        os.truncate(path, 30)
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+@pytest.mark.parametrize("index", ["sound", "flipped", "gone"])
+def test_a_damaged_layer_keeps_its_objects(store, fake, how, index):
+    """A host starts.  What may be the layer's own stays until it goes: of a sound index all that has such a size, else all."""
+    ref, other, third = image(fake, "a/b", 200000), image(fake, "a/other", 300000), image(fake, "a/third", 200000)
+    for i in (ref, other, third):
+        store.pull(i)
+    damage(file_of(store, "objects"), how)
+    if index != "sound":
+        damage(file_of(store, "index"), index)
+    use = use_of(store, ref)
     store.run("recover")  # found by nobody yet
+    assert len(store.objects()) == 3
+    store.run("rm", "acc", other, "admin", use)
+    store.run("rm", "acc", third, "admin", use)
+    sizes = sorted((store.images / "objects" / n[:2] / n[2:]).stat().st_size for n in store.objects())
+    assert sizes == ([200000, 200000] if index == "sound" else [200000, 200000, 300000])
     assert {d[1] for d in whole_round(store)} == {ref}
     store.run("recover")
-    assert len(store.objects()) == 2
+    assert len(store.objects()) == len(sizes)
     store.run("rm", "acc", ref, "admin")
-    store.run("recover")
-    assert len(store.objects()) == 1 and names(store) == {other}
-    check_files(store)
+    store.nothing_kept()
+
+
+@pytest.mark.parametrize("index", ["sound", "flipped"])
+def test_objects_that_must_stay_take_no_image_along(store, fake, index):
+    """While a cluster runs from a damaged layer whose objects nothing tells, no other image goes for space: it would make
+    none.  By age it does; and when the cluster has ended, the damaged one goes first."""
+    ref, *others = (image(fake, f"a/n{i}", 200000 + i) for i in range(3))
+    for i, name in enumerate([ref, *others]):
+        store.pull(name)
+        age(store, name, 3600 - i)
+    damage(file_of(store, "objects"), "flipped")
+    if index != "sound":
+        damage(file_of(store, "index"), "flipped")
+    use = use_of(store, ref)
+    age(store, ref, 10)  # it was found just now
+    if index == "sound":
+        assert expire(store, "--floor", 1, need=ALL, in_use=[use])[0] == {ref}
+        assert len(store.objects()) == 1
+        return
+    left, said, _ = expire(store, "--floor", 1, need=ALL, in_use=[use])
+    assert left == {ref, *others} and "layers/1: names of its objects are damaged; all objects stay" in said, said
+    assert expire(store, "--keep", 3000, "--floor", 1, need=ALL, in_use=[use])[0] == {ref}
+    store.pull(others[0])
+    assert len(store.objects()) == 3
+    left, _, out = expire(store, "--floor", 1, need=ALL)
+    assert left == set() and out.split()[0] == "2", "then there is room to be made by others"
+    store.nothing_kept()
 
 
 def test_disk_is_read_past_the_cache(small, store, fake, tmp_path):

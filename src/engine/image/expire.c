@@ -30,6 +30,7 @@ struct expiry {
         struct candidate *v; /* in the order in which they are to leave */
         size_t n;
         uint64_t now, floor, free, freed;
+        int64_t blind; /* objects stay as long as this layer does, or 0 */
 };
 
 static void expiry_done_cleanup(struct expiry *x)
@@ -130,18 +131,33 @@ static int take_names(struct expiry *x, struct candidate *c, struct err *e)
         return 0;
 }
 
+/* While no object can be removed, all images would leave and hardly make any: only those may that have
+ * the layer which is the reason. */
+static int makes_room(const struct expiry *x, const struct candidate *c, struct err *e)
+{
+        int64_t one;
+
+        return !x->blind ||
+               sql_number(x->store->db, &one, e,
+                          "SELECT 1 FROM image_layer WHERE image = ? AND layer = ?",
+                          (struct sql_arg[]){ { NULL, c->id }, { NULL, x->blind } }, 2);
+}
+
 static int choose(struct expiry *x, struct err *e)
 {
         uint64_t keep = x->store->inst->conf.image_keep_us;
         int r = list_candidates(x, e);
 
+        if (r >= 0 && x->free < x->floor)
+                r = collect_is_blind(x->store, &x->blind, e);
         for (size_t i = 0; r >= 0 && i < x->n; i++) {
                 struct candidate *c = &x->v[i];
 
                 c->aged = keep && x->now > c->used_us && x->now - c->used_us > keep;
                 if (!c->aged && x->free + x->freed >= x->floor)
                         continue;
-                if (!image_base_is_mounted(x->store, c->id))
+                r = c->aged ? 1 : makes_room(x, c, e);
+                if (r > 0 && !image_base_is_mounted(x->store, c->id))
                         r = take_names(x, c, e);
         }
         return r;

@@ -150,6 +150,9 @@ static inline void staging_end_cleanup(struct staging *g)
 /* Remove the objects that no layer names.  Waits for those who hold them, but not for long: then it is
  * left to the next time. */
 int collect_objects(struct image_store *s, struct err *e);
+/* Within a transaction.  1: it removes nothing as long as *@ret_layer is in the database, whose names and
+ * index are both damaged; 0. */
+int collect_is_blind(struct image_store *s, int64_t *ret_layer, struct err *e);
 /* As long as this descriptor is open in this process, objects stay, also those of no layer. */
 int collect_hold(struct image_store *s, struct err *e);
 

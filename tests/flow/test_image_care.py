@@ -10,7 +10,7 @@ import time
 import pytest
 
 from ocimake import Image, Layer, docker_archive
-from test_image import ID_BASE, STATE_CALLS, Store, check_files, fake, store  # noqa: F401 (fixtures)
+from test_image import ID_BASE, STATE_CALLS, Store, check_files, fake, store, wait_for  # noqa: F401 (fixtures)
 
 MIB = 1 << 20
 ALL = str(1 << 40)
@@ -109,7 +109,7 @@ def small(tmp_path):
     try:
         yield Store(at / "data")
     finally:
-        subprocess.run(["umount", at], check=True)
+        wait_for(lambda: subprocess.run(["umount", at], check=False).returncode == 0)  # a detached mount ends a moment later
 
 
 def free_of(store):
@@ -321,9 +321,13 @@ def test_a_file_system_that_sees_it_first(small, store, fake, tmp_path, what):
     small.pull(ref)
     small.pull(good)
     file = "/data/" + str(file_of(small, what).relative_to(small.dir))
+    disk = tmp_path / "damaged"  # somebody's mount namespace may keep the old one
+    subprocess.run(["sync", "-f", tmp_path / "small"], check=True)
     subprocess.run(["umount", tmp_path / "small"], check=True)
-    subprocess.run(["debugfs", "-w", "-R", f"set_inode_field {file} block[0] 0", tmp_path / "disk"], check=True, capture_output=True)
-    subprocess.run(["mount", "-o", "loop", tmp_path / "disk", tmp_path / "small"], check=True)
+    subprocess.run(["cp", "--sparse=always", tmp_path / "disk", disk], check=True)
+    subprocess.run(["e2fsck", "-fy", disk], check=False, capture_output=True)  # plays the journal
+    subprocess.run(["debugfs", "-w", "-R", f"set_inode_field {file} block[0] 0", disk], check=True, capture_output=True)
+    subprocess.run(["mount", "-o", "loop", disk, tmp_path / "small"], check=True)
     damage = whole_round(small)
     assert damage and {d[1] for d in damage} == {ref}, damage
     assert whole_round(small) == []

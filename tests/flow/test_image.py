@@ -1205,6 +1205,20 @@ def test_lies_of_a_fetcher(store, fake, tmp_path, word, message):
     check_files(store)
 
 
+@pytest.mark.parametrize("kind", ["packs", "objects"])
+def test_fetchers_that_say_to_be_small(store, fake, tmp_path, kind):
+    """Each layer is within the limit, and so is what their fetchers say; what is there is not."""
+    evil(store, tmp_path, "none")  # says one byte
+    store.options = ["--max-mib", "32", "--threshold", "0" if kind == "packs" else str(1 << 20)]
+    part = [Layer().file(f"z{i}", bytes([i]) * (14 << 20)).tar() for i in range(3)]
+    _, ref = pull_layers(store, fake, *part[:2])
+    store.pull(ref)
+    store.run("rm", "acc", ref, "admin")
+    _, ref = pull_layers(store, fake, *part)
+    assert "more than the 32 MiB that are allowed" in store.fails("pull", ref)
+    store.nothing_kept()
+
+
 @pytest.mark.parametrize("word", ["none", "object-flip", "rubbish", "late"])
 def test_changed_files_are_what_they_are(store, fake, tmp_path, word):
     """A fetcher may say what it likes of its own layer; but an object has the name of its bytes, what

@@ -265,6 +265,7 @@ static int check_bytes(struct check *c, uint64_t max, struct err *e)
         if (bytes > max)
                 return err_set(e, -EFBIG, "unpacked it has more than the %llu MiB that are allowed",
                                (unsigned long long) (max >> 20));
+        f->unpacked_bytes = bytes;
         f->facts.content_bytes = f->index.content_bytes < bytes ? f->index.content_bytes : bytes;
         return 0;
 }

@@ -288,26 +288,42 @@ static uint64_t moved_since(struct layer_work *w)
         return more;
 }
 
+/* A fetcher says what it likes: what has been checked counts for itself.  Of the layers of one image
+ * each was allowed as much. */
+static int check_sum(const struct layers *l, struct err *e)
+{
+        uint64_t told = 0, here = 0;
+
+        for (size_t i = 0; i < l->n; i++) {
+                told += l->v[i].fetcher.unpacked_bytes;
+                if (l->v[i].state == LAYER_STATE_READY)
+                        here += l->v[i].found.unpacked_bytes;
+        }
+        if (told > l->req->max_bytes || here > l->req->max_bytes)
+                return err_set(e, -EFBIG, "unpacked it has more than the %llu MiB that are allowed",
+                               (unsigned long long) (l->req->max_bytes >> 20));
+        return 0;
+}
+
 /* How far they are, which never falls; 1: something is still to come. */
 static int count(struct layers *l, struct err *e)
 {
-        uint64_t done = 0, moved = 0, unpacked = 0;
+        uint64_t done = 0, moved = 0;
         bool more = false;
+        int r = check_sum(l, e);
 
+        if (r < 0)
+                return r;
         for (size_t i = 0; i < l->n; i++) {
                 struct layer_work *w = &l->v[i];
                 bool here = w->state == LAYER_STATE_KNOWN || w->state == LAYER_STATE_READY;
 
                 more = more || !here;
-                unpacked += w->fetcher.unpacked_bytes;
                 moved += moved_since(w);
                 done += here ? w->due_bytes : w->moved_bytes;
         }
         if (done > l->done_bytes)
                 l->done_bytes = done;
-        if (unpacked > l->req->max_bytes)
-                return err_set(e, -EFBIG, "unpacked it has more than the %llu MiB that are allowed",
-                               (unsigned long long) (l->req->max_bytes >> 20));
         if (l->tell)
                 l->tell(l->arg, l->done_bytes, l->total_bytes, moved);
         return more;

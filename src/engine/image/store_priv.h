@@ -173,6 +173,7 @@ struct check_spec {
 };
 struct check_result {
         struct catalog_layer facts;
+        uint64_t unpacked_bytes;             /* pack and objects of a staged layer, holes and all */
         int index_fd, names_fd;              /* read-only; no names: -EBADF */
         struct layer_index index;            /* header and object table; no entries */
         uint8_t *table;                      /* what it points into */

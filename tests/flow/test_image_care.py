@@ -146,6 +146,25 @@ def test_least_recently_used_make_room(small, store, fake):
     check_files(small)
 
 
+def test_inodes_run_out(small, store, fake):
+    """Before the file system has none at all for anybody."""
+    small.registries = store.registries
+    ref, other = image(fake, "a/b", 5000, 200000), image(fake, "a/other", 5000, 200001)
+    small.pull(ref)
+    v = os.statvfs(small.dir)
+    more = small.dir / "more"
+    more.mkdir()
+    for i in range(v.f_favail - v.f_files // 20 - 10):
+        (more / str(i)).touch()
+    before = os.statvfs(small.dir).f_favail
+    text = small.fails("pull", other)
+    assert text.startswith("error 28:") and "no inodes are left on the host's image store" in text, text
+    assert os.statvfs(small.dir).f_favail == before and names(small) == {ref}
+    check_files(small)
+    shutil.rmtree(more)
+    small.pull(other)
+
+
 @pytest.mark.limit(600)
 def test_expiry_is_killed_at_each_call(store, fake, tmp_path):
     """Each image is whole or gone, and what is left over goes with the next one."""

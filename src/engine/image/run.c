@@ -9,7 +9,8 @@
 #define GRACE_US (2 * US_PER_S) /* fetchers report a deadline better than we do */
 #define WATCH_MS 250            /* how often free space and progress are looked at */
 
-/* The host keeps a twentieth of the file system, at most 1 GiB, for everything but images. */
+/* The host keeps a twentieth of the file system, at most 1 GiB, for everything but images; and of its
+ * inodes, where their number is fixed: each object takes one. */
 static int check_space(const struct run *run, struct err *e)
 {
         struct statvfs v;
@@ -22,6 +23,8 @@ static int check_space(const struct run *run, struct err *e)
                 keep = 1ULL << 30;
         if (v.f_bavail * v.f_frsize < keep)
                 return err_set(e, -ENOSPC, "no space is left on the host's image store");
+        if (v.f_files && v.f_favail < v.f_files / 20)
+                return err_set(e, -ENOSPC, "no inodes are left on the host's image store");
         return 0;
 }
 

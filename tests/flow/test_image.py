@@ -1435,6 +1435,38 @@ def test_a_shortened_object_is_replaced(store, fake):
         assert (m / "x").read_bytes() == data
 
 
+@pytest.mark.parametrize("busy", [False, True])
+def test_objects_that_the_disk_refused(store, fake, busy):
+    """They go; and when somebody keeps the collection away, nobody believes them."""
+    both, one = os.urandom(200000), os.urandom(200000)
+    a = fake.add("a/a", "v1", Image([Layer().file("x", both).tar()]))
+    b = fake.add("b/b", "v1", Image([Layer().file("x", both).file("y", one).file("z", one).tar()]))
+    store.pull(a)
+    (kept,) = store.objects()
+    env = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    lock = os.open(store.images / "objects", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if busy:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        p = subprocess.run(["strace", "-o", "/dev/null", "-e", "trace=syncfs", "-e", "inject=syncfs:error=EIO",
+                            *store.argv("pull", b)], capture_output=True, text=True, env=env, timeout=100)
+    finally:
+        os.close(lock)
+    assert p.returncode == 1 and "writing the image to the disk: Input/output error" in p.stderr, p.stderr
+    store.nothing_staged()
+    modes = {n: stat.S_IMODE((store.images / "objects" / n[:2] / n[2:]).stat().st_mode) for n in store.objects()}
+    assert modes.pop(kept) == 0o444, "it was there before"
+    name = hashlib.sha256(one).hexdigest()
+    assert modes == ({name: 0o1444} if busy else {})
+    if busy:  # what it should be, as far as its size tells
+        with open(store.images / "objects" / name[:2] / name[2:], "r+b") as f:
+            f.write(bytes(4096))
+    store.pull(b)
+    check_files(store)
+    with store.merged(b) as m:
+        assert (m / "y").read_bytes() == one and (m / "x").read_bytes() == both
+
+
 @pytest.mark.parametrize("file", ["index", "objects"])
 def test_damaged_layers_are_fetched_again(store, fake, file):
     """A layer whose entries or names are not what they were serves nobody any more."""

@@ -138,6 +138,38 @@ static int move_objects(struct layers *l, struct err *e)
         return r;
 }
 
+/* Those of one layer that are not in staging any more: we moved them. */
+static void distrust_layer(struct layers *l, const struct layer_work *w)
+{
+        const struct check_result *f = &w->found;
+        char path[sizeof w->staged + sizeof STORE_OBJECTS + 1];
+        AUTO(fd) int from = -EBADF;
+
+        (void) snprintf(path, sizeof path, "%s/" STORE_OBJECTS, w->staged);
+        from = fd_open_beneath(l->staging->fd, path, O_RDONLY | O_DIRECTORY, 0);
+        for (uint32_t i = 0; from >= 0 && i < f->index.n_objects; i++) {
+                char staged[16], object[EROFS_OBJECT_PATH_BYTES];
+
+                (void) snprintf(staged, sizeof staged, "%u", i);
+                if (layer_index_object(&f->index, i) == 0 ||
+                    faccessat(from, staged, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT)
+                        continue;
+                erofs_object_path(f->digests[i], object);
+                if (fchmodat(l->store->objects_fd, object, STORE_DAMAGED_MODE, 0) < 0)
+                        log_warn("images: object %s may be damaged: %s", object, strerror(errno));
+        }
+}
+
+/* The disk has not taken what we moved, and says so once: who finds it there would believe it, by its
+ * size.  Under the lock, so that nobody collects it while we look; it goes afterwards, unless somebody
+ * has named it meanwhile. */
+static void distrust_objects(struct layers *l)
+{
+        for (size_t i = 0; i < l->n; i++)
+                if (l->v[i].state == LAYER_STATE_READY)
+                        distrust_layer(l, &l->v[i]);
+}
+
 static int sync_dir(int fd, const char *name, struct err *e)
 {
         return fsync(fd) < 0 ? err_errno(e, -errno, "syncing images/%s", name) : 0;
@@ -254,8 +286,10 @@ static int move_and_commit(struct publish *p, const struct build *b, struct err 
         AUTO(fd) int lock = collect_hold(p->layers->store, e);
         int r = lock < 0 ? lock : move_objects(p->layers, e);
 
-        if (r >= 0 && syncfs(p->layers->staging->fd) < 0)
+        if (r >= 0 && syncfs(p->layers->staging->fd) < 0) {
                 r = err_errno(e, -errno, "writing the image to the disk");
+                distrust_objects(p->layers);
+        }
         return r < 0 ? r : commit(p, b, e);
 }
 

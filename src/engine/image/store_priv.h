@@ -158,7 +158,7 @@ int collect_hold(struct image_store *s, struct err *e);
 
 /* The opposite: until it is closed, nobody adds an object.  -EAGAIN: somebody is at it, for long. */
 int collect_lock_out(struct image_store *s, struct err *e);
-/* Mode of an object that was found damaged: the next layer that brings it replaces it. */
+/* Mode of an object that was found damaged, or that the disk may not have: the next layer that brings it replaces it. */
 #define STORE_DAMAGED_MODE 01444
 
 /* --- check.c: what a fetcher has left --- */

@@ -20,12 +20,10 @@
 #include "engine/instance.h"
 #include "engine/op/op.h"
 
-#define LOOK_US        (60 * US_PER_S)   /* how often free space is looked at */
-#define AGE_US         (3600 * US_PER_S) /* how often the age of images is */
-#define SCRUB_BATCH_US (60 * US_PER_S)   /* an operation reads what is due in so long */
-#define SCRUB_FAIL_US  (600 * US_PER_S)
-#define SCRUB_REST_US  (US_PER_S)
-#define SCRUB_RATE     (32ULL << 20) /* in a second; more only when a round would not end in time */
+#define LOOK_US       (60 * US_PER_S)   /* how often free space is looked at */
+#define AGE_US        (3600 * US_PER_S) /* how often the age of images is */
+#define SCRUB_FAIL_US (600 * US_PER_S)
+#define SCRUB_REST_US (US_PER_S)
 
 struct imagecare {
         sd_event *loop;
@@ -117,18 +115,12 @@ static void be_idle(void)
 static int scrub_body(struct frame_conn *out, void *arg, struct err *e)
 {
         const struct imagecare *c = arg;
-        uint64_t period = c->host->inst->conf.image_scrub_us;
-        double share = (double) SCRUB_BATCH_US / (double) period;
-        double fastest = 2 * (double) c->total / ((double) period / (double) US_PER_S);
-        struct image_scrub x = { .bytes = (uint64_t) ((double) c->total * share) + 1,
-                                 .rate = fastest > (double) SCRUB_RATE ? (uint64_t) fastest
-                                                                       : SCRUB_RATE,
-                                 .fn = on_damaged,
-                                 .arg = out };
+        struct image_scrub x = { .fn = on_damaged, .arg = out };
         AUTO(image_store_close) struct image_store *store = NULL;
         AUTO(json_put) json_t *j = NULL;
         int r;
 
+        image_scrub_due(&x, c->total, c->host->inst->conf.image_scrub_us);
         be_idle();
         r = image_store_open(c->host->inst, &store, e);
         if (r >= 0)

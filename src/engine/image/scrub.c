@@ -33,6 +33,9 @@
 #define CHUNK_BYTES (1U << 20)
 #define ALIGN_BYTES 4096U
 #define FILE_BYTES  (64U << 10) /* what a small file costs */
+#define BATCH_US    (60 * US_PER_S)
+#define RATE_LEAST  (32ULL << 20) /* in a second */
+#define RATE_MOST   (1ULL << 50)  /* more than any disk; a double holds it */
 
 struct scrub {
         struct image_store *store;
@@ -529,6 +532,17 @@ static int step(struct scrub *x, struct err *e)
         }
         x->position[0] = '\0';
         return r;
+}
+
+void image_scrub_due(struct image_scrub *x, uint64_t total, uint64_t period_us)
+{
+        double part = period_us > BATCH_US ? (double) BATCH_US / (double) period_us : 1;
+        double rate = 2 * (double) total / (double) period_us * (double) US_PER_S;
+
+        x->bytes = (part < 1 ? (uint64_t) ((double) total * part) : total) + 1;
+        x->rate = rate < (double) RATE_LEAST  ? RATE_LEAST
+                  : rate < (double) RATE_MOST ? (uint64_t) rate
+                                              : RATE_MOST;
 }
 
 int image_scrub(struct image_store *s, struct image_scrub *spec, struct err *e)

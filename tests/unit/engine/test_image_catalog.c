@@ -16,7 +16,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
+#include "engine/image/scrub.h"
 
 struct fixture {
         char dir[32];
@@ -323,6 +325,30 @@ static void test_uploads_are_not_private(void **state)
         assert_int_equal(image_find(s, "y", "a", &i, NULL), -ENOENT);
 }
 
+static void test_scrub_due(void **state)
+{
+        static const struct {
+                uint64_t total, period_us, bytes, rate;
+        } cases[] = {
+                { 0, 604800 * US_PER_S, 1, 32 << 20 },
+                { 604800ULL << 20, 604800 * US_PER_S, (60 << 20) + 1, 32 << 20 },
+                { 604800ULL << 30, 604800 * US_PER_S, (60ULL << 30) + 1, 2ULL << 30 },
+                { 1ULL << 30, 60 * US_PER_S, (1ULL << 30) + 1, (2ULL << 30) / 60 },
+                { 1ULL << 40, US_PER_S, (1ULL << 40) + 1, 2ULL << 40 },
+                { 1ULL << 45, 1, (1ULL << 45) + 1, 1ULL << 50 },
+                { INT64_MAX, 1, (1ULL << 63), 1ULL << 50 },
+        };
+
+        (void) state;
+        for (size_t i = 0; i < NELEM(cases); i++) {
+                struct image_scrub x = { 0 };
+
+                image_scrub_due(&x, cases[i].total, cases[i].period_us);
+                assert_int_equal(x.bytes, cases[i].bytes);
+                assert_int_equal(x.rate, cases[i].rate);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -332,6 +358,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_uploads_are_not_private, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_claims, set_up, tear_down),
                 cmocka_unit_test_setup_teardown(test_locks, set_up, tear_down),
+                cmocka_unit_test(test_scrub_due),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

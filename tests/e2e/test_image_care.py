@@ -1,6 +1,8 @@
-"""What a host does with its images by itself: they leave by age and when a pull finds no space, and
-what has changed on the disk is found and healed; clusters that run are left alone."""
+"""What a host does with its images by itself: they are mounted once while clusters run from them, leave
+by age and when a pull finds no space, and what has changed on the disk is found and healed; clusters that
+run are left alone."""
 import contextlib
+import hashlib
 import os
 import pathlib
 import random
@@ -8,9 +10,11 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
+import time
 
 import pytest
 
+import inventory
 from crash import alive, revive, wait_until
 from host import Host
 from ocimake import Image, Layer
@@ -295,3 +299,102 @@ def test_damage_that_a_boot_finds(registry):
         h.exec(c, "/bin/sha256sum", "/large", "/small")
         assert f"images: metas/{meta.name} is not what was written" in h.log_text()
         assert not listed(h, ref).get("damaged")
+
+
+def base_mounts(host):
+    """{device: places} of what is mounted as EROFS where the engine is."""
+    found = {}
+    for line in inventory.read(f"/proc/{host.pid}/mountinfo").splitlines():
+        head, _, tail = line.partition(" - ")
+        if tail.split()[0] == "erofs" and f"/{host.id}/" in head:
+            found.setdefault(head.split()[2], []).append(head.split()[4])
+    return found
+
+
+def image_loops(host):
+    """Files of the image store behind loop devices, below images/."""
+    top = str(host.data / "images")
+    return sorted(os.path.relpath(file, top) for _, file in inventory.loops([top]))
+
+
+@pytest.mark.parametrize("mount, threshold", [("loop", "0"), ("loop", "128K"), ("file", "0"), ("file", "128K")])
+def test_one_mount_for_all_clusters(registry, mount, threshold):
+    """On each of the kernels' ways; gone after the last cluster, the engine killed in between or not.  That
+    the disk can be unmounted at the end says that no file system made of its files is left."""
+    large, small = os.urandom(MIB), os.urandom(3000)
+    ref = registry.add("a/mounts", f"{mount}-{threshold}", Image(
+        [Layer().busybox("sleep", "sha256sum", "cat").file("large", large).tar(), Layer().file("small", small).tar()],
+        compress_as="none"))
+
+    def reads(cluster):
+        lines = h.exec(cluster, "/bin/sha256sum", "/large", "/small").stdout.split()
+        assert lines[::2] == [hashlib.sha256(data).hexdigest() for data in (large, small)]
+        assert " erofs " not in h.exec(cluster, "/bin/cat", "/proc/self/mountinfo").stdout
+
+    def deployed():
+        c = h.deploy(imageName=ref, dockerArgs=SLEEP)
+        h.wait_running(c)
+        return c
+
+    with SmallDisk(1300 * MIB) as disk:
+        with host_with(registry, {"mount": mount, "object_threshold": threshold, "scrub": "0"}, data=disk.point / "data") as h:
+            place = f"/run/hypervisor-vmm/{h.id}/images/1"
+            packs = [1, 2] if threshold == "0" else [2]  # of objects alone there is no device
+            loops = [f"layers/{n}/pack" for n in packs] + ["metas/1"] if mount == "loop" else []
+            first, second = deployed(), deployed()
+            assert list(base_mounts(h).values()) == [[place]] and image_loops(h) == loops
+            assert any((h.data / "images/objects").glob("*/*")) == (threshold != "0")
+            reads(first)
+            h.terminate(first)
+            reads(second)
+            assert list(base_mounts(h).values()) == [[place]] and image_loops(h) == loops
+            h.kill()
+            h.start()
+            assert image_loops(h) == loops, "its cluster has them"
+            third = deployed()  # this engine's first one
+            assert list(base_mounts(h).values()) == [[place]]
+            for c in (second, third):
+                reads(c)
+            h.terminate(second)
+            h.terminate(third)
+            wait_until(lambda: not base_mounts(h) and not image_loops(h), what="the end of the mount")
+            assert not h.mounted_images()
+
+
+def test_what_is_listed(registry):
+    """Sizes, what is shared, users and the last use, by the API and by the command."""
+    base, own, other, alone = (Layer().file(n, os.urandom(size)) for n, size in
+                               (("base", 2 * MIB), ("own", MIB), ("other", 3 * MIB), ("alone", MIB)))
+    base = base.busybox("sleep").tar()
+    used, twin = (registry.add("a/listed", v, Image([base, layer.tar()], compress_as="none"))
+                  for v, layer in (("used", own), ("twin", other)))
+    single = registry.add("a/listed", "single", Image([alone.tar()], compress_as="none"))
+    shared = 2 * MIB + os.path.getsize("/bin/busybox")
+    with host_with(registry, {"scrub": "0"}) as h:
+        h.cli("image", "pull", used)
+        assert listed(h, used)["sharedBytes"] == 0, "with whom?"
+        h.cli("image", "pull", twin)
+        h.cli("image", "pull", single)
+        with contextlib.closing(sqlite3.connect(h.data / "images/images.db")) as db:
+            db.execute("UPDATE name SET created_us = created_us - 86400000000, used_us = used_us - 86400000000")
+            db.commit()
+        h.restart()
+        long_ago = listed(h, single)["lastUsedAt"]
+        before = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+        assert long_ago < before
+        c = h.deploy(imageName=used, dockerArgs=SLEEP)
+        h.wait_running(c)
+        show = {r: [listed(h, r)[k] for k in ("sizeBytes", "sharedBytes", "inUse")] for r in (used, twin, single)}
+        assert show == {used: [shared + MIB, shared, True], twin: [shared + 3 * MIB, shared, False],
+                        single: [MIB, 0, False]}
+        last = {r: listed(h, r)["lastUsedAt"] for r in show}
+        assert last[used] >= before and last[twin] < before and last[single] == long_ago
+        head, *rows = ([cell.strip() for cell in line.split("\t")] for line in h.cli("image", "ls").stdout.splitlines())
+        table = {row[0]: dict(zip(head, row)) for row in rows}
+        assert {r: table[r]["IN USE"] for r in show} == {used: "yes", twin: "no", single: "no"}, table
+        assert table[single]["SHARED"] == "0 B" and table[used]["SHARED"] == table[twin]["SHARED"] != "0 B"
+        assert table[used]["LAST USED"][:19] == last[used][:19]
+        h.terminate(c)
+        wait_until(lambda: not listed(h, used)["inUse"], what="the end of its use")
+        h.cli("image", "rm", twin)
+        assert [listed(h, used)[k] for k in ("sizeBytes", "sharedBytes")] == [shared + MIB, 0]

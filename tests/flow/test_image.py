@@ -615,6 +615,56 @@ def test_manifest_too_large(store, fake):
     assert "more than 4194304 bytes" in store.fails("pull", ref)
 
 
+class Body(Fault):
+    """@data until its end or until nobody reads it, its length said or in chunks."""
+
+    def __init__(self, data, chunked):
+        super().__init__(1)
+        self.data, self.chunked, self.sent = data, chunked, 0
+
+    def __call__(self, h, data):
+        data = self.data
+        h.send_response(200)
+        h.send_header(*(("Transfer-Encoding", "chunked") if self.chunked else ("Content-Length", str(len(data)))))
+        h.end_headers()
+        for at in range(0, len(data), 1 << 16):
+            part = data[at:at + (1 << 16)]
+            h.wfile.write(b"%x\r\n%s\r\n" % (len(part), part) if self.chunked else part)
+            self.sent += len(part)
+        if self.chunked:
+            h.wfile.write(b"0\r\n\r\n")
+
+
+# In a process of its own, whose size is not that of pytest: the peak of all that a program started.
+PEAK = """
+import os, resource, sys
+code = os.waitstatus_to_exitcode(os.waitpid(os.spawnv(os.P_NOWAIT, sys.argv[1], sys.argv[1:]), 0)[1])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+@pytest.mark.parametrize("valid", [False, True], ids=["spaces", "json"])
+def test_manifest_of_50_mb(store, fake, chunked, valid):
+    """Refused with a sentence and at the limit, neither read to its end nor kept."""
+    ref, image = one_layer(fake)
+    huge = b" " * 50_000_000
+    if valid:  # what could be used
+        manifest = json.loads(image.blobs[image.digest])
+        huge = json.dumps({**manifest, "annotations": {"a": "x" * 50_000_000}}).encode()
+    sends = fake.fault("/manifests/", Body(huge, chunked))
+    p = subprocess.run(["/usr/bin/python3", "-S", "-c", PEAK, *store.argv("pull", ref)], capture_output=True,
+                       text=True, timeout=100)
+    said = p.stderr.splitlines()[-1]
+    assert p.returncode == 1 and said.startswith("error") and "manifest" in said and "more than 4194304 bytes" in said, p
+    assert sends.left == 0 and len(fake.requests) == 1, "asked for once, and for nothing of it"
+    assert sends.sent < 20_000_000, "most of it was never sent"
+    assert int(p.stdout) < (48 << 10) or SANITIZED, f"{p.stdout} KiB"
+    store.nothing_staged()
+    store.nothing_kept()
+
+
 def test_not_an_image(store, fake):
     ref, _ = one_layer(fake, media="application/vnd.cncf.helm.chart.content.v1.tar+gzip")
     assert "not the media type of a file system layer" in store.fails("pull", ref)
@@ -773,6 +823,54 @@ def test_tamed_entries(store, fake):
         for name in ("null", "sda", "whiteoutlike", ".wh..wh.plnk", ".wh..wh.aufs"):
             assert not (m / name).exists()
         assert os.listxattr(m / "x") == ["user.ok"] and os.listxattr(m / "d2") == []
+
+
+EARLIER = {
+    "root": ([("etc", "/")], ["etc/passwd", "etc/tmp/hvmm-test-escape"]),
+    "absolute": ([("etc", "/etc")], ["etc/passwd"]),
+    "tmp": ([("d", "/tmp")], ["d/hvmm-test-escape"]),
+    "relative": ([("a/b/up", "../../../../../../../.."), ("a/here", ".")],
+                 ["a/b/up/tmp/hvmm-test-escape", "a/here/f"]),
+    "chain": ([("one", "two"), ("two", "../../three"), ("three", "/proc/self/root")], ["one/etc/passwd"]),
+    "store": ([("l", "/proc/self/fd/3"), ("m", "/layer")], ["l/pack", "m/index"]),
+}
+
+
+@pytest.mark.parametrize("links, files", EARLIER.values(), ids=EARLIER)
+@pytest.mark.parametrize("named", [False, True], ids=["implied", "named"])
+def test_paths_through_a_symlink_of_an_earlier_layer(store, fake, tmp_path, links, files, named):
+    """They lead nowhere, neither out of the image nor to another place in it: a directory takes the link's
+    place, as in an overlay of the layers (docs/adr/0007).  umoci goes through the link, below its root, unless
+    the directory has an entry of its own; then the trees are the same."""
+    passwd = pathlib.Path("/etc/passwd").read_bytes()
+    below = Layer()
+    for path, target in links:
+        below.symlink(path, target)
+    above = Layer()
+    if named:
+        for d in sorted({str(p) for f in files for p in list(pathlib.PurePath(f).parents)[:-1]}):
+            above.dir(d, mode=0o711)
+    for f in files:
+        above.file(f, b"stranger's").hardlink(f + ".more", f)
+    above.whiteout(os.path.dirname(files[0]) + "/group")
+    image = Image([below.tar(), above.tar()])
+    ref = fake.add("evil/through", "v1", image)
+    store.pull(ref)
+    store.nothing_staged()
+    assert pathlib.Path("/etc/passwd").read_bytes() == passwd
+    assert not os.path.lexists("/tmp/hvmm-test-escape")
+    with store.merged(ref) as m:
+        for f in files:
+            assert (m / f).read_bytes() == (m / (f + ".more")).read_bytes() == b"stranger's"
+            assert all((m / p).is_dir() and not (m / p).is_symlink() for p in pathlib.PurePath(f).parents)
+        top = {pathlib.PurePath(p).parts[0] for p in [l[0] for l in links] + files}
+        assert set(os.listdir(m)) == top, "nothing of it anywhere else"
+        if named:
+            rootfs = umoci(image.write_layout(str(tmp_path / "layout")), tmp_path)
+            ours, theirs = (tree_of(d)[0] for d in (m, rootfs))
+            strip = lambda tree: {k: v[:4] + v[5:] for k, v in tree.items()}  # times: of what was made last
+            assert strip(ours) == strip(theirs)
+    check_files(store)
 
 
 def test_whiteouts_in_any_order(store, fake):

@@ -98,10 +98,13 @@ static int open_parts(struct image_store *s, const struct image *i, int meta, st
                       struct err *e)
 {
         size_t n = strv_len(i->devices);
+        char path[LOOP_PATH_BYTES];
 
         if (n > PACKS_MAX)
                 return err_set(e, -E2BIG, "an image of %zu packs", n);
-        p->fd[p->n] = fcntl(meta, F_DUPFD_CLOEXEC, 3);
+        /* Opened anew: a loop device keeps what it is given, and with it the lock. */
+        (void) snprintf(path, sizeof path, "/proc/self/fd/%d", meta);
+        p->fd[p->n] = open(path, O_RDONLY | O_CLOEXEC);
         if (p->fd[p->n++] < 0)
                 return err_errno(e, -errno, "metadata");
         for (size_t k = 0; k < n; k++) {

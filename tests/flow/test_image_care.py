@@ -10,7 +10,7 @@ import time
 import pytest
 
 from ocimake import Image, Layer, docker_archive
-from test_image import ID_BASE, STATE_CALLS, Store, check_files, fake, store, wait_for  # noqa: F401 (fixtures)
+from test_image import ID_BASE, STATE_CALLS, Store, check_files, fake, store  # noqa: F401 (fixtures)
 
 MIB = 1 << 20
 ALL = str(1 << 40)

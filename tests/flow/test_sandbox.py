@@ -333,8 +333,9 @@ HIDDEN_FILES = ("buddyinfo", "diskstats", "interrupts", "kcore", "keys", "latenc
                 "mdstat", "partitions", "sched_debug", "schedstat", "softirqs", "sysrq-trigger", "timer_list",
                 "timer_stats")
 HIDDEN_DIRS = ("/proc/acpi", "/proc/asound", "/proc/fs", "/proc/irq", "/proc/pressure", "/proc/scsi",
-               "/sys/devices/virtual/block", "/sys/devices/virtual/powercap", "/sys/firmware",
-               "/sys/fs/ext4", "/sys/kernel/irq")
+               "/sys/devices/virtual/bdi", "/sys/devices/virtual/block", "/sys/devices/virtual/powercap",
+               "/sys/firmware", "/sys/fs/btrfs", "/sys/fs/erofs", "/sys/fs/ext4", "/sys/fs/f2fs",
+               "/sys/fs/xfs", "/sys/kernel/irq")
 
 
 def test_masks(order):

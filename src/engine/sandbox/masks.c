@@ -51,10 +51,15 @@ static const struct mask proc_masks[] = {
 };
 
 static const struct mask sys_masks[] = {
+        { MASK_HIDE, "devices/virtual/bdi" },      /* one for each neighbour's disk and image */
         { MASK_HIDE, "devices/virtual/block" },    /* loop devices name other tenants' disk files */
         { MASK_HIDE, "devices/virtual/powercap" }, /* power readings leak what others compute */
         { MASK_HIDE, "firmware" },
+        { MASK_HIDE, "fs/btrfs" },   /* the host's own disks */
+        { MASK_HIDE, "fs/erofs" },   /* neighbours' images */
         { MASK_HIDE, "fs/ext4" },    /* how much each neighbour has written */
+        { MASK_HIDE, "fs/f2fs" },    /* as btrfs */
+        { MASK_HIDE, "fs/xfs" },
         { MASK_HIDE, "kernel/irq" }, /* /proc/interrupts in other words */
 };
 

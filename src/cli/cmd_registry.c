@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "cli/out.h"
 #include "cli/secret.h"
+#include "cli/values.h"
 
 /* @input gets the password; then @query with it. */
 static int save(struct cli *c, const char *query, const char *field, json_t *input,
@@ -71,22 +72,6 @@ static int list_auths(struct api *a, json_t **ret, struct err *e)
         return 0;
 }
 
-/* By id or name, borrowed from @list. */
-static int pick(const json_t *list, const char *word, json_t **ret, struct err *e)
-{
-        json_t *j;
-        size_t i;
-
-        json_array_foreach(list, i, j)
-        {
-                if (!str_eq(jsonx_str(j, "id"), word) && !str_eq(jsonx_str(j, "name"), word))
-                        continue;
-                *ret = j;
-                return 0;
-        }
-        return err_set(e, -ENOENT, "there are no registry credentials \"%s\"", word);
-}
-
 int cmd_registry_update(struct cli *c, struct err *e)
 {
         AUTO(json_put) json_t *list = NULL, *input = NULL;
@@ -94,7 +79,7 @@ int cmd_registry_update(struct cli *c, struct err *e)
         int r = list_auths(c->api, &list, e);
 
         if (r >= 0)
-                r = pick(list, c->operands[0], &one, e);
+                r = values_pick(list, c->operands[0], "there are no registry credentials", &one, e);
         if (r < 0)
                 return r;
         input = json_pack("{s:O,s:s*}", "id", json_object_get(one, "id"), "username",
@@ -134,7 +119,7 @@ static int remove_one(struct cli *c, const json_t *list, const char *word, json_
 {
         AUTO(json_put) json_t *data = NULL;
         json_t *one = NULL;
-        int r = pick(list, word, &one, e);
+        int r = values_pick(list, word, "there are no registry credentials", &one, e);
 
         if (r < 0)
                 return r;

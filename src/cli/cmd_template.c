@@ -113,22 +113,6 @@ int cmd_template_ls(struct cli *c, struct err *e)
         return cli_json(c) ? out_json(list, e) : print_templates(list, e);
 }
 
-/* By id or name, borrowed from @list. */
-static int pick(const json_t *list, const char *word, json_t **ret, struct err *e)
-{
-        json_t *j;
-        size_t i;
-
-        json_array_foreach(list, i, j)
-        {
-                if (!str_eq(jsonx_str(j, "id"), word) && !str_eq(jsonx_str(j, "name"), word))
-                        continue;
-                *ret = j;
-                return 0;
-        }
-        return err_set(e, -ENOENT, "there is no template \"%s\"", word);
-}
-
 int cmd_template_get(struct cli *c, struct err *e)
 {
         AUTO(json_put) json_t *list = NULL, *only = NULL;
@@ -136,7 +120,7 @@ int cmd_template_get(struct cli *c, struct err *e)
         int r = list_templates(c->api, &list, e);
 
         if (r >= 0)
-                r = pick(list, c->operands[0], &one, e);
+                r = values_pick(list, c->operands[0], "there is no template", &one, e);
         if (r < 0)
                 return r;
         if (cli_json(c))
@@ -149,7 +133,7 @@ static int remove_one(struct cli *c, const json_t *list, const char *word, struc
 {
         AUTO(json_put) json_t *data = NULL;
         json_t *one = NULL;
-        int r = pick(list, word, &one, e);
+        int r = values_pick(list, word, "there is no template", &one, e);
 
         if (r < 0)
                 return r;

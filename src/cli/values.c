@@ -140,3 +140,18 @@ int values_ports(const struct cli *c, enum opt_id id, json_t *input, struct err 
                 return err_set(e, -EINVAL, "--ports: not UTF-8 text");
         return 0;
 }
+
+int values_pick(const json_t *list, const char *word, const char *none, json_t **ret, struct err *e)
+{
+        json_t *j;
+        size_t i;
+
+        json_array_foreach(list, i, j)
+        {
+                if (!str_eq(jsonx_str(j, "id"), word) && !str_eq(jsonx_str(j, "name"), word))
+                        continue;
+                *ret = j;
+                return 0;
+        }
+        return err_set(e, -ENOENT, "%s \"%s\"", none, word);
+}

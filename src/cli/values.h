@@ -26,5 +26,10 @@ int values_ports(const struct cli *c, enum opt_id id, json_t *input, struct err 
 /* A comma list into words, blanks around them removed; NULL gives an empty vector. */
 int values_split(const char *list, char ***ret, struct err *e);
 
+/* What has @word as its id or name, borrowed from @list.  -ENOENT: @none, which is "there is no ...", and
+ * the word. */
+int values_pick(const json_t *list, const char *word, const char *none, json_t **ret,
+                struct err *e);
+
 /* Whether @s is a NAME=VALUE with a usable name. */
 bool values_is_env(const char *s);

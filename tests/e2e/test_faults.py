@@ -12,7 +12,7 @@ import time
 import pytest
 
 from crash import alive, wait_until
-from host import Host, Node
+from host import Host, our_node
 
 CONFIG = {"engine": {"cpu_overcommit": 100, "memory_overcommit": 50, "disk_overcommit": 100,
                      "pool_networks": 0, "pool_disks": 0, "grace": "200ms", "log_level": "debug"}}
@@ -160,19 +160,6 @@ def test_every_call_of_a_boot_fails_once(host, call, flag, error):
 
 
 # --- the same generation, wanted again --------------------------------------------------------------
-
-@contextlib.contextmanager
-def our_node(host):
-    """In place of the API, which is held still meanwhile."""
-    api = host.api_pid()
-    os.kill(api, signal.SIGSTOP)
-    node = Node(host.id)
-    try:
-        yield node
-    finally:
-        node.close()
-        os.kill(api, signal.SIGCONT)
-
 
 def test_stopped_and_wanted_again(host):
     """`desired` is a level: the newest word counts, also within one generation."""

@@ -53,12 +53,7 @@ def nothing_held(host, registry):
 @pytest.fixture(scope="module")
 def keys(host):
     """Two accounts beside the administrator's."""
-    def make(name):
-        r = requests.post(host.url + "/v1/accounts", json={"name": name}, timeout=10,
-                          headers={"Authorization": "Bearer " + host.key})
-        assert r.status_code == 201, r.text
-        return r.json()["key"]
-    return {"a": make("a"), "b": make("b")}
+    return {name: host.new_account(name) for name in ("a", "b")}
 
 
 BUSYBOX = Layer().busybox("sh", "sleep", "echo", "cat").dir("tmp", mode=0o1777).dir("etc").tar()

@@ -14,7 +14,7 @@ import time
 import pytest
 import requests
 
-from host import RUN, ApiError, Host, Node, program
+from host import RUN, ApiError, Host, our_node, program
 from ocimake import Hang, Image, Layer, Registry
 
 PASSWORD = "s3cret-Pa55w0rd-of-ada"
@@ -62,12 +62,7 @@ def host(locked, bearer, open_registry):
 
 @pytest.fixture(scope="module")
 def keys(host):
-    def make(name):
-        r = requests.post(host.url + "/v1/accounts", json={"name": name}, timeout=10,
-                          headers={"Authorization": "Bearer " + host.key})
-        assert r.status_code == 201, r.text
-        return r.json()["key"]
-    return {"a": make("a"), "b": make("b")}
+    return {name: host.new_account(name) for name in ("a", "b")}
 
 
 @pytest.fixture(autouse=True)
@@ -511,19 +506,6 @@ def test_killed_between_deploy_and_pull(host, locked, keys, who):
             host.restart()
         until(lambda: host.cluster(c, key)["runtime"], 30, "running")
         host.call("clusterTerminate", c, key)
-
-
-@contextlib.contextmanager
-def our_node(host):
-    """In place of the API, which is held still meanwhile."""
-    api = host.api_pid()
-    os.kill(api, signal.SIGSTOP)
-    node = Node(host.id)
-    try:
-        yield node
-    finally:
-        node.close()
-        os.kill(api, signal.SIGCONT)
 
 
 def test_the_engine_asks_and_waits(host, locked):

@@ -272,6 +272,12 @@ class Host:
         return requests.request(method, self.url + path, timeout=timeout,
                                 headers={"Authorization": "Bearer " + (key or self.key)}, **kw)
 
+    def new_account(self, name):
+        """Its key."""
+        answer = self.rest("POST", "/v1/accounts", json={"name": name})
+        assert answer.status_code == 201, answer.text
+        return answer.json()["key"]
+
     def logs(self, cluster, **params):
         answer = self.rest("GET", "/v1/clusters/%s/logs" % cluster, params=params)
         answer.raise_for_status()
@@ -589,3 +595,16 @@ class Node:
         self.send({"type": "tombstone", "cluster": cluster, "generation": generation})
         self.until(lambda m: m.get("cluster") == cluster and m.get("state") == "terminated")
         self.send({"type": "forget", "cluster": cluster})
+
+
+@contextlib.contextmanager
+def our_node(host):
+    """In place of the API, which is held still meanwhile."""
+    api = host.api_pid()
+    os.kill(api, signal.SIGSTOP)
+    node = Node(host.id)
+    try:
+        yield node
+    finally:
+        node.close()
+        os.kill(api, signal.SIGCONT)

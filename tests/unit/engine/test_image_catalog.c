@@ -253,28 +253,36 @@ static void test_locks(void **state)
         assert_int_equal(faccessat(s->objects_fd, "ab", F_OK, 0), -1);
 }
 
-/* Whose pull with credentials it was finds it, and only who asks for such; uploads and what all may have
- * are found by both. */
-static void test_private(void **state)
+/* An image of @domain that has a name of account x; its number. */
+static int64_t add_image_of_x(struct image_store *s, const char *domain)
 {
-        struct image_store *s = ((struct fixture *) *state)->store;
         struct fetch_layer layer = { .digest = digest, .diff_id = digest };
         struct fetch_image image = {
                 .digest = digest, .config_digest = digest, .layers = &layer, .n_layers = 1
         };
-        int64_t layers[1] = { add_layer(s, "pull:a", "sha256:1", 0) }, id = 0;
-        struct catalog_image c = { .domain = "pull:a",
+        int64_t layers[1] = { add_layer(s, domain, "sha256:1", 0) }, id = 0;
+        struct catalog_image c = { .domain = domain,
                                    .image = &image,
                                    .layers = layers,
                                    .n_layers = 1,
                                    .meta_sha = "m",
                                    .meta_bytes = 4096 };
-        struct image i;
 
         assert_int_equal(catalog_begin(s, NULL), 0);
         assert_true(catalog_add_image(s, &c, &id, NULL) >= 0);
         assert_true(catalog_set_name(s, NAME_A, "x", false, id, NULL) >= 0);
         assert_int_equal(catalog_commit(s, NULL), 0);
+        return id;
+}
+
+/* Whose pull with credentials it was finds it, and only who asks for such; uploads and what all may have
+ * are found by both. */
+static void test_private(void **state)
+{
+        struct image_store *s = ((struct fixture *) *state)->store;
+        int64_t id = add_image_of_x(s, "pull:a");
+        struct image i;
+
         for (int again = 0; again < 2; again++) { /* from the database, then from memory */
                 assert_int_equal(image_find(s, "x", "a", &i, NULL), -ENOENT);
                 assert_int_equal(image_find_private(s, "y", "a", &i, NULL), -ENOENT);
@@ -302,23 +310,9 @@ static void test_private(void **state)
 static void test_uploads_are_not_private(void **state)
 {
         struct image_store *s = ((struct fixture *) *state)->store;
-        struct fetch_layer layer = { .digest = digest, .diff_id = digest };
-        struct fetch_image image = {
-                .digest = digest, .config_digest = digest, .layers = &layer, .n_layers = 1
-        };
-        int64_t layers[1] = { add_layer(s, "import:x", "sha256:1", 0) }, id = 0;
-        struct catalog_image c = { .domain = "import:x",
-                                   .image = &image,
-                                   .layers = layers,
-                                   .n_layers = 1,
-                                   .meta_sha = "m",
-                                   .meta_bytes = 4096 };
         struct image i;
 
-        assert_int_equal(catalog_begin(s, NULL), 0);
-        assert_true(catalog_add_image(s, &c, &id, NULL) >= 0);
-        assert_true(catalog_set_name(s, NAME_A, "x", false, id, NULL) >= 0);
-        assert_int_equal(catalog_commit(s, NULL), 0);
+        (void) add_image_of_x(s, "import:x");
         assert_int_equal(image_find(s, "x", "a", &i, NULL), 0);
         assert_false(i.is_private);
         image_done(&i);

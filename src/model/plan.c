@@ -15,6 +15,7 @@ const char *const port_type_names[PORT_TYPE_COUNT] = { "none", "http", "tcp" };
 static const struct jfield fields[] = {
         { F(cluster), .kind = J_STR, .max = LIMIT_CLUSTER_ID_LEN, .required = true },
         { F(generation), .kind = J_U64, .min = 1, .required = true },
+        { F(boot), .kind = J_U64 },
         { F(account), .kind = J_STR, .max = 64, .required = true },
         { F(name), .kind = J_STR, .max = LIMIT_NAME_LEN },
         { F(image), .kind = J_STR, .max = LIMIT_IMAGE_REF_LEN, .required = true },
@@ -24,6 +25,7 @@ static const struct jfield fields[] = {
         { F(command_set), .kind = J_BOOL },
         { F(env), .kind = J_STRV, .max = LIMIT_ENV_TOTAL_ENTRIES },
         { F(cpus), .kind = J_STRV, .max = LIMIT_VCPU },
+        { F(mems), .kind = J_STR, .max = 256 },
         { F(vcpu), .kind = J_U32, .min = 1, .max = LIMIT_VCPU, .required = true },
         { F(memory_mib), .kind = J_U32, .min = LIMIT_MEMORY_MIN_MIB, .max = LIMIT_MEMORY_MIB,
           .required = true },

@@ -22,6 +22,8 @@ struct plan_port {
 struct plan {
         char *cluster;       /* id, [a-z][a-z0-9]*, at most LIMIT_CLUSTER_ID_LEN */
         uint64_t generation; /* >= 1; grows with every new plan of the cluster */
+        uint64_t
+                boot; /* generation that started the first process which this plan is for; 0: its own */
         char *account;       /* owner's id: whose images and volumes it may use */
         char *name;          /* for people */
         char *image;         /* reference as the user wrote it */
@@ -31,6 +33,7 @@ struct plan {
         bool command_set;    /* an empty `command` replaces too (a JSON dockerArgs said so) */
         char **env;          /* user's variables, then ours (ours win); KEY=VALUE */
         char **cpus;         /* pinned logical CPUs as decimal strings; empty: shared by quota */
+        char *mems;          /* NUMA nodes of its memory, "0" or "0-1"; NULL: any */
         uint32_t vcpu;       /* logical CPUs, 1.. */
         uint32_t memory_mib;
         uint32_t shm_mib; /* /dev/shm; 0: half of the memory */

@@ -1,0 +1,34 @@
+/* driver.h - which GPU driver this host has, and where its files lie: under "/", or, for a simulated
+ * one, under a tree of ours that looks the same.  Everything else about GPUs opens files relative to
+ * `root_fd` and does not know the difference; that is the one seam.
+ *
+ * Below the root:  dev/nvidia0.. dev/nvidiactl dev/nvidia-caps/..   device nodes
+ *                  proc/driver/nvidia/{version,params,gpus/<pci>/information,capabilities/..}
+ *                  sys/bus/pci/devices/<pci>/{numa_node,local_cpulist,vendor,..}
+ *                  usr/lib.., usr/bin/nvidia-smi, etc/cdi, var/run/cdi   the driver's files and CDI specs */
+#pragma once
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "engine/instance.h"
+
+enum gpu_driver_kind { GD_NONE, GD_NVIDIA, GD_SIMULATED, GD_KIND_COUNT };
+
+struct gpu_driver {
+        enum gpu_driver_kind kind;
+        int root_fd;     /* O_PATH directory; -EBADF for GD_NONE */
+        char *root_path; /* for people and for vmm-gpu's arguments */
+        char *nvml; /* path of libnvidia-ml.so.1 below the root, or NULL: the loader's search */
+        char *fleet_file; /* simulated: the description it was made from */
+        char *version;    /* of the kernel's driver, from proc/driver/nvidia/version; NULL */
+        char *note;       /* why there is none, or what does not fit together; NULL */
+};
+
+/* As `gpu_driver` of the configuration says: "auto", "none", "simulated:<fleet or file>".  Makes a
+ * simulated tree below the run directory (made anew at each start; the same names each time).
+ * -EINVAL: an unknown fleet (the message lists the known ones) or a description with a mistake.
+ * A real driver that is missing or broken is no failure: GD_NONE and a note.  Engine process, at
+ * start; blocks on files alone. */
+int gpu_driver_open(const struct instance *inst, struct gpu_driver *ret, struct err *e);
+void gpu_driver_close(struct gpu_driver *d);

@@ -18,10 +18,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # and rows below it, never its neighbours in the same row.
 GROUND = [{"base"}, {"model"}, {"store"}]
 PROGRAMS = {
-    "engine": [{"engine:ground"}, {"engine/claim"}, {"engine/slice", "engine/disk", "engine/gpu"},
+    "engine": [{"engine:ground"}, {"engine/claim"}, {"engine/slice", "engine/disk"},
                {"engine/net", "engine/sandbox", "engine/image", "engine/journal", "engine/op",
                 "engine/vm"},
-               {"engine/boot"}, {"engine/pool"}, {"engine/fleet"}, {"engine/channel"}, {"engine"}],
+               {"engine/gpu"}, {"engine/boot"}, {"engine/pool"}, {"engine/fleet"}, {"engine/channel"}, {"engine"}],
     "control": [{"control/graphql", "control/store", "control/node", "control/seal"},
                 {"control/account"},
                 {"control/place"}, {"control/plane"}, {"control/resolve"}, {"control/rest"},

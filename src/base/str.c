@@ -155,6 +155,14 @@ char **strv_free(char **v)
         return NULL;
 }
 
+bool strv_has(char *const *v, const char *s)
+{
+        for (; v && *v; v++)
+                if (str_eq(*v, s))
+                        return true;
+        return false;
+}
+
 size_t strv_len(char *const *v)
 {
         size_t n = 0;

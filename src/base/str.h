@@ -52,6 +52,8 @@ size_t strv_len(char *const *v);
 int strv_push(char ***v, const char *s); /* copies @s; *v may be NULL; -ENOMEM */
 char **strv_dup(char *const *v);
 
+bool strv_has(char *const *v, const char *s);
+
 /* Split a command line as a POSIX shell splits words: blanks, '...', "..." and \; nothing is
  * expanded.  -EINVAL names an open quote.  An empty line gives an empty vector. */
 int strv_split_shell(const char *line, char ***ret, struct err *e);

@@ -15,6 +15,16 @@ import subprocess
 import threading
 import time
 
+def fleet(count, name="NVIDIA A100-SXM4-80GB", memory_mib=81920, link="NV12/NODE", partitions=(), numa=None):
+    """A fleet message of so many GPUs, each joined to each by the same link."""
+    return {"driver_version": "550.54.15", "cuda_version": "12.4", "simulated": True,
+            "list": [{"uuid": "GPU-%08d-0000-0000-0000-000000000000" % i, "name": name, "index": i,
+                      "minor": i, "pci": "00000000:%02x:00.0" % (i + 1), "memory_mib": memory_mib,
+                      "numa_node": numa[i] if numa else 0, "state": "ok"} for i in range(count)],
+            "links": [["X" if a == b else link for b in range(count)] for a in range(count)],
+            "partitions": [list(p) for p in partitions]}
+
+
 HELLO, DATA, EOF, RESIZE, SIGNAL, FOLLOW, LOG, EXIT, ERROR, CREDIT = range(1, 11)
 
 
@@ -143,13 +153,16 @@ class Log:
 
 class FakeNode:
     def __init__(self, path, directory, cpus=4, memory_mib=24000, disk_gib=400, overcommit=1.0,
-                 epoch=1, node="fake0001", quiet=False):
+                 epoch=1, node="fake0001", quiet=False, fleet=None, prices=(), numa=None):
         self.path, self.directory, self.epoch, self.node = path, directory, epoch, node
         self.inventory = {
             "cpus": [str(i) for i in range(cpus)], "cpu_overcommit": overcommit,
             "memory_mib": memory_mib, "memory_overcommit": overcommit, "disk_gib": disk_gib,
-            "disk_overcommit": overcommit, "gpus": [], "gpu_note": "no NVIDIA driver on this host",
-            "security": {"apparmor": False}, "version": "0.0.1"}
+            "disk_overcommit": overcommit, "security": {"apparmor": False}, "version": "0.0.1"}
+        if numa:
+            self.inventory["numa"] = numa
+        self.fleet = fleet or {"note": "no NVIDIA driver on this host", "list": []}
+        self.prices = list(prices)
         self.clusters = {}   # id -> {generation, desired, plan, state, ...}
         self.messages = []   # everything that came, in order
         self.logs = {}
@@ -217,6 +230,7 @@ class FakeNode:
             assert msg["type"] == "welcome" and msg["version"] == 1
             with self.lock:
                 self.conn = conn
+                self.say_gpus()
                 for cid in list(self.clusters):
                     self.report(cid)
                 conn.send({"type": "synced", "epoch": self.epoch})
@@ -243,6 +257,19 @@ class FakeNode:
 
     # ---- saying ----
 
+    def say_gpus(self, fleet=None):
+        """The fleet of now; it may have changed."""
+        self.fleet = fleet or self.fleet
+        self.say({"type": "gpus", "prices": self.prices, **self.fleet})
+
+    def say(self, msg):
+        with self.lock:
+            if self.conn:
+                try:
+                    self.conn.send(msg)
+                except OSError:
+                    pass
+
     def report(self, cid, **more):
         c = self.clusters[cid]
         c.update(more)
@@ -260,11 +287,7 @@ class FakeNode:
                "security": {"seccomp": "enforced", "apparmor": "unavailable"}}
         if c["state"] == "running":
             msg["usage"] = {"cpu_us": 1000, "memory_bytes": 512 << 20}
-        if self.conn:
-            try:
-                self.conn.send(msg)
-            except OSError:
-                pass
+        self.say(msg)
 
     def on_assign(self, conn, m, fds):
         cid, gen = m["cluster"], m["generation"]

@@ -2,6 +2,7 @@
  * engine's inventory and reports, dockerArgs, and log lines.  The first byte chooses:
  *
  *   i  inventory (JSON)    r  report (JSON)    n  facts (JSON)    p  progress (JSON)
+ *   g  GPUs and prices (JSON)
  *   a  dockerArgs    l  log lines    f  log files
  *
  * Checked beside memory errors: what is accepted is within its limits, and lines of a log cut
@@ -77,6 +78,20 @@ static void facts(const json_t *j)
         node_facts_done(&f);
 }
 
+static void gpus(const json_t *j)
+{
+        struct node_gpus g = { 0 };
+
+        if (node_gpus_decode(j, &g, NULL) < 0)
+                return;
+        CHECK(g.fleet.n <= GPU_MAX);
+        for (size_t i = 0; i < g.fleet.n; i++)
+                CHECK(gpu_uuid_ok(g.fleet.gpus[i].uuid) && g.fleet.gpus[i].state > GS_NONE);
+        for (size_t i = 0; i < g.n_prices; i++)
+                CHECK(g.prices[i].on_demand >= 0 && g.prices[i].spot >= 0);
+        node_gpus_done(&g);
+}
+
 static void args(const char *text)
 {
         char **entrypoint = NULL, **command = NULL;
@@ -137,7 +152,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (size < 1)
                 return 0;
         text = strndup((const char *) data + 1, size - 1);
-        if (memchr("irnp", data[0], 4))
+        if (memchr("irnpg", data[0], 5))
                 j = jsonx_parse((const char *) data + 1, size - 1, NULL);
         if (j && data[0] == 'i')
                 inventory(j);
@@ -145,6 +160,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 facts(j);
         else if (j && data[0] == 'p')
                 progress(j);
+        else if (j && data[0] == 'g')
+                gpus(j);
         else if (j)
                 report(j);
         else if (data[0] == 'a')

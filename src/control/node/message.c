@@ -13,10 +13,8 @@
 #define I(f) #f, .off = offsetof(struct node_inventory, f)
 static const struct jfield inventory_fields[] = {
         { I(cpus), .kind = J_STRV, .max = 65536, .required = true },
-        { I(gpus), .kind = J_STRV, .max = LIMIT_GPUS },
         { I(memory_mib), .kind = J_U64, .max = LIMIT_MEMORY_MIB, .required = true },
         { I(disk_gib), .kind = J_U64, .required = true },
-        { I(gpu_note), .kind = J_STR, .max = 512 },
         { I(version), .kind = J_STR, .max = 64 },
 };
 #undef I
@@ -69,6 +67,67 @@ static int factor(const json_t *j, const char *key, double *ret, struct err *e)
         return 0;
 }
 
+#define N(f) #f, .off = offsetof(struct node_numa, f)
+static const struct jfield numa_fields[] = {
+        { N(node), .kind = J_U32, .max = NODE_NUMA_MAX - 1, .required = true },
+        { N(cpus), .kind = J_STRV, .max = 65536 },
+        { N(memory_mib), .kind = J_U64, .max = LIMIT_MEMORY_MIB },
+};
+#undef N
+
+/* Whose a CPU is, by its number. */
+#define CPU_NUMBERS 65536U
+enum { CPU_NONE, CPU_HOST, CPU_NODE }; /* CPU_NODE and above: of that node */
+
+/* Each node once, each of its CPUs one of the host's and on no other node. */
+static int check_numa(const struct node_inventory *inv, const struct node_numa *n, uint8_t *of_cpu,
+                      struct err *e)
+{
+        for (const struct node_numa *m = inv->numa; m < n; m++)
+                if (m->node == n->node)
+                        return err_set(e, -EEXIST, "node %u is listed twice", n->node);
+        for (char **c = n->cpus; c && *c; c++) {
+                uint64_t cpu;
+
+                if (str_u64(*c, 0, CPU_NUMBERS - 1, &cpu) < 0 || of_cpu[cpu] == CPU_NONE)
+                        return err_set(e, -EINVAL, "node %u: '%.32s' is no CPU of the inventory",
+                                       n->node, *c);
+                if (of_cpu[cpu] >= CPU_NODE)
+                        return err_set(e, -EEXIST, "CPU %.32s lies on nodes %u and %u", *c,
+                                       of_cpu[cpu] - (unsigned) CPU_NODE, n->node);
+                of_cpu[cpu] = (uint8_t) (CPU_NODE + n->node);
+        }
+        return 0;
+}
+
+static int decode_numa(const json_t *j, struct node_inventory *inv, struct err *e)
+{
+        AUTO(free) uint8_t *of_cpu = calloc(CPU_NUMBERS, 1);
+        size_t n = json_array_size(j);
+        uint64_t cpu;
+
+        if (n > NODE_NUMA_MAX)
+                return err_set(e, -E2BIG, "numa: %zu nodes, at most %u are allowed", n,
+                               NODE_NUMA_MAX);
+        inv->numa = n ? calloc(n, sizeof *inv->numa) : NULL;
+        if (!of_cpu || (n && !inv->numa))
+                return err_set(e, -ENOMEM, "out of memory");
+        inv->n_numa = n;
+        for (char **c = inv->cpus; c && *c; c++)
+                if (str_u64(*c, 0, CPU_NUMBERS - 1, &cpu) >= 0)
+                        of_cpu[cpu] = CPU_HOST;
+        for (size_t i = 0; i < n; i++) {
+                struct node_numa *at = &inv->numa[i];
+                int r = jsonx_decode(json_array_get(j, i), numa_fields, NELEM(numa_fields), at, e);
+
+                if (r >= 0)
+                        r = check_numa(inv, at, of_cpu, e);
+                if (r < 0)
+                        return err_wrap(e, r, "numa");
+        }
+        return 0;
+}
+
 int node_inventory_decode(const json_t *j, struct node_inventory *ret, struct err *e)
 {
         struct node_inventory inv = { 0 };
@@ -84,6 +143,8 @@ int node_inventory_decode(const json_t *j, struct node_inventory *ret, struct er
         for (char **c = inv.cpus; r >= 0 && c && *c; c++)
                 if (str_u64(*c, 0, 65535, &cpu) < 0)
                         r = err_set(e, -EINVAL, "cpus: '%.32s' is not a CPU number", *c);
+        if (r >= 0)
+                r = decode_numa(json_object_get(j, "numa"), &inv, e);
         if (r < 0) {
                 node_inventory_done(&inv);
                 return err_wrap(e, r, "inventory");
@@ -95,15 +156,17 @@ int node_inventory_decode(const json_t *j, struct node_inventory *ret, struct er
 void node_inventory_done(struct node_inventory *i)
 {
         jsonx_done(inventory_fields, NELEM(inventory_fields), i);
+        for (size_t k = 0; k < i->n_numa; k++)
+                jsonx_done(numa_fields, NELEM(numa_fields), &i->numa[k]);
+        free(i->numa);
+        i->numa = NULL;
+        i->n_numa = 0;
         node_facts_done(&i->facts);
 }
 
 bool node_cpu_elsewhere(const struct node_inventory *i, const char *cpu)
 {
-        for (char **c = i->facts.cpus_elsewhere; c && *c; c++)
-                if (str_eq(*c, cpu))
-                        return true;
-        return false;
+        return strv_has(i->facts.cpus_elsewhere, cpu);
 }
 
 int node_facts_decode(const json_t *j, struct node_facts *ret, struct err *e)

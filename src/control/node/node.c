@@ -283,6 +283,19 @@ static void on_facts(struct node *n, struct frame_msg *m)
         node_facts_done(&f);
 }
 
+static void on_gpus(struct node *n, struct frame_msg *m)
+{
+        struct node_gpus g = { 0 };
+        struct err e = { 0 };
+
+        if (node_gpus_decode(m->json, &g, &e) < 0) {
+                log_warn("node %s: %s", n->path, e.msg);
+                return;
+        }
+        n->ops->gpus(n->arg, &g);
+        node_gpus_done(&g);
+}
+
 static void on_report(struct node *n, struct frame_msg *m)
 {
         struct node_report r = { 0 };
@@ -337,10 +350,10 @@ static const struct {
         bool before_hello;
         void (*fn)(struct node *n, struct frame_msg *m);
 } handlers[] = {
-        { "hello", true, on_hello },        { "facts", false, on_facts },
-        { "report", false, on_report },     { "synced", false, on_synced },
-        { "inner", false, on_inner },       { "reply", false, on_reply },
-        { "progress", false, on_progress },
+        { "hello", true, on_hello },    { "facts", false, on_facts },
+        { "gpus", false, on_gpus },     { "report", false, on_report },
+        { "synced", false, on_synced }, { "inner", false, on_inner },
+        { "reply", false, on_reply },   { "progress", false, on_progress },
 };
 
 static void dispatch(struct node *n, struct frame_msg *m)

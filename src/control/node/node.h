@@ -13,8 +13,10 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "model/cluster.h"
+#include "model/gpu.h"
 
-#define NODE_ID_LEN 64U
+#define NODE_ID_LEN   64U
+#define NODE_NUMA_MAX 64U /* NUMA nodes of a host: a set of them is one uint64_t */
 
 /* What is true of the node now and may change at any time. */
 struct node_facts {
@@ -23,13 +25,20 @@ struct node_facts {
         char *disk_full; /* a sentence when nothing new is to begin there; NULL: there is room */
 };
 
+/* One NUMA node of the host. */
+struct node_numa {
+        uint32_t node; /* the kernel's number, below NODE_NUMA_MAX */
+        char **cpus;   /* those of the inventory's CPUs that lie there */
+        uint64_t memory_mib;
+};
+
 /* What the node has.  Owned by whoever decoded it: end with node_inventory_done(). */
 struct node_inventory {
-        char **cpus; /* logical CPU numbers that may be sold */
-        char **gpus;
+        char **cpus;            /* logical CPU numbers that may be sold */
+        struct node_numa *numa; /* none: not said, the host is taken as one */
+        size_t n_numa;
         uint64_t memory_mib, disk_gib;
         double cpu_overcommit, memory_overcommit, disk_overcommit; /* >= 1 */
-        char *gpu_note; /* why there are no GPUs; NULL: nothing to say */
         char *version;
         struct node_facts
                 facts; /* not part of the inventory that is decoded: empty, then kept here */
@@ -39,6 +48,22 @@ int node_inventory_decode(const json_t *j, struct node_inventory *ret, struct er
 void node_inventory_done(struct node_inventory *i);
 bool node_cpu_elsewhere(const struct node_inventory *i, const char *cpu);
 void node_facts_done(struct node_facts *f);
+
+/* What an hour of a type of GPU costs, as the host's operator says. */
+struct node_price {
+        char *type; /* its id: model/gpu_type.h */
+        double on_demand, spot;
+};
+
+/* The GPUs of the node.  Zeroed is an empty one. */
+struct node_gpus {
+        struct gpu_fleet fleet;
+        struct node_price *prices;
+        size_t n_prices;
+};
+int node_gpus_decode(const json_t *j, struct node_gpus *ret, struct err *e);
+json_t *node_gpus_encode(const struct node_gpus *g); /* new reference or NULL */
+void node_gpus_done(struct node_gpus *g);
 
 struct node_report {
         char *cluster;
@@ -62,6 +87,7 @@ struct node_ops {
         void (*hello)(void *arg, const char *node, const struct node_inventory *inv,
                       const json_t *raw);
         void (*facts)(void *arg, struct node_facts *f); /* may be taken (emptied) */
+        void (*gpus)(void *arg, struct node_gpus *g);   /* may be taken (emptied) */
         void (*report)(void *arg, const struct node_report *r);
         void (*synced)(void *arg);        /* state what should be */
         void (*inner)(void *arg, int fd); /* takes @fd: the listener of api.internal */

@@ -155,9 +155,20 @@ static void set_elsewhere_aside(const struct node_inventory *inv, bool *cpu_take
         }
 }
 
-void ledger_taken(const struct ledger *l, const struct node_inventory *inv, const char *but_cluster,
+/* GPUs that may be sold: the fleet's that are whole or an instance. */
+static uint32_t gpus_for_rent(const struct gpu_fleet *f)
+{
+        uint32_t n = 0;
+
+        for (size_t i = 0; i < f->n; i++)
+                n += gpu_is_for_rent(&f->gpus[i]);
+        return n;
+}
+
+void ledger_taken(const struct ledger *l, const struct ledger_host *h, const char *but_cluster,
                   bool *cpu_taken, struct place_node *ret)
 {
+        const struct node_inventory *inv = h->inv;
         uint64_t shares = 0;
 
         *ret = (struct place_node){
@@ -168,8 +179,8 @@ void ledger_taken(const struct ledger *l, const struct node_inventory *inv, cons
                 .disk_overcommit = inv->disk_overcommit,
                 .memory_mib = inv->memory_mib,
                 .disk_gib = inv->disk_gib,
-                .n_gpus = (uint32_t) strv_len(inv->gpus),
-                .gpu_note = inv->gpu_note,
+                .n_gpus = gpus_for_rent(h->gpus),
+                .gpu_note = h->gpus->note,
         };
         memset(cpu_taken, 0, ret->n_cpus * sizeof *cpu_taken);
         for (struct map_entry *i = map_first(l->rows); i; i = map_next(i)) {
@@ -357,18 +368,20 @@ static int take_cpus(struct ledger *l, const struct node_inventory *inv,
         return r;
 }
 
-static int take_gpus(struct ledger *l, const struct node_inventory *inv,
-                     const struct ledger_want *w, struct store_txn *t, char ***ret)
+static int take_gpus(struct ledger *l, const struct gpu_fleet *f, const struct ledger_want *w,
+                     struct store_txn *t, char ***ret)
 {
         uint32_t got = 0;
         int r = 0;
 
-        for (size_t i = 0; r >= 0 && got < w->gpu_count && inv->gpus && inv->gpus[i]; i++) {
-                if (find(l, w, RK_GPU, inv->gpus[i]))
+        for (size_t i = 0; r >= 0 && got < w->gpu_count && i < f->n; i++) {
+                const struct gpu *g = &f->gpus[i];
+
+                if (g->state != GS_OK || !gpu_is_for_rent(g) || find(l, w, RK_GPU, g->uuid))
                         continue;
-                r = add(l, w, RK_GPU, inv->gpus[i], 1, t);
+                r = add(l, w, RK_GPU, g->uuid, 1, t);
                 if (r >= 0)
-                        r = strv_push(ret, inv->gpus[i]);
+                        r = strv_push(ret, g->uuid);
                 got++;
         }
         return r;
@@ -388,7 +401,7 @@ static void drop_cpus(struct ledger *l, const char *cluster, struct store_txn *t
 }
 
 /* The rows for a choice that fits. */
-static int book(struct ledger *l, const struct node_inventory *inv, const struct ledger_want *w,
+static int book(struct ledger *l, const struct ledger_host *h, const struct ledger_want *w,
                 const size_t *cpu, bool shares, bool kept, struct store_txn *t, char ***cpus,
                 char ***gpus)
 {
@@ -402,15 +415,15 @@ static int book(struct ledger *l, const struct node_inventory *inv, const struct
                         drop_cpus(l, w->cluster, t);
                 r = hold_again(l, w, t);
                 if (r >= 0)
-                        r = anew ? take_cpus(l, inv, w, cpu, t, cpus)
+                        r = anew ? take_cpus(l, h->inv, w, cpu, t, cpus)
                                  : held_names(l, w, RK_CPU, cpus);
                 if (r >= 0)
                         r = held_names(l, w, RK_GPU, gpus);
         } else {
                 r = shares ? set_amount(l, w, RK_VCPU, w->vcpu, t)
-                           : take_cpus(l, inv, w, cpu, t, cpus);
+                           : take_cpus(l, h->inv, w, cpu, t, cpus);
                 if (r >= 0)
-                        r = take_gpus(l, inv, w, t, gpus);
+                        r = take_gpus(l, h->gpus, w, t, gpus);
                 if (r >= 0)
                         r = set_amount(l, w, RK_MEMORY, w->memory_mib, t);
                 disk = 0;
@@ -438,12 +451,12 @@ static enum place_limit check_kept(struct ledger *l, const struct ledger_want *w
         return PLACE_GPU;
 }
 
-enum place_limit ledger_take(struct ledger *l, const struct node_inventory *inv,
+enum place_limit ledger_take(struct ledger *l, const struct ledger_host *h,
                              const struct ledger_want *w, struct store_txn *t, char ***ret_cpus,
                              char ***ret_gpus, struct err *e)
 {
         bool kept = ledger_holds(l, w->cluster);
-        AUTO(free) bool *taken = calloc(strv_len(inv->cpus) + 1, sizeof *taken);
+        AUTO(free) bool *taken = calloc(strv_len(h->inv->cpus) + 1, sizeof *taken);
         AUTO(free) size_t *cpu = calloc(w->vcpu + 1UL, sizeof *cpu);
         AUTO(strv_free) char **cpus = NULL, **gpus = NULL;
         struct place_want want = { w->vcpu, w->memory_mib, w->container_disk_gib + w->volume_gib,
@@ -455,13 +468,13 @@ enum place_limit ledger_take(struct ledger *l, const struct node_inventory *inv,
                 (void) err_set(e, -ENOMEM, "out of memory");
                 return PLACE_MEMORY;
         }
-        ledger_taken(l, inv, w->cluster, taken, &node);
+        ledger_taken(l, h, w->cluster, taken, &node);
         limit = kept ? check_kept(l, w, e) : PLACE_OK;
         if (limit == PLACE_OK)
                 limit = place_choose(&node, &want, cpu, e);
         if (limit != PLACE_OK)
                 return limit;
-        if (book(l, inv, w, cpu, place_shares_cpus(&node), kept, t, &cpus, &gpus) < 0) {
+        if (book(l, h, w, cpu, place_shares_cpus(&node), kept, t, &cpus, &gpus) < 0) {
                 /* half-made rows: the transaction must not be submitted, memory is loaded again */
                 (void) err_set(e, -ENOMEM, "out of memory");
                 return PLACE_MEMORY;

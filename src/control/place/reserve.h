@@ -35,6 +35,12 @@ struct reservation {
         uint64_t generation, amount;
 };
 
+/* What the node has; borrowed. */
+struct ledger_host {
+        const struct node_inventory *inv;
+        const struct gpu_fleet *gpus;
+};
+
 struct ledger;
 struct ledger *ledger_new(void); /* NULL: out of memory */
 struct ledger *ledger_free(struct ledger *l);
@@ -55,7 +61,7 @@ struct ledger_want {
  * in use on the node, so that another cluster cannot get it too early.  PLACE_OK: memory is
  * changed, the rows are in @t, *@ret_cpus (strv, caller frees; empty when vCPUs are shares) and
  * *@ret_gpus are the choice.  Otherwise nothing is changed and *@e names the constraint. */
-enum place_limit ledger_take(struct ledger *l, const struct node_inventory *inv,
+enum place_limit ledger_take(struct ledger *l, const struct ledger_host *h,
                              const struct ledger_want *w, struct store_txn *t, char ***ret_cpus,
                              char ***ret_gpus, struct err *e);
 
@@ -69,8 +75,8 @@ void ledger_release(struct ledger *l, const char *cluster, bool with_volume, str
 bool ledger_holds(const struct ledger *l, const char *cluster);
 
 /* What is taken, @but_cluster's rows (NULL: nobody's) left out.  @cpu_taken has one element per
- * CPU of @inv and is referred to by *@ret. */
-void ledger_taken(const struct ledger *l, const struct node_inventory *inv, const char *but_cluster,
+ * CPU of the inventory and is referred to by *@ret. */
+void ledger_taken(const struct ledger *l, const struct ledger_host *h, const char *but_cluster,
                   bool *cpu_taken, struct place_node *ret);
 
 /* Remove rows of clusters for which @known is false (a record goes last, so there are none

@@ -218,6 +218,7 @@ static int book(struct plane *p, struct cluster *c, struct store_txn *t, struct 
                                  c->vcpu,       c->memory_mib, c->container_disk_gib,
                                  c->volume_gib, c->gpu_count,  c->gpu_type,
                                  false };
+        struct ledger_host h = plane_ledger_host(p);
         AUTO(strv_free) char **gpus = NULL;
         enum place_limit limit;
         int r;
@@ -229,7 +230,7 @@ static int book(struct plane *p, struct cluster *c, struct store_txn *t, struct 
         if (map_len(p->clusters) >= LIMIT_SLOTS)
                 return err_set(e, -ENOSPC, "%s %zu clusters exist, a host has room for %u.",
                                NO_INSTANCES, map_len(p->clusters), LIMIT_SLOTS);
-        limit = ledger_take(p->ledger, &p->inv, &w, t, &c->cpus, &gpus, e);
+        limit = ledger_take(p->ledger, &h, &w, t, &c->cpus, &gpus, e);
         if (limit != PLACE_OK && e && e->code == -ENOMEM) {
                 ledger_release(p->ledger, c->id, true, t); /* what was made of it */
                 return -ENOMEM;

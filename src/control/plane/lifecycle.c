@@ -103,11 +103,12 @@ static int plan_next(struct plane *p, struct store_txn *t, struct cluster *c, ui
                                  c->vcpu,       c->memory_mib, c->container_disk_gib,
                                  c->volume_gib, gpu_count,     c->gpu_type,
                                  other_cpus };
+        struct ledger_host h = plane_ledger_host(p);
         AUTO(strv_free) char **gpus = NULL, **cpus = NULL;
         json_t *plan = NULL;
         int r;
 
-        *ret_limit = ledger_take(p->ledger, &p->inv, &w, t, &cpus, &gpus, e);
+        *ret_limit = ledger_take(p->ledger, &h, &w, t, &cpus, &gpus, e);
         if (*ret_limit != PLACE_OK)
                 return e && e->code == -ENOMEM ? -ENOMEM : -ENOSPC;
         (void) strv_free(c->cpus);

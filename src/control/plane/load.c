@@ -89,6 +89,17 @@ static int keep_reservation(void *arg, const json_t *row, struct err *e)
         return ledger_add_row(((struct plane *) arg)->ledger, row, e);
 }
 
+/* The last word about the GPUs; what the engine says replaces it. */
+static void keep_gpus(struct plane *p, const char *text)
+{
+        AUTO(json_put) json_t *j = jsonx_parse(text, strlen(text), NULL);
+        struct err e = { 0 };
+
+        if (!j || p->gpus.fleet.gpus || node_gpus_decode(j, &p->gpus, &e) >= 0)
+                return;
+        log_warn("store: %s; waiting for the engine to name its GPUs", e.msg);
+}
+
 static int keep_setting(void *arg, const json_t *row, struct err *e)
 {
         struct plane *p = arg;
@@ -104,6 +115,8 @@ static int keep_setting(void *arg, const json_t *row, struct err *e)
                         return r;
                 p->have_inv = true;
         }
+        if (str_eq(name, "node.gpus") && value)
+                keep_gpus(p, value);
         return 0;
 }
 

@@ -193,6 +193,24 @@ static void on_facts(void *arg, struct node_facts *f)
         }
 }
 
+static void on_gpus(void *arg, struct node_gpus *g)
+{
+        struct plane *p = arg;
+        AUTO(json_put) json_t *j = p->foreign ? NULL : node_gpus_encode(g);
+        AUTO(free) char *text = j ? jsonx_dump(j) : NULL;
+        struct store_txn *t = text ? store_txn_new() : NULL;
+
+        if (p->foreign)
+                return;
+        node_gpus_done(&p->gpus);
+        p->gpus = *g;
+        *g = (struct node_gpus){ 0 };
+        if (!t)
+                return; /* memory is short: it is sent again on the next connection */
+        store_put(t, ST_SETTING, json_pack("{s:s, s:s}", "name", "node.gpus", "value", text));
+        store_submit(p->store, t, NULL, NULL);
+}
+
 static void on_report(void *arg, const struct node_report *r)
 {
         if (!((struct plane *) arg)->foreign)
@@ -213,6 +231,7 @@ static void on_lost(void *arg)
 
 static const struct node_ops node_ops = { .hello = on_hello,
                                           .facts = on_facts,
+                                          .gpus = on_gpus,
                                           .report = on_report,
                                           .synced = on_synced,
                                           .inner = on_inner,
@@ -310,6 +329,7 @@ struct plane *plane_free(struct plane *p)
         p->accounts = accounts_free(p->accounts);
         p->sealer = sealer_free(p->sealer);
         node_inventory_done(&p->inv);
+        node_gpus_done(&p->gpus);
         free(p);
         return NULL;
 }
@@ -337,8 +357,14 @@ bool plane_healthy(const struct plane *p, const char **ret_why)
         return !*ret_why;
 }
 
+struct ledger_host plane_ledger_host(const struct plane *p)
+{
+        return (struct ledger_host){ .inv = &p->inv, .gpus = &p->gpus.fleet };
+}
+
 void plane_host(const struct plane *p, struct plane_host *ret)
 {
+        struct ledger_host h = plane_ledger_host(p);
         AUTO(free) bool *taken = NULL;
         struct place_node n;
 
@@ -348,7 +374,7 @@ void plane_host(const struct plane *p, struct plane_host *ret)
                 ret->known = false;
                 return;
         }
-        ledger_taken(p->ledger, &p->inv, NULL, taken, &n);
+        ledger_taken(p->ledger, &h, NULL, taken, &n);
         ret->inv = &p->inv;
         ret->vcpu_total = (uint64_t) ((double) n.n_cpus * p->inv.cpu_overcommit);
         ret->vcpu_taken = n.vcpu_taken;
@@ -358,6 +384,19 @@ void plane_host(const struct plane *p, struct plane_host *ret)
         ret->disk_taken_gib = n.disk_taken_gib;
         ret->gpus = n.n_gpus;
         ret->gpus_taken = n.gpus_taken;
+}
+
+const struct gpu_fleet *plane_gpus(const struct plane *p)
+{
+        return &p->gpus.fleet;
+}
+
+const struct node_price *plane_gpu_price(const struct plane *p, const char *type)
+{
+        for (size_t i = 0; i < p->gpus.n_prices; i++)
+                if (str_eq(p->gpus.prices[i].type, type))
+                        return &p->gpus.prices[i];
+        return NULL;
 }
 
 /* ---- looking up ---- */

@@ -62,6 +62,12 @@ struct plane_host {
 };
 void plane_host(const struct plane *p, struct plane_host *ret);
 
+/* The node's GPUs as far as known; with n = 0 (and a note perhaps) where there are none.  Borrowed
+ * until the next turn of the loop. */
+const struct gpu_fleet *plane_gpus(const struct plane *p);
+/* Of a type's id; NULL: the operator names none. */
+const struct node_price *plane_gpu_price(const struct plane *p, const char *type);
+
 /* ---- clusters ---- */
 
 /* NULL: there is none, or @who may not see it. */

@@ -16,10 +16,10 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "engine/journal/journal_priv.h"
 
-#define SCHEMA_VERSION 1
-
-static const char schema[] =
+/* Row i brings a journal of version i to version i + 1, for good: what was written once stays readable. */
+static const char *const schema[] = {
         "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL,"
         "                   boot_id TEXT NOT NULL);"
         "INSERT INTO meta VALUES (1, 0, '');"
@@ -30,7 +30,9 @@ static const char schema[] =
         " slot INTEGER NOT NULL, claim TEXT NOT NULL, monitor_pid INTEGER NOT NULL,"
         " monitor_start INTEGER NOT NULL, init_pid INTEGER NOT NULL, init_start INTEGER NOT NULL,"
         " boot_id TEXT NOT NULL, started_us INTEGER NOT NULL, restarts INTEGER NOT NULL,"
-        " exit_code INTEGER NOT NULL, oom_kills INTEGER NOT NULL);";
+        " exit_code INTEGER NOT NULL, oom_kills INTEGER NOT NULL);",
+        JOURNAL_GPU_SCHEMA,
+};
 
 enum { COL_COUNT = 22 };
 
@@ -42,16 +44,7 @@ static const char list_sql[] =
         " init_pid, init_start, boot_id, started_us, restarts, exit_code, oom_kills"
         " FROM cluster ORDER BY rowid";
 
-struct journal {
-        sqlite3 *db;
-        sqlite3_stmt *save, *forget;
-        char *path;
-        bool cramped; /* there was no room to keep, and that was said */
-        uint64_t epoch;
-        bool rebooted;
-};
-
-static int db_err(struct journal *j, struct err *e, const char *what)
+int journal_err(struct journal *j, struct err *e, const char *what)
 {
         int rc = sqlite3_errcode(j->db);
 
@@ -62,9 +55,9 @@ static int db_err(struct journal *j, struct err *e, const char *what)
                        "journal: %s: %s", what, sqlite3_errmsg(j->db));
 }
 
-static int run(struct journal *j, const char *sql, struct err *e)
+int journal_exec(struct journal *j, const char *sql, struct err *e)
 {
-        return sqlite3_exec(j->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : db_err(j, e, sql);
+        return sqlite3_exec(j->db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : journal_err(j, e, sql);
 }
 
 static int query_u64(struct journal *j, const char *sql, uint64_t *ret, struct err *e)
@@ -74,7 +67,7 @@ static int query_u64(struct journal *j, const char *sql, uint64_t *ret, struct e
 
         if (sqlite3_prepare_v2(j->db, sql, -1, &st, NULL) != SQLITE_OK ||
             sqlite3_step(st) != SQLITE_ROW)
-                r = db_err(j, e, sql);
+                r = journal_err(j, e, sql);
         else
                 *ret = (uint64_t) sqlite3_column_int64(st, 0);
         (void) sqlite3_finalize(st);
@@ -84,23 +77,25 @@ static int query_u64(struct journal *j, const char *sql, uint64_t *ret, struct e
 static int migrate(struct journal *j, struct err *e)
 {
         uint64_t version = 0;
+        char done[48];
         int r = query_u64(j, "PRAGMA user_version", &version, e);
 
         if (r < 0)
                 return r;
-        if (version > SCHEMA_VERSION)
+        if (version > NELEM(schema))
                 return err_set(e, -EINVAL,
-                               "journal: was written by a newer version (%llu, this one knows %d)",
-                               (unsigned long long) version, SCHEMA_VERSION);
-        if (version == SCHEMA_VERSION)
+                               "journal: was written by a newer version (%llu, this one knows %zu)",
+                               (unsigned long long) version, NELEM(schema));
+        if (version == NELEM(schema))
                 return 0;
-        r = run(j, "BEGIN IMMEDIATE", e);
+        (void) snprintf(done, sizeof done, "PRAGMA user_version = %zu", NELEM(schema));
+        r = journal_exec(j, "BEGIN IMMEDIATE", e);
+        for (; r >= 0 && version < NELEM(schema); version++)
+                r = journal_exec(j, schema[version], e);
         if (r >= 0)
-                r = run(j, schema, e);
+                r = journal_exec(j, done, e);
         if (r >= 0)
-                r = run(j, "PRAGMA user_version = 1", e);
-        if (r >= 0)
-                r = run(j, "COMMIT", e);
+                r = journal_exec(j, "COMMIT", e);
         return r;
 }
 
@@ -117,7 +112,7 @@ static int begin_epoch(struct journal *j, struct err *e)
                                NULL) != SQLITE_OK ||
             sqlite3_bind_text(st, 1, boot_id, -1, SQLITE_STATIC) != SQLITE_OK ||
             sqlite3_step(st) != SQLITE_ROW)
-                r = db_err(j, e, "read meta");
+                r = journal_err(j, e, "read meta");
         else
                 j->rebooted = sqlite3_column_int(st, 0) != 0;
         (void) sqlite3_finalize(st);
@@ -125,7 +120,7 @@ static int begin_epoch(struct journal *j, struct err *e)
                 return r;
         (void) snprintf(sql, sizeof sql, "UPDATE meta SET epoch = epoch + 1, boot_id = '%s'",
                         boot_id);
-        r = run(j, sql, e);
+        r = journal_exec(j, sql, e);
         return r < 0 ? r : query_u64(j, "SELECT epoch FROM meta", &j->epoch, e);
 }
 
@@ -155,25 +150,25 @@ int journal_open(const struct instance *inst, struct journal **ret, struct err *
                 return r;
         if (sqlite3_open_v2(path, &j->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) !=
             SQLITE_OK)
-                return db_err(j, e, path);
+                return journal_err(j, e, path);
         /* exclusive before the log is looked at: its index then needs no file, hence no space */
-        r = run(j, "PRAGMA locking_mode=EXCLUSIVE", e);
+        r = journal_exec(j, "PRAGMA locking_mode=EXCLUSIVE", e);
         if (r >= 0)
-                r = run(j, "PRAGMA journal_mode=WAL", e);
+                r = journal_exec(j, "PRAGMA journal_mode=WAL", e);
         if (r >= 0)
-                r = run(j, "PRAGMA synchronous=FULL", e);
+                r = journal_exec(j, "PRAGMA synchronous=FULL", e);
         if (r >= 0)
                 r = migrate(j, e);
         if (r >= 0)
                 r = begin_epoch(j, e);
         if (r >= 0)
-                r = run(j, "PRAGMA synchronous=NORMAL", e);
+                r = journal_exec(j, "PRAGMA synchronous=NORMAL", e);
         if (r < 0)
                 return r;
         if (sqlite3_prepare_v2(j->db, save_sql, -1, &j->save, NULL) != SQLITE_OK ||
             sqlite3_prepare_v2(j->db, "DELETE FROM cluster WHERE cluster = ?1", -1, &j->forget,
                                NULL) != SQLITE_OK)
-                return db_err(j, e, "prepare");
+                return journal_err(j, e, "prepare");
         j->path = TAKE(path);
         journal_tend(j);
         *ret = TAKE(j);
@@ -196,6 +191,7 @@ struct journal *journal_close(struct journal *j)
                 return NULL;
         (void) sqlite3_finalize(j->save);
         (void) sqlite3_finalize(j->forget);
+        (void) sqlite3_finalize(j->gpu_save);
         (void) sqlite3_close(j->db);
         free(j->path);
         free(j);
@@ -232,7 +228,7 @@ static void bind_u64(sqlite3_stmt *st, int *col, uint64_t v)
 
 static int step_done(struct journal *j, sqlite3_stmt *st, const char *what, struct err *e)
 {
-        int r = sqlite3_step(st) == SQLITE_DONE ? 0 : db_err(j, e, what);
+        int r = sqlite3_step(st) == SQLITE_DONE ? 0 : journal_err(j, e, what);
 
         (void) sqlite3_reset(st);
         (void) sqlite3_clear_bindings(st);
@@ -267,11 +263,11 @@ int journal_save(struct journal *j, const struct journal_row *r, bool durable, s
         (void) sqlite3_bind_int(st, c++, r->exit_code);
         bind_u64(st, &c, r->oom_kills);
         assert(c == COL_COUNT + 1);
-        if (durable && (rc = run(j, "PRAGMA synchronous=FULL", e)) < 0)
+        if (durable && (rc = journal_exec(j, "PRAGMA synchronous=FULL", e)) < 0)
                 return rc;
         rc = step_done(j, st, "save a cluster", e);
         if (durable)
-                (void) run(j, "PRAGMA synchronous=NORMAL", NULL);
+                (void) journal_exec(j, "PRAGMA synchronous=NORMAL", NULL);
         return rc;
 }
 
@@ -330,7 +326,7 @@ int journal_each(struct journal *j, journal_each_fn *fn, void *arg, struct err *
         int r = 0, rc = SQLITE_ROW;
 
         if (sqlite3_prepare_v2(j->db, list_sql, -1, &st, NULL) != SQLITE_OK)
-                return db_err(j, e, "list clusters");
+                return journal_err(j, e, "list clusters");
         while (r >= 0 && (rc = sqlite3_step(st)) == SQLITE_ROW) {
                 struct journal_row row = { 0 };
 
@@ -342,7 +338,7 @@ int journal_each(struct journal *j, journal_each_fn *fn, void *arg, struct err *
                 journal_row_done(&row);
         }
         if (r >= 0 && rc != SQLITE_DONE)
-                r = db_err(j, e, "list clusters");
+                r = journal_err(j, e, "list clusters");
         (void) sqlite3_finalize(st);
         return r < 0 ? r : 0;
 }

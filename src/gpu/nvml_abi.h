@@ -258,6 +258,7 @@ static_assert(sizeof(struct nvml_event_v1) == 24, "nvmlEventData_t before 11");
         X(nvmlDeviceGetName, (struct nvml_device * device, char *name, unsigned length))           \
         X(nvmlDeviceGetIndex, (struct nvml_device * device, unsigned *index))                      \
         X(nvmlDeviceGetMinorNumber, (struct nvml_device * device, unsigned *minor))                \
+        X(nvmlDeviceGetModuleId, (struct nvml_device * device, unsigned *id)) /* on the board */   \
         X(nvmlDeviceGetNumaNodeId, (struct nvml_device * device, unsigned *node))                  \
         X(nvmlDeviceGetSerial, (struct nvml_device * device, char *serial, unsigned length))       \
         X(nvmlDeviceGetVbiosVersion,                                                               \

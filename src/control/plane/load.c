@@ -93,11 +93,14 @@ static int keep_reservation(void *arg, const json_t *row, struct err *e)
 static void keep_gpus(struct plane *p, const char *text)
 {
         AUTO(json_put) json_t *j = jsonx_parse(text, strlen(text), NULL);
+        struct node_gpus g = { 0 };
         struct err e = { 0 };
 
-        if (!j || p->gpus.fleet.gpus || node_gpus_decode(j, &p->gpus, &e) >= 0)
-                return;
-        log_warn("store: %s; waiting for the engine to name its GPUs", e.msg);
+        if (!j || p->gpus.fleet.gpus)
+                return; /* what is in memory is as new */
+        if (node_gpus_decode(j, &g, &e) < 0 || plane_set_gpus(p, &g) < 0)
+                log_warn("store: %s; waiting for the engine to name its GPUs", e.msg);
+        node_gpus_done(&g);
 }
 
 static int keep_setting(void *arg, const json_t *row, struct err *e)

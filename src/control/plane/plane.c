@@ -193,6 +193,20 @@ static void on_facts(void *arg, struct node_facts *f)
         }
 }
 
+int plane_set_gpus(struct plane *p, struct node_gpus *g)
+{
+        struct gpu_types types = { 0 };
+
+        if (gpu_types_init(&g->fleet, &types, NULL) < 0)
+                return -ENOMEM;
+        gpu_types_done(&p->gpu_types);
+        node_gpus_done(&p->gpus);
+        p->gpu_types = types;
+        p->gpus = *g;
+        *g = (struct node_gpus){ 0 };
+        return 0;
+}
+
 static void on_gpus(void *arg, struct node_gpus *g)
 {
         struct plane *p = arg;
@@ -200,13 +214,10 @@ static void on_gpus(void *arg, struct node_gpus *g)
         AUTO(free) char *text = j ? jsonx_dump(j) : NULL;
         struct store_txn *t = text ? store_txn_new() : NULL;
 
-        if (p->foreign)
-                return;
-        node_gpus_done(&p->gpus);
-        p->gpus = *g;
-        *g = (struct node_gpus){ 0 };
-        if (!t)
-                return; /* memory is short: it is sent again on the next connection */
+        if (!t || plane_set_gpus(p, g) < 0) {
+                (void) store_txn_free(t);
+                return; /* a foreign host; or memory is short, it is sent again on the next connection */
+        }
         store_put(t, ST_SETTING, json_pack("{s:s, s:s}", "name", "node.gpus", "value", text));
         store_submit(p->store, t, NULL, NULL);
 }
@@ -330,6 +341,7 @@ struct plane *plane_free(struct plane *p)
         p->sealer = sealer_free(p->sealer);
         node_inventory_done(&p->inv);
         node_gpus_done(&p->gpus);
+        gpu_types_done(&p->gpu_types);
         free(p);
         return NULL;
 }
@@ -391,10 +403,20 @@ const struct gpu_fleet *plane_gpus(const struct plane *p)
         return &p->gpus.fleet;
 }
 
+const struct gpu_types *plane_gpu_types(const struct plane *p)
+{
+        return &p->gpu_types;
+}
+
 const struct node_price *plane_gpu_price(const struct plane *p, const char *type)
 {
+        const struct gpu_type *t = gpu_types_find(&p->gpu_types, type);
+
         for (size_t i = 0; i < p->gpus.n_prices; i++)
                 if (str_eq(p->gpus.prices[i].type, type))
+                        return &p->gpus.prices[i];
+        for (size_t i = 0; t && i < p->gpus.n_prices; i++)
+                if (gpu_type_matches(t, p->gpus.prices[i].type))
                         return &p->gpus.prices[i];
         return NULL;
 }

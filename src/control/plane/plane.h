@@ -14,6 +14,7 @@
 #include "control/place/reserve.h"
 #include "control/plane/record.h"
 #include "control/store/store.h"
+#include "model/gpu_type.h"
 
 #define PLANE_DATA_CENTER "LOCAL-1" /* the one host is one data centre */
 
@@ -65,7 +66,10 @@ void plane_host(const struct plane *p, struct plane_host *ret);
 /* The node's GPUs as far as known; with n = 0 (and a note perhaps) where there are none.  Borrowed
  * until the next turn of the loop. */
 const struct gpu_fleet *plane_gpus(const struct plane *p);
-/* Of a type's id; NULL: the operator names none. */
+/* Their types: model/gpu_type.h.  Likewise. */
+const struct gpu_types *plane_gpu_types(const struct plane *p);
+/* Of a type's id: the price of that very id, else the first of a wish that means it ("NVIDIA A100");
+ * NULL: the operator names none. */
 const struct node_price *plane_gpu_price(const struct plane *p, const char *type);
 
 /* ---- clusters ---- */

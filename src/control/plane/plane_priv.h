@@ -31,7 +31,8 @@ struct plane {
         char node_id[NODE_ID_LEN + 1];
         struct node_inventory inv; /* the last one known, kept over restarts */
         bool have_inv;
-        struct node_gpus gpus;   /* its GPUs, likewise */
+        struct node_gpus gpus; /* its GPUs, likewise */
+        struct gpu_types gpu_types;
         bool foreign;            /* the engine behind the socket is not the one of this store */
         unsigned open;           /* changes that a client waits for */
         sd_event_source *alarm;  /* the next stopAfter or terminateAfter */
@@ -59,6 +60,7 @@ void plane_set_alarm(struct plane *p);
 struct cluster *plane_find(const struct plane *p, const struct caller *who, const char *id);
 /* Remove the record itself; the node is told to forget once that is durable. */
 void plane_remove(struct plane *p, struct cluster *c);
+int plane_set_gpus(struct plane *p, struct node_gpus *g);    /* takes it over (emptied); -ENOMEM */
 struct ledger_host plane_ledger_host(const struct plane *p); /* borrows from @p */
 /* 0, or why nothing can be changed now. */
 int plane_writable(const struct plane *p, struct err *e);

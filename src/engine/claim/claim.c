@@ -1,4 +1,4 @@
-/* claim.c - slots and CPUs of this machine, shared out among all engines on it.
+/* claim.c - slots, CPUs and GPUs of this machine, shared out among all engines on it.
  *
  * Runs in the engine and in its operations, which inherit the descriptors by fork.
  * Always: every change happens under one host-wide flock on a descriptor opened for that change
@@ -116,7 +116,7 @@ int claim_open(const struct instance *inst, struct claim_host **ret, struct err 
         c = calloc(1, sizeof *c);
         if (!c)
                 return err_set(e, -ENOMEM, "out of memory");
-        c->dir = c->instances = c->settings = c->alive = -EBADF;
+        c->dir = c->instances = c->settings = c->gpus = c->alive = -EBADF;
         for (unsigned k = 0; k < CLAIM_KIND_COUNT; k++)
                 c->table[k].dir = -EBADF;
         (void) snprintf(c->id, sizeof c->id, "%s", inst->id);
@@ -127,6 +127,8 @@ int claim_open(const struct instance *inst, struct claim_host **ret, struct err 
                 return c->instances;
         if ((c->settings = open_sub(c->dir, "settings", e)) < 0)
                 return c->settings;
+        if ((c->gpus = open_sub(c->dir, "gpus", e)) < 0)
+                return c->gpus;
         if ((c->alive = claim_instance_lock(c->instances, c->id, inst->data_dir, e)) < 0)
                 return c->alive;
         c->owner = getpid();
@@ -164,6 +166,7 @@ struct claim_host *claim_close(struct claim_host *c)
                 claim_table_done(&c->table[k]);
         (void) fd_close(c->alive);
         (void) fd_close(c->settings);
+        (void) fd_close(c->gpus);
         (void) fd_close(c->instances);
         (void) fd_close(c->dir);
         free(c);
@@ -172,8 +175,8 @@ struct claim_host *claim_close(struct claim_host *c)
 
 /* --- claiming ------------------------------------------------------------------------------ */
 
-static int rec_make(const struct claim_host *c, const char *cluster, uint64_t generation,
-                    struct claim_rec *ret, struct err *e)
+int claim_rec_make(const struct claim_host *c, const char *cluster, uint64_t generation,
+                   struct claim_rec *ret, struct err *e)
 {
         int r = claim_name_check("cluster", cluster, e);
 
@@ -185,7 +188,7 @@ static int rec_make(const struct claim_host *c, const char *cluster, uint64_t ge
         return 0;
 }
 
-static bool same_holder(const struct claim_rec *a, const struct claim_rec *b)
+bool claim_rec_same(const struct claim_rec *a, const struct claim_rec *b)
 {
         return strcmp(a->instance, b->instance) == 0 && strcmp(a->cluster, b->cluster) == 0;
 }
@@ -217,7 +220,7 @@ static uint32_t find_slot(struct claim_table *t, const struct claim_rec *rec,
 
         for (uint32_t n = t->first; n <= t->last; n++)
                 if (t->cell[n].holder == hash && claim_table_read(t, n, ret_have) == 0 &&
-                    same_holder(ret_have, rec))
+                    claim_rec_same(ret_have, rec))
                         return n;
         return 0;
 }
@@ -229,7 +232,7 @@ int claim_slot(struct claim_host *c, const char *cluster, uint64_t generation, u
         struct claim_rec rec, have;
         AUTO(fd) int lock = -EBADF;
         uint32_t n;
-        int r = rec_make(c, cluster, generation, &rec, e);
+        int r = claim_rec_make(c, cluster, generation, &rec, e);
 
         if (r < 0)
                 return r;
@@ -273,7 +276,7 @@ static int claim_cpu(struct claim_table *t, uint32_t cpu, const struct claim_rec
         r = claim_table_read(t, cpu, &have);
         if (r < 0)
                 return err_errno(e, r, "claim cpu %u: its claim file", cpu);
-        if (same_holder(&have, rec))
+        if (claim_rec_same(&have, rec))
                 return keep(t, cpu, &have, rec, e);
         return err_set(e, -EUSERS, "cpu %u is held by cluster %s of instance %s", cpu, have.cluster,
                        have.instance);
@@ -287,7 +290,7 @@ int claim_cpus(struct claim_host *c, const char *cluster, uint64_t generation, c
         size_t n_taken = 0;
         struct claim_rec rec;
         AUTO(fd) int lock = -EBADF;
-        int r = rec_make(c, cluster, generation, &rec, e);
+        int r = claim_rec_make(c, cluster, generation, &rec, e);
 
         if (r < 0)
                 return r;
@@ -308,12 +311,29 @@ int claim_cpus(struct claim_host *c, const char *cluster, uint64_t generation, c
         return r;
 }
 
+struct release {
+        const struct claim_host *c;
+        const struct claim_rec *rec;
+        struct err *e;
+};
+
+static int release_gpu(void *arg, const char *uuid, const struct claim_rec *have)
+{
+        const struct release *l = arg;
+
+        if (!have || !claim_rec_same(have, l->rec) || have->generation > l->rec->generation)
+                return 0;
+        if (unlinkat(l->c->gpus, uuid, 0) < 0 && errno != ENOENT)
+                return err_errno(l->e, -errno, "release gpu %s", uuid);
+        return 0;
+}
+
 int claim_release(struct claim_host *c, const char *cluster, uint64_t generation, struct err *e)
 {
         struct claim_rec rec, have;
         AUTO(fd) int lock = -EBADF;
         uint64_t hash;
-        int r = rec_make(c, cluster, generation, &rec, e);
+        int r = claim_rec_make(c, cluster, generation, &rec, e);
 
         if (r < 0)
                 return r;
@@ -329,14 +349,30 @@ int claim_release(struct claim_host *c, const char *cluster, uint64_t generation
                                 continue;
                         r = claim_table_read(t, n, &have);
                         if (r != -ENOENT && /* a drop that was cut short */
-                            (r < 0 || !same_holder(&have, &rec) || have.generation > generation))
+                            (r < 0 || !claim_rec_same(&have, &rec) || have.generation > generation))
                                 continue;
                         r = claim_table_drop(t, n, claim_now_us());
                         if (r < 0)
                                 return err_errno(e, r, "release %s %u", claim_kind_name(k), n);
                 }
         }
-        return 0;
+        return claim_gpu_walk(c, release_gpu, &(struct release){ c, &rec, e });
+}
+
+struct each {
+        const struct claim_host *c;
+        claim_each_fn *fn;
+        void *arg;
+};
+
+static int each_gpu(void *arg, const char *uuid, const struct claim_rec *rec)
+{
+        const struct each *l = arg;
+
+        (void) uuid;
+        if (!rec || strcmp(rec->instance, l->c->id) != 0)
+                return 0;
+        return l->fn(l->arg, "gpu", 0, rec->cluster, rec->generation);
 }
 
 int claim_each(struct claim_host *c, claim_each_fn *fn, void *arg)
@@ -354,5 +390,5 @@ int claim_each(struct claim_host *c, claim_each_fn *fn, void *arg)
                                 r = fn(arg, claim_kind_name(k), n, rec.cluster, rec.generation);
                 }
         }
-        return r < 0 ? r : 0;
+        return r < 0 ? r : claim_gpu_walk(c, each_gpu, &(struct each){ c, fn, arg });
 }

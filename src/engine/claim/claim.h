@@ -1,9 +1,9 @@
 /* claim.h - what is host-wide and may be held by one cluster at a time, over all standalone
- * hypervisor-vmm hosts on this machine: slots and pinned CPUs.
+ * hypervisor-vmm hosts on this machine: slots, pinned CPUs and GPUs.
  *
  * A *slot* is a number 1..LIMIT_SLOTS from which names follow without further bookkeeping: the id
  * range, the monitor's uid, the IPv4 address, the veth name.  Claims are files under
- * /run/hypervisor-vmm/slots/N and cpus/N, made under one flock, complete when visible, holding
+ * /run/hypervisor-vmm/slots/N, cpus/N and gpus/UUID, made under one flock, complete when visible, holding
  * "<instance id> <cluster id> <generation>\n".  They outlive the engine (its clusters do) and go
  * with a reboot.  Each engine holds a flock on /run/hypervisor-vmm/instances/<id> while it runs, a
  * file that names its data directory; what an instance held is taken back (by the next claim_open()
@@ -58,10 +58,16 @@ int claim_slot(struct claim_host *c, const char *cluster, uint64_t generation, u
  * back with) names the CPU and its holder; -ESTALE as above. */
 int claim_cpus(struct claim_host *c, const char *cluster, uint64_t generation, const uint32_t *cpus,
                size_t n, struct err *e);
+/* The same for GPUs, by UUID.  A cluster of this instance that has one already is a holder, too. */
+int claim_gpus(struct claim_host *c, const char *cluster, uint64_t generation, char *const *uuids,
+               struct err *e);
+/* Drop these of the cluster's, up to and including @generation; those it has not are passed over. */
+int claim_gpus_drop(struct claim_host *c, const char *cluster, uint64_t generation,
+                    char *const *uuids, struct err *e);
 /* Drop every claim of the cluster up to and including @generation; idempotent. */
 int claim_release(struct claim_host *c, const char *cluster, uint64_t generation, struct err *e);
 
-/* Call @fn for each claim of this instance ("slot" or "cpu", number); stops when it returns < 0. */
+/* Call @fn for each claim of this instance ("slot" or "cpu", number; "gpu", 0); stops when it returns < 0. */
 typedef int claim_each_fn(void *arg, const char *kind, uint32_t number, const char *cluster,
                           uint64_t generation);
 int claim_each(struct claim_host *c, claim_each_fn *fn, void *arg);
@@ -69,7 +75,10 @@ int claim_each(struct claim_host *c, claim_each_fn *fn, void *arg);
 /* Numbers of the CPUs that clusters of other instances hold, ascending, @max at most (more are left
  * out); returns how many.  Reads a small file for each. */
 int claim_cpus_elsewhere(const struct claim_host *c, uint32_t *ret, size_t max, struct err *e);
-/* A descriptor that becomes readable when CPUs were claimed or released, by anybody. */
+/* UUIDs of the GPUs that clusters of other instances hold, in no order; the list is the caller's, and
+ * NULL when there are none.  Returns how many. */
+int claim_gpus_elsewhere(const struct claim_host *c, char ***ret, struct err *e);
+/* A descriptor that becomes readable when CPUs or GPUs were claimed or released, by anybody. */
 int claim_watch_open(const struct claim_host *c, struct err *e);
 /* Empty it; true when there was something. */
 bool claim_watch_read(int fd);

@@ -211,6 +211,20 @@ static void ask_all(const struct claim_host *c, struct verdicts *known)
                 (void) fd_close(fd);
 }
 
+struct reap {
+        const struct claim_host *c;
+        struct verdicts *known;
+};
+
+static int reap_gpu(void *arg, const char *uuid, const struct claim_rec *rec)
+{
+        const struct reap *l = arg;
+
+        if (rec && strcmp(rec->instance, l->c->id) != 0 && dead(l->c, l->known, rec->instance))
+                (void) unlinkat(l->c->gpus, uuid, 0);
+        return 0;
+}
+
 int claim_reap(struct claim_host *c, struct err *e)
 {
         struct verdicts known = { 0 };
@@ -232,6 +246,9 @@ int claim_reap(struct claim_host *c, struct err *e)
                                                  claim_kind_name(t->kind), n, rec.instance);
                 }
         }
+        r = claim_gpu_walk(c, reap_gpu, &(struct reap){ c, &known });
+        if (r < 0)
+                return err_errno(e, r, "reap GPUs");
         r = claim_setting_reap(c, e);
         if (r < 0)
                 return r;

@@ -18,6 +18,7 @@ struct claim_rec {
 };
 int claim_rec_format(const struct claim_rec *r, char *buf, size_t size);
 int claim_rec_parse(const char *text, struct claim_rec *ret);
+#define CLAIM_REC_MAX 160U /* bytes of one, as text */
 
 /* One number in the index: who holds it, or since when it is free. */
 struct claim_cell {
@@ -47,12 +48,21 @@ uint64_t claim_hash(const char *instance, const char *cluster);
 uint32_t claim_pick(const struct claim_table *t, uint64_t now_us);
 
 struct claim_host {
-        int dir, instances, settings;
+        int dir, instances, settings, gpus;
         int alive; /* the flock that says "this engine runs" */
         pid_t owner;
         char id[CLAIM_NAME_MAX + 1];
         struct claim_table table[CLAIM_KIND_COUNT];
 };
+
+/* What a cluster of @c writes into a claim. */
+int claim_rec_make(const struct claim_host *c, const char *cluster, uint64_t generation,
+                   struct claim_rec *ret, struct err *e);
+bool claim_rec_same(const struct claim_rec *a, const struct claim_rec *b); /* holder */
+
+/* Each claimed GPU; @rec is NULL where the file cannot be read.  Stops at < 0. */
+typedef int claim_gpu_walk_fn(void *arg, const char *uuid, const struct claim_rec *rec);
+int claim_gpu_walk(const struct claim_host *c, claim_gpu_walk_fn *fn, void *arg);
 
 uint64_t claim_now_us(void); /* CLOCK_BOOTTIME */
 /* A fresh descriptor with the host-wide lock; closing it unlocks.  Never the same open file in two

@@ -28,7 +28,6 @@
 
 #define NEW_FILE   ".new"
 #define INDEX_FILE ".index"
-#define REC_MAX    160U
 #define UNKNOWN    1U /* holder of a file that cannot be read: taken, by nobody we know */
 
 static const struct kind_row {
@@ -90,7 +89,7 @@ static void file_name(uint32_t n, char buf[static 12])
 
 int claim_table_read(const struct claim_table *t, uint32_t n, struct claim_rec *ret)
 {
-        char name[12], text[REC_MAX];
+        char name[12], text[CLAIM_REC_MAX];
         AUTO(fd) int fd = -EBADF;
         ssize_t len;
 
@@ -119,7 +118,7 @@ static void mend(struct claim_table *t, uint32_t n)
 
 int claim_table_take(struct claim_table *t, uint32_t n, const struct claim_rec *rec, bool replace)
 {
-        char name[12], text[REC_MAX];
+        char name[12], text[CLAIM_REC_MAX];
         AUTO(fd) int fd = -EBADF;
         int len = claim_rec_format(rec, text, sizeof text), r;
 

@@ -59,14 +59,17 @@ int claim_cpus_elsewhere(const struct claim_host *c, uint32_t *ret, size_t max, 
 int claim_watch_open(const struct claim_host *c, struct err *e)
 {
         AUTO(fd) int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+        const int dirs[] = { c->table[CLAIM_KIND_CPU].dir, c->gpus };
         char path[40];
 
         if (fd < 0)
                 return err_errno(e, -errno, "claims: inotify");
-        /* by descriptor: /run is another one below a chroot */
-        (void) snprintf(path, sizeof path, "/proc/self/fd/%d", c->table[CLAIM_KIND_CPU].dir);
-        if (inotify_add_watch(fd, path, IN_MOVED_TO | IN_DELETE | IN_ONLYDIR) < 0)
-                return err_errno(e, -errno, "claims: watch cpus");
+        for (size_t i = 0; i < NELEM(dirs); i++) {
+                /* by descriptor: /run is another one below a chroot */
+                (void) snprintf(path, sizeof path, "/proc/self/fd/%d", dirs[i]);
+                if (inotify_add_watch(fd, path, IN_MOVED_TO | IN_DELETE | IN_ONLYDIR) < 0)
+                        return err_errno(e, -errno, "claims: watch cpus and gpus");
+        }
         return fd_take(&fd);
 }
 

@@ -48,7 +48,7 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                 { "/etc/profile.d/tensorone.sh", profile, 0644, false },
                 { "/etc/profile", read_profiles, 0644, true },
         };
-        const struct sandbox_bind bind = { b->volume_mnt, p->volume_path };
+        const struct sandbox_bind bind = { b->volume_mnt, p->volume_path, false };
         const struct sandbox_spec spec = {
                 .cluster = p->cluster,
                 .hostname = p->cluster,

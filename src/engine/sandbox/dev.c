@@ -88,6 +88,8 @@ static int further(int dir, const struct sandbox_device *d, uint32_t id, struct 
                         return err_errno(e, -errno, "device %s", d->name);
         }
         r = node(dir, d->name, st.st_mode & S_IFMT, st.st_rdev, id);
+        if (r >= 0 && d->mode && d->mode != 0666 && fchmodat(dir, d->name, d->mode, 0) < 0)
+                r = -errno;
         return r < 0 ? err_errno(e, r, "device %s", d->name) : 0;
 }
 

@@ -96,6 +96,27 @@ static int prepare(const struct launch *l, struct tree *t, struct err *e)
         return r;
 }
 
+/* Those mounts that came with the order, and then the others. */
+static int take_binds(const struct launch *l, struct program *p, const int fds[static NOTE_FDS],
+                      struct err *e)
+{
+        struct note n = { .type = NOTE_NONE };
+        int more[NOTE_FDS];
+        size_t i = 0, n_binds = p->spec.n_binds;
+
+        for (; i < n_binds && i < NOTE_FDS - ORDER_BINDS; i++)
+                p->binds[i].mnt = fds[ORDER_BINDS + i];
+        while (i < n_binds) {
+                int r = note_recv(l->report, &n, more);
+
+                if (r <= 0 || n.type != NOTE_BINDS)
+                        return err_set(e, -EPIPE, "the operation has ended");
+                for (size_t k = 0; k < NOTE_FDS && i < n_binds; k++)
+                        p->binds[i++].mnt = more[k];
+        }
+        return 0;
+}
+
 /* Wait for a program; its descriptors come along. */
 static int take_order(const struct launch *l, struct program *p, int fds[static NOTE_FDS],
                       struct err *e)
@@ -109,9 +130,7 @@ static int take_order(const struct launch *l, struct program *p, int fds[static 
         if (r < 0)
                 return r;
         p->spec.root_mnt = fds[ORDER_ROOT];
-        for (size_t i = 0; i < p->spec.n_binds; i++)
-                p->binds[i].mnt = fds[ORDER_BINDS + i];
-        return 0;
+        return take_binds(l, p, fds, e);
 }
 
 /* Where the program will live; O_PATH on its root. */

@@ -27,7 +27,8 @@ struct mask {
 static const struct mask proc_masks[] = {
         { MASK_HIDE, "acpi" },
         { MASK_HIDE, "asound" },
-        { MASK_HIDE, "buddyinfo" },  /* free physical memory by order steers memory massaging */
+        { MASK_HIDE, "buddyinfo" }, /* free physical memory by order steers memory massaging */
+        { MASK_HIDE, "driver" }, /* nvidia/: everybody's GPUs; stage_gpu mounts a cluster's own */
         { MASK_HIDE, "diskstats" },  /* each neighbour's disk is a loop device with its own row */
         { MASK_HIDE, "fs" },         /* ext4/loop0/..., jbd2/...: neighbours' disks again */
         { MASK_HIDE, "interrupts" }, /* key strokes and other tenants' traffic can be timed by it */
@@ -55,10 +56,10 @@ static const struct mask sys_masks[] = {
         { MASK_HIDE, "devices/virtual/block" },    /* loop devices name other tenants' disk files */
         { MASK_HIDE, "devices/virtual/powercap" }, /* power readings leak what others compute */
         { MASK_HIDE, "firmware" },
-        { MASK_HIDE, "fs/btrfs" },   /* the host's own disks */
-        { MASK_HIDE, "fs/erofs" },   /* neighbours' images */
-        { MASK_HIDE, "fs/ext4" },    /* how much each neighbour has written */
-        { MASK_HIDE, "fs/f2fs" },    /* as btrfs */
+        { MASK_HIDE, "fs/btrfs" }, /* the host's own disks */
+        { MASK_HIDE, "fs/erofs" }, /* neighbours' images */
+        { MASK_HIDE, "fs/ext4" },  /* how much each neighbour has written */
+        { MASK_HIDE, "fs/f2fs" },  /* as btrfs */
         { MASK_HIDE, "fs/xfs" },
         { MASK_HIDE, "kernel/irq" }, /* /proc/interrupts in other words */
 };

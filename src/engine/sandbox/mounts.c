@@ -236,7 +236,10 @@ int mounts_setup(const struct sandbox_spec *s, const struct tree *t, struct err 
         for (size_t i = 0; i < NELEM(rows) && r >= 0; i++)
                 r = attach_at(rows[i].mnt, root, rows[i].name, e);
         for (size_t i = 0; i < s->n_binds && r >= 0; i++)
-                r = root_bind(root, &s->binds[i], mount_attrs_for(s), e);
+                if (!s->binds[i].host)
+                        r = root_bind(root, &s->binds[i], mount_attrs_for(s), e);
+        if (r >= 0)
+                r = inject_all(root, s, e);
         for (size_t i = 0; i < s->n_files && r >= 0; i++)
                 r = root_write_file(root, &s->files[i], e);
         return r < 0 ? r : fd_take(&root);

@@ -1,7 +1,7 @@
 /* program.c - what a first process has to run, as one text: written by the operation, read by a
  * process that was started long before.
  *
- *   struct head | modes of the files | strings, each with its NUL, in the order of write_strings()
+ *   struct head | modes of the files | flags of binds and libraries | strings, each with its NUL, in the order of write_strings()
  *
  * It travels in a memory file, because an environment may be larger than a socket buffer.  Both
  * ends are of one build (birth.c) and trust each other; the reader still keeps to the length. */
@@ -20,7 +20,7 @@
 
 struct head {
         uint64_t nofile;
-        uint32_t n_argv, n_env, n_files, n_binds;
+        uint32_t n_argv, n_env, n_files, n_binds, n_symlinks, n_libraries;
         uint16_t rows, cols;
         uint8_t new_privs, tty, pad[2];
 };
@@ -50,6 +50,22 @@ static void write_strings(struct strbuf *b, const struct sandbox_spec *s)
         }
         for (size_t i = 0; i < s->n_binds; i++)
                 put(b, s->binds[i].target);
+        for (size_t i = 0; i < s->n_symlinks; i++) {
+                put(b, s->symlinks[i].target);
+                put(b, s->symlinks[i].link);
+        }
+        for (size_t i = 0; i < s->n_libraries; i++) {
+                put(b, s->libraries[i].name);
+                put(b, s->libraries[i].path);
+        }
+}
+
+static void write_flags(struct strbuf *b, const struct sandbox_spec *s)
+{
+        for (size_t i = 0; i < s->n_binds; i++)
+                strbuf_char(b, s->binds[i].host);
+        for (size_t i = 0; i < s->n_libraries; i++)
+                strbuf_char(b, s->libraries[i].is_32);
 }
 
 int program_write(const struct sandbox_spec *s, struct err *e)
@@ -59,6 +75,8 @@ int program_write(const struct sandbox_spec *s, struct err *e)
                           .n_env = (uint32_t) strv_len(s->env),
                           .n_files = (uint32_t) s->n_files,
                           .n_binds = (uint32_t) s->n_binds,
+                          .n_symlinks = (uint32_t) s->n_symlinks,
+                          .n_libraries = (uint32_t) s->n_libraries,
                           .rows = s->rows,
                           .cols = s->cols,
                           .new_privs = s->new_privs,
@@ -68,7 +86,7 @@ int program_write(const struct sandbox_spec *s, struct err *e)
         int r;
 
         if (s->n_binds > SANDBOX_BINDS_MAX || s->n_files > COUNT_MAX || h.n_argv > COUNT_MAX ||
-            h.n_env > COUNT_MAX)
+            h.n_env > COUNT_MAX || s->n_symlinks > COUNT_MAX || s->n_libraries > COUNT_MAX)
                 return err_set(e, -E2BIG, "sandbox: too much to start with");
         strbuf_add(&b, &h, sizeof h);
         for (size_t i = 0; i < s->n_files; i++) {
@@ -76,6 +94,7 @@ int program_write(const struct sandbox_spec *s, struct err *e)
 
                 strbuf_add(&b, &f, sizeof f);
         }
+        write_flags(&b, s);
         write_strings(&b, s);
         if (b.failed)
                 return err_set(e, -ENOMEM, "out of memory");
@@ -125,8 +144,35 @@ static char **get_strv(struct reader *r, uint32_t n)
         return v;
 }
 
+/* Flags came first, strings come now. */
+static void get_host_files(struct reader *r, const struct head *h, const char *flags,
+                           struct program *p)
+{
+        p->binds = calloc(h->n_binds + 1U, sizeof *p->binds);
+        p->symlinks = calloc(h->n_symlinks + 1U, sizeof *p->symlinks);
+        p->libraries = calloc(h->n_libraries + 1U, sizeof *p->libraries);
+        r->bad |= !p->binds || !p->symlinks || !p->libraries;
+        for (uint32_t i = 0; !r->bad && i < h->n_binds; i++)
+                p->binds[i] = (struct sandbox_bind){ -EBADF, get_string(r), *flags++ != 0 };
+        for (uint32_t i = 0; !r->bad && i < h->n_symlinks; i++) {
+                p->symlinks[i].target = get_string(r);
+                p->symlinks[i].link = get_string(r);
+        }
+        for (uint32_t i = 0; !r->bad && i < h->n_libraries; i++) {
+                p->libraries[i].name = get_string(r);
+                p->libraries[i].path = get_string(r);
+                p->libraries[i].is_32 = *flags++ != 0;
+        }
+        p->spec.binds = p->binds;
+        p->spec.n_binds = h->n_binds;
+        p->spec.symlinks = p->symlinks;
+        p->spec.n_symlinks = h->n_symlinks;
+        p->spec.libraries = p->libraries;
+        p->spec.n_libraries = h->n_libraries;
+}
+
 static void get_spec(struct reader *r, const struct head *h, const struct file_head *modes,
-                     struct program *p)
+                     const char *flags, struct program *p)
 {
         struct sandbox_spec *s = &p->spec;
 
@@ -147,11 +193,8 @@ static void get_spec(struct reader *r, const struct head *h, const struct file_h
                 p->files[i].target = get_string(r);
                 p->files[i].content = get_string(r);
         }
-        for (uint32_t i = 0; !r->bad && i < h->n_binds; i++)
-                p->binds[i].target = get_string(r);
+        get_host_files(r, h, flags, p);
         s->n_files = h->n_files;
-        s->binds = p->binds;
-        s->n_binds = h->n_binds;
         s->nofile = h->nofile;
         s->new_privs = h->new_privs != 0;
         s->tty = h->tty != 0;
@@ -164,6 +207,7 @@ int program_read(int fd, struct program *ret, struct err *e)
         AUTO(program_done) struct program p = { .text = NULL };
         struct reader r = { .bad = false };
         const struct file_head *modes;
+        const char *flags = NULL;
         struct head h = { 0 };
         const void *head;
         struct stat st;
@@ -177,15 +221,17 @@ int program_read(int fd, struct program *ret, struct err *e)
         head = get(&r, sizeof h);
         if (head)
                 memcpy(&h, head, sizeof h);
-        if (!head || h.n_files > COUNT_MAX || h.n_binds > SANDBOX_BINDS_MAX)
+        if (!head || h.n_files > COUNT_MAX || h.n_binds > SANDBOX_BINDS_MAX ||
+            h.n_symlinks > COUNT_MAX || h.n_libraries > COUNT_MAX)
                 return err_set(e, -EPROTO, "program: not one of ours");
         modes = get(&r, h.n_files * sizeof *modes);
         if (modes)
-                get_spec(&r, &h, modes, &p);
+                flags = get(&r, h.n_binds + h.n_libraries);
+        if (flags)
+                get_spec(&r, &h, modes, flags, &p);
         if (r.bad || r.at != r.end)
                 return err_set(e, -EPROTO, "program: it is cut short");
         *ret = p;
-        ret->spec.binds = ret->binds;
         p = (struct program){ .text = NULL };
         return 0;
 }
@@ -195,6 +241,9 @@ void program_done(struct program *p)
         free(p->argv);
         free(p->env);
         free(p->files);
+        free(p->binds);
+        free(p->symlinks);
+        free(p->libraries);
         free(p->text);
         *p = (struct program){ .text = NULL };
 }

@@ -71,8 +71,7 @@ int root_mkdirs(int root, const char *path, mode_t mode)
         return fd_take(&at);
 }
 
-/* The directory that holds @path, and in *@name its last component (borrowed). */
-static int parent_of(int root, const char *path, const char **name)
+int root_parent(int root, const char *path, const char **name)
 {
         char dir[PATH_MAX];
         const char *slash = strrchr(path, '/');
@@ -84,8 +83,7 @@ static int parent_of(int root, const char *path, const char **name)
         return root_mkdirs(root, dir, 0755);
 }
 
-/* A plain file to write, whatever lay there: links, FIFOs and devices are replaced. */
-static int open_plain(int dir, const char *name, mode_t mode)
+int root_open_plain(int dir, const char *name, mode_t mode)
 {
         const int flags = O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
         AUTO(fd) int fd = openat(dir, name, flags | O_TRUNC, mode);
@@ -105,14 +103,14 @@ static int open_plain(int dir, const char *name, mode_t mode)
 int root_write_file(int root, const struct sandbox_file *f, struct err *e)
 {
         const char *name = NULL;
-        AUTO(fd) int dir = parent_of(root, f->target, &name);
+        AUTO(fd) int dir = root_parent(root, f->target, &name);
         AUTO(fd) int fd = -EBADF;
         struct stat st;
         int r;
 
         if (dir >= 0 && f->if_absent && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
                 return 0;
-        fd = dir < 0 ? dir : open_plain(dir, name, f->mode);
+        fd = dir < 0 ? dir : root_open_plain(dir, name, f->mode);
         if (fd < 0)
                 return err_errno(e, fd, "write %s", f->target);
         r = fd_write_full(fd, f->content, strlen(f->content));
@@ -130,7 +128,7 @@ static int touch(int root, const char *path)
 
         if (fd != -ENOENT)
                 return fd_take(&fd);
-        dir = parent_of(root, path, &name);
+        dir = root_parent(root, path, &name);
         if (dir < 0)
                 return dir;
         fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
@@ -143,7 +141,7 @@ static int touch(int root, const char *path)
 
 /* A link in the image must not lead a mount onto the masked trees, nor onto the root itself, below
  * which the program already is: it would never see the mount, and write to what stop wipes. */
-static int check_target(int root, int fd)
+int root_check_target(int root, int fd)
 {
         static const unsigned long refused[] = { PROC_SUPER_MAGIC,   SYSFS_MAGIC,
                                                  CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC,
@@ -172,7 +170,7 @@ int root_bind(int root, const struct sandbox_bind *b, uint64_t attrs, struct err
         if (b->target[strspn(b->target, "/")] == '\0')
                 return err_set(e, -EINVAL, "mount at '%s': that is the root", b->target);
         at = S_ISDIR(st.st_mode) ? root_mkdirs(root, b->target, 0755) : touch(root, b->target);
-        r = at < 0 ? at : check_target(root, at);
+        r = at < 0 ? at : root_check_target(root, at);
         if (r < 0)
                 return err_errno(e, r, "mount at %s", b->target);
         r = mount_restrict(b->mnt, attrs, e);

@@ -113,7 +113,7 @@ static void start_init(struct start *g, const struct sandbox_spec *s, struct san
         for (size_t i = 0; i < RUN_COUNT; i++)
                 g->run[i] = -EBADF;
         g->order[ORDER_ROOT] = s->root_mnt;
-        for (size_t i = 0; i < s->n_binds && i < SANDBOX_BINDS_MAX; i++)
+        for (size_t i = 0; i < s->n_binds && i < NOTE_FDS - ORDER_BINDS; i++)
                 g->order[ORDER_BINDS + i] = s->binds[i].mnt;
         g->run[RUN_LISTEN] = s->listen_fd;
         g->run[RUN_STATUS] = s->status_fd;
@@ -155,6 +155,23 @@ static int check_spec(const struct sandbox_spec *s, struct err *e)
         return 0;
 }
 
+/* The mounts that did not fit into the order. */
+static int send_binds(const struct start *g)
+{
+        const struct sandbox_spec *s = g->s;
+        int fds[NOTE_FDS], r = 0;
+
+        for (size_t i = NOTE_FDS - ORDER_BINDS; i < s->n_binds && r >= 0; i += NOTE_FDS) {
+                struct note n = { .type = NOTE_BINDS };
+                size_t k = 0;
+
+                for (; k < NOTE_FDS && i + k < s->n_binds; k++)
+                        fds[k] = s->binds[i + k].mnt;
+                r = note_send(g->shell->report, &n, fds, k);
+        }
+        return r;
+}
+
 static int send_order(struct start *g, struct err *e)
 {
         struct note n = { .type = NOTE_ORDER };
@@ -163,6 +180,8 @@ static int send_order(struct start *g, struct err *e)
         if (r < 0)
                 return r;
         r = note_send(g->shell->report, &n, g->order, NOTE_FDS);
+        if (r >= 0)
+                r = send_binds(g);
         if (r == -EPIPE)
                 return err_set(e, -EOWNERDEAD, "the first process was killed");
         return r < 0 ? err_errno(e, r, "order to the first process") : 0;

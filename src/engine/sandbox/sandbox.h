@@ -25,8 +25,24 @@ struct sandbox_bind {
                              * child, the caller closes its own copy */
         const char *target; /* absolute path inside; created below the root when missing, resolved
                              * with RESOLVE_IN_ROOT | NO_MAGICLINKS */
+        bool host; /* a file of the host's: its mount has its attributes already, a link or node that
+                    * the image has in its place gives way, and the target may be SANDBOX_LIB's */
 };
-#define SANDBOX_BINDS_MAX 8U
+#define SANDBOX_BINDS_MAX 256U
+
+/* "@lib/NAME": in the directory where the image keeps its libraries, which is
+ * /usr/lib/<machine>-linux-gnu, /usr/lib64 or /usr/lib; "@lib32/NAME": where it keeps those for i386. */
+#define SANDBOX_LIB   "@lib/"
+#define SANDBOX_LIB32 "@lib32/"
+
+struct sandbox_symlink {           /* replaces what the image has there, unless it is a directory */
+        const char *target, *link; /* what it says; its own path, as a host bind's */
+};
+
+struct sandbox_library {         /* a line of the loader's cache */
+        const char *name, *path; /* "libcuda.so.1"; where, as a host bind's target */
+        bool is_32;
+};
 
 struct sandbox_file {       /* small file of ours, shown read-only or writable over the image's */
         const char *target; /* "/etc/hosts" */
@@ -38,6 +54,7 @@ struct sandbox_file {       /* small file of ours, shown read-only or writable o
 struct sandbox_device {
         const char *name; /* "null", or "nvidia0" */
         int fd;           /* O_PATH on the host's node, opened and checked by the caller */
+        mode_t mode;      /* of the node inside; 0: 0666 */
 };
 
 /* What does not depend on the cluster, only on its slot. */
@@ -74,6 +91,10 @@ struct sandbox_spec {
         size_t n_binds;
         const struct sandbox_file *files;
         size_t n_files;
+        const struct sandbox_symlink *symlinks;
+        size_t n_symlinks;
+        const struct sandbox_library *libraries; /* added to /etc/ld.so.cache */
+        size_t n_libraries;
         const struct sandbox_device *devices; /* beside the base set */
         size_t n_devices;
         uint64_t shm_bytes;

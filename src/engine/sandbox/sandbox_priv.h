@@ -64,6 +64,7 @@ enum note_type {
         NOTE_GO,    /* operation -> first: you are known and mapped, begin */
         NOTE_READY, /* first -> operation: waiting for a program */
         NOTE_ORDER, /* operation -> first: enum order_fd */
+        NOTE_BINDS, /* operation -> first: further mounts, NOTE_FDS of them or the rest */
         NOTE_PTY,   /* first -> operation: master of its terminal */
         NOTE_EXEC,  /* first -> operation: execve comes next; an end of file then is its success */
         NOTE_RUN,   /* operation -> launcher: become the monitor; enum run_fd */
@@ -76,7 +77,7 @@ enum order_fd {
         ORDER_IN,      /* the program's stdin (an exec session's), stdout, stderr; no tty */
         ORDER_OUT,
         ORDER_ERR,
-        ORDER_BINDS /* and further ones */
+        ORDER_BINDS /* as many as fit; the others follow in NOTE_BINDS */
 };
 /* Of a NOTE_RUN. */
 enum run_fd {
@@ -89,7 +90,7 @@ enum run_fd {
         RUN_ERR,
         RUN_COUNT
 };
-#define NOTE_FDS (ORDER_BINDS + SANDBOX_BINDS_MAX) /* with one note, at most */
+#define NOTE_FDS 24U /* with one note, at most: a bit each in its `fds` */
 struct note {
         enum note_type type;
         pid_t pid;
@@ -114,7 +115,9 @@ struct program {
         char *text;
         char **argv, **env;
         struct sandbox_file *files;
-        struct sandbox_bind binds[SANDBOX_BINDS_MAX];
+        struct sandbox_bind *binds; /* spec's, writable */
+        struct sandbox_symlink *symlinks;
+        struct sandbox_library *libraries;
 };
 int program_read(int fd, struct program *ret, struct err *e);
 void program_done(struct program *p);
@@ -180,6 +183,15 @@ int masks_apply(int proc, int sys, int null, int empty, struct err *e);
 int root_mkdirs(int root, const char *path, mode_t mode);
 int root_write_file(int root, const struct sandbox_file *f, struct err *e);
 int root_bind(int root, const struct sandbox_bind *b, uint64_t attrs, struct err *e);
+/* -EXDEV for what must not be mounted on: the root itself, and kernel trees. */
+int root_check_target(int root, int fd);
+/* The directory that holds @path, made when missing; *@name is its last component (borrowed). */
+int root_parent(int root, const char *path, const char **name);
+/* A plain file to write, whatever lay there: links, FIFOs and devices are replaced. */
+int root_open_plain(int dir, const char *name, mode_t mode);
+
+/* ---- inject.c: files of the host's, links and loader cache; host binds alone */
+int inject_all(int root, const struct sandbox_spec *s, struct err *e);
 
 /* ---- user.c */
 #define USER_GROUPS_MAX 256U

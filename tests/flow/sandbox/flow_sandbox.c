@@ -28,7 +28,7 @@
 #include "engine/idmap.h"
 #include "engine/sandbox/sandbox_priv.h"
 
-#define MAX 16
+#define MAX 128
 #define DIE(...)                                                                                   \
         do {                                                                                       \
                 (void) fprintf(stderr, __VA_ARGS__);                                               \
@@ -109,20 +109,43 @@ static void program(struct sandbox_spec *s, const json_t *p)
                 DIE("listen: %s", strerror(errno));
 }
 
+/* As the gpu stage opens a driver's file. */
+static int host_file(const char *path)
+{
+        struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
+                                               MOUNT_ATTR_NODEV };
+        int fd = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+        if (fd < 0 || mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0)
+                DIE("%s: %s", path, strerror(errno));
+        return fd;
+}
+
 static void first_only(struct sandbox_spec *s, const json_t *p, int userns)
 {
         static struct sandbox_file files[MAX];
         static struct sandbox_bind binds[MAX];
         static struct sandbox_device devices[MAX];
+        static struct sandbox_symlink symlinks[MAX];
+        static struct sandbox_library libraries[MAX];
         const char *key;
         json_t *v;
 
         json_object_foreach(json_object_get(p, "files"), key, v) files[s->n_files++] =
                 (struct sandbox_file){ key, json_string_value(v), 0644, false };
         json_object_foreach(json_object_get(p, "binds"), key, v) binds[s->n_binds++] =
-                (struct sandbox_bind){ idmapped(json_string_value(v), userns), key };
+                (struct sandbox_bind){ idmapped(json_string_value(v), userns), key, false };
+        json_object_foreach(json_object_get(p, "host"), key, v) binds[s->n_binds++] =
+                (struct sandbox_bind){ host_file(json_string_value(v)), key, true };
+        json_object_foreach(json_object_get(p, "symlinks"), key, v) symlinks[s->n_symlinks++] =
+                (struct sandbox_symlink){ json_string_value(v), key };
+        json_object_foreach(json_object_get(p, "libraries"), key, v) libraries[s->n_libraries++] =
+                (struct sandbox_library){ json_string_value(v), key,
+                                          str_after(key, SANDBOX_LIB32) };
         json_object_foreach(json_object_get(p, "devices"), key, v) devices[s->n_devices++] =
-                (struct sandbox_device){ key, open(json_string_value(v), O_PATH | O_CLOEXEC) };
+                (struct sandbox_device){ key, open(json_string_value(v), O_PATH | O_CLOEXEC), 0 };
+        s->symlinks = symlinks;
+        s->libraries = libraries;
         s->files = files;
         s->binds = binds;
         s->devices = devices;

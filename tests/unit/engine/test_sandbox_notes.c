@@ -33,16 +33,20 @@ static char *const argv[] = { (char[]){ "sh" }, (char[]){ "" }, (char[]){ "a b" 
 static char *const env[] = { (char[]){ "PATH=/bin" }, (char[]){ "EMPTY=" }, NULL };
 static const struct sandbox_file files[] = { { "/etc/hosts", "127.0.0.1\n", 0644, false },
                                              { "/empty", "", 0600, true } };
-static const struct sandbox_bind binds[SANDBOX_BINDS_MAX] = { { -EBADF, "/0" }, { -EBADF, "/1" },
-                                                              { -EBADF, "/2" }, { -EBADF, "/3" },
-                                                              { -EBADF, "/4" }, { -EBADF, "/5" },
-                                                              { -EBADF, "/6" }, { -EBADF, "/7" } };
+static const struct sandbox_bind binds[] = { { -EBADF, "/0", false }, { -EBADF, "@lib/1", true } };
+static const struct sandbox_symlink symlinks[] = { { "a", "/b" }, { "c.1", "@lib/c" } };
+static const struct sandbox_library libraries[] = { { "c.1", "@lib/c.1", false },
+                                                    { "c.1", "@lib32/c.1", true } };
 static const struct sandbox_spec full = { .cluster = "c",
                                           .hostname = "box",
                                           .binds = binds,
                                           .n_binds = NELEM(binds),
                                           .files = files,
                                           .n_files = NELEM(files),
+                                          .symlinks = symlinks,
+                                          .n_symlinks = NELEM(symlinks),
+                                          .libraries = libraries,
+                                          .n_libraries = NELEM(libraries),
                                           .argv = argv,
                                           .env = env,
                                           .argv_field = "cmd",
@@ -78,8 +82,15 @@ static void test_program(void **state)
         assert_int_equal(s->n_files, 2);
         assert_string_equal(s->files[0].content, "127.0.0.1\n");
         assert_true(s->files[1].if_absent && !s->files[0].if_absent && s->files[1].mode == 0600);
-        assert_int_equal(s->n_binds, SANDBOX_BINDS_MAX);
-        assert_string_equal(s->binds[7].target, "/7");
+        assert_int_equal(s->n_binds, 2);
+        assert_string_equal(s->binds[1].target, "@lib/1");
+        assert_true(s->binds[1].host && !s->binds[0].host);
+        assert_int_equal(s->n_symlinks, 2);
+        assert_string_equal(s->symlinks[1].target, "c.1");
+        assert_string_equal(s->symlinks[1].link, "@lib/c");
+        assert_int_equal(s->n_libraries, 2);
+        assert_string_equal(s->libraries[1].path, "@lib32/c.1");
+        assert_true(s->libraries[1].is_32 && !s->libraries[0].is_32);
 }
 
 /* The least that there is, and what a spec may leave out. */
@@ -95,7 +106,7 @@ static void test_bare_program(void **state)
         assert_string_equal(p.spec.argv[0], "x");
         assert_null(p.spec.env[0]);
         assert_true(str_empty(p.spec.cwd) && str_empty(p.spec.user) && !p.spec.tty);
-        assert_true(p.spec.n_files == 0 && p.spec.n_binds == 0);
+        assert_true(p.spec.n_files == 0 && p.spec.n_binds == 0 && p.spec.n_libraries == 0);
 }
 
 static void test_too_large(void **state)

@@ -9,6 +9,8 @@
 
 #include "base/str.h"
 
+#define CONF_PRICE_MAX 1e6
+
 struct reader {
         const struct conf_option *opt;
         size_t n;
@@ -43,6 +45,18 @@ static int parse_factor(const char *v, double *ret)
         d = strtod(v, &end);
         if (errno || end == v || *end || !(d >= 1.0 && d <= 1000.0))
                 return -ERANGE;
+        *ret = d;
+        return 0;
+}
+
+/* In plain digits: what strtod() takes beside those is no price. */
+static int parse_price(const char *v, double *ret)
+{
+        char *end = NULL;
+        double d = strtod(v, &end);
+
+        if (end == v || *end || strspn(v, "0123456789.") != strlen(v) || !(d <= CONF_PRICE_MAX))
+                return -EINVAL;
         *ret = d;
         return 0;
 }
@@ -87,6 +101,8 @@ static int set_option(const struct conf_option *o, const char *v, void *out)
                 return set_u64(o, r, n, at);
         case CONF_FACTOR:
                 return parse_factor(v, at);
+        case CONF_PRICE:
+                return parse_price(v, at);
         }
         return -EINVAL;
 }
@@ -100,6 +116,7 @@ const char *conf_kind_text(enum conf_kind kind)
                 [CONF_DURATION] = "a time such as 500ms, 10s, 5m",
                 [CONF_BYTES] = "a size such as 512M or 20G",
                 [CONF_FACTOR] = "a factor from 1 to 1000",
+                [CONF_PRICE] = "a number of dollars from 0 to 1000000, such as 1.19",
         };
 
         return want[kind];

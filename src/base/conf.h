@@ -9,12 +9,20 @@
 
 #include "base/err.h"
 
-enum conf_kind { CONF_STR, CONF_U32, CONF_BOOL, CONF_DURATION, CONF_BYTES, CONF_FACTOR };
+enum conf_kind {
+        CONF_STR,
+        CONF_U32,
+        CONF_BOOL,
+        CONF_DURATION,
+        CONF_BYTES,
+        CONF_FACTOR,
+        CONF_PRICE
+};
 
 struct conf_option {
         const char *section, *key;
         enum conf_kind
-                kind; /* what lies at off: char *, uint32_t, bool, uint64_t us, uint64_t bytes, double */
+                kind; /* what lies at off: char *, uint32_t, bool, uint64_t us, uint64_t bytes, double, double */
         size_t off;
         const char *preset; /* default, as text */
         uint64_t min, max;  /* CONF_U32, CONF_DURATION (us), CONF_BYTES; max 0 = no limit */

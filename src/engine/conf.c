@@ -1,8 +1,13 @@
-/* conf.c - the engine's configuration table.  Read once at start by the engine process. */
+/* conf.c - the engine's configuration: its table, and the sections that carry a label.  Read once at
+ * start by the engine process. */
 #include "base/conf.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "base/jsonx.h"
 #include "base/str.h"
 #include "engine/instance.h"
 
@@ -76,6 +81,112 @@ static const struct conf_option registry_options[] = {
         { "registry", "password", CONF_STR, R(password), "", 0, 0, NULL,
           "its password or token; keep the file readable by root alone" },
 };
+
+#define P(k) .off = offsetof(struct gpu_price_conf, k)
+
+static const struct conf_option gpu_options[] = {
+        { "gpu", "on_demand", CONF_PRICE, P(on_demand), "0", 0, 0, "$/GPU/h",
+          "what one such GPU costs for an hour" },
+        { "gpu", "spot", CONF_PRICE, P(spot), "0", 0, 0, "$/GPU/h",
+          "the lowest bid for an interruptible one" },
+};
+
+/* The rows of each kind of section begin with their label. */
+static const struct labelled {
+        const char *section, *label; /* what the label is, for people */
+        const struct conf_option *options;
+        size_t n, size, list, count;
+} labelled[] = {
+        { "registry", "HOST[:PORT]", registry_options, NELEM(registry_options),
+          sizeof(struct registry_conf), offsetof(struct instance, registries),
+          offsetof(struct instance, n_registries) },
+        { "gpu", "TYPE", gpu_options, NELEM(gpu_options), sizeof(struct gpu_price_conf),
+          offsetof(struct instance, gpu_prices), offsetof(struct instance, n_gpu_prices) },
+};
+static_assert(offsetof(struct registry_conf, host) == 0 &&
+                      offsetof(struct gpu_price_conf, type) == 0,
+              "labels come first");
+
+#define LABEL_MAX 255U
+
+/* The row of that label, found or made; NULL: out of memory. */
+static void *row_of(struct instance *i, const struct labelled *l, const char *label)
+{
+        char **list = (char **) ((char *) i + l->list), *grown;
+        size_t *n = (size_t *) ((char *) i + l->count);
+        char *copy;
+
+        for (size_t k = 0; k < *n; k++)
+                if (str_eq(*(char **) (*list + k * l->size), label))
+                        return *list + k * l->size;
+        copy = strdup(label);
+        grown = reallocarray(*list, *n + 1, l->size);
+        if (grown)
+                *list = grown;
+        if (!grown || !copy) {
+                free(copy);
+                return NULL;
+        }
+        grown += (*n)++ * l->size;
+        memset(grown, 0, l->size);
+        *(char **) grown = copy;
+        return grown;
+}
+
+int instance_labelled(void *arg, const char *section, const char *label, const char *key,
+                      const char *value, struct err *e)
+{
+        for (const struct labelled *l = labelled; l < labelled + NELEM(labelled); l++) {
+                AUTO(free) char *name = str_fmt("%s \"%s\"", section, label);
+                void *row;
+
+                if (!str_eq(section, l->section))
+                        continue;
+                if (str_empty(label) || strlen(label) > LABEL_MAX)
+                        return err_set(e, -EINVAL, "[%s \"%s\"]: %s has 1 to %u characters",
+                                       section, label, l->label, LABEL_MAX);
+                row = row_of(arg, l, label);
+                if (!row || !name)
+                        return err_set(e, -ENOMEM, "out of memory");
+                /* to be listed is something, too */
+                return key ? conf_set(l->options, l->n, name, key, value, row, e) : 0;
+        }
+        return err_set(e, -EINVAL, "[%s \"%s\"]: there is no such section", section, label);
+}
+
+void instance_labelled_done(struct instance *i)
+{
+        for (size_t k = 0; k < i->n_registries; k++) {
+                free(i->registries[k].host);
+                free(i->registries[k].username);
+                (void) str_wipe_free(i->registries[k].password);
+        }
+        for (size_t k = 0; k < i->n_gpu_prices; k++)
+                free(i->gpu_prices[k].type);
+        free(i->registries);
+        free(i->gpu_prices);
+}
+
+json_t *instance_prices(const struct instance *i)
+{
+        AUTO(json_put) json_t *list = json_array();
+
+        for (size_t k = 0; list && k < i->n_gpu_prices; k++) {
+                const struct gpu_price_conf *p = &i->gpu_prices[k];
+
+                if (json_array_append_new(list,
+                                          json_pack("{s:s, s:f, s:f}", "type", p->type, "on_demand",
+                                                    p->on_demand, "spot", p->spot)) < 0)
+                        return NULL;
+        }
+        return TAKE(list);
+}
+
+const struct conf_option *instance_gpu_options(size_t *ret_n)
+{
+        *ret_n = NELEM(gpu_options);
+        return gpu_options;
+}
 
 const struct conf_option *instance_registry_options(size_t *ret_n)
 {

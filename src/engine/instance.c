@@ -23,42 +23,6 @@
 #define ROOM_FILE     "ballast"
 #define ROOM_BYTES    (1U << 20)
 
-/* The [registry "HOST"] section's keys; rows are found or made by label. */
-static int on_registry(void *arg, const char *section, const char *label, const char *key,
-                       const char *value, struct err *e)
-{
-        struct instance *i = arg;
-        struct registry_conf *r = NULL;
-        AUTO(free) char *name = NULL;
-        const struct conf_option *keys;
-        size_t n;
-
-        if (!str_eq(section, "registry"))
-                return err_set(e, -EINVAL, "[%s \"%s\"]: there is no such section", section, label);
-        for (size_t k = 0; k < i->n_registries; k++)
-                if (str_eq(i->registries[k].host, label))
-                        r = &i->registries[k];
-        if (!r) {
-                struct registry_conf *grown =
-                        realloc(i->registries, (i->n_registries + 1) * sizeof *grown);
-
-                if (!grown)
-                        return err_set(e, -ENOMEM, "out of memory");
-                i->registries = grown;
-                r = &grown[i->n_registries];
-                *r = (struct registry_conf){ .host = strdup(label) };
-                if (!r->host)
-                        return err_set(e, -ENOMEM, "out of memory");
-                i->n_registries++;
-        }
-        if (!key) /* to be listed is something, too */
-                return 0;
-        name = str_fmt("%s \"%s\"", section, label);
-        keys = instance_registry_options(&n);
-        return name ? conf_set(keys, n, name, key, value, r, e)
-                    : err_set(e, -ENOMEM, "out of memory");
-}
-
 /* A directory of root's that others may pass through but not change. */
 static int own_dir(const char *path, mode_t mode, int *ret_fd, struct err *e)
 {
@@ -178,7 +142,7 @@ int instance_open(const char *data_dir, const char *config, const char *libexec,
         if (!i)
                 return err_set(e, -ENOMEM, "out of memory");
         i->data_fd = i->run_fd = i->lock_fd = -EBADF;
-        r = conf_load(config, options, n, &i->conf, on_registry, i, e);
+        r = conf_load(config, options, n, &i->conf, instance_labelled, i, e);
         if (r >= 0 && log_level_parse(i->conf.log_level) < 0)
                 r = err_set(e, -EINVAL,
                             "[engine] log_level: must be error, warning, info or debug");
@@ -204,12 +168,7 @@ struct instance *instance_close(struct instance *i)
         if (!i)
                 return NULL;
         conf_done(options, n, &i->conf);
-        for (size_t k = 0; k < i->n_registries; k++) {
-                free(i->registries[k].host);
-                free(i->registries[k].username);
-                (void) str_wipe_free(i->registries[k].password);
-        }
-        free(i->registries);
+        instance_labelled_done(i);
         free(i->data_dir);
         free(i->libexec);
         (void) fd_close(i->data_fd);

@@ -1,6 +1,7 @@
 /* instance.h - what one running engine is: its directories, configuration and host-wide claims.
  * Made once at start (main.c), then read-only; every engine module takes a pointer to it. */
 #pragma once
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -44,6 +45,12 @@ struct registry_conf {
         char *username, *password;
 };
 
+/* One [gpu "TYPE"] section: what a GPU of that type costs, in dollars per GPU and hour; 0: nothing. */
+struct gpu_price_conf {
+        char *type;
+        double on_demand, spot;
+};
+
 struct instance {
         char id[9];     /* 8 characters, made at first start, kept in DIR/instance */
         char *data_dir; /* absolute */
@@ -54,6 +61,8 @@ struct instance {
         struct engine_conf conf;
         struct registry_conf *registries;
         size_t n_registries;
+        struct gpu_price_conf *gpu_prices;
+        size_t n_gpu_prices;
 };
 
 /* Read @config (NULL: defaults), make or open @data_dir (0711, root's own), take its lock (-EBUSY
@@ -72,11 +81,19 @@ void instance_hold_room(const struct instance *i);
 /* Clean shutdown without clusters: the run directory goes too. */
 int instance_remove_run(const struct instance *i);
 
-/* The option tables, for reading them and for the configuration manual; the second one is that of a
- * [registry] section. */
+/* The option tables, for reading them and for the configuration manual; the others are those of a
+ * [registry] and of a [gpu] section. */
 struct conf_option;
 const struct conf_option *instance_options(size_t *ret_n);
 const struct conf_option *instance_registry_options(size_t *ret_n);
+const struct conf_option *instance_gpu_options(size_t *ret_n);
+/* conf_labelled_fn, @arg is the struct instance; and what it has made. */
+int instance_labelled(void *arg, const char *section, const char *label, const char *key,
+                      const char *value, struct err *e);
+void instance_labelled_done(struct instance *i);
+
+/* `prices` of the gpus message (docs/gpu.md); new reference, or NULL: out of memory. */
+json_t *instance_prices(const struct instance *i);
 
 /* "<data_dir>/<name>" made 0700 below the data directory; an O_PATH descriptor. */
 int instance_dir(const struct instance *i, const char *name, struct err *e);

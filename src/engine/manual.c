@@ -11,6 +11,7 @@
 #include "engine/instance.h"
 
 #define SAMPLE_REGISTRY "127.0.0.1:5000"
+#define SAMPLE_GPU      "NVIDIA A100-SXM4-80GB"
 
 static void head(const char *page, const char *title, const char *what, struct strbuf *b)
 {
@@ -135,9 +136,10 @@ static size_t section_len(const struct conf_option *o, size_t n)
 
 static void conf_page(struct strbuf *b)
 {
-        size_t n, n_registry;
+        size_t n, n_registry, n_gpu;
         const struct conf_option *o = instance_options(&n);
         const struct conf_option *registry = instance_registry_options(&n_registry);
+        const struct conf_option *gpu = instance_gpu_options(&n_gpu);
 
         head(USAGE_PROGRAM ".conf", "HYPERVISOR-VMM.CONF 5", "configuration of a host", b);
         strbuf_str(
@@ -158,6 +160,10 @@ static void conf_page(struct strbuf *b)
                 "One section for each registry that needs credentials or plain HTTP, or that lies\n"
                 "at a private address: it may be reached there because it is named here.\n");
         man_options(registry, n_registry, b);
+        strbuf_str(b, ".Ss [gpu \\(dqTYPE\\(dq]\n"
+                      "What GPUs of a type cost, such as\n.Ql " SAMPLE_GPU " ;\n"
+                      "a type without a section costs nothing.\n");
+        man_options(gpu, n_gpu, b);
         strbuf_str(b, ".Sh SEE ALSO\n.Xr hypervisor-vmm 8\n");
 }
 
@@ -190,9 +196,10 @@ static void sample_options(const struct conf_option *o, size_t n, const char *co
 
 void manual_sample(struct strbuf *b)
 {
-        size_t n, n_registry;
+        size_t n, n_registry, n_gpu;
         const struct conf_option *o = instance_options(&n);
         const struct conf_option *registry = instance_registry_options(&n_registry);
+        const struct conf_option *gpu = instance_gpu_options(&n_gpu);
 
         strbuf_str(b, "# Configuration of " USAGE_PROGRAM "; every option with its default.\n");
         for (size_t i = 0, k; i < n; i += k) {
@@ -205,4 +212,7 @@ void manual_sample(struct strbuf *b)
                 "\n# One section for each registry that needs credentials, plain HTTP, or lies at a private address.\n"
                 "#[registry \"" SAMPLE_REGISTRY "\"]\n");
         sample_options(registry, n_registry, "#", b);
+        strbuf_str(b, "\n# One section for each type of GPU that costs something.\n"
+                      "#[gpu \"" SAMPLE_GPU "\"]\n");
+        sample_options(gpu, n_gpu, "#", b);
 }

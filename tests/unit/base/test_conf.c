@@ -21,7 +21,7 @@ struct values {
         uint32_t number;
         bool flag;
         uint64_t us, bytes;
-        double factor;
+        double factor, price;
 };
 
 #define V(k) .off = offsetof(struct values, k)
@@ -32,6 +32,7 @@ static const struct conf_option options[] = {
         { "b", "time", CONF_DURATION, V(us), "10s", 0, 60000000, NULL, "h" },
         { "b", "size", CONF_BYTES, V(bytes), "1M", 1 << 20, 0, NULL, "h" },
         { "b", "factor", CONF_FACTOR, V(factor), "1", 0, 0, NULL, "h" },
+        { "b", "price", CONF_PRICE, V(price), "0", 0, 0, NULL, "h" },
 };
 
 static char seen[256];
@@ -87,7 +88,7 @@ static void test_values(void **state)
 
         (void) state;
         if (load("# a comment\n; another\n[a]\ntext = two words\nnumber=256\nflag = yes\n\n[b]\n"
-                 "time = 500ms\nsize = 20G\nfactor = 2.5\n[a]\nflag = off\n"
+                 "time = 500ms\nsize = 20G\nfactor = 2.5\nprice = 1.19\n[a]\nflag = off\n"
                  "[registry \"127.0.0.1:5000\"]\ninsecure = yes\n[registry   \"x\"]\nu =\n"
                  "[registry \"bare\"] # no key at all\n",
                  &v, &e) < 0)

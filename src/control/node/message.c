@@ -3,10 +3,13 @@
 #include <assert.h>
 #include <errno.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/jsonx.h"
 #include "base/str.h"
 #include "control/node/node_priv.h"
+#include "model/gpu.h"
 #include "model/limits.h"
 #include "model/plan.h"
 
@@ -230,4 +233,55 @@ int node_progress_decode(const json_t *j, struct node_progress *ret)
 void node_report_done(struct node_report *r)
 {
         jsonx_done(report_fields, NELEM(report_fields), r);
+}
+
+int node_telemetry_decode(const json_t *j, struct gpu_telemetry **ret, size_t *ret_n, struct err *e)
+{
+        const json_t *list = json_object_get(j, "gpus"), *gpu;
+        AUTO(free) struct gpu_telemetry *t = NULL;
+        size_t n = json_array_size(list), i;
+
+        if (!json_is_array(list) || n > LIMIT_GPUS)
+                return err_set(e, -EINVAL, "telemetry: no list of at most %u GPUs", LIMIT_GPUS);
+        t = n ? calloc(n, sizeof *t) : NULL;
+        if (n && !t)
+                return err_set(e, -ENOMEM, "out of memory");
+        json_array_foreach(list, i, gpu)
+        {
+                int r = gpu_telemetry_decode(gpu, &t[i], e);
+
+                if (r < 0)
+                        return r;
+        }
+        *ret = TAKE(t);
+        *ret_n = n;
+        return 0;
+}
+
+#define EVENT_KIND_LEN 32U
+#define EVENT_TEXT_LEN 512U
+
+int node_event_decode(const json_t *j, struct node_event *ret, struct err *e)
+{
+        const json_t *code = json_object_get(j, "code");
+        struct node_event ev = { .uuid = jsonx_str(j, "uuid"),
+                                 .kind = jsonx_str(j, "kind"),
+                                 .text = jsonx_str(j, "text"),
+                                 .cluster = jsonx_str(j, "cluster") };
+
+        if (!gpu_uuid_ok(ev.uuid))
+                return err_set(e, -EINVAL, "event: uuid is none");
+        if (str_empty(ev.kind) || strlen(ev.kind) > EVENT_KIND_LEN ||
+            strspn(ev.kind, "abcdefghijklmnopqrstuvwxyz_") != strlen(ev.kind))
+                return err_set(e, -EINVAL, "event: kind is no word");
+        if (ev.text && strlen(ev.text) > EVENT_TEXT_LEN)
+                return err_set(e, -E2BIG, "event: text has more than %u bytes", EVENT_TEXT_LEN);
+        if (ev.cluster && !plan_cluster_id_ok(ev.cluster))
+                return err_set(e, -EINVAL, "event: cluster is none");
+        if (code && (!json_is_integer(code) || json_integer_value(code) < 0))
+                return err_set(e, -EINVAL, "event: code is no number of that kind");
+        ev.code = (uint64_t) json_integer_value(code);
+        ev.text = ev.text ? ev.text : "";
+        *ret = ev;
+        return 0;
 }

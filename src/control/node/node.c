@@ -309,6 +309,29 @@ static void on_report(struct node *n, struct frame_msg *m)
         node_report_done(&r);
 }
 
+static void on_telemetry(struct node *n, struct frame_msg *m)
+{
+        struct gpu_telemetry *t = NULL;
+        struct err e = { 0 };
+        size_t count = 0;
+
+        if (node_telemetry_decode(m->json, &t, &count, &e) < 0)
+                log_warn("node %s: %s", n->path, e.msg);
+        else
+                n->ops->telemetry(n->arg, t, count);
+}
+
+static void on_event(struct node *n, struct frame_msg *m)
+{
+        struct node_event ev = { 0 };
+        struct err e = { 0 };
+
+        if (node_event_decode(m->json, &ev, &e) < 0)
+                log_warn("node %s: %s", n->path, e.msg);
+        else
+                n->ops->event(n->arg, &ev);
+}
+
 static void on_inner(struct node *n, struct frame_msg *m)
 {
         if (m->n_fds >= 1)
@@ -350,10 +373,11 @@ static const struct {
         bool before_hello;
         void (*fn)(struct node *n, struct frame_msg *m);
 } handlers[] = {
-        { "hello", true, on_hello },    { "facts", false, on_facts },
-        { "gpus", false, on_gpus },     { "report", false, on_report },
-        { "synced", false, on_synced }, { "inner", false, on_inner },
-        { "reply", false, on_reply },   { "progress", false, on_progress },
+        { "hello", true, on_hello },          { "facts", false, on_facts },
+        { "gpus", false, on_gpus },           { "report", false, on_report },
+        { "synced", false, on_synced },       { "inner", false, on_inner },
+        { "reply", false, on_reply },         { "progress", false, on_progress },
+        { "telemetry", false, on_telemetry }, { "event", false, on_event },
 };
 
 static void dispatch(struct node *n, struct frame_msg *m)

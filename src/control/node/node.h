@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "model/cluster.h"
 #include "model/gpu.h"
+#include "model/gpu_telemetry.h"
 
 #define NODE_ID_LEN   64U
 #define NODE_NUMA_MAX 64U /* NUMA nodes of a host: a set of them is one uint64_t */
@@ -81,6 +82,14 @@ struct node_report {
         const json_t *security; /* borrowed for the call; NULL: not sent */
 };
 
+/* Something happened to a GPU (docs/gpu.md); borrowed for the call. */
+struct node_event {
+        const char *uuid, *kind;
+        const char *text;    /* never NULL */
+        const char *cluster; /* who had it; NULL: nobody */
+        uint64_t code;       /* 0: none */
+};
+
 /* All are called on the loop, with @arg. */
 struct node_ops {
         /* connected; @inventory is the raw object too, for keeping */
@@ -89,6 +98,8 @@ struct node_ops {
         void (*facts)(void *arg, struct node_facts *f); /* may be taken (emptied) */
         void (*gpus)(void *arg, struct node_gpus *g);   /* may be taken (emptied) */
         void (*report)(void *arg, const struct node_report *r);
+        void (*telemetry)(void *arg, struct gpu_telemetry *t, size_t n); /* takes @t: heap */
+        void (*event)(void *arg, const struct node_event *ev);
         void (*synced)(void *arg);        /* state what should be */
         void (*inner)(void *arg, int fd); /* takes @fd: the listener of api.internal */
         void (*lost)(void *arg);

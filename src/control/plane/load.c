@@ -148,6 +148,7 @@ void plane_unload(struct plane *p)
         p->templates = map_free(p->templates);
         p->registry_auths = map_free(p->registry_auths);
         p->ledger = ledger_free(p->ledger);
+        events_free(p);
 }
 
 int plane_load(struct plane *p, struct err *e)

@@ -240,9 +240,22 @@ static void on_lost(void *arg)
         (void) arg; /* what we know stays true until the engine says otherwise */
 }
 
+static void on_telemetry(void *arg, struct gpu_telemetry *t, size_t n)
+{
+        telemetry_take(arg, t, n);
+}
+
+static void on_event(void *arg, const struct node_event *n)
+{
+        if (!((struct plane *) arg)->foreign)
+                event_of_gpu(arg, n);
+}
+
 static const struct node_ops node_ops = { .hello = on_hello,
                                           .facts = on_facts,
                                           .gpus = on_gpus,
+                                          .telemetry = on_telemetry,
+                                          .event = on_event,
                                           .report = on_report,
                                           .synced = on_synced,
                                           .inner = on_inner,
@@ -342,6 +355,7 @@ struct plane *plane_free(struct plane *p)
         node_inventory_done(&p->inv);
         node_gpus_done(&p->gpus);
         gpu_types_done(&p->gpu_types);
+        free(p->telemetry);
         free(p);
         return NULL;
 }

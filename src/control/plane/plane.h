@@ -15,6 +15,7 @@
 #include "control/plane/record.h"
 #include "control/store/store.h"
 #include "model/gpu_type.h"
+#include "model/gpu_telemetry.h"
 
 #define PLANE_DATA_CENTER "LOCAL-1" /* the one host is one data centre */
 
@@ -156,6 +157,29 @@ int plane_delete_registry_auth(struct plane *p, const struct caller *who, const 
 /* For a pull: the user's name (borrowed) and the password, the caller's to wipe. */
 int plane_open_registry_auth(const struct plane *p, const struct caller *who, const char *id,
                              const char **ret_username, char **ret_password, struct err *e);
+
+/* ---- what is measured, and what has happened ---- */
+
+/* The last second's numbers; NULL: none, or they are old.  @ret_at_us (may be NULL): wall clock. */
+const struct gpu_telemetry *plane_telemetry(const struct plane *p, const char *uuid,
+                                            uint64_t *ret_at_us);
+
+/* Texts are NULL where there is none.  @account's users may see it; NULL: administrators alone. */
+struct event_view {
+        uint64_t at_us; /* wall clock */
+        const char *account, *cluster;
+        const char *kind;   /* "exited", "gpu.xid" */
+        const char *object; /* what it happened to: a cluster's id, a GPU's UUID */
+        const char *text;   /* a sentence */
+};
+struct event_filter {
+        const char *kind, *cluster, *object; /* NULL: any; kind "gpu" is also "gpu.xid" */
+        uint64_t since_us, until_us;         /* 0: no border */
+        unsigned limit;
+};
+/* Call @fn for what @who may see, newest first; a negative return ends the walk. */
+int plane_events(const struct plane *p, const struct caller *who, const struct event_filter *f,
+                 int (*fn)(void *arg, const struct event_view *v), void *arg);
 
 /* ---- watching ---- */
 

@@ -43,8 +43,12 @@ struct plane {
         void *conf_arg;
         bool broken; /* memory could not be loaded again: nothing is changed any more */
         struct err why;
-        uint64_t event_us;   /* time of the newest event */
-        unsigned event_next; /* place of the next one in the ring */
+        uint64_t event_us;               /* time of the newest event */
+        unsigned event_next;             /* place of the next one in the ring */
+        struct event **events;           /* the ring; NULL: none yet */
+        struct gpu_telemetry *telemetry; /* the last message */
+        size_t n_telemetry;
+        uint64_t telemetry_us, telemetry_mono_us; /* when it came */
 };
 
 /* Write @c's record and an event of that kind in @t, submit it, and tell the node what should be
@@ -84,7 +88,14 @@ void plane_on_failure(void *arg, const char *why); /* store_failure_fn */
 
 /* event.c */
 int event_keep(struct plane *p, const json_t *row); /* while loading */
+void events_free(struct plane *p);
+/* Write @v, with the time of now; any kind of object has its events here. */
+void event_write(struct plane *p, struct store_txn *t, const struct event_view *v);
+void event_of_gpu(struct plane *p, const struct node_event *n);
 void event_add(struct plane *p, struct store_txn *t, const struct cluster *c, const char *kind);
+
+/* telemetry.c; @t: taken over */
+void telemetry_take(struct plane *p, struct gpu_telemetry *t, size_t n);
 
 /* report.c */
 void report_apply(struct plane *p, const struct node_report *r);

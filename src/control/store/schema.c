@@ -78,8 +78,8 @@ static const struct store_column cluster_cols[] = {
 static const struct store_column reservation_cols[] = {
         K(node), K(kind), K(resource), T(cluster), I(generation), I(amount), T(state),
 };
-static const struct store_column event_cols[] = { K(id),      I(at_us), T(account),
-                                                  T(cluster), T(kind),  T(message) };
+static const struct store_column event_cols[] = { K(id),   I(at_us),   T(account), T(cluster),
+                                                  T(kind), T(message), T(object) };
 static const struct store_column registry_auth_cols[] = {
         K(id), T(account), T(name), T(username), T(password), I(created_us),
 };
@@ -140,5 +140,8 @@ static const char version_2[] =
         " name TEXT NOT NULL, username TEXT NOT NULL, password TEXT NOT NULL,"
         " created_us BIGINT NOT NULL, UNIQUE (account, name));";
 
-const char *const store_migrations[] = { version_1, version_2 };
+/* what an event is about, when that is no cluster */
+static const char version_3[] = "ALTER TABLE event ADD COLUMN object TEXT;";
+
+const char *const store_migrations[] = { version_1, version_2, version_3 };
 const size_t store_n_migrations = NELEM(store_migrations);

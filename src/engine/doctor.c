@@ -18,6 +18,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "engine/gpu/vfio.h"
 #include "base/str.h"
 
 #define MIN_MAJOR 6
@@ -182,8 +183,15 @@ static struct finding probe_kvm(void)
 
 static struct finding probe_iommu(void)
 {
-        return exists("/sys/kernel/iommu_groups/0") ? found(GOOD, "groups are there")
-                                                    : found(LESS, "off or absent");
+        AUTO(vfio_done) struct vfio_inventory v = { 0 };
+        AUTO(fd) int sys = open("/sys", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        struct finding f = { .grade = LESS };
+
+        if (sys < 0 || vfio_read(sys, &v, NULL) < 0)
+                return found(LESS, "its groups cannot be read");
+        vfio_summary(&v, f.what, sizeof f.what);
+        f.grade = v.iommu ? GOOD : LESS;
+        return f;
 }
 
 static struct finding probe_nvidia(void)

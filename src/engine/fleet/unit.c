@@ -29,7 +29,11 @@ static int copy_row(const struct journal_row *from, struct journal_row *to)
         to->plan = str_dup(from->plan);
         to->image_digest = str_dup(from->image_digest);
         to->want_plan = str_dup(from->want_plan);
-        return to->plan && (!from->want_plan || to->want_plan) ? 0 : -ENOMEM;
+        to->gpus = str_dup(from->gpus);
+        to->gpu_receipts = str_dup(from->gpu_receipts);
+        return to->plan && (!from->want_plan || to->want_plan) && (!from->gpus || to->gpus)
+                       ? 0
+                       : -ENOMEM;
 }
 
 static int decode_plan(const char *text, struct plan *ret, struct err *e)

@@ -32,16 +32,19 @@ static const char *const schema[] = {
         " boot_id TEXT NOT NULL, started_us INTEGER NOT NULL, restarts INTEGER NOT NULL,"
         " exit_code INTEGER NOT NULL, oom_kills INTEGER NOT NULL);",
         JOURNAL_GPU_SCHEMA,
+        "ALTER TABLE cluster ADD COLUMN gpus TEXT;"
+        "ALTER TABLE cluster ADD COLUMN gpu_receipts TEXT;",
 };
 
-enum { COL_COUNT = 22 };
+enum { COL_COUNT = 24 };
 
 static const char save_sql[] =
-        "INSERT OR REPLACE INTO cluster VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+        "INSERT OR REPLACE INTO cluster VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 static const char list_sql[] =
         "SELECT cluster, generation, plan, image_digest, state, reason, want_generation,"
         " want_running, want_gone, want_plan, attempt, slot, claim, monitor_pid, monitor_start,"
-        " init_pid, init_start, boot_id, started_us, restarts, exit_code, oom_kills"
+        " init_pid, init_start, boot_id, started_us, restarts, exit_code, oom_kills, gpus,"
+        " gpu_receipts"
         " FROM cluster ORDER BY rowid";
 
 int journal_err(struct journal *j, struct err *e, const char *what)
@@ -213,6 +216,8 @@ void journal_row_done(struct journal_row *r)
         free(r->plan);
         free(r->image_digest);
         free(r->want_plan);
+        free(r->gpus);
+        free(r->gpu_receipts);
         *r = (struct journal_row){ 0 };
 }
 
@@ -262,6 +267,8 @@ int journal_save(struct journal *j, const struct journal_row *r, bool durable, s
         bind_u64(st, &c, r->restarts);
         (void) sqlite3_bind_int(st, c++, r->exit_code);
         bind_u64(st, &c, r->oom_kills);
+        bind_text(st, &c, r->gpus);
+        bind_text(st, &c, r->gpu_receipts);
         assert(c == COL_COUNT + 1);
         if (durable && (rc = journal_exec(j, "PRAGMA synchronous=FULL", e)) < 0)
                 return rc;
@@ -317,7 +324,9 @@ static int read_row(sqlite3_stmt *st, struct journal_row *r)
         r->restarts = (uint32_t) u64(st, 19);
         r->exit_code = (int32_t) u64(st, 20);
         r->oom_kills = u64(st, 21);
-        return r->plan && r->state != CS_NONE ? 0 : -EINVAL;
+        r->gpus = str_dup(text(st, 22));
+        r->gpu_receipts = str_dup(text(st, 23));
+        return r->plan && r->state != CS_NONE && (!text(st, 22) || r->gpus) ? 0 : -EINVAL;
 }
 
 int journal_each(struct journal *j, journal_each_fn *fn, void *arg, struct err *e)

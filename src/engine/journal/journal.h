@@ -48,6 +48,10 @@ struct journal_row {
         uint32_t restarts;            /* in a row, for the back-off */
         int32_t exit_code;            /* of the last run */
         uint64_t oom_kills;           /* of the last run */
+        /* JSON text of engine/gpu/handover.h, NULL: none.  Like the slot, what `gpus` names is held
+         * until it was checked, also when everything else of the boot is undone. */
+        char *gpus;         /* GPUs that it was given, as they were then */
+        char *gpu_receipts; /* what the last checks found */
 };
 
 void journal_row_done(struct journal_row *r);

@@ -53,6 +53,7 @@ static const struct key model_keys[] = {
         NUM(gpu_sim_model, nvlink, "nvlink", 1, 9),
         SWI(gpu_sim_model, fan, "fan"),
         SWI(gpu_sim_model, display, "display"),
+        SWI(gpu_sim_model, divisible, "divisible"),
 };
 static const struct key gpu_keys[] = {
         NUM(gpu_sim_gpu, numa, "numa", 0, 1023),
@@ -318,6 +319,8 @@ static int line_gpu(struct reader *r)
         x = take_keys(r, 2, gpu_keys, NELEM(gpu_keys), g, key_peer);
         if (x < 0)
                 return x;
+        if (g->mig && !s->models[g->model].divisible)
+                return bad(r, r->words[1], "mig=on, and its model is not divisible");
         for (uint32_t i = 0; i < s->n_gpus; i++)
                 if (gpu_sim_pci_eq(&s->gpus[i].pci, &g->pci) || s->gpus[i].minor == g->minor)
                         return bad(r, r->words[1], "address or minor number is taken");

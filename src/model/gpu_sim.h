@@ -12,7 +12,7 @@
  *
  * Keys of a model: memory, reserved (MiB; what the driver keeps), device, subsystem (PCI, four hex
  * digits), vbios, inforom, ecc (on, off), power (W), sm, mem (MHz, highest), links (NVLinks),
- * nvlink (their version), fan (on, off), display (on: a VGA controller with an audio function).
+ * nvlink (their version), fan, display (a VGA controller with an audio function), divisible (has MIG).
  *
  * Keys of a GPU: numa, bridge, switch, leaf (numbers that say where it hangs: same leaf PIX, same switch
  * PXB, same bridge PHB, same numa NODE, else SYS; without one it shares it with nobody), fabric (a
@@ -39,7 +39,7 @@ struct gpu_sim_model {
         char name[64], vbios[32], inforom[16];
         uint32_t memory_mib, reserved_mib, device, subsystem, power_w, sm_mhz, mem_mhz;
         uint32_t links, nvlink;
-        bool ecc, fan, display;
+        bool ecc, fan, display, divisible;
 };
 struct gpu_sim_pci {
         uint32_t domain, bus, slot;

@@ -332,7 +332,7 @@ int nvmlDeviceGetMigMode(struct nvml_device *device, unsigned *current, unsigned
 
         if (r)
                 return r;
-        if (model_of(device)->display) /* no such thing on these */
+        if (!model_of(device)->divisible)
                 return NVML_NOT_SUPPORTED;
         *current = *pending = gpu_of(device)->mig ? NVML_ENABLED : NVML_DISABLED;
         return NVML_SUCCESS;

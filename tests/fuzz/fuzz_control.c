@@ -3,6 +3,7 @@
  *
  *   i  inventory (JSON)    r  report (JSON)    n  facts (JSON)    p  progress (JSON)
  *   g  GPUs and prices (JSON)
+ *   t  telemetry (JSON)    e  event of a GPU (JSON)
  *   a  dockerArgs    l  log lines    f  log files
  *
  * Checked beside memory errors: what is accepted is within its limits, and lines of a log cut
@@ -65,6 +66,29 @@ static void progress(const json_t *j)
                 return;
         CHECK(g.phase && g.done_bytes <= JSONX_EXACT_MAX && g.total_bytes <= JSONX_EXACT_MAX &&
               g.bytes_per_s <= JSONX_EXACT_MAX);
+}
+
+static void telemetry(const json_t *j)
+{
+        struct gpu_telemetry *t = NULL;
+        size_t n = 0;
+
+        if (node_telemetry_decode(j, &t, &n, NULL) < 0)
+                return;
+        CHECK(n <= LIMIT_GPUS && (n == 0 || t));
+        for (size_t i = 0; i < n; i++)
+                CHECK(gpu_uuid_ok(t[i].uuid));
+        free(t);
+}
+
+static void event(const json_t *j)
+{
+        struct node_event ev = { 0 };
+
+        if (node_event_decode(j, &ev, NULL) < 0)
+                return;
+        CHECK(gpu_uuid_ok(ev.uuid) && *ev.kind && strlen(ev.kind) <= 32 && strlen(ev.text) <= 512);
+        CHECK(!ev.cluster || plan_cluster_id_ok(ev.cluster));
 }
 
 static void facts(const json_t *j)
@@ -152,7 +176,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (size < 1)
                 return 0;
         text = strndup((const char *) data + 1, size - 1);
-        if (memchr("irnpg", data[0], 5))
+        if (memchr("irnpgte", data[0], 7))
                 j = jsonx_parse((const char *) data + 1, size - 1, NULL);
         if (j && data[0] == 'i')
                 inventory(j);
@@ -162,6 +186,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 progress(j);
         else if (j && data[0] == 'g')
                 gpus(j);
+        else if (j && data[0] == 't')
+                telemetry(j);
+        else if (j && data[0] == 'e')
+                event(j);
         else if (j)
                 report(j);
         else if (data[0] == 'a')

@@ -208,6 +208,17 @@ bool ledger_holds(const struct ledger *l, const char *cluster)
         return false;
 }
 
+const char *ledger_holder(const struct ledger *l, const char *node, enum resource_kind kind,
+                          const char *resource)
+{
+        const struct reservation *r;
+        char key[512];
+
+        (void) snprintf(key, sizeof key, "%s %s %s", node, resource_kind_names[kind], resource);
+        r = map_get(l->rows, key);
+        return r ? r->cluster : NULL;
+}
+
 /* ---- changing rows ---- */
 
 static void drop(struct ledger *l, struct reservation *r, struct store_txn *t)

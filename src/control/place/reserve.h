@@ -74,6 +74,10 @@ void ledger_release(struct ledger *l, const char *cluster, bool with_volume, str
 /* Rows of a cluster that are not the volume's. */
 bool ledger_holds(const struct ledger *l, const char *cluster);
 
+/* The cluster that has the resource, borrowed; NULL: nobody. */
+const char *ledger_holder(const struct ledger *l, const char *node, enum resource_kind kind,
+                          const char *resource);
+
 /* What is taken, @but_cluster's rows (NULL: nobody's) left out.  @cpu_taken has one element per
  * CPU of the inventory and is referred to by *@ret. */
 void ledger_taken(const struct ledger *l, const struct ledger_host *h, const char *but_cluster,

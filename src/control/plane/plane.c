@@ -435,6 +435,11 @@ const struct node_price *plane_gpu_price(const struct plane *p, const char *type
         return NULL;
 }
 
+const char *plane_gpu_holder(const struct plane *p, const char *uuid)
+{
+        return ledger_holder(p->ledger, p->node_id, RK_GPU, uuid);
+}
+
 /* ---- looking up ---- */
 
 static bool may_see(const struct caller *who, const struct cluster *c)
@@ -464,6 +469,18 @@ int plane_clusters(const struct plane *p, const struct caller *who,
         for (struct map_entry *i = map_first(p->clusters); i; i = map_next(i)) {
                 const struct cluster *c = map_value(i);
                 int r = may_see(who, c) ? fn(arg, c) : 0;
+
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+int plane_all_clusters(const struct plane *p, int (*fn)(void *arg, const struct cluster *c),
+                       void *arg)
+{
+        for (struct map_entry *i = map_first(p->clusters); i; i = map_next(i)) {
+                int r = fn(arg, map_value(i));
 
                 if (r < 0)
                         return r;

@@ -73,6 +73,9 @@ const struct gpu_types *plane_gpu_types(const struct plane *p);
  * NULL: the operator names none. */
 const struct node_price *plane_gpu_price(const struct plane *p, const char *type);
 
+/* The cluster that leases it, or has not given it back yet; NULL: it is free. */
+const char *plane_gpu_holder(const struct plane *p, const char *uuid);
+
 /* ---- clusters ---- */
 
 /* NULL: there is none, or @who may not see it. */
@@ -81,6 +84,10 @@ const struct cluster *plane_cluster(const struct plane *p, const struct caller *
 /* Call @fn for each that @who may see, oldest first; a negative return ends the walk. */
 int plane_clusters(const struct plane *p, const struct caller *who,
                    int (*fn)(void *arg, const struct cluster *c), void *arg);
+
+/* Everybody's, for what counts the host as a whole; also those that are being removed. */
+int plane_all_clusters(const struct plane *p, int (*fn)(void *arg, const struct cluster *c),
+                       void *arg);
 
 const char *cluster_status(const struct cluster *c);         /* PodStatus */
 const char *cluster_phase(const struct cluster *c);          /* "pulling" */
@@ -163,6 +170,9 @@ int plane_open_registry_auth(const struct plane *p, const struct caller *who, co
 /* The last second's numbers; NULL: none, or they are old.  @ret_at_us (may be NULL): wall clock. */
 const struct gpu_telemetry *plane_telemetry(const struct plane *p, const char *uuid,
                                             uint64_t *ret_at_us);
+
+/* First processes that began to run since the start of this program. */
+uint64_t plane_boots(const struct plane *p);
 
 /* Texts are NULL where there is none.  @account's users may see it; NULL: administrators alone. */
 struct event_view {

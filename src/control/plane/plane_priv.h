@@ -48,6 +48,7 @@ struct plane {
         struct event **events;           /* the ring; NULL: none yet */
         struct gpu_telemetry *telemetry; /* the last message */
         size_t n_telemetry;
+        uint64_t boots;
         uint64_t telemetry_us, telemetry_mono_us; /* when it came */
 };
 

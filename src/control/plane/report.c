@@ -124,6 +124,11 @@ static bool settle_exit(struct cluster *c)
         return true;
 }
 
+uint64_t plane_boots(const struct plane *p)
+{
+        return p->boots;
+}
+
 void report_apply(struct plane *p, const struct node_report *r)
 {
         struct cluster *c = map_get(p->clusters, r->cluster);
@@ -145,6 +150,7 @@ void report_apply(struct plane *p, const struct node_report *r)
                 return;
         }
         take_usage(c, r);
+        p->boots += r->started_us && r->started_us != c->started_us;
         c->wants_login = r->credentials_wanted;
         changed = take_facts(c, r);
         changed = take_state(c, r) || changed;

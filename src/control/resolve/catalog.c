@@ -10,18 +10,6 @@ struct flavor {
 };
 static const struct flavor flavors[] = { { "cpu3c" } };
 
-/* The engine names its GPUs by id only so far; a host without any answers an empty list, which
- * clients read as "no such GPU". */
-int q_gpu_types(struct gql_call *c, const void *obj, struct err *e)
-{
-        return r_empty_list(c, obj, e);
-}
-
-int q_gpu_pools(struct gql_call *c, const void *obj, struct err *e)
-{
-        return r_empty_list(c, obj, e);
-}
-
 int q_cpu_flavors(struct gql_call *c, const void *obj, struct err *e)
 {
         const char *id = json_string_value(json_object_get(gql_arg(c, "input"), "id"));
@@ -127,4 +115,54 @@ int r_machine_gpus(struct gql_call *c, const void *obj, struct err *e)
         (void) e;
         plane_host(ctx_of(c)->plane, &h);
         return gql_put_int(c, h.gpus);
+}
+
+int r_machine_driver(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        (void) e;
+        return gql_put_str(c, plane_gpus(ctx_of(c)->plane)->driver_version);
+}
+
+int r_machine_cuda(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        (void) e;
+        return gql_put_str(c, plane_gpus(ctx_of(c)->plane)->cuda_version);
+}
+
+int r_machine_simulated(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        (void) e;
+        return gql_put_bool(c, plane_gpus(ctx_of(c)->plane)->simulated);
+}
+
+/* Why there is none, or what is odd. */
+int r_machine_gpu_note(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        (void) e;
+        return gql_put_str(c, plane_gpus(ctx_of(c)->plane)->note);
+}
+
+int r_disk_total(struct gql_call *c, const void *obj, struct err *e)
+{
+        struct plane_host h;
+
+        (void) obj;
+        (void) e;
+        plane_host(ctx_of(c)->plane, &h);
+        return gql_put_int(c, (int64_t) h.disk_gib);
+}
+
+int r_disk_free(struct gql_call *c, const void *obj, struct err *e)
+{
+        struct plane_host h;
+
+        (void) obj;
+        (void) e;
+        plane_host(ctx_of(c)->plane, &h);
+        return gql_put_int(
+                c, h.disk_gib > h.disk_taken_gib ? (int64_t) (h.disk_gib - h.disk_taken_gib) : 0);
 }

@@ -217,14 +217,6 @@ int r_hundred(struct gql_call *c, const void *obj, struct err *e)
         return gql_put_int(c, 100);
 }
 
-int r_gpu_name(struct gql_call *c, const void *obj, struct err *e)
-{
-        const struct cluster *k = obj;
-
-        (void) e;
-        return gql_put_str(c, k->gpu_type ? k->gpu_type : "CPU");
-}
-
 static int put_host(struct gql_call *c, size_t off)
 {
         struct plane_host h;

@@ -47,18 +47,90 @@ RESOLVER(r_false);
 RESOLVER(r_zero);
 RESOLVER(r_one);
 RESOLVER(r_hundred);
-RESOLVER(r_gpu_name);
 RESOLVER(r_host_cpus);
 RESOLVER(r_host_cpus_taken);
 RESOLVER(r_host_memory);
 RESOLVER(r_host_memory_taken);
 
+/* gpus.c: obj of the runtime's and of telemetry's GPUs is a struct gpu_reading; NaN: not known */
+struct gpu_reading {
+        const char *id; /* NULL: a mean */
+        double util_pct, temperature_c, memory_pct, watts;
+};
+struct host_gpu {
+        const struct gpu *gpu;
+        const struct gpu_fleet *fleet;
+        size_t place; /* in it */
+        const char *id, *name, *pci, *mig_profile, *parent, *serial, *vbios, *inforom;
+        const char *state, *reason, *cluster, *type, *display;
+        uint32_t index, memory_gib;
+        bool for_rent, mig_mode, ecc, simulated;
+};
+int each_gpu_of(const struct cluster *k, int (*fn)(void *arg, const char *uuid), void *arg);
+RESOLVER(r_runtime_gpus);
+RESOLVER(r_telemetry);
+RESOLVER(r_telemetry_time);
+RESOLVER(r_gpu_average);
+RESOLVER(r_gpu_metrics);
+RESOLVER(q_gpus);
+RESOLVER(r_hg_numa); /* of a struct host_gpu, as are the next */
+RESOLVER(r_hg_cpus);
+RESOLVER(r_hg_links);
+RESOLVER(r_hg_telemetry);
+RESOLVER(m_gpu_release);
+
+/* gpu_types.c */
+struct gpu_type_view {
+        const struct gpu_fleet *fleet;
+        const char *id, *manufacturer;
+        char display[176];                      /* says when it is simulated */
+        uint32_t memory_gib, cuda_cores, count; /* for rent, free or not */
+        uint64_t members;                       /* bit i: gpus[i] */
+        double on_demand, spot;                 /* $/GPU/h */
+        bool simulated;
+};
+/* False: it is not for rent. */
+bool type_of_gpu(const struct plane *p, const struct gpu *g, struct gpu_type_view *ret);
+/* Of what it leases; false: it leases none that is known. */
+bool type_of_cluster(const struct plane *p, const struct cluster *k, struct gpu_type_view *ret);
+double cluster_cost(const struct plane *p, const struct cluster *k); /* $/h, while it runs */
+struct gpu_stock_view {
+        const char *id, *display, *stock;
+        bool available;
+};
+struct gpu_pool_view {
+        const char *id;
+        const struct gpu_types *types;
+};
+/* NaN: null */
+struct lowest_price {
+        const char *name, *id, *stock;
+        double bid, price, memory_gib, vcpu, disk_gib, rental_pct;
+        uint32_t rented, total, most;
+        uint64_t counts;
+};
+RESOLVER(q_gpu_types); /* objects: struct gpu_type_view */
+RESOLVER(q_gpu_pools); /* objects: struct gpu_pool_view */
+RESOLVER(r_pool_types);
+RESOLVER(r_lowest_price); /* of a struct gpu_type_view; objects: struct lowest_price */
+RESOLVER(r_lp_counts);
+RESOLVER(r_gpu_availability); /* objects: struct gpu_stock_view */
+RESOLVER(r_machine_gpu_type);
+RESOLVER(r_cost);
+RESOLVER(r_price_per_gpu);
+RESOLVER(r_gpu_type_id);
+RESOLVER(r_gpu_name);
+RESOLVER(r_cluster_gpu_type);
+RESOLVER(r_gpu_available);
+RESOLVER(r_spend);
+
+/* events.c: obj is a struct event_view */
+RESOLVER(q_events);
+
 /* catalog.c */
-RESOLVER(q_gpu_types);
 RESOLVER(q_cpu_flavors);
 RESOLVER(q_cpu_types);
 RESOLVER(q_data_centers);
-RESOLVER(q_gpu_pools);
 RESOLVER(q_machines);
 RESOLVER(r_flavor_id);
 RESOLVER(r_flavor_max);
@@ -68,6 +140,12 @@ RESOLVER(r_data_center_id);
 RESOLVER(r_data_center_name);
 RESOLVER(r_machine_name);
 RESOLVER(r_machine_gpus);
+RESOLVER(r_machine_driver);
+RESOLVER(r_machine_cuda);
+RESOLVER(r_machine_simulated);
+RESOLVER(r_machine_gpu_note);
+RESOLVER(r_disk_total);
+RESOLVER(r_disk_free);
 
 /* templates.c: obj is a struct template, for variables the string KEY=VALUE */
 RESOLVER(q_templates);

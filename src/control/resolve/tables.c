@@ -44,6 +44,8 @@ static const struct gql_field query_fields[] = {
         EMPTY("countryCodes", "[String!]!", GQL_ANYONE),
         FN("serverlessGpuPools", "[ServerlessGpuPool!]!", GQL_ANYONE, q_gpu_pools),
         FN("machines", "[Machine!]!", GQL_READ, q_machines),
+        FN("gpus", "[HostGpu!]!", GQL_ADMIN, q_gpus),
+        FN("events", "[Event!]!", GQL_READ, q_events),
         EMPTY("listings", "[Listing!]!", GQL_ANYONE),
         EMPTY("myModels", "[Model!]!", GQL_READ),
 };
@@ -58,6 +60,7 @@ static const struct gql_field mutation_fields[] = {
         FN("@Stop", "@", GQL_SELF, m_stop),
         FN("@Terminate", "Void", GQL_SELF, m_terminate),
         FN("@EditJob", "@", GQL_WRITE, m_edit),
+        FN("gpuRelease", "HostGpu", GQL_ADMIN, m_gpu_release),
         FN("saveTemplate", "Template", GQL_WRITE, m_save_template),
         FN("deleteTemplate", "Void", GQL_WRITE, m_delete_template),
         FN("updateUserSettings", "User", GQL_WRITE, m_user_settings),
@@ -83,8 +86,8 @@ static const struct gql_field cluster_rows[] = {
         F("progressBytesPerSecond", "Float", r_progress_rate),
         C("reason", "String", STR, reason),
         F("security", "JSON", r_security),
-        F("costPerHr", "Float!", r_zero),
-        F("adjustedCostPerHr", "Float!", r_zero),
+        F("costPerHr", "Float!", r_cost),
+        F("adjustedCostPerHr", "Float!", r_cost),
         F("costMultiplier", "Float", r_one),
         C("@Type", "@Type", STR, pod_type),
         C("gpuCount", "Int!", U32, gpu_count),
@@ -110,25 +113,36 @@ static const struct gql_field cluster_rows[] = {
         C("terminateAfter", "DateTime", TIME, terminate_after_us),
         C("version", "Int", U64, generation),
         C("clusterIp", "String", STR, address),
+        F("latestTelemetry", "@Telemetry", r_telemetry),
 };
 
 static const struct gql_field machine_info_rows[] = {
         F("id", "String", r_machine_id),
         F("@HostId", "String", r_host_id),
-        F("costPerHr", "Float", r_zero),
-        F("currentPricePerGpu", "Float", r_zero),
+        F("costPerHr", "Float", r_cost),
+        F("currentPricePerGpu", "Float", r_price_per_gpu),
         F("gpuDisplayName", "String", r_gpu_name),
-        C("gpuTypeId", "String", STR, gpu_type),
+        F("gpuTypeId", "String", r_gpu_type_id),
+        F("gpuType", "GpuType", r_cluster_gpu_type),
+        F("gpuAvailable", "Int", r_gpu_available),
+        F("min@GpuCount", "Int", r_one),
         F("location", "String", r_location),
         F("dataCenterId", "String", r_location),
         F("secureCloud", "Boolean", r_true),
         F("supportPublicIp", "Boolean", r_false),
         F("listed", "Boolean", r_true),
+        SAME("machineSystem", "MachineSystem", GQL_SELF),
         F("cpuCount", "Int", r_host_cpus),
         F("vcpuTotal", "Int", r_host_cpus),
         F("vcpuReserved", "Int", r_host_cpus_taken),
         F("memoryTotal", "Int", r_host_memory),
         F("memoryReserved", "Int", r_host_memory_taken),
+};
+
+static const struct gql_field machine_system_rows[] = {
+        F("cudaVersion", "String", r_machine_cuda),
+        F("diskTotal", "Int", r_disk_total),
+        F("diskFree", "Int", r_disk_free),
 };
 
 static const struct gql_field gpu_rows[] = {
@@ -139,7 +153,7 @@ static const struct gql_field gpu_rows[] = {
 static const struct gql_field runtime_rows[] = {
         F("uptimeInSeconds", "Int", r_uptime),
         F("ports", "[@RuntimePort!]", r_ports),
-        EMPTY("gpus", "[@RuntimeGpu!]", GQL_SELF),
+        F("gpus", "[@RuntimeGpu!]", r_runtime_gpus),
         SAME("container", "@RuntimeContainer", GQL_SELF),
 };
 
@@ -155,6 +169,32 @@ static const struct gql_field runtime_container_rows[] = {
         F("cpuPercent", "Int", r_cpu_pct),
         F("memoryPercent", "Int", r_memory_pct),
 };
+
+#define R(n, t, get, m) AT(n, t, GQL_SELF, get, gpu_reading, m)
+static const struct gql_field runtime_gpu_rows[] = {
+        R("id", "String!", STR, id),
+        R("gpuUtilPercent", "Int", F64, util_pct),
+        R("memoryUtilPercent", "Int", F64, memory_pct),
+};
+
+static const struct gql_field gpu_metrics_rows[] = {
+        R("id", "String", STR, id),
+        R("percentUtilization", "Float", F64, util_pct),
+        R("temperatureCelcius", "Float", F64, temperature_c),
+        R("memoryUtilization", "Float", F64, memory_pct),
+        R("powerWatts", "Float", F64, watts),
+};
+#undef R
+
+static const struct gql_field telemetry_rows[] = {
+        F("state", "String", r_phase),
+        F("time", "DateTime", r_telemetry_time),
+        F("cpuUtilization", "Float", r_cpu_pct),
+        F("memoryUtilization", "Float", r_memory_pct),
+        F("averageGpuMetrics", "@GpuMetrics", r_gpu_average),
+        F("individualGpuMetrics", "[@GpuMetrics!]", r_gpu_metrics),
+        C("lastStateTransitionTimestamp", "DateTime", TIME, started_us),
+};
 #undef C
 #undef F
 
@@ -166,7 +206,7 @@ static const struct gql_field user_rows[] = {
         A("email", "String", STR, email),
         A("pubKey", "String", STR, pub_key),
         F("clientBalance", "Float", r_zero),
-        F("currentSpendPerHr", "Float", r_zero),
+        F("currentSpendPerHr", "Float", r_spend),
         F("spendLimit", "Float", r_zero),
         F("underBalance", "Boolean", r_false),
         F("notifyPodsStale", "Boolean", r_false),
@@ -258,19 +298,118 @@ static const struct gql_field data_center_rows[] = {
         F("location", "String", r_data_center_name),
         F("listed", "Boolean", r_true),
         F("storageSupport", "Boolean", r_false),
-        EMPTY("gpuAvailability", "[GpuAvailability!]", GQL_ANYONE),
+        F("gpuAvailability", "[GpuAvailability!]", r_gpu_availability),
 };
+
+#define S(n, t, get, m) AT(n, t, GQL_ANYONE, get, gpu_stock_view, m)
+static const struct gql_field gpu_availability_rows[] = {
+        S("gpuTypeId", "String", STR, id),
+        S("displayName", "String", STR, display),
+        S("stockStatus", "String", STR, stock),
+        S("available", "Boolean", BOOL, available),
+};
+#undef S
+
+static const struct gql_field gpu_pool_rows[] = {
+        AT("id", "String!", GQL_ANYONE, STR, gpu_pool_view, id),
+        F("gpuTypeIds", "[String!]!", r_pool_types),
+};
+
+#define G(n, t, get, m) AT(n, t, GQL_ANYONE, get, gpu_type_view, m)
+static const struct gql_field gpu_type_rows[] = {
+        G("id", "String!", STR, id),
+        G("displayName", "String", CHARS, display),
+        G("manufacturer", "String", STR, manufacturer),
+        G("memoryInGb", "Int", U32, memory_gib),
+        G("cudaCores", "Int", U32, cuda_cores),
+        G("maxGpuCount", "Int", U32, count),
+        G("maxGpuCountCommunityCloud", "Int", U32, count),
+        G("maxGpuCountSecureCloud", "Int", U32, count),
+        F("min@GpuCount", "Int", r_one),
+        F("secureCloud", "Boolean", r_true),
+        F("communityCloud", "Boolean", r_true),
+        G("securePrice", "Float", F64, on_demand),
+        G("communityPrice", "Float", F64, on_demand),
+        G("secureSpotPrice", "Float", F64, spot),
+        G("communitySpotPrice", "Float", F64, spot),
+        F("lowestPrice", "LowestPrice", r_lowest_price),
+        G("simulated", "Boolean", BOOL, simulated),
+};
+#undef G
 
 static const struct gql_field host_rows[] = {
         F("id", "String!", r_machine_id),
         F("name", "String", r_machine_name),
         F("location", "String", r_data_center_name),
         F("listed", "Boolean", r_true),
+        F("gpuType", "GpuType", r_machine_gpu_type),
         F("gpuTotal", "Int", r_machine_gpus),
+        F("gpuNote", "String", r_machine_gpu_note),
+        F("driverVersion", "String", r_machine_driver),
+        F("cudaVersion", "String", r_machine_cuda),
+        F("simulated", "Boolean", r_machine_simulated),
         F("secureCloud", "Boolean", r_true),
         F("dataCenterId", "String", r_data_center_id),
 };
 #undef F
+
+#define P(n, t, get, m) AT(n, t, GQL_ANYONE, get, lowest_price, m)
+static const struct gql_field lowest_price_rows[] = {
+        P("gpuName", "String", STR, name),
+        P("gpuTypeId", "String", STR, id),
+        P("minimumBidPrice", "Float", F64, bid),
+        P("uninterruptablePrice", "Float", F64, price),
+        P("minMemory", "Int", F64, memory_gib),
+        P("minVcpu", "Int", F64, vcpu),
+        P("minDisk", "Int", F64, disk_gib),
+        P("rentalPercentage", "Float", F64, rental_pct),
+        P("rentedCount", "Int", U32, rented),
+        P("totalCount", "Int", U32, total),
+        P("stockStatus", "String", STR, stock),
+        FN("supportPublicIp", "Boolean", GQL_ANYONE, r_false),
+        EMPTY("compliance", "[String!]", GQL_ANYONE),
+        P("maxUnreservedGpuCount", "Int", U32, most),
+        FN("availableGpuCounts", "[Int!]", GQL_ANYONE, r_lp_counts),
+};
+#undef P
+
+#define H(n, t, get, m) AT(n, t, GQL_ADMIN, get, host_gpu, m)
+#define F(n, t, f)      FN(n, t, GQL_ADMIN, f)
+static const struct gql_field host_gpu_rows[] = {
+        H("id", "String!", STR, id),
+        H("name", "String!", STR, name),
+        H("displayName", "String", STR, display),
+        H("gpuTypeId", "String", STR, type),
+        H("index", "Int", U32, index),
+        H("pci", "String", STR, pci),
+        F("numaNode", "Int", r_hg_numa),
+        F("cpus", "[String!]!", r_hg_cpus),
+        H("memoryInGb", "Int", U32, memory_gib),
+        H("state", "String!", STR, state),
+        H("reason", "String", STR, reason),
+        H("@Id", "String", STR, cluster),
+        H("forRent", "Boolean!", BOOL, for_rent),
+        H("migMode", "Boolean", BOOL, mig_mode),
+        H("migProfile", "String", STR, mig_profile),
+        H("parentId", "String", STR, parent),
+        H("ecc", "Boolean", BOOL, ecc),
+        H("serial", "String", STR, serial),
+        H("vbios", "String", STR, vbios),
+        H("inforom", "String", STR, inforom),
+        F("links", "[String!]!", r_hg_links),
+        F("telemetry", "JSON", r_hg_telemetry),
+        H("simulated", "Boolean!", BOOL, simulated),
+};
+#undef H
+#undef F
+
+#define E(n, t, get, m) AT(n, t, GQL_READ, get, event_view, m)
+static const struct gql_field event_rows[] = {
+        E("time", "DateTime!", TIME, at_us),  E("kind", "String!", STR, kind),
+        E("object", "String", STR, object),   E("@Id", "String", STR, cluster),
+        E("account", "String", STR, account), E("text", "String", STR, text),
+};
+#undef E
 
 static const struct gql_type types[] = {
         { "Query", NELEMS(query_fields) },
@@ -280,6 +419,10 @@ static const struct gql_type types[] = {
         { "@Gpu", NELEMS(gpu_rows) },
         { "@Runtime", NELEMS(runtime_rows) },
         { "@RuntimePort", NELEMS(runtime_port_rows) },
+        { "@RuntimeGpu", NELEMS(runtime_gpu_rows) },
+        { "@Telemetry", NELEMS(telemetry_rows) },
+        { "@GpuMetrics", NELEMS(gpu_metrics_rows) },
+        { "MachineSystem", NELEMS(machine_system_rows) },
         { "@RuntimeContainer", NELEMS(runtime_container_rows) },
         { "User", NELEMS(user_rows) },
         { "ContainerRegistryAuth", NELEMS(registry_auth_rows) },
@@ -291,6 +434,12 @@ static const struct gql_type types[] = {
         { "CpuType", NELEMS(cpu_type_rows) },
         { "DataCenter", NELEMS(data_center_rows) },
         { "Machine", NELEMS(host_rows) },
+        { "GpuType", NELEMS(gpu_type_rows) },
+        { "GpuAvailability", NELEMS(gpu_availability_rows) },
+        { "ServerlessGpuPool", NELEMS(gpu_pool_rows) },
+        { "LowestPrice", NELEMS(lowest_price_rows) },
+        { "HostGpu", NELEMS(host_gpu_rows) },
+        { "Event", NELEMS(event_rows) },
 };
 
 /* Which keys may do what a field needs; row: the key's right, cell: yes. */

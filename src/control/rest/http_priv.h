@@ -12,6 +12,8 @@ void handle_graphql(struct http_request *q);
 /* routes.c */
 void handle_health(struct http_request *q);
 void handle_root(struct http_request *q);
+/* metrics.c */
+void handle_metrics(struct http_request *q);
 /* logs.c */
 void handle_logs(struct http_request *q);
 /* exec.c */

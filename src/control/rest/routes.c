@@ -7,6 +7,7 @@
 const struct http_route http_routes[] = {
         { "GET", "/health", handle_health, NULL, KEY_NONE, false },
         { "GET", "/", handle_root, NULL, KEY_NONE, false },
+        { "GET", "/metrics", handle_metrics, NULL, KEY_ADMIN, false },
         { "POST", "/", handle_graphql, NULL, KEY_NONE, true },
         { "POST", "/graphql", handle_graphql, NULL, KEY_NONE, true },
         { "POST", "/v1", handle_graphql, NULL, KEY_NONE, false },

@@ -207,6 +207,7 @@ int node_report_decode(const json_t *j, struct node_report *ret, struct err *e)
                 return err_wrap(e, r, "report");
         }
         rep.security = json_is_object(sec) ? sec : NULL;
+        rep.gpu_receipts = json_object_get(j, "gpu_receipts");
         *ret = rep;
         return 0;
 }

@@ -79,7 +79,8 @@ struct node_report {
         uint64_t started_us, exit_code, restarts, oom_kills;
         uint64_t cpu_us, memory_bytes; /* usage; 0 when not sent */
         bool has_usage;
-        const json_t *security; /* borrowed for the call; NULL: not sent */
+        const json_t *security;     /* borrowed for the call; NULL: not sent */
+        const json_t *gpu_receipts; /* the same; not looked at yet */
 };
 
 /* Something happened to a GPU (docs/gpu.md); borrowed for the call. */

@@ -98,6 +98,9 @@ void event_add(struct plane *p, struct store_txn *t, const struct cluster *c, co
 /* telemetry.c; @t: taken over */
 void telemetry_take(struct plane *p, struct gpu_telemetry *t, size_t n);
 
+/* receipts.c: true when the record is another one now.  @list: a report's `gpu_receipts`, unchecked */
+bool receipts_take(struct plane *p, struct store_txn *t, struct cluster *c, const json_t *list);
+
 /* report.c */
 void report_apply(struct plane *p, const struct node_report *r);
 

@@ -94,6 +94,7 @@ struct cluster *cluster_free(struct cluster *c)
                 return NULL;
         jsonx_done(cluster_fields, NELEM(cluster_fields), c);
         json_decref(c->plan);
+        json_decref(c->gpu_receipts);
         json_decref(c->security);
         free(c);
         return NULL;
@@ -110,6 +111,8 @@ int cluster_from_row(const json_t *row, struct cluster **ret, struct err *e)
                 return err_wrap(e, r, "cluster");
         if (json_is_object(plan))
                 c->plan = json_incref(plan);
+        if (json_is_array(json_object_get(row, "gpu_receipts")))
+                c->gpu_receipts = json_incref(json_object_get(row, "gpu_receipts"));
         *ret = TAKE(c);
         return 0;
 }
@@ -119,6 +122,8 @@ json_t *cluster_to_row(const struct cluster *c)
         AUTO(json_put) json_t *row = jsonx_encode(cluster_fields, NELEM(cluster_fields), c);
 
         if (row && c->plan && json_object_set(row, "plan", c->plan) < 0)
+                return NULL;
+        if (row && c->gpu_receipts && json_object_set(row, "gpu_receipts", c->gpu_receipts) < 0)
                 return NULL;
         return TAKE(row);
 }

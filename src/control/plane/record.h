@@ -37,7 +37,8 @@ struct cluster {
         char *reason, *address, *status_change;
         uint64_t created_us, started_us, stop_after_us, terminate_after_us;
         uint64_t exit_code, restarts, oom_kills;
-        json_t *plan; /* of this generation, without the cluster's key */
+        json_t *plan;         /* of this generation, without the cluster's key */
+        json_t *gpu_receipts; /* of the checks when its GPUs were given back last; NULL: never */
 
         /* not stored: it comes again with the next report */
         uint32_t progress_pct; /* of a pull, as are the next */

@@ -129,6 +129,18 @@ uint64_t plane_boots(const struct plane *p)
         return p->boots;
 }
 
+/* The record goes, what was found of its GPUs stays in the journal for people. */
+static void remove_reported(struct plane *p, struct cluster *c, const struct node_report *r)
+{
+        struct store_txn *t = store_txn_new();
+
+        if (t && receipts_take(p, t, c, r->gpu_receipts))
+                store_submit(p->store, t, NULL, NULL);
+        else
+                (void) store_txn_free(t);
+        plane_remove(p, c);
+}
+
 void report_apply(struct plane *p, const struct node_report *r)
 {
         struct cluster *c = map_get(p->clusters, r->cluster);
@@ -146,7 +158,7 @@ void report_apply(struct plane *p, const struct node_report *r)
         c->seq = r->seq;
         if (c->desired == DESIRED_TERMINATED) {
                 if (r->state == CS_TERMINATED && r->released)
-                        plane_remove(p, c);
+                        remove_reported(p, c, r);
                 return;
         }
         take_usage(c, r);
@@ -158,6 +170,8 @@ void report_apply(struct plane *p, const struct node_report *r)
         t = store_txn_new();
         if (t && ended)
                 event_add(p, t, c, "exited");
+        if (t && receipts_take(p, t, c, r->gpu_receipts))
+                changed = true;
         if (t && r->released && !c->released && c->desired != DESIRED_RUNNING) {
                 c->released = true;
                 ledger_release(p->ledger, c->id, false, t);

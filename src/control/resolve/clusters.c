@@ -73,6 +73,14 @@ int r_security(struct gql_call *c, const void *obj, struct err *e)
         return gql_put_json(c, k->security);
 }
 
+int r_gpu_receipts(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return gql_put_json(c, k->gpu_receipts);
+}
+
 /* GPUs are those of the plan; without any the list is empty, never null. */
 int r_gpus(struct gql_call *c, const void *obj, struct err *e)
 {

@@ -92,6 +92,7 @@ static const struct gql_field cluster_rows[] = {
         C("@Type", "@Type", STR, pod_type),
         C("gpuCount", "Int!", U32, gpu_count),
         F("gpus", "[@Gpu!]!", r_gpus),
+        F("gpuReceipts", "JSON", r_gpu_receipts),
         F("gpuPowerLimitPercent", "Int!", r_hundred),
         C("vcpuCount", "Int", U32, vcpu),
         F("memoryInGb", "Int", r_memory_gib),

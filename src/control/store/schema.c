@@ -74,6 +74,7 @@ static const struct store_column cluster_cols[] = {
         I(restarts),
         I(oom_kills),
         J(plan),
+        J(gpu_receipts),
 };
 static const struct store_column reservation_cols[] = {
         K(node), K(kind), K(resource), T(cluster), I(generation), I(amount), T(state),
@@ -143,5 +144,7 @@ static const char version_2[] =
 /* what an event is about, when that is no cluster */
 static const char version_3[] = "ALTER TABLE event ADD COLUMN object TEXT;";
 
-const char *const store_migrations[] = { version_1, version_2, version_3 };
+static const char version_4[] = "ALTER TABLE cluster ADD COLUMN gpu_receipts TEXT;";
+
+const char *const store_migrations[] = { version_1, version_2, version_3, version_4 };
 const size_t store_n_migrations = NELEM(store_migrations);

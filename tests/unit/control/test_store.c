@@ -265,7 +265,7 @@ static void test_older_version_is_brought_up(void **state)
         assert_int_equal(
                 sqlite3_exec(
                         db,
-                        "DROP TABLE registry_auth; ALTER TABLE event DROP COLUMN object; PRAGMA user_version = 1",
+                        "DROP TABLE registry_auth; ALTER TABLE event DROP COLUMN object; ALTER TABLE cluster DROP COLUMN gpu_receipts; PRAGMA user_version = 1",
                         NULL, NULL, NULL),
                 SQLITE_OK);
         (void) sqlite3_close(db);

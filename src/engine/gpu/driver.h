@@ -19,7 +19,7 @@ struct gpu_driver {
         enum gpu_driver_kind kind;
         int root_fd;     /* O_PATH directory; -EBADF for GD_NONE */
         char *root_path; /* for people and for vmm-gpu's arguments */
-        char *nvml; /* path of libnvidia-ml.so.1 below the root, or NULL: the loader's search */
+        char *nvml; /* whole path of libnvidia-ml.so.1, root and all; NULL: the loader's search */
         char *fleet_file; /* simulated: the description it was made from */
         char *version;    /* of the kernel's driver, from proc/driver/nvidia/version; NULL */
         char *note;       /* why there is none, or what does not fit together; NULL */
@@ -31,4 +31,11 @@ struct gpu_driver {
  * A real driver that is missing or broken is no failure: GD_NONE and a note.  Engine process, at
  * start; blocks on files alone. */
 int gpu_driver_open(const struct instance *inst, struct gpu_driver *ret, struct err *e);
+/* A simulated tree goes with it; clusters keep what they have of it. */
 void gpu_driver_close(struct gpu_driver *d);
+
+/* For people, without making anything: "550.54.15, /usr/lib/..", "simulated: 8 x NVIDIA A100-SXM4-80GB
+ * (a100x8)", or why there is none.  1: GPUs can be used; 0: not, or not well. */
+int gpu_driver_describe(const char *want, const char *libexec, char **ret, struct err *e);
+/* The version in a text like /proc/driver/nvidia/version; heap; NULL: none. */
+char *gpu_driver_version_of(const char *text);

@@ -87,7 +87,7 @@ int nvmlDeviceRegisterEvents(struct nvml_device *device, uint64_t types, struct 
 {
         int r = begin_whole("nvmlDeviceRegisterEvents", device);
         struct nvml_event old;
-        uint64_t known;
+        uint64_t known = 0;
 
         if (r)
                 return r;

@@ -193,15 +193,42 @@ static void on_facts(void *arg, struct node_facts *f)
         }
 }
 
+/* But for the states and what is written beside them. */
+static bool same_hardware(const struct gpu_fleet *a, const struct gpu_fleet *b)
+{
+        if (a->n != b->n || a->n_partitions != b->n_partitions || a->n == 0)
+                return false;
+        for (size_t i = 0; i < a->n; i++) {
+                const struct gpu *x = &a->gpus[i], *y = &b->gpus[i];
+
+                if (!str_eq(x->uuid, y->uuid) || !str_eq(x->name, y->name) ||
+                    !str_eq(x->mig_profile, y->mig_profile) || !str_eq(x->parent, y->parent) ||
+                    x->mig_mode != y->mig_mode || x->numa_node != y->numa_node || x->gi != y->gi ||
+                    x->ci != y->ci || x->memory_mib != y->memory_mib)
+                        return false;
+        }
+        return memcmp(a->links, b->links, a->n * a->n * sizeof *a->links) == 0 &&
+               memcmp(a->partitions, b->partitions, a->n_partitions * sizeof *a->partitions) == 0;
+}
+
 int plane_set_gpus(struct plane *p, struct node_gpus *g)
 {
+        AUTO(gpu_chooser_free) struct gpu_chooser *chooser = NULL;
         struct gpu_types types = { 0 };
 
-        if (gpu_types_init(&g->fleet, &types, NULL) < 0)
-                return -ENOMEM;
-        gpu_types_done(&p->gpu_types);
+        if (!p->chooser || !same_hardware(&p->gpus.fleet, &g->fleet)) {
+                if (gpu_types_init(&g->fleet, &types, NULL) < 0)
+                        return -ENOMEM;
+                if (gpu_chooser_new(&g->fleet, &types, &chooser, NULL) < 0) {
+                        gpu_types_done(&types);
+                        return -ENOMEM;
+                }
+                gpu_types_done(&p->gpu_types);
+                (void) gpu_chooser_free(p->chooser);
+                p->gpu_types = types;
+                p->chooser = TAKE(chooser);
+        }
         node_gpus_done(&p->gpus);
-        p->gpu_types = types;
         p->gpus = *g;
         *g = (struct node_gpus){ 0 };
         return 0;
@@ -420,6 +447,11 @@ const struct gpu_fleet *plane_gpus(const struct plane *p)
 const struct gpu_types *plane_gpu_types(const struct plane *p)
 {
         return &p->gpu_types;
+}
+
+const struct gpu_chooser *plane_gpu_chooser(const struct plane *p)
+{
+        return p->chooser;
 }
 
 const struct node_price *plane_gpu_price(const struct plane *p, const char *type)

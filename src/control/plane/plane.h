@@ -14,6 +14,7 @@
 #include "control/place/reserve.h"
 #include "control/plane/record.h"
 #include "control/store/store.h"
+#include "model/gpu_choose.h"
 #include "model/gpu_type.h"
 #include "model/gpu_telemetry.h"
 
@@ -69,6 +70,8 @@ void plane_host(const struct plane *p, struct plane_host *ret);
 const struct gpu_fleet *plane_gpus(const struct plane *p);
 /* Their types: model/gpu_type.h.  Likewise. */
 const struct gpu_types *plane_gpu_types(const struct plane *p);
+/* Which of them are best together; NULL: none were ever named. */
+const struct gpu_chooser *plane_gpu_chooser(const struct plane *p);
 /* Of a type's id: the price of that very id, else the first of a wish that means it ("NVIDIA A100");
  * NULL: the operator names none. */
 const struct node_price *plane_gpu_price(const struct plane *p, const char *type);

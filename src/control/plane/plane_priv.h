@@ -33,6 +33,7 @@ struct plane {
         bool have_inv;
         struct node_gpus gpus; /* its GPUs, likewise */
         struct gpu_types gpu_types;
+        struct gpu_chooser *chooser;
         bool foreign;            /* the engine behind the socket is not the one of this store */
         unsigned open;           /* changes that a client waits for */
         sd_event_source *alarm;  /* the next stopAfter or terminateAfter */

@@ -7,7 +7,10 @@
 
 #include "base/jsonx.h"
 #include "base/str.h"
+#include "model/gpu.h"
 #include "model/limits.h"
+
+#define NUMA_NODE_MAX 1023U /* the largest number that a kernel gives */
 
 const char *const port_type_names[PORT_TYPE_COUNT] = { "none", "http", "tcp" };
 
@@ -194,6 +197,49 @@ static int check_cpus(const struct plan *p, struct err *e)
         return 0;
 }
 
+/* "0", "0-1", "0-1,3": numbers and ranges that grow. */
+static int check_mems(const char *s, struct err *e)
+{
+        AUTO(free) char *copy = str_dup(s);
+        char *save = NULL;
+        uint64_t next = 0; /* the lowest that may follow */
+        bool good = !s;
+
+        if (s && !copy)
+                return err_set(e, -ENOMEM, "out of memory");
+        for (char *p = s ? strtok_r(copy, ",", &save) : NULL; p; p = strtok_r(NULL, ",", &save)) {
+                char *dash = strchr(p, '-');
+                uint64_t first, last;
+
+                if (dash)
+                        *dash++ = '\0';
+                good = str_u64(p, next, NUMA_NODE_MAX, &first) >= 0 &&
+                       (!dash || str_u64(dash, first, NUMA_NODE_MAX, &last) >= 0);
+                if (!good)
+                        break;
+                next = (dash ? last : first) + 1;
+        }
+        return good ? 0
+                    : err_set(e, -EINVAL,
+                              "mems: '%.40s' is no list of NUMA nodes up to %u such as 0-1,3", s,
+                              NUMA_NODE_MAX);
+}
+
+static int check_gpus(const struct plan *p, struct err *e)
+{
+        if (strv_len(p->gpus) != p->gpu_count)
+                return err_set(e, -EINVAL, "gpus: %zu are named, gpuCount is %u", strv_len(p->gpus),
+                               p->gpu_count);
+        for (char **g = p->gpus; g && *g; g++) {
+                if (!gpu_uuid_ok(*g))
+                        return err_set(e, -EINVAL, "gpus: '%.64s' is no GPU's UUID", *g);
+                for (char **o = p->gpus; o < g; o++)
+                        if (str_eq(*o, *g))
+                                return err_set(e, -EINVAL, "gpus: %s is named twice", *g);
+        }
+        return 0;
+}
+
 int plan_check(const struct plan *p, struct err *e)
 {
         struct plan_port ports[LIMIT_PORTS];
@@ -211,12 +257,13 @@ int plan_check(const struct plan *p, struct err *e)
         if (r >= 0)
                 r = check_cpus(p, e);
         if (r >= 0)
+                r = check_mems(p->mems, e);
+        if (r >= 0)
                 r = plan_ports(p->ports, ports, NELEM(ports), e);
         if (r >= 0 && p->volume_gib > 0)
                 r = plan_mount_path("volumeMountPath", p->volume_path, e);
-        if (r >= 0 && strv_len(p->gpus) != p->gpu_count)
-                r = err_set(e, -EINVAL, "gpus: %zu are named, gpuCount is %u", strv_len(p->gpus),
-                            p->gpu_count);
+        if (r >= 0)
+                r = check_gpus(p, e);
         return r < 0 ? r : 0;
 }
 

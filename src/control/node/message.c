@@ -103,6 +103,25 @@ static int check_numa(const struct node_inventory *inv, const struct node_numa *
         return 0;
 }
 
+static int place_cpus(struct node_inventory *inv, const uint8_t *of_cpu, struct err *e)
+{
+        size_t n = strv_len(inv->cpus);
+
+        inv->cpu_numa = calloc(n + 1, sizeof *inv->cpu_numa);
+        if (!inv->cpu_numa)
+                return err_set(e, -ENOMEM, "out of memory");
+        for (size_t i = 0; i < n; i++) {
+                uint64_t cpu = 0;
+                uint8_t place = 0;
+
+                (void) str_u64(inv->cpus[i], 0, CPU_NUMBERS - 1, &cpu);
+                while (place < inv->n_numa && inv->numa[place].node + CPU_NODE != of_cpu[cpu])
+                        place++;
+                inv->cpu_numa[i] = place < inv->n_numa ? place : (uint8_t) NODE_NUMA_MAX;
+        }
+        return 0;
+}
+
 static int decode_numa(const json_t *j, struct node_inventory *inv, struct err *e)
 {
         AUTO(free) uint8_t *of_cpu = calloc(CPU_NUMBERS, 1);
@@ -128,7 +147,7 @@ static int decode_numa(const json_t *j, struct node_inventory *inv, struct err *
                 if (r < 0)
                         return err_wrap(e, r, "numa");
         }
-        return 0;
+        return place_cpus(inv, of_cpu, e);
 }
 
 int node_inventory_decode(const json_t *j, struct node_inventory *ret, struct err *e)
@@ -162,6 +181,8 @@ void node_inventory_done(struct node_inventory *i)
         for (size_t k = 0; k < i->n_numa; k++)
                 jsonx_done(numa_fields, NELEM(numa_fields), &i->numa[k]);
         free(i->numa);
+        free(i->cpu_numa);
+        i->cpu_numa = NULL;
         i->numa = NULL;
         i->n_numa = 0;
         node_facts_done(&i->facts);

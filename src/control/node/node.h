@@ -17,7 +17,7 @@
 #include "model/gpu_telemetry.h"
 
 #define NODE_ID_LEN   64U
-#define NODE_NUMA_MAX 64U /* NUMA nodes of a host: a set of them is one uint64_t */
+#define NODE_NUMA_MAX 62U /* NUMA nodes of a host, by number: PLACE_NUMA_MAX */
 
 /* What is true of the node now and may change at any time. */
 struct node_facts {
@@ -38,6 +38,7 @@ struct node_inventory {
         char **cpus;            /* logical CPU numbers that may be sold */
         struct node_numa *numa; /* none: not said, the host is taken as one */
         size_t n_numa;
+        uint8_t *cpu_numa; /* of each of `cpus` its place in `numa`, or NODE_NUMA_MAX */
         uint64_t memory_mib, disk_gib;
         double cpu_overcommit, memory_overcommit, disk_overcommit; /* >= 1 */
         char *version;

@@ -11,7 +11,7 @@
 #include "model/limits.h"
 
 const char *const resource_kind_names[RK_KIND_COUNT] = {
-        "none", "cpu", "vcpu", "memory", "container_disk", "volume", "gpu",
+        "none", "cpu", "vcpu", "memory", "container_disk", "volume", "gpu", "numa",
 };
 const char *const reservation_state_names[RS_STATE_COUNT] = { "none", "held", "releasing" };
 
@@ -101,6 +101,36 @@ int ledger_add_row(struct ledger *l, const json_t *row, struct err *e)
 
 /* ---- what is taken ---- */
 
+static_assert(NODE_NUMA_MAX == PLACE_NUMA_MAX, "a place in the inventory is one in the choice");
+
+static void take_gpu(const struct reservation *r, struct place_node *n)
+{
+        for (size_t i = 0; n->gpus && i < n->gpus->n; i++)
+                if (str_eq(n->gpus->gpus[i].uuid, r->resource))
+                        n->gpus_free &= ~(1ULL << i);
+}
+
+/* Where a cluster's memory lies: in equal parts on the nodes it is bound to.  One that is bound to
+ * none (those from before there were nodes, too) is spread over all, by their size. */
+static void take_memory(uint64_t mems, uint64_t amount, struct place_node *n)
+{
+        uint64_t parts = 0, all = 0;
+
+        for (size_t k = 0; k < n->n_numa; k++) {
+                parts += mems >> n->numa[k].node & 1;
+                all += n->numa[k].memory_mib;
+        }
+        for (size_t k = 0; k < n->n_numa; k++) {
+                struct place_numa *at = &n->numa[k];
+
+                if (parts && mems >> at->node & 1)
+                        at->memory_taken_mib += (amount + parts - 1) / parts;
+                else if (!parts && all)
+                        at->memory_taken_mib += (uint64_t) ((double) amount *
+                                                            (double) at->memory_mib / (double) all);
+        }
+}
+
 static void count_row(const struct reservation *r, const struct node_inventory *inv,
                       bool *cpu_taken, struct place_node *n)
 {
@@ -123,7 +153,9 @@ static void count_row(const struct reservation *r, const struct node_inventory *
                 break;
         case RK_GPU:
                 n->gpus_taken++;
+                take_gpu(r, n);
                 break;
+        case RK_NUMA:
         case RK_NONE:
         case RK_KIND_COUNT:
                 break;
@@ -155,14 +187,46 @@ static void set_elsewhere_aside(const struct node_inventory *inv, bool *cpu_take
         }
 }
 
-/* GPUs that may be sold: the fleet's that are whole or an instance. */
-static uint32_t gpus_for_rent(const struct gpu_fleet *f)
+/* What the node has, nothing taken. */
+static struct place_node empty_node(const struct ledger_host *h, const bool *cpu_taken)
 {
-        uint32_t n = 0;
+        const struct node_inventory *inv = h->inv;
+        struct place_node n = {
+                .cpu_taken = cpu_taken,
+                .cpu_numa = inv->cpu_numa,
+                .n_cpus = strv_len(inv->cpus),
+                .cpu_overcommit = inv->cpu_overcommit,
+                .memory_overcommit = inv->memory_overcommit,
+                .disk_overcommit = inv->disk_overcommit,
+                .memory_mib = inv->memory_mib,
+                .disk_gib = inv->disk_gib,
+                .n_numa = inv->n_numa,
+                .gpus = h->gpus,
+                .gpu_types = h->gpu_types,
+                .chooser = h->chooser,
+        };
 
-        for (size_t i = 0; i < f->n; i++)
-                n += gpu_is_for_rent(&f->gpus[i]);
+        for (size_t k = 0; k < inv->n_numa; k++)
+                n.numa[k] = (struct place_numa){ .node = inv->numa[k].node,
+                                                 .memory_mib = inv->numa[k].memory_mib };
+        for (size_t i = 0; h->gpus && i < h->gpus->n; i++) {
+                if (!gpu_is_for_rent(&h->gpus->gpus[i]))
+                        continue;
+                n.n_gpus++;
+                if (h->gpus->gpus[i].state == GS_OK)
+                        n.gpus_free |= 1ULL << i;
+        }
         return n;
+}
+
+uint64_t ledger_mems(const struct ledger *l, const char *node, const char *cluster)
+{
+        const struct reservation *r;
+        char key[512];
+
+        (void) snprintf(key, sizeof key, "%s %s %s", node, resource_kind_names[RK_NUMA], cluster);
+        r = map_get(l->rows, key);
+        return r ? r->amount : 0;
 }
 
 void ledger_taken(const struct ledger *l, const struct ledger_host *h, const char *but_cluster,
@@ -171,17 +235,7 @@ void ledger_taken(const struct ledger *l, const struct ledger_host *h, const cha
         const struct node_inventory *inv = h->inv;
         uint64_t shares = 0;
 
-        *ret = (struct place_node){
-                .cpu_taken = cpu_taken,
-                .n_cpus = strv_len(inv->cpus),
-                .cpu_overcommit = inv->cpu_overcommit,
-                .memory_overcommit = inv->memory_overcommit,
-                .disk_overcommit = inv->disk_overcommit,
-                .memory_mib = inv->memory_mib,
-                .disk_gib = inv->disk_gib,
-                .n_gpus = gpus_for_rent(h->gpus),
-                .gpu_note = h->gpus->note,
-        };
+        *ret = empty_node(h, cpu_taken);
         memset(cpu_taken, 0, ret->n_cpus * sizeof *cpu_taken);
         for (struct map_entry *i = map_first(l->rows); i; i = map_next(i)) {
                 const struct reservation *r = map_value(i);
@@ -189,6 +243,8 @@ void ledger_taken(const struct ledger *l, const struct ledger_host *h, const cha
                 if (str_eq(r->cluster, but_cluster))
                         continue;
                 count_row(r, inv, cpu_taken, ret);
+                if (r->kind == RK_MEMORY && ret->n_numa > 1)
+                        take_memory(ledger_mems(l, r->node, r->cluster), r->amount, ret);
                 shares += r->kind == RK_VCPU ? r->amount : 0;
         }
         if (place_shares_cpus(ret))
@@ -380,20 +436,16 @@ static int take_cpus(struct ledger *l, const struct node_inventory *inv,
 }
 
 static int take_gpus(struct ledger *l, const struct gpu_fleet *f, const struct ledger_want *w,
-                     struct store_txn *t, char ***ret)
+                     uint64_t set, struct store_txn *t, char ***ret)
 {
-        uint32_t got = 0;
         int r = 0;
 
-        for (size_t i = 0; r >= 0 && got < w->gpu_count && i < f->n; i++) {
-                const struct gpu *g = &f->gpus[i];
+        for (; r >= 0 && set; set &= set - 1) {
+                const char *uuid = f->gpus[__builtin_ctzll(set)].uuid;
 
-                if (g->state != GS_OK || !gpu_is_for_rent(g) || find(l, w, RK_GPU, g->uuid))
-                        continue;
-                r = add(l, w, RK_GPU, g->uuid, 1, t);
+                r = add(l, w, RK_GPU, uuid, 1, t);
                 if (r >= 0)
-                        r = strv_push(ret, g->uuid);
-                got++;
+                        r = strv_push(ret, uuid);
         }
         return r;
 }
@@ -413,8 +465,8 @@ static void drop_cpus(struct ledger *l, const char *cluster, struct store_txn *t
 
 /* The rows for a choice that fits. */
 static int book(struct ledger *l, const struct ledger_host *h, const struct ledger_want *w,
-                const size_t *cpu, bool shares, bool kept, struct store_txn *t, char ***cpus,
-                char ***gpus)
+                const struct place_choice *c, bool shares, bool kept, struct store_txn *t,
+                char ***cpus, char ***gpus)
 {
         uint64_t disk = amount_of(l, w, RK_CONTAINER_DISK);
         int r;
@@ -426,17 +478,19 @@ static int book(struct ledger *l, const struct ledger_host *h, const struct ledg
                         drop_cpus(l, w->cluster, t);
                 r = hold_again(l, w, t);
                 if (r >= 0)
-                        r = anew ? take_cpus(l, h->inv, w, cpu, t, cpus)
+                        r = anew ? take_cpus(l, h->inv, w, c->cpus, t, cpus)
                                  : held_names(l, w, RK_CPU, cpus);
                 if (r >= 0)
                         r = held_names(l, w, RK_GPU, gpus);
         } else {
                 r = shares ? set_amount(l, w, RK_VCPU, w->vcpu, t)
-                           : take_cpus(l, h->inv, w, cpu, t, cpus);
+                           : take_cpus(l, h->inv, w, c->cpus, t, cpus);
                 if (r >= 0)
-                        r = take_gpus(l, h->gpus, w, t, gpus);
+                        r = take_gpus(l, h->gpus, w, c->gpus, t, gpus);
                 if (r >= 0)
                         r = set_amount(l, w, RK_MEMORY, w->memory_mib, t);
+                if (r >= 0)
+                        r = set_amount(l, w, RK_NUMA, c->mems, t);
                 disk = 0;
         }
         /* the old container disk is there until it is released: never less than that */
@@ -470,8 +524,14 @@ enum place_limit ledger_take(struct ledger *l, const struct ledger_host *h,
         AUTO(free) bool *taken = calloc(strv_len(h->inv->cpus) + 1, sizeof *taken);
         AUTO(free) size_t *cpu = calloc(w->vcpu + 1UL, sizeof *cpu);
         AUTO(strv_free) char **cpus = NULL, **gpus = NULL;
-        struct place_want want = { w->vcpu, w->memory_mib, w->container_disk_gib + w->volume_gib,
-                                   w->gpu_count, w->gpu_type };
+        /* what is kept is not chosen again */
+        struct place_want want = { .vcpu = w->vcpu,
+                                   .memory_mib = w->memory_mib,
+                                   .disk_gib = w->container_disk_gib + w->volume_gib,
+                                   .gpu_count = kept ? 0 : w->gpu_count,
+                                   .gpu_type = w->gpu_type,
+                                   .near = kept ? ledger_mems(l, w->node, w->cluster) : 0 };
+        struct place_choice choice = { .cpus = cpu };
         struct place_node node;
         enum place_limit limit;
 
@@ -482,10 +542,10 @@ enum place_limit ledger_take(struct ledger *l, const struct ledger_host *h,
         ledger_taken(l, h, w->cluster, taken, &node);
         limit = kept ? check_kept(l, w, e) : PLACE_OK;
         if (limit == PLACE_OK)
-                limit = place_choose(&node, &want, cpu, e);
+                limit = place_choose(&node, &want, &choice, e);
         if (limit != PLACE_OK)
                 return limit;
-        if (book(l, h, w, cpu, place_shares_cpus(&node), kept, t, &cpus, &gpus) < 0) {
+        if (book(l, h, w, &choice, place_shares_cpus(&node), kept, t, &cpus, &gpus) < 0) {
                 /* half-made rows: the transaction must not be submitted, memory is loaded again */
                 (void) err_set(e, -ENOMEM, "out of memory");
                 return PLACE_MEMORY;

@@ -21,6 +21,7 @@ enum resource_kind {
         RK_CONTAINER_DISK, /* resource: the cluster; amount: GiB */
         RK_VOLUME,         /* resource: the cluster; amount: GiB; stays until it is terminated */
         RK_GPU,            /* resource: the GPU's UUID; amount 1 */
+        RK_NUMA, /* nodes that the memory is bound to; resource: the cluster; amount: bit = node */
         RK_KIND_COUNT
 };
 extern const char *const resource_kind_names[RK_KIND_COUNT];
@@ -39,6 +40,8 @@ struct reservation {
 struct ledger_host {
         const struct node_inventory *inv;
         const struct gpu_fleet *gpus;
+        const struct gpu_types *gpu_types;
+        const struct gpu_chooser *chooser; /* NULL: no GPUs were ever named */
 };
 
 struct ledger;
@@ -53,8 +56,8 @@ struct ledger_want {
         uint32_t vcpu;
         uint64_t memory_mib, container_disk_gib, volume_gib;
         uint32_t gpu_count;
-        const char *gpu_type;
-        bool other_cpus; /* those it holds were never had, or are lost: choose anew */
+        const char *gpu_type; /* wishes, as in struct place_want */
+        bool other_cpus;      /* those it holds were never had, or are lost: choose anew */
 };
 
 /* Reserve for a (new) generation of a cluster.  What it holds already is kept where it is still
@@ -64,6 +67,9 @@ struct ledger_want {
 enum place_limit ledger_take(struct ledger *l, const struct ledger_host *h,
                              const struct ledger_want *w, struct store_txn *t, char ***ret_cpus,
                              char ***ret_gpus, struct err *e);
+
+/* The NUMA nodes (bit: number) that a cluster's memory is bound to; 0: none. */
+uint64_t ledger_mems(const struct ledger *l, const char *node, const char *cluster);
 
 /* The cluster is being stopped: its rows wait for the engine's release. */
 void ledger_releasing(struct ledger *l, const char *cluster, struct store_txn *t);

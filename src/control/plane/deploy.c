@@ -148,14 +148,23 @@ static char *name_of_image(const char *image)
         return strndup(image, (size_t) (tail - image) + strcspn(tail, ":@"));
 }
 
+/* gpuTypeId, then gpuTypeIdList, as one list with commas; NULL: none, or out of memory. */
+static char *join_wishes(const struct deploy *d)
+{
+        AUTO(strbuf_done) struct strbuf b = { 0 };
+
+        if (!str_empty(d->gpu_type))
+                strbuf_str(&b, d->gpu_type);
+        for (char **t = d->gpu_types; t && *t; t++)
+                strbuf_fmt(&b, "%s%s", b.len ? "," : "", *t);
+        return b.len ? strbuf_take(&b) : NULL;
+}
+
 /* Fill the record from the completed request. */
 static int fill_record(struct cluster *c, struct deploy *d, const struct caller *who, uint64_t now,
                        struct err *e)
 {
         char id[CLUSTER_ID_CHARS + 1];
-        const char *gpu = !str_empty(d->gpu_type)  ? d->gpu_type
-                          : strv_len(d->gpu_types) ? d->gpu_types[0]
-                                                   : NULL;
         int r = rand_id(id, CLUSTER_ID_CHARS);
 
         if (r < 0)
@@ -172,7 +181,7 @@ static int fill_record(struct cluster *c, struct deploy *d, const struct caller 
         c->volume_path =
                 str_empty(d->volume_path) ? strdup(DEFAULT_VOLUME_PATH) : TAKE(d->volume_path);
         c->gpu_count = d->no_gpu ? 0 : d->gpu_count;
-        c->gpu_type = c->gpu_count ? str_dup(gpu) : NULL;
+        c->gpu_type = c->gpu_count ? join_wishes(d) : NULL;
         c->pod_type = strdup(d->interruptible ? "INTERRUPTABLE" : "RESERVED");
         if (!c->id || !c->account || !c->name || !c->env || !c->volume_path || !c->pod_type)
                 return err_set(e, -ENOMEM, "out of memory");
@@ -237,7 +246,8 @@ static int book(struct plane *p, struct cluster *c, struct store_txn *t, struct 
         }
         if (limit != PLACE_OK)
                 return no_room(limit, e);
-        r = plan_make(p, c, gpus, &c->plan, e);
+        r = plane_set_gpu_type(p, c, gpus) < 0 ? err_set(e, -ENOMEM, "out of memory")
+                                               : plan_make(p, c, gpus, &c->plan, e);
         if (r >= 0)
                 r = accounts_add_cluster_key(p->accounts, t, c->account, c->id, c->created_us, e);
         if (r < 0) { /* nothing of it has been submitted: take the rows back */

@@ -115,7 +115,8 @@ static int plan_next(struct plane *p, struct store_txn *t, struct cluster *c, ui
         c->cpus = TAKE(cpus);
         c->gpu_count = gpu_count;
         c->generation++;
-        r = plan_make(p, c, gpus, &plan, e);
+        r = plane_set_gpu_type(p, c, gpus) < 0 ? err_set(e, -ENOMEM, "out of memory")
+                                               : plan_make(p, c, gpus, &plan, e);
         if (r < 0)
                 return r; /* the caller gives the transaction up as a whole */
         json_decref(c->plan);

@@ -64,10 +64,30 @@ static int make_env(const struct plane *p, const struct cluster *c, char ***ret)
         return r;
 }
 
+/* "0-1,3"; no text for the empty set. */
+static int mems_text(uint64_t set, char **ret)
+{
+        AUTO(strbuf_done) struct strbuf b = { 0 };
+
+        for (unsigned i = 0, last; i < 64; i = last + 1) {
+                last = i;
+                if (!(set >> i & 1))
+                        continue;
+                while (last + 1 < 64 && set >> (last + 1) & 1)
+                        last++;
+                strbuf_fmt(&b, last > i ? "%s%u-%u" : "%s%u", b.len ? "," : "", i, last);
+        }
+        if (!set)
+                return 0;
+        *ret = strbuf_take(&b);
+        return *ret ? 0 : -ENOMEM;
+}
+
 int plan_make(const struct plane *p, const struct cluster *c, char **gpus, json_t **ret,
               struct err *e)
 {
         AUTO(strv_free) char **entrypoint = NULL, **command = NULL, **env = NULL;
+        AUTO(free) char *mems = NULL;
         struct plan plan = { 0 }; /* borrows everything */
         int r = docker_args_parse(c->docker_args, &entrypoint, &command, &plan.command_set, e);
 
@@ -84,7 +104,10 @@ int plan_make(const struct plane *p, const struct cluster *c, char **gpus, json_
         plan.entrypoint = entrypoint;
         plan.command = command;
         plan.env = env;
+        if (mems_text(ledger_mems(p->ledger, p->node_id, c->id), &mems) < 0)
+                return err_set(e, -ENOMEM, "out of memory");
         plan.cpus = c->cpus;
+        plan.mems = mems;
         plan.vcpu = c->vcpu;
         plan.memory_mib = (uint32_t) c->memory_mib;
         plan.container_disk_gib = c->container_disk_gib;

@@ -410,9 +410,21 @@ bool plane_healthy(const struct plane *p, const char **ret_why)
         return !*ret_why;
 }
 
+int plane_set_gpu_type(const struct plane *p, struct cluster *c, char *const *gpus)
+{
+        const struct gpu_fleet *f = &p->gpus.fleet;
+        const struct gpu *g = gpus && *gpus ? gpu_fleet_find(f, *gpus) : NULL;
+        const struct gpu_type *t = g ? gpu_types_of(&p->gpu_types, (size_t) (g - f->gpus)) : NULL;
+
+        return t ? text_set(&c->gpu_type, t->id) : 0;
+}
+
 struct ledger_host plane_ledger_host(const struct plane *p)
 {
-        return (struct ledger_host){ .inv = &p->inv, .gpus = &p->gpus.fleet };
+        return (struct ledger_host){ .inv = &p->inv,
+                                     .gpus = &p->gpus.fleet,
+                                     .gpu_types = &p->gpu_types,
+                                     .chooser = p->chooser };
 }
 
 void plane_host(const struct plane *p, struct plane_host *ret)

@@ -66,7 +66,9 @@ void plane_set_alarm(struct plane *p);
 struct cluster *plane_find(const struct plane *p, const struct caller *who, const char *id);
 /* Remove the record itself; the node is told to forget once that is durable. */
 void plane_remove(struct plane *p, struct cluster *c);
-int plane_set_gpus(struct plane *p, struct node_gpus *g);    /* takes it over (emptied); -ENOMEM */
+int plane_set_gpus(struct plane *p, struct node_gpus *g); /* takes it over (emptied); -ENOMEM */
+/* The type that @c really got; nothing when these GPUs are of none that is known. -ENOMEM. */
+int plane_set_gpu_type(const struct plane *p, struct cluster *c, char *const *gpus);
 struct ledger_host plane_ledger_host(const struct plane *p); /* borrows from @p */
 /* 0, or why nothing can be changed now. */
 int plane_writable(const struct plane *p, struct err *e);

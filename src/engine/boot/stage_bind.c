@@ -219,7 +219,8 @@ int stage_slice_run(struct boot *b, struct err *e)
         struct slice_limits l = { .memory_bytes = b->plan.memory_mib * MIB,
                                   .pids = b->plan.pids ? b->plan.pids : LIMIT_PIDS_DEFAULT,
                                   .cpus = cpus,
-                                  .n_cpus = n };
+                                  .n_cpus = n,
+                                  .mems = b->plan.mems };
         char name[32];
 
         for (size_t i = 0; i < n; i++) {

@@ -41,7 +41,7 @@ static struct got take(struct ledger *l, const struct node_inventory *i, const c
                                  .container_disk_gib = disk,
                                  .volume_gib = 1 };
         AUTO(store_txn_free) struct store_txn *t = store_txn_new();
-        struct ledger_host h = { i, &no_gpus };
+        struct ledger_host h = { .inv = i, .gpus = &no_gpus };
         struct got g = { 0 };
 
         g.limit = ledger_take(l, &h, &w, t, &g.cpus, &g.gpus, NULL);
@@ -143,13 +143,14 @@ static void test_elsewhere(void **state)
         assert_string_equal(b.cpus[0], "1");
         assert_string_equal(b.cpus[1], "2");
         with.facts.cpus_elsewhere = taken;
-        ledger_taken(l, &(struct ledger_host){ &with, &no_gpus }, NULL, cpu_taken, &n);
+        ledger_taken(l, &(struct ledger_host){ .inv = &with, .gpus = &no_gpus }, NULL, cpu_taken,
+                     &n);
         assert_int_equal(n.vcpu_taken, 3); /* 0 and 2 are counted once */
         c = take(l, &with, "c", 1, 6, 1);
         assert_int_equal(c.limit, PLACE_CPU);
         got_done(&b);
-        b.limit = ledger_take(l, &(struct ledger_host){ &with, &no_gpus }, &w, t, &b.cpus, &b.gpus,
-                              NULL);
+        b.limit = ledger_take(l, &(struct ledger_host){ .inv = &with, .gpus = &no_gpus }, &w, t,
+                              &b.cpus, &b.gpus, NULL);
         assert_int_equal(b.limit, PLACE_OK);
         assert_int_equal(strv_len(b.cpus), 2);
         assert_string_equal(b.cpus[0], "1");
@@ -159,8 +160,8 @@ static void test_elsewhere(void **state)
         assert_string_equal(c.cpus[0],
                             "4"); /* 2 is nobody's of ours any more, and still not free */
         w.vcpu = 3;
-        assert_int_equal(ledger_take(l, &(struct ledger_host){ &with, &no_gpus }, &w, t, &b.cpus,
-                                     &b.gpus, &e),
+        assert_int_equal(ledger_take(l, &(struct ledger_host){ .inv = &with, .gpus = &no_gpus }, &w,
+                                     t, &b.cpus, &b.gpus, &e),
                          PLACE_CPU);
         assert_non_null(strstr(e.msg, "1 held by other hosts on this machine"));
         got_done(&a);
@@ -209,7 +210,8 @@ static void test_random_life(void **state)
                         stop(l, id[k], true, rand_r(&seed) % 2);
                         dirty[k] = false;
                 }
-                ledger_taken(l, &(struct ledger_host){ &inv, &no_gpus }, NULL, cpu_taken, &s);
+                ledger_taken(l, &(struct ledger_host){ .inv = &inv, .gpus = &no_gpus }, NULL,
+                             cpu_taken, &s);
                 assert_true(s.memory_taken_mib <= inv.memory_mib);
                 assert_true(s.disk_taken_gib <= inv.disk_gib);
         }

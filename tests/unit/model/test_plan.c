@@ -69,6 +69,16 @@ static void test_refused(void **state)
                 { "cpus", "[\"0\",\"1\"]", "cpus" },
                 { "cpus", "[\"x\"]", "cpus" },
                 { "gpu_count", "1", "gpus" },
+                { "mems", "\"x\"", "mems" },
+                { "mems", "\"0-\"", "mems" },
+                { "mems", "\"-1\"", "mems" },
+                { "mems", "\"1-0\"", "mems" },
+                { "mems", "\"0,0\"", "mems" },
+                { "mems", "\"0-1,1\"", "mems" },
+                { "mems", "\"1024\"", "mems" },
+                { "mems", "\",\"", "mems" },
+                { "mems", "\"0-1-2\"", "mems" },
+                { "mems", "\"0 1\"", "mems" },
         };
 
         (void) state;
@@ -87,6 +97,29 @@ static void test_refused(void **state)
                         fail_msg("%s = %s: '%s'", t[i].field, t[i].value, e.msg);
                 assert_null(p.cluster); /* failure gives nothing */
         }
+}
+
+static int decode_with(const char *field, const char *value, const char *count)
+{
+        AUTO(json_put) json_t *j = jsonx_parse(good, sizeof good - 1, NULL);
+        AUTO(plan_done) struct plan p = { 0 };
+
+        (void) json_object_set_new(j, field, json_loads(value, JSON_DECODE_ANY, NULL));
+        (void) json_object_set_new(j, "gpu_count", json_loads(count, JSON_DECODE_ANY, NULL));
+        return plan_decode(j, &p, NULL);
+}
+
+static void test_nodes_and_gpus(void **state)
+{
+        static const char *const mems[] = { "\"0\"", "\"0-1\"", "\"0-1,3\"", "\"1023\"", "null" };
+
+        (void) state;
+        for (size_t i = 0; i < NELEM(mems); i++)
+                assert_int_equal(decode_with("mems", mems[i], "0"), 0);
+        assert_int_equal(decode_with("gpus", "[\"GPU-a\",\"MIG-b\"]", "2"), 0);
+        assert_int_equal(decode_with("gpus", "[\"GPU-a\",\"GPU-a\"]", "2"), -EINVAL);
+        assert_int_equal(decode_with("gpus", "[\"../../x\"]", "1"), -EINVAL);
+        assert_int_equal(decode_with("gpus", "[\"GPU-a\"]", "2"), -EINVAL);
 }
 
 static void test_mount_paths_allowed(void **state)
@@ -109,6 +142,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_round_trip),
                 cmocka_unit_test(test_refused),
+                cmocka_unit_test(test_nodes_and_gpus),
                 cmocka_unit_test(test_mount_paths_allowed),
         };
 

@@ -188,7 +188,8 @@ static int set_value(const struct reader *r, const struct key *k, void *to, cons
         case V_TEXT:
                 if (strlen(value) >= k->size || !plain(value))
                         return bad(r, word, "must be a short word of letters, digits, . - _ +");
-                memcpy(at, value, strlen(value) + 1);
+                memset(at, 0, k->size); /* equal things are equal byte by byte */
+                memcpy(at, value, strlen(value));
                 return 0;
         case V_SWITCH:
                 if (!str_eq(value, "on") && !str_eq(value, "off"))
@@ -205,6 +206,8 @@ static int set_value(const struct reader *r, const struct key *k, void *to, cons
 static int take_keys(const struct reader *r, size_t from, const struct key *keys, size_t n,
                      void *to, int (*other)(const struct reader *r, char *word, char *value))
 {
+        uint64_t seen = 0;
+
         for (size_t w = from; w < r->n; w++) {
                 char *word = r->words[w], *equals = strchr(word, '=');
                 size_t k = 0, len = equals ? (size_t) (equals - word) : 0;
@@ -215,7 +218,9 @@ static int take_keys(const struct reader *r, size_t from, const struct key *keys
                 while (k < n &&
                        (strlen(keys[k].name) != len || strncmp(keys[k].name, word, len) != 0))
                         k++;
-                if (k < n)
+                if (k < n && (seen >> k & 1))
+                        x = bad(r, word, "is there already");
+                else if (k < n)
                         x = set_value(r, &keys[k], to, word, equals + 1);
                 else if (other)
                         x = other(r, word, equals + 1);
@@ -223,6 +228,7 @@ static int take_keys(const struct reader *r, size_t from, const struct key *keys
                         x = bad(r, word, "there is no such key here");
                 if (x < 0)
                         return x;
+                seen |= k < n ? 1ULL << k : 0;
         }
         return 0;
 }
@@ -253,8 +259,8 @@ static int line_model(struct reader *r)
         if (strlen(name) >= sizeof m->name || !*name)
                 return bad(r, name, "a name has 1 to 63 bytes");
         for (const char *p = name; *p; p++)
-                if (*p < ' ' || *p > '~')
-                        return bad(r, name, "a name has printable ASCII alone");
+                if (*p < ' ' || *p > '~' || *p == '"')
+                        return bad(r, name, "a name has printable ASCII alone, and no quotes");
         *m = (struct gpu_sim_model){ .reserved_mib = 300,
                                      .power_w = 300,
                                      .sm_mhz = 1500,

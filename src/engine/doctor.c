@@ -18,8 +18,10 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
-#include "engine/gpu/vfio.h"
 #include "base/str.h"
+#include "engine/gpu/driver.h"
+#include "engine/gpu/vfio.h"
+#include "engine/instance.h"
 
 #define MIN_MAJOR 6
 #define MIN_MINOR 1
@@ -28,7 +30,7 @@ enum grade { GOOD, LESS, MISSING }; /* fine; works with a consequence; clusters 
 
 struct finding {
         enum grade grade;
-        char what[96];
+        char what[256];
 };
 
 static struct finding found(enum grade g, const char *fmt, ...)
@@ -194,48 +196,59 @@ static struct finding probe_iommu(void)
         return f;
 }
 
-static struct finding probe_nvidia(void)
+/* What the configuration asks for: the driver that is there, none, or a simulated one. */
+static struct finding probe_gpus(const struct instance *conf)
 {
-        AUTO(free) char *v = NULL;
+        AUTO(free) char *libexec = NULL, *text = NULL;
+        struct err e = { 0 };
+        int r = instance_find_libexec(&libexec, &e);
 
-        if (fd_read_file(AT_FDCWD, "/proc/driver/nvidia/version", 4096, &v, NULL) < 0)
-                return found(LESS, "no driver loaded");
-        v[strcspn(v, "\n")] = '\0';
-        return found(GOOD, "%.90s", v);
+        if (r >= 0)
+                r = gpu_driver_describe(conf->conf.gpu_driver, libexec, &text, &e);
+        if (r < 0)
+                return found(MISSING, "%s", e.msg);
+        return found(r ? GOOD : LESS, "%s", text);
 }
 
 static const struct {
         const char *name;
         struct finding (*probe)(void);
+        struct finding (*probe_conf)(const struct instance *conf); /* instead */
         const char *without; /* what follows when it is missing or less */
 } checks[] = {
-        { "kernel", probe_kernel, "Linux 6.1 or newer is needed" },
-        { "rights", probe_root, "the engine must run as root" },
-        { "cgroups", probe_cgroup,
+        { "kernel", probe_kernel, NULL, "Linux 6.1 or newer is needed" },
+        { "rights", probe_root, NULL, "the engine must run as root" },
+        { "cgroups", probe_cgroup, NULL,
           "version 1 works; memory pressure figures and I/O weight per cluster are coarser" },
-        { "namespaces", probe_namespaces, "clusters cannot be isolated" },
-        { "AppArmor", probe_apparmor,
+        { "namespaces", probe_namespaces, NULL, "clusters cannot be isolated" },
+        { "AppArmor", probe_apparmor, NULL,
           "clusters are confined by user namespace, seccomp and capabilities only; require_apparmor = yes refuses to start" },
-        { "overlayfs", probe_overlay, "images cannot be mounted" },
-        { "EROFS", probe_erofs, "images are mounted from unpacked layers or through loop devices" },
-        { "loop devices", probe_loop, "container disks and volumes cannot be mounted" },
-        { "idmapped mounts", probe_idmap, "images and disks cannot be given to a cluster" },
-        { "nftables", probe_nft,
+        { "overlayfs", probe_overlay, NULL, "images cannot be mounted" },
+        { "EROFS", probe_erofs, NULL,
+          "images are mounted from unpacked layers or through loop devices" },
+        { "loop devices", probe_loop, NULL, "container disks and volumes cannot be mounted" },
+        { "idmapped mounts", probe_idmap, NULL, "images and disks cannot be given to a cluster" },
+        { "nftables", probe_nft, NULL,
           "is loaded by the first rule; without it clusters get no network" },
-        { "project quotas", probe_prjquota,
+        { "project quotas", probe_prjquota, NULL,
           "none needed: disks are files of exactly their size with an ext4 inside" },
-        { "KVM", probe_kvm, "isolation: vm is not available" },
-        { "IOMMU", probe_iommu, "GPUs cannot be handed to microVMs" },
-        { "NVIDIA driver", probe_nvidia, "clusters run with gpuCount 0 only" },
+        { "KVM", probe_kvm, NULL, "isolation: vm is not available" },
+        { "IOMMU", probe_iommu, NULL, "GPUs cannot be handed to microVMs" },
+        { .name = "NVIDIA driver",
+          .probe_conf = probe_gpus,
+          .without = "clusters run with gpuCount 0 only" },
 };
 
-int doctor_run(FILE *out)
+int doctor_run(FILE *out, const char *config, struct err *e)
 {
+        AUTO(instance_close) struct instance *conf = NULL;
         static const char *const mark[] = { "ok", "note", "MISSING" };
-        int bad = 0;
+        int bad = 0, r = instance_read_conf(config, &conf, e);
 
+        if (r < 0)
+                return r;
         for (size_t i = 0; i < NELEM(checks); i++) {
-                struct finding f = checks[i].probe();
+                struct finding f = checks[i].probe ? checks[i].probe() : checks[i].probe_conf(conf);
 
                 (void) fprintf(out, "%-8s %-16s %s\n", mark[f.grade], checks[i].name, f.what);
                 if (f.grade != GOOD)
@@ -245,5 +258,5 @@ int doctor_run(FILE *out)
         (void) fprintf(out, "\n%s\n",
                        bad ? "This host cannot run clusters until what is MISSING is mended."
                            : "This host can run clusters.");
-        return bad;
+        return bad ? err_set(e, -ENOTSUP, "this host cannot run clusters") : 0;
 }

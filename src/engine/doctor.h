@@ -2,5 +2,8 @@
 #pragma once
 #include <stdio.h>
 
-/* Print the report.  0: clusters can run here; 1: something indispensable is missing. */
-int doctor_run(FILE *out);
+#include "base/err.h"
+
+/* Print the report.  @config: what to judge by (NULL: defaults).  -ENOTSUP: something indispensable is
+ * missing; another error: the configuration cannot be read, and nothing was printed. */
+int doctor_run(FILE *out, const char *config, struct err *e);

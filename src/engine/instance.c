@@ -131,8 +131,7 @@ int instance_find_libexec(char **ret, struct err *e)
                        places[1]);
 }
 
-int instance_open(const char *data_dir, const char *config, const char *libexec,
-                  struct instance **ret, struct err *e)
+int instance_read_conf(const char *config, struct instance **ret, struct err *e)
 {
         AUTO(instance_close) struct instance *i = calloc(1, sizeof *i);
         size_t n;
@@ -149,13 +148,25 @@ int instance_open(const char *data_dir, const char *config, const char *libexec,
         if (r >= 0 && !str_eq(i->conf.image_mount, "auto") &&
             !str_eq(i->conf.image_mount, "file") && !str_eq(i->conf.image_mount, "loop"))
                 r = err_set(e, -EINVAL, "[images] mount: must be auto, file or loop");
-        if (r >= 0)
-                r = open_dirs(i, data_dir, e);
-        i->libexec = str_dup(libexec);
-        if (r >= 0 && !i->libexec)
-                r = err_set(e, -ENOMEM, "out of memory");
         if (r < 0)
                 return r;
+        *ret = TAKE(i);
+        return 0;
+}
+
+int instance_open(const char *data_dir, const char *config, const char *libexec,
+                  struct instance **ret, struct err *e)
+{
+        AUTO(instance_close) struct instance *i = NULL;
+        int r = instance_read_conf(config, &i, e);
+
+        if (r >= 0)
+                r = open_dirs(i, data_dir, e);
+        if (r < 0)
+                return r;
+        i->libexec = str_dup(libexec);
+        if (!i->libexec)
+                return err_set(e, -ENOMEM, "out of memory");
         *ret = TAKE(i);
         return 0;
 }

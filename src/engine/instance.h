@@ -65,6 +65,9 @@ struct instance {
         size_t n_gpu_prices;
 };
 
+/* The configuration alone (NULL: defaults), checked; nothing is made and no directory opened. */
+int instance_read_conf(const char *config, struct instance **ret, struct err *e);
+
 /* Read @config (NULL: defaults), make or open @data_dir (0711, root's own), take its lock (-EBUSY
  * when another engine still runs on it after 3 s), make the run directory.  Blocks on the local disk. */
 int instance_open(const char *data_dir, const char *config, const char *libexec,

@@ -56,8 +56,7 @@ static int verb_version(const struct usage_args *a, struct err *e)
 
 static int verb_doctor(const struct usage_args *a, struct err *e)
 {
-        (void) a;
-        return doctor_run(stdout) ? err_set(e, -ENOTSUP, "this host cannot run clusters") : 0;
+        return doctor_run(stdout, a->flag[0], e);
 }
 
 static int verb_config(const struct usage_args *a, struct err *e)

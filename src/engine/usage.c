@@ -21,6 +21,8 @@ const struct usage_verb usage_verbs[VERB_COUNT] = {
                                       "what the store keeps secret, and a copy of the store is of no use "
                                       "without it." },
         [VERB_DOCTOR] = { "doctor",
+                          { { "--config", ARG_FILE, false,
+                              "configuration file to judge by; without it every option has its default" } },
                           .summary =
                                   "print what this kernel offers and what follows from what it lacks",
                           .detail = "The exit status is 1 when this host cannot run clusters." },

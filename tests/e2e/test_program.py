@@ -43,6 +43,22 @@ def test_doctor():
     assert found["cgroups"][1].startswith("version ")
 
 
+def test_doctor_with_a_configuration(tmp_path):
+    conf = tmp_path / "conf"
+
+    def nvidia(value):
+        conf.write_text(f"[engine]\ngpu_driver = {value}\n")
+        r = run("doctor", "--config", str(conf))
+        return findings(r.stdout)[0]["NVIDIA driver"], r.returncode
+    assert nvidia("none") == (("note", "gpu_driver = none", "clusters run with gpuCount 0 only"), 0)
+    assert nvidia("simulated:a100x8") == (("ok", "simulated: 8 x NVIDIA A100-SXM4-80GB (a100x8)", None), 0)
+    (grade, what, _), code = nvidia("simulated:a100x7")
+    assert (grade, code) == ("MISSING", 1) and "one of 3090x8, 4090x1, a100mig, a100x8" in what
+    conf.write_text("[engine]\nnonsense = 1\n")
+    r = run("doctor", "--config", str(conf))
+    assert r.returncode == 1 and r.stdout == "" and "nonsense" in r.stderr
+
+
 def test_doctor_of_a_stranger():
     r = run_as(NOBODY, program("hypervisor-vmm"), "doctor")
     found, verdict = findings(r.stdout)

@@ -277,6 +277,16 @@ static int decode(struct frame_conn *c, struct frame_msg *ret, struct err *e)
         return 1;
 }
 
+bool frame_ready(const struct frame_conn *c)
+{
+        uint32_t be;
+
+        if (c->in.len < HEADER_BYTES)
+                return false;
+        memcpy(&be, c->in.s, sizeof be);
+        return ntohl(be) > FRAME_MAX_BYTES || c->in.len - HEADER_BYTES >= ntohl(be);
+}
+
 int frame_recv(struct frame_conn *c, struct frame_msg *ret, struct err *e)
 {
         for (;;) {

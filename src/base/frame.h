@@ -44,6 +44,10 @@ struct frame_msg {
 int frame_recv(struct frame_conn *c, struct frame_msg *ret, struct err *e);
 void frame_msg_done(struct frame_msg *m);
 
+/* A whole message has been read and not been taken: no event of the descriptor will tell of it, so who
+ * stops after some messages goes on while this is true. */
+bool frame_ready(const struct frame_conn *c);
+
 static inline void frame_msg_done_cleanup(struct frame_msg *m)
 {
         frame_msg_done(m);

@@ -404,7 +404,7 @@ static int on_io(sd_event_source *s, int fd, uint32_t revents, void *arg)
                 lose(n, "the connection broke");
                 return 0;
         }
-        for (int i = 0; n->conn && i < BATCH; i++) {
+        for (int i = 0; n->conn && (i < BATCH || frame_ready(n->conn)); i++) {
                 AUTO(frame_msg_done) struct frame_msg m = { 0 };
                 struct err e = { 0 };
                 int r = frame_recv(n->conn, &m, &e);

@@ -85,6 +85,7 @@ static int on_welcome(struct channel *c, const struct frame_msg *m, struct err *
                 return err_set(e, -EPROTO, "speaks another version of the node protocol");
         c->welcome = true;
         facts_send(c->facts);
+        channel_gpus_changed(c);
         if (c->fleet)
                 fleet_report_all(c->fleet);
         channel_send(c, synced, NULL, 0);
@@ -188,7 +189,7 @@ static int on_conn(sd_event_source *s, int fd, uint32_t revents, void *arg)
                 drop(c, "the connection is gone");
                 return 0;
         }
-        for (int i = 0; i < MESSAGES_A_TURN && c->conn; i++) {
+        for (int i = 0; c->conn && (i < MESSAGES_A_TURN || frame_ready(c->conn)); i++) {
                 struct frame_msg m;
                 struct err e = { 0 };
                 int r = frame_recv(c->conn, &m, &e);

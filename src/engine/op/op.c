@@ -91,7 +91,7 @@ static int on_socket(sd_event_source *s, int fd, uint32_t revents, void *arg)
                 send_rest(op);
         if (!(revents & ~(uint32_t) EPOLLOUT))
                 return 0;
-        for (int i = 0; i < 32; i++) {
+        for (int i = 0; i < 32 || frame_ready(op->conn); i++) {
                 struct frame_msg m;
                 struct err e = { 0 };
                 int r = frame_recv(op->conn, &m, &e);

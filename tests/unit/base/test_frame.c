@@ -76,6 +76,26 @@ static void test_many_with_fds(void **state)
         }
 }
 
+/* Who takes some of them learns that there are more, for no event will say so. */
+static void test_more_are_ready(void **state)
+{
+        struct world *w = *state;
+        AUTO(json_put) json_t *j = json_pack("{s:s}", "type", "x");
+        int n = 0;
+
+        assert_false(frame_ready(w->b));
+        for (int i = 0; i < 100; i++)
+                assert_int_equal(frame_send(w->a, j, NULL, 0), 0);
+        assert_false(frame_ready(w->b)); /* nothing was read */
+        do {
+                AUTO(frame_msg_done) struct frame_msg m = { 0 };
+
+                assert_int_equal(frame_recv(w->b, &m, NULL), 1);
+                n++;
+        } while (frame_ready(w->b));
+        assert_int_equal(n, 100);
+}
+
 static void test_every_split(void **state)
 {
         static const char wire[] = "\0\0\0\7\1\0\0\0{\"n\":1}\0\0\0\2\1\0\0\0{}";
@@ -171,6 +191,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_round_trip, up, down),
                 cmocka_unit_test_setup_teardown(test_many_with_fds, up, down),
+                cmocka_unit_test_setup_teardown(test_more_are_ready, up, down),
                 cmocka_unit_test(test_every_split),
                 cmocka_unit_test(test_broken),
                 cmocka_unit_test_setup_teardown(test_large, up, down),

@@ -10,8 +10,6 @@
 
 #define WANTED          (NVML_EVENT_XID | NVML_EVENT_ECC_DOUBLE | NVML_EVENT_MIG_CONFIG)
 #define EVENTS_A_SECOND 64
-/* A fatal Xid keeps a GPU from being rented for so long, unless the driver says more by then. */
-#define BAD_FOR_US (600 * US_PER_S)
 /* A GPU at its limit goes back and forth; that is told once a minute. */
 #define THROTTLE_EVERY_US (60 * US_PER_S)
 
@@ -49,15 +47,8 @@ void gpud_unwatch(struct gpud *d)
 
 static void on_xid(struct gpud *d, struct gpud_dev *dev, uint64_t code)
 {
-        struct gpud_memory *m = d->devs[dev->whole].memory;
-
-        m->xid = code;
+        d->devs[dev->whole].memory->xid = code;
         gpud_event(d, dev->info.uuid, "xid", code, gpu_xid_text(code));
-        if (!gpu_xid_is_fatal(code))
-                return;
-        m->bad_xid = code;
-        m->bad_until_us = clock_mono_us() + BAD_FOR_US;
-        d->rescan = true;
 }
 
 /* An Xid of a MIG instance is that instance's. */

@@ -20,11 +20,9 @@ struct gpud_memory {
         char uuid[72];
         uint64_t nvlink_kib[2], nvlink_at_us; /* counters sent, received, when they were read */
         uint64_t pcie_kib_s[2];
-        uint64_t xid;          /* the last one since this program runs */
-        uint64_t bad_until_us; /* monotonic: a fatal Xid was seen */
-        uint64_t bad_xid;      /* that one */
-        uint64_t throttle_us;  /* when clocks were last said to be held back */
-        uint64_t throttle;     /* the reasons a second ago */
+        uint64_t xid;         /* the last one since this program runs */
+        uint64_t throttle_us; /* when clocks were last said to be held back */
+        uint64_t throttle;    /* the reasons a second ago */
 };
 
 struct gpud_dev {

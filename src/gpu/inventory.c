@@ -4,13 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/fd.h"
 #include "base/jsonx.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "gpu/gpud.h"
-#include "model/gpu_xid.h"
 
 #define MIB (1ULL << 20)
 #define GIB (1ULL << 30)
@@ -142,16 +140,12 @@ void gpud_describe(struct gpud *d, struct gpud_dev *dev)
 static void judge(const struct gpud *d, struct gpud_dev *dev)
 {
         const struct gpud_dev *whole = &d->devs[dev->whole];
-        const struct gpud_memory *m = whole->memory;
         struct gpu *g = &dev->info;
 
         free(g->reason);
         g->reason = NULL;
         if (whole->trouble != NVML_SUCCESS)
                 g->reason = str_fmt("the driver says: %s", nvml_text(&d->nv, whole->trouble));
-        else if (m->bad_until_us > clock_mono_us())
-                g->reason = str_fmt("Xid %llu: %s", (unsigned long long) m->bad_xid,
-                                    gpu_xid_text(m->bad_xid));
         else if (whole->remap_failed)
                 g->reason = str_dup("bad memory rows can no longer be replaced: it wants repair");
         else if (whole->remap_pending)

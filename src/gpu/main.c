@@ -3,9 +3,9 @@
  * takes orders from the engine alone, and ends when that does. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "gpu/gpud.h"
+#include "gpu/scrub.h"
 
 #define SECOND_US       US_PER_S
 #define LOOK_EVERY_US   (10 * US_PER_S) /* at links and instances, and whether a driver has come */
@@ -91,54 +92,81 @@ static int serve(struct gpud *d)
         return -EPIPE;
 }
 
-static int parse(int argc, char **argv, struct gpud *d, const char **root, int *fd)
-{
-        static const struct option options[] = { { "fd", required_argument, NULL, 'f' },
-                                                 { "nvml", required_argument, NULL, 'n' },
-                                                 { "root", required_argument, NULL, 'r' },
-                                                 { "fleet", required_argument, NULL, 's' },
-                                                 { NULL, 0, NULL, 0 } };
-        uint64_t v;
-        int c;
+struct args {
+        const char *fd, *nvml, *root, *fleet, *scrub, *cuda;
+        int fd_number;
+};
 
-        while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-                if (c == 'f' && str_u64(optarg, 3, 1U << 20, &v) >= 0)
-                        *fd = (int) v;
-                else if (c == 'n')
-                        d->nvml_path = optarg;
-                else if (c == 'r')
-                        *root = optarg;
-                else if (c == 's')
-                        d->fleet_file = optarg;
-                else
+static const struct {
+        const char *name;
+        size_t off;
+} arg_table[] = {
+        { "fd", offsetof(struct args, fd) },       { "nvml", offsetof(struct args, nvml) },
+        { "root", offsetof(struct args, root) },   { "fleet", offsetof(struct args, fleet) },
+        { "scrub", offsetof(struct args, scrub) }, { "cuda", offsetof(struct args, cuda) },
+};
+
+/* "--name value" pairs; either --fd or --scrub. */
+static int parse(char **argv, struct args *a)
+{
+        uint64_t v = 0;
+
+        for (argv++; *argv; argv += 2) {
+                const char *name = str_after(*argv, "--");
+                size_t i = 0;
+
+                while (i < NELEM(arg_table) && !str_eq(name, arg_table[i].name))
+                        i++;
+                if (i == NELEM(arg_table) || !argv[1])
                         return -EINVAL;
+                memcpy((char *) a + arg_table[i].off, &argv[1], sizeof argv[1]);
         }
-        return optind == argc && *fd >= 0 ? 0 : -EINVAL;
+        if (a->fd && str_u64(a->fd, 3, 1U << 20, &v) < 0)
+                return -EINVAL;
+        a->fd_number = (int) v;
+        return !a->fd != !a->scrub ? 0 : -EINVAL;
+}
+
+static int watch(const struct args *a)
+{
+        struct gpud *d = calloc(1, sizeof *d);
+        const char *root = a->root ? a->root : "/";
+
+        if (!d)
+                return 1;
+        d->nvml_path = a->nvml;
+        d->fleet_file = a->fleet;
+        (void) fd_set_cloexec(a->fd_number, true);
+        d->root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (d->root_fd < 0 || frame_conn_new(a->fd_number, &d->conn) < 0) {
+                log_error("%s: %s", root, strerror(errno));
+                return 1;
+        }
+        (void) serve(d);
+        _exit(0); /* the library's own way out may hang */
 }
 
 int main(int argc, char **argv)
 {
-        struct gpud *d = calloc(1, sizeof *d);
-        const char *root = "/";
-        int fd = -EBADF;
+        struct args a = { 0 };
 
+        (void) argc;
         log_init("vmm-gpu", LOG_LVL_INFO);
-        if (!d || parse(argc, argv, d, &root, &fd) < 0) {
+        if (parse(argv, &a) < 0) {
                 (void) fprintf(
                         stderr,
-                        "usage: vmm-gpu --fd N [--nvml PATH] [--root DIR] [--fleet FILE] (started by hypervisor-vmm)\n");
+                        "usage: vmm-gpu --fd N [--nvml PATH] [--root DIR] [--fleet FILE]\n"
+                        "       vmm-gpu --scrub UUID [--cuda PATH] [--fleet FILE] (started by hypervisor-vmm)\n");
                 return 2;
         }
         (void) signal(SIGPIPE, SIG_IGN);
-        (void) fd_set_cloexec(fd, true);
-        d->root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (d->root_fd < 0 || frame_conn_new(fd, &d->conn) < 0) {
-                log_error("%s: %s", root, strerror(errno));
+        /* what a simulated library wants to know; a real one takes no notice */
+        if (a.fleet && setenv("HVMM_SIMULATED_FLEET", a.fleet, 1) < 0)
                 return 1;
+        if (a.scrub) {
+                const struct scrub_args s = { .uuid = a.scrub, .cuda = a.cuda };
+
+                return scrub_main(&s);
         }
-        /* what the simulated library wants to know; a real one takes no notice */
-        if (d->fleet_file && setenv("HVMM_SIMULATED_FLEET", d->fleet_file, 1) < 0)
-                return 1;
-        (void) serve(d);
-        _exit(0); /* the library's own way out may hang */
+        return watch(&a);
 }

@@ -8,6 +8,8 @@ struct claim_host;
 struct slice_host;
 struct net_host;
 struct image_store;
+struct gpu_driver;
+struct gpuhost;
 
 struct host {
         const struct instance *inst;
@@ -15,6 +17,8 @@ struct host {
         struct slice_host *slices;
         struct net_host *net;
         struct image_store *images;
+        const struct gpu_driver *gpu_driver;
+        struct gpuhost *gpuhost; /* the engine process alone; NULL elsewhere and before it is made */
         int disks;    /* O_PATH: DIR/disks, container disks, wiped at start and stop */
         int volumes;  /* O_PATH: DIR/volumes */
         int clusters; /* O_PATH: DIR/clusters/<id>/: logs and exit status */

@@ -16,6 +16,7 @@
 #include <systemd/sd-event.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/jsonx.h"
 #include "base/log.h"
@@ -26,6 +27,8 @@
 #include "engine/claim/claim.h"
 #include "engine/fleet/fetch_guard.h"
 #include "engine/fleet/fleet.h"
+#include "engine/gpu/driver.h"
+#include "engine/gpu/gpuhost.h"
 #include "engine/host.h"
 #include "engine/idmap.h"
 #include "engine/image/base.h"
@@ -43,12 +46,14 @@
 
 #define SPARE_OPS       4
 #define LOOP_PRIORITY   (-10)
+#define GPU_WAIT_US     (3 * US_PER_S)
 #define IN_USE_TRIES    40
 #define IN_USE_PAUSE_US 50000
 
 struct standalone {
         struct instance *inst;
         struct host host;
+        struct gpu_driver gpu_driver;
         struct journal *journal;
         sd_event *loop;
         struct op_runner *runner;
@@ -66,7 +71,7 @@ struct standalone {
 static void standalone_init(struct standalone *s)
 {
         *s = (struct standalone){ .listen_fd = -EBADF, .inner_fd = -EBADF };
-        s->host.disks = s->host.volumes = s->host.clusters = -EBADF;
+        s->host.disks = s->host.volumes = s->host.clusters = s->gpu_driver.root_fd = -EBADF;
 }
 
 static int on_any_claim(void *arg, const char *kind, uint32_t number, const char *cluster,
@@ -124,6 +129,9 @@ static void standalone_done(struct standalone *s)
         s->fleet = fleet_free(s->fleet);
         if (s->channel)
                 channel_set_fleet(s->channel, NULL);
+        if (s->channel)
+                channel_set_gpus(s->channel, NULL);
+        s->host.gpuhost = gpuhost_free(s->host.gpuhost);
         s->channel = channel_free(s->channel);
         s->pool = pool_free(s->pool);
         s->upkeep = upkeep_free(s->upkeep);
@@ -132,6 +140,8 @@ static void standalone_done(struct standalone *s)
         /* pulls that were under way have been ended */
         if (s->host.slices && fetch_guard_tidy(&s->host, true, &e) < 0)
                 log_warn("%s", e.msg);
+        s->host.gpu_driver = NULL;
+        gpu_driver_close(&s->gpu_driver);
         if (empty)
                 remove_host(s);
         s->journal = journal_close(s->journal);
@@ -276,7 +286,11 @@ static int open_host(struct standalone *s, struct err *e)
         if (r >= 0)
                 r = h->clusters = instance_dir(s->inst, "clusters", e);
         if (r >= 0)
-                r = sandbox_prepare(e);
+                r = gpu_driver_open(s->inst, &s->gpu_driver, e);
+        if (r < 0)
+                return r;
+        h->gpu_driver = &s->gpu_driver;
+        r = sandbox_prepare(e);
         if (r >= 0)
                 r = sandbox_hold_programs(s->inst->libexec, e);
         if (r >= 0 && s->inst->conf.object_threshold && !sandbox_overlay_objects()) {
@@ -288,7 +302,7 @@ static int open_host(struct standalone *s, struct err *e)
 
 static void say_ready(struct standalone *s)
 {
-        if (!s->api_ready || !s->synced || s->said_ready)
+        if (!s->api_ready || !s->synced || s->said_ready || !gpuhost_is_known(s->host.gpuhost))
                 return;
         s->said_ready = true;
         (void) puts("ready");
@@ -312,6 +326,51 @@ static void on_synced(void *arg)
         say_ready(s);
 }
 
+static void on_gpus(void *arg)
+{
+        struct standalone *s = arg;
+
+        if (s->channel)
+                channel_gpus_changed(s->channel);
+        say_ready(s);
+}
+
+static void on_gpu_telemetry(void *arg, const json_t *msg)
+{
+        struct standalone *s = arg;
+
+        if (s->channel)
+                channel_gpu_telemetry(s->channel, msg);
+}
+
+static void on_gpu_event(void *arg, const json_t *msg)
+{
+        struct standalone *s = arg;
+
+        if (s->channel)
+                channel_gpu_event(s->channel, msg);
+}
+
+/* Clusters that are resumed want to know their GPUs; a driver that takes longer holds up nobody else. */
+static int open_gpus(struct standalone *s, struct err *e)
+{
+        const struct gpuhost_spec spec = { .loop = s->loop,
+                                           .host = &s->host,
+                                           .journal = s->journal,
+                                           .driver = &s->gpu_driver,
+                                           .changed = on_gpus,
+                                           .telemetry = on_gpu_telemetry,
+                                           .event = on_gpu_event,
+                                           .arg = s };
+        uint64_t until = clock_mono_us() + GPU_WAIT_US, now;
+        int r = gpuhost_new(&spec, &s->host.gpuhost, e);
+
+        while (r >= 0 && !s->stopping && !gpuhost_is_known(s->host.gpuhost) &&
+               (now = clock_mono_us()) < until)
+                r = sd_event_run(s->loop, until - now);
+        return r;
+}
+
 static int open_service(struct standalone *s, struct err *e)
 {
         const struct channel_spec ch = { .loop = s->loop,
@@ -327,7 +386,10 @@ static int open_service(struct standalone *s, struct err *e)
                                  .journal = s->journal,
                                  .runner = s->runner,
                                  .report = channel_report };
-        int r = pool_new(s->loop, s->runner, &s->host, journal_epoch(s->journal), &s->pool, e);
+        int r = open_gpus(s, e);
+
+        if (r >= 0)
+                r = pool_new(s->loop, s->runner, &s->host, journal_epoch(s->journal), &s->pool, e);
 
         if (r >= 0)
                 r = upkeep_new(s->loop, s->runner, &s->host, &s->upkeep, e);
@@ -344,6 +406,7 @@ static int open_service(struct standalone *s, struct err *e)
         if (r < 0)
                 return r;
         channel_set_fleet(s->channel, s->fleet);
+        channel_set_gpus(s->channel, s->host.gpuhost);
         upkeep_watch_images(s->upkeep, fleet_images, s->fleet);
         fleet_images_tidy(s->fleet);
         r = imagecare_new(s->loop, s->runner, &s->host, s->fleet, &s->care, e);

@@ -13,6 +13,7 @@
 
 struct channel;
 struct fleet;
+struct gpuhost;
 struct inventory;
 
 struct channel_spec {
@@ -30,6 +31,12 @@ int channel_new(const struct channel_spec *spec, struct channel **ret, struct er
 struct channel *channel_free(struct channel *c);
 DEFINE_AUTO(struct channel *, channel_free)
 void channel_set_fleet(struct channel *c, struct fleet *f);
+
+/* The host's GPUs: told after every welcome, and when gpuhost calls these (gpuhost.h). */
+void channel_set_gpus(struct channel *c, const struct gpuhost *g);
+void channel_gpus_changed(struct channel *c);
+void channel_gpu_telemetry(struct channel *c, const json_t *msg);
+void channel_gpu_event(struct channel *c, const json_t *msg);
 
 /* fleet_report_fn: send a report, with epoch and sequence number, if anyone listens. */
 void channel_report(void *channel, const json_t *report);

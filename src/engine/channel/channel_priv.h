@@ -12,6 +12,7 @@ struct channel {
         struct channel_spec spec;
         struct fleet *fleet;
         struct facts *facts;
+        const struct gpuhost *gpus;
         int listener;
         struct frame_conn *conn; /* the one control plane, or NULL */
         sd_event_source *listen_src, *conn_src;

@@ -28,6 +28,7 @@
 #define CLAIM_MONITOR_BASE 0x4FF00000U
 #define CLAIM_FETCH_BASE   0x4FE00000U
 #define CLAIM_API_UID      0x4FD00000U
+#define CLAIM_GPU_UID      0x4FD00001U /* vmm-gpu's */
 
 static inline uint32_t claim_id_base(uint32_t slot)
 {

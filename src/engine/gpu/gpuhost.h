@@ -32,6 +32,8 @@ DEFINE_AUTO(struct gpuhost *, gpuhost_free)
 
 /* Borrowed until the next turn of the loop; with n = 0 and a note until vmm-gpu has answered. */
 const struct gpu_fleet *gpuhost_fleet(const struct gpuhost *g);
+/* vmm-gpu has answered, or will not soon, or there is no driver: what gpuhost_fleet() says is the answer. */
+bool gpuhost_is_known(const struct gpuhost *g);
 /* The last telemetry message; NULL: none yet. */
 const json_t *gpuhost_telemetry(const struct gpuhost *g);
 
@@ -41,7 +43,13 @@ typedef void gpuhost_check_fn(void *arg, const json_t *gpus, const struct err *e
 int gpuhost_check(struct gpuhost *g, char *const *uuids, gpuhost_check_fn *done, void *arg,
                   struct err *e);
 
-/* Kept over restarts.  @reason NULL: ends it (the operator's release). -ENOENT: no such GPU. */
+/* How it was when it was first seen, in use by nobody, and its last Xid; borrowed until the next turn of
+ * the loop.  NULL: no such GPU. */
+struct journal_gpu;
+const struct journal_gpu *gpuhost_remembered(const struct gpuhost *g, const char *uuid);
+
+/* Kept over restarts.  @reason NULL: ends it (the operator's release): how it is now is then
+ * what later checks compare with.  -ENOENT: no such GPU. */
 int gpuhost_quarantine(struct gpuhost *g, const char *uuid, const char *reason, const char *cluster,
                        struct err *e);
 

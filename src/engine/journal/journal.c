@@ -31,9 +31,9 @@ static const char *const schema[] = {
         " monitor_start INTEGER NOT NULL, init_pid INTEGER NOT NULL, init_start INTEGER NOT NULL,"
         " boot_id TEXT NOT NULL, started_us INTEGER NOT NULL, restarts INTEGER NOT NULL,"
         " exit_code INTEGER NOT NULL, oom_kills INTEGER NOT NULL);",
-        JOURNAL_GPU_SCHEMA,
         "ALTER TABLE cluster ADD COLUMN gpus TEXT;"
         "ALTER TABLE cluster ADD COLUMN gpu_receipts TEXT;",
+        JOURNAL_GPU_SCHEMA,
 };
 
 enum { COL_COUNT = 24 };

@@ -1,0 +1,603 @@
+/* gpuhost.c - see gpuhost.h.  Engine process, loop thread.
+ *
+ * Theory of operation.  Beside each GPU of the fleet lies a row of causes: what the driver said last,
+ * whether a call about it hung, whether it is listed at all, what the journal remembers.  One function,
+ * settle(), turns causes into states, and whatever has changed by it is told; everything else only
+ * changes causes and calls it. */
+#include "engine/gpu/gpuhost.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/jsonx.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "engine/gpu/gpuhost_priv.h"
+#include "engine/journal/journal.h"
+#include "model/gpu_telemetry.h"
+#include "model/gpu_xid.h"
+
+#define LEFT_OUT_US     (60 * US_PER_S)  /* after a call about it hung; longer each time */
+#define LEFT_OUT_MOST   16U              /* times that */
+#define FAILURES_DOWN   3U               /* of vmm-gpu in a row: nobody watches the GPUs */
+#define XID_BAD_US      (600 * US_PER_S) /* so long a fatal Xid keeps a GPU from being rented */
+#define EVENTS_BURST    50.0             /* events that are passed on at once */
+#define EVENTS_A_SECOND 5.0
+
+/* ---- telling ---- */
+
+static void tell(struct gpuhost *g, const char *uuid, const char *kind, const uint64_t *code,
+                 const char *text)
+{
+        AUTO(json_put)
+        json_t *j =
+                json_pack("{s:s, s:I, s:s, s:s, s:s}", "type", "event", "at_us",
+                          (json_int_t) clock_wall_us(), "uuid", uuid, "kind", kind, "text", text);
+
+        if (!j || (code && json_object_set_new(j, "code", json_integer((json_int_t) *code)) < 0))
+                return;
+        if (code)
+                log_warn("GPU %s: %s %llu: %s", uuid, kind, (unsigned long long) *code, text);
+        else
+                log_warn("GPU %s: %s%s%s", uuid, kind, *text ? ": " : "", text);
+        if (g->spec.event)
+                g->spec.event(g->spec.arg, j);
+}
+
+/* ---- states ---- */
+
+struct gpu_row *gpuhost_row(struct gpuhost *g, const char *uuid)
+{
+        const struct gpu *at = gpu_fleet_find(&g->fleet, uuid);
+
+        return at ? &g->rows[at - g->fleet.gpus] : NULL;
+}
+
+/* What an instance reports concerns the whole GPU.  NULL: no fatal Xid lately. */
+static const struct gpu_row *bad_xid(const struct gpuhost *g, size_t at)
+{
+        const struct gpu *gpu = &g->fleet.gpus[at];
+        const char *whole = gpu->parent ? gpu->parent : gpu->uuid;
+        uint64_t now = clock_wall_us();
+
+        for (size_t i = 0; i < g->fleet.n; i++) {
+                const struct gpu *other = &g->fleet.gpus[i];
+
+                if (g->rows[i].bad_xid_us && now - g->rows[i].bad_xid_us < XID_BAD_US &&
+                    str_eq(other->parent ? other->parent : other->uuid, whole))
+                        return &g->rows[i];
+        }
+        return NULL;
+}
+
+static void note_xid(struct gpu_row *row)
+{
+        if (!gpu_xid_is_fatal(row->j.xid))
+                return;
+        row->bad_xid = row->j.xid;
+        row->bad_xid_us = row->j.xid_us;
+}
+
+static enum gpu_state state_of(const struct gpuhost *g, size_t at, char *why, size_t size)
+{
+        const struct gpu_row *r = &g->rows[at];
+        const struct gpu_row *xid = bad_xid(g, at);
+
+        why[0] = '\0';
+        if (*r->j.quarantine) {
+                (void) snprintf(why, size, "%s", r->j.quarantine);
+                return GS_QUARANTINED;
+        }
+        if (r->hung) {
+                (void) snprintf(why, size, "a driver call (%s) has not come back for %llu s",
+                                r->hung_call, (unsigned long long) (GPU_SILENCE_US / US_PER_S));
+                return GS_UNHEALTHY;
+        }
+        if (!r->listed && !r->left_out) {
+                (void) snprintf(why, size, "the driver does not list it any more");
+                return GS_LOST;
+        }
+        if (*g->down) {
+                (void) snprintf(why, size, "%s", g->down);
+                return GS_UNHEALTHY;
+        }
+        if (r->said == GS_OK && xid) {
+                (void) snprintf(why, size, "Xid %u: %s", xid->bad_xid, gpu_xid_text(xid->bad_xid));
+                return GS_UNHEALTHY;
+        }
+        (void) snprintf(why, size, "%s", r->said_why);
+        return r->said;
+}
+
+static const char *kind_of(enum gpu_state from, enum gpu_state to)
+{
+        static const char *const into[GS_STATE_COUNT] = { [GS_OK] = "healthy",
+                                                          [GS_UNHEALTHY] = "unhealthy",
+                                                          [GS_LOST] = "lost",
+                                                          [GS_QUARANTINED] = "quarantined",
+                                                          [GS_ELSEWHERE] = "" };
+
+        if (from == GS_NONE && to == GS_OK)
+                return "";
+        return from == GS_QUARANTINED ? "released" : into[to];
+}
+
+/* true: the state or its reason is another one now. */
+static bool settle_one(struct gpuhost *g, size_t i)
+{
+        struct gpu *gpu = &g->fleet.gpus[i];
+        struct gpu_row *row = &g->rows[i];
+        enum gpu_state was = gpu->state, now;
+        char why[512];
+
+        now = state_of(g, i, why, sizeof why);
+        if (now == was && str_eq(gpu->reason ? gpu->reason : "", why))
+                return false;
+        free(gpu->reason);
+        gpu->reason = *why ? str_dup(why) : NULL;
+        gpu->state = now;
+        if (now == was)
+                return true;
+        if (row->hung && now == GS_UNHEALTHY)
+                tell(g, gpu->uuid, "hang", NULL, why);
+        else if (*kind_of(was, now))
+                tell(g, gpu->uuid, kind_of(was, now), NULL, why);
+        return true;
+}
+
+static void settle(struct gpuhost *g, bool changed)
+{
+        for (size_t i = 0; i < g->fleet.n; i++)
+                changed = settle_one(g, i) || changed;
+        if (changed && g->spec.changed)
+                g->spec.changed(g->spec.arg);
+}
+
+/* ---- what the journal remembers ---- */
+
+static void remember(struct gpuhost *g, const struct journal_gpu *j)
+{
+        struct err e = { 0 };
+
+        if (journal_gpu_save(g->spec.journal, j, &e) < 0)
+                log_warn("GPU %s: %s", j->uuid, e.msg);
+}
+
+/* How it is when nobody has touched it yet: what a later check compares with. */
+static void first_seen(const struct gpuhost *g, const struct gpu *gpu, struct journal_gpu *j)
+{
+        const char *driver = g->fleet.driver_version;
+
+        (void) snprintf(j->vbios, sizeof j->vbios, "%s", gpu->vbios ? gpu->vbios : "");
+        (void) snprintf(j->inforom, sizeof j->inforom, "%s", gpu->inforom ? gpu->inforom : "");
+        (void) snprintf(j->driver, sizeof j->driver, "%s", driver ? driver : "");
+        j->memory_mib = JOURNAL_GPU_UNKNOWN;
+}
+
+static void recall(struct gpuhost *g, const struct gpu *gpu, struct gpu_row *row)
+{
+        struct journal_gpu *j = &row->j;
+        const char *driver = g->fleet.driver_version ? g->fleet.driver_version : "";
+        struct err e = { 0 };
+        int r = journal_gpu_get(g->spec.journal, gpu->uuid, j, &e);
+
+        if (r < 0)
+                log_warn("GPU %s: %s", gpu->uuid, e.msg);
+        if (r <= 0) {
+                *j = (struct journal_gpu){ .first_us = clock_wall_us() };
+                (void) snprintf(j->uuid, sizeof j->uuid, "%s", gpu->uuid);
+                first_seen(g, gpu, j);
+                remember(g, j);
+        } else if (!str_eq(j->driver,
+                           driver)) { /* another one needs more memory for itself, or less */
+                (void) snprintf(j->driver, sizeof j->driver, "%s", driver);
+                j->memory_mib = JOURNAL_GPU_UNKNOWN;
+                remember(g, j);
+        }
+        if (journal_rebooted(g->spec.journal)) /* the driver has forgotten it, too */
+                j->xid = 0;
+        note_xid(row);
+}
+
+const struct journal_gpu *gpuhost_remembered(const struct gpuhost *g, const char *uuid)
+{
+        const struct gpu *gpu = gpu_fleet_find(&g->fleet, uuid);
+
+        return gpu ? &g->rows[gpu - g->fleet.gpus].j : NULL;
+}
+
+/* The least that was seen in use while no process had it. */
+static void note_idle_memory(struct gpuhost *g, const struct gpu_telemetry *t)
+{
+        struct gpu_row *row = gpuhost_row(g, t->uuid);
+        uint64_t used = t->value[GM_MEMORY_USED_MIB];
+
+        if (t->value[GM_PROCESSES] != 0 || used == GPU_UNKNOWN || used >= row->j.memory_mib)
+                return;
+        row->j.memory_mib = used;
+        remember(g, &row->j);
+}
+
+/* ---- what vmm-gpu says ---- */
+
+static int send_open(struct gpuhost *g)
+{
+        AUTO(json_put) json_t *omit = json_array(), *msg = NULL;
+        uint64_t now = clock_mono_us();
+
+        for (char **o = g->omit; o && *o; o++)
+                (void) json_array_append_new(omit, json_string(*o));
+        for (size_t i = 0; i < g->fleet.n; i++)
+                if (g->rows[i].hung_until_us > now)
+                        (void) json_array_append_new(omit, json_string(g->fleet.gpus[i].uuid));
+        msg = json_pack("{s:s, s:O}", "type", "open", "omit", omit);
+        return msg ? gpu_child_send(g->child, msg) : -ENOMEM;
+}
+
+static bool is_left_out(const struct gpuhost *g, const char *uuid)
+{
+        for (char **o = g->omit; o && *o; o++)
+                if (str_eq(*o, uuid))
+                        return true;
+        return false;
+}
+
+/* Rows move with their GPUs to the places of the new fleet. */
+static void take_fleet(struct gpuhost *g, struct gpu_fleet *merged, const struct gpu_fleet *now)
+{
+        struct gpu_fleet was = g->fleet;
+        struct gpu_row *rows = calloc(GPU_MAX, sizeof *rows);
+
+        if (!rows) {
+                log_error("out of memory");
+                gpu_fleet_done(merged);
+                return;
+        }
+        g->fleet = *merged;
+        for (size_t i = 0; i < g->fleet.n; i++) {
+                struct gpu *gpu = &g->fleet.gpus[i];
+                const struct gpu *old = gpu_fleet_find(&was, gpu->uuid);
+                struct gpu_row *row = &rows[i];
+
+                if (old)
+                        *row = g->rows[old - was.gpus];
+                else
+                        recall(g, gpu, row);
+                row->listed = gpu_fleet_find(now, gpu->uuid) != NULL;
+                row->left_out = is_left_out(g, gpu->uuid);
+                if (row->listed) {
+                        row->hung = false;
+                        row->said = gpu->state;
+                        (void) snprintf(row->said_why, sizeof row->said_why, "%s",
+                                        gpu->reason ? gpu->reason : "");
+                }
+                /* settle() compares with what was told */
+                gpu->state = old ? old->state : GS_NONE;
+                free(gpu->reason);
+                gpu->reason = old ? str_dup(old->reason) : NULL;
+        }
+        memcpy(g->rows, rows, sizeof g->rows);
+        free(rows);
+        gpu_fleet_done(&was);
+}
+
+static int on_fleet(struct gpuhost *g, const json_t *msg, struct err *e)
+{
+        struct gpu_fleet now, merged;
+        int r = gpu_words_fleet(msg, &now, e);
+
+        if (r < 0)
+                return r;
+        now.simulated = g->spec.driver->kind == GD_SIMULATED;
+        r = gpu_fleet_merge(&g->fleet, &now, &merged);
+        if (r >= 0) {
+                take_fleet(g, &merged, &now);
+                g->down[0] = '\0';
+                g->known = true;
+                settle(g, true);
+        }
+        gpu_fleet_done(&now);
+        return r < 0 ? err_set(e, r, "fleet: out of memory") : 0;
+}
+
+/* Rows of GPUs that we know, each once, with our time on it. */
+static json_t *telemetry_of(struct gpuhost *g, const json_t *rows, struct err *e)
+{
+        AUTO(json_put) json_t *list = json_array();
+        bool seen[GPU_MAX] = { false };
+        const json_t *one;
+        size_t i;
+
+        json_array_foreach(rows, i, one)
+        {
+                struct gpu_telemetry t;
+                struct gpu_row *row;
+
+                if (gpu_telemetry_decode(one, &t, e) < 0)
+                        return NULL;
+                row = gpuhost_row(g, t.uuid);
+                if (!row || seen[row - g->rows])
+                        continue;
+                seen[row - g->rows] = true;
+                row->hangs = clock_mono_us() > row->hung_until_us + LEFT_OUT_MOST * LEFT_OUT_US
+                                     ? 0
+                                     : row->hangs;
+                note_idle_memory(g, &t);
+                if (row->j.xid && (!t.value[GM_XID] || t.value[GM_XID] == GPU_UNKNOWN))
+                        t.value[GM_XID] = row->j.xid; /* from before vmm-gpu was started anew */
+                (void) json_array_append_new(list, gpu_telemetry_encode(&t));
+        }
+        return json_pack("{s:s, s:I, s:O}", "type", "telemetry", "at_us",
+                         (json_int_t) clock_wall_us(), "gpus", list);
+}
+
+static int on_telemetry(struct gpuhost *g, const json_t *msg, struct err *e)
+{
+        json_t *mine = telemetry_of(g, json_object_get(msg, "gpus"), e);
+
+        if (!mine)
+                return -EPROTO;
+        g->failures = 0;
+        json_decref(g->telemetry);
+        g->telemetry = mine;
+        if (g->fleet.n && g->spec.telemetry)
+                g->spec.telemetry(g->spec.arg, mine);
+        settle(g, false); /* some causes end with time */
+        return 0;
+}
+
+/* However many errors a GPU reports, or vmm-gpu invents, only so many are passed on. */
+static bool may_tell(struct gpuhost *g)
+{
+        uint64_t now = clock_mono_us();
+
+        g->event_credit += (double) (now - g->event_us) / (double) US_PER_S * EVENTS_A_SECOND;
+        g->event_us = now;
+        if (g->event_credit > EVENTS_BURST)
+                g->event_credit = EVENTS_BURST;
+        if (g->event_credit < 1)
+                return false;
+        g->event_credit -= 1;
+        return true;
+}
+
+static int on_event(struct gpuhost *g, const json_t *msg, struct err *e)
+{
+        struct gpu_word_event ev;
+        int r = gpu_words_event(msg, &ev, e);
+        struct gpu_row *row = r < 0 ? NULL : gpuhost_row(g, ev.uuid);
+
+        if (!row || !may_tell(g))
+                return r;
+        if (str_eq(ev.kind, "xid")) {
+                row->j.xid = (uint32_t) ev.code;
+                row->j.xid_us = clock_wall_us();
+                note_xid(row);
+                remember(g, &row->j);
+        }
+        tell(g, ev.uuid, ev.kind, &ev.code, ev.text);
+        settle(g, false);
+        return 0;
+}
+
+static int on_checked(struct gpuhost *g, const json_t *msg, struct err *e)
+{
+        (void) e;
+        gpuhost_checked(g, msg);
+        return 0;
+}
+
+static int on_message(void *arg, const char *type, const json_t *msg, struct err *e)
+{
+        static const struct {
+                const char *type;
+                int (*fn)(struct gpuhost *g, const json_t *msg, struct err *e);
+        } messages[] = { { "fleet", on_fleet },
+                         { "telemetry", on_telemetry },
+                         { "event", on_event },
+                         { "checked", on_checked } };
+
+        for (size_t i = 0; i < NELEM(messages); i++)
+                if (str_eq(type, messages[i].type))
+                        return messages[i].fn(arg, msg, e);
+        return err_set(e, -EPROTO, "a message of type '%.20s'", type);
+}
+
+/* ---- its life ---- */
+
+static void on_started(void *arg)
+{
+        struct gpuhost *g = arg;
+
+        (void) send_open(g);
+}
+
+static int on_retry(sd_event_source *s, uint64_t usec, void *arg)
+{
+        struct gpuhost *g = arg;
+
+        (void) s;
+        (void) usec;
+        g->retry = sd_event_source_disable_unref(g->retry);
+        (void) send_open(g); /* what hangs again is left out for longer */
+        return 0;
+}
+
+/* The first of those that are left out is due. */
+static void plan_retry(struct gpuhost *g)
+{
+        uint64_t now = clock_mono_us(), first = UINT64_MAX;
+
+        for (size_t i = 0; i < g->fleet.n; i++)
+                if (g->rows[i].hung_until_us > now && g->rows[i].hung_until_us < first)
+                        first = g->rows[i].hung_until_us;
+        g->retry = sd_event_source_disable_unref(g->retry);
+        if (first != UINT64_MAX &&
+            sd_event_add_time(g->spec.loop, &g->retry, CLOCK_MONOTONIC, first + US_PER_MS,
+                              100 * US_PER_MS, on_retry, g) < 0)
+                log_error("vmm-gpu: timer");
+}
+
+static void blame(struct gpu_row *row, const char *call)
+{
+        unsigned times = 1U << (row->hangs < 4 ? row->hangs : 4);
+
+        row->hung = true;
+        row->hangs++;
+        row->hung_until_us = clock_mono_us() + times * LEFT_OUT_US;
+        (void) snprintf(row->hung_call, sizeof row->hung_call, "%s", call);
+}
+
+/* Without GPUs the note says why. */
+static void put_note(struct gpuhost *g, const char *why)
+{
+        char *note = str_fmt("vmm-gpu: %s", why);
+
+        if (!note)
+                return;
+        free(g->fleet.note);
+        g->fleet.note = note;
+}
+
+static void on_ended(void *arg, const struct gpu_child_end *end)
+{
+        struct gpuhost *g = arg;
+        struct gpu_row *row = end->hung ? gpuhost_row(g, end->gpu) : NULL;
+        bool became_known;
+
+        g->failures++;
+        became_known = !g->known;
+        g->known = true;
+        if (row) {
+                blame(row, end->call);
+                plan_retry(g);
+        } else if (end->hung && *end->call) { /* the driver as a whole */
+                (void) snprintf(g->down, sizeof g->down,
+                                "a driver call (%s) has not come back for %llu s", end->call,
+                                (unsigned long long) (GPU_SILENCE_US / US_PER_S));
+        } else if (g->failures >= FAILURES_DOWN) {
+                (void) snprintf(g->down, sizeof g->down, "nobody watches it: vmm-gpu %s", end->why);
+        }
+        gpuhost_drop_checks(g, -EPIPE, "vmm-gpu has ended before it answered");
+        if (!g->fleet.n)
+                put_note(g, *g->down ? g->down : end->why);
+        settle(g, became_known);
+}
+
+int gpuhost_new(const struct gpuhost_spec *spec, struct gpuhost **ret, struct err *e)
+{
+        AUTO(gpuhost_free) struct gpuhost *g = calloc(1, sizeof *g);
+        const struct gpu_driver *d = spec->driver;
+        const struct gpu_child_spec child = { .loop = spec->loop,
+                                              .host = spec->host,
+                                              .driver = d,
+                                              .started = on_started,
+                                              .message = on_message,
+                                              .ended = on_ended,
+                                              .arg = g };
+        int r = 0;
+
+        if (!g)
+                return err_set(e, -ENOMEM, "out of memory");
+        g->spec = *spec;
+        g->event_credit = EVENTS_BURST;
+        g->event_us = clock_mono_us();
+        g->known = d->kind == GD_NONE;
+        g->fleet.simulated = d->kind == GD_SIMULATED;
+        g->fleet.note =
+                str_dup(d->kind == GD_NONE ? (d->note ? d->note : "this host has no NVIDIA driver")
+                                           : "the driver has not been asked yet");
+        if (!g->fleet.note)
+                return err_set(e, -ENOMEM, "out of memory");
+        if (d->kind != GD_NONE)
+                r = gpu_child_new(&child, &g->child, e);
+        if (r < 0)
+                return r;
+        *ret = TAKE(g);
+        return 0;
+}
+
+struct gpuhost *gpuhost_free(struct gpuhost *g)
+{
+        if (!g)
+                return NULL;
+        g->child = gpu_child_free(g->child);
+        gpuhost_drop_checks(g, -ECANCELED, "the engine is stopping");
+        sd_event_source_disable_unref(g->retry);
+        gpu_fleet_done(&g->fleet);
+        json_decref(g->telemetry);
+        (void) strv_free(g->omit);
+        free(g);
+        return NULL;
+}
+
+const struct gpu_fleet *gpuhost_fleet(const struct gpuhost *g)
+{
+        return &g->fleet;
+}
+
+bool gpuhost_is_known(const struct gpuhost *g)
+{
+        return g->known;
+}
+
+const json_t *gpuhost_telemetry(const struct gpuhost *g)
+{
+        return g->telemetry;
+}
+
+/* ---- orders of others ---- */
+
+static void put_in_quarantine(struct journal_gpu *j, const char *reason, const char *cluster)
+{
+        (void) snprintf(j->quarantine, sizeof j->quarantine, "%s", reason);
+        (void) snprintf(j->cluster, sizeof j->cluster, "%s", cluster ? cluster : "");
+        j->since_us = clock_wall_us();
+}
+
+int gpuhost_quarantine(struct gpuhost *g, const char *uuid, const char *reason, const char *cluster,
+                       struct err *e)
+{
+        const struct gpu *gpu = gpu_fleet_find(&g->fleet, uuid);
+        struct gpu_row *row = gpuhost_row(g, uuid);
+        struct journal_gpu j;
+        int r = 1;
+
+        if (row)
+                j = row->j;
+        else /* the driver does not list it since this engine runs */
+                r = journal_gpu_get(g->spec.journal, uuid, &j, e);
+        if (r == 0)
+                return err_set(e, -ENOENT, "there is no GPU %.64s", uuid);
+        if (r < 0)
+                return r;
+        put_in_quarantine(&j, reason ? reason : "", cluster);
+        if (!reason && gpu) /* who releases it vouches for how it is */
+                first_seen(g, gpu, &j);
+        r = journal_gpu_save(g->spec.journal, &j, e);
+        if (r < 0)
+                return r;
+        if (row) {
+                row->j = j;
+                row->bad_xid_us = reason ? row->bad_xid_us : 0;
+        }
+        settle(g, false);
+        return 0;
+}
+
+int gpuhost_omit(struct gpuhost *g, char *const *uuids, struct err *e)
+{
+        char **copy = strv_dup(uuids);
+
+        if (strv_len(uuids) && !copy)
+                return err_set(e, -ENOMEM, "out of memory");
+        (void) strv_free(g->omit);
+        g->omit = copy;
+        for (size_t i = 0; i < g->fleet.n; i++)
+                g->rows[i].left_out = is_left_out(g, g->fleet.gpus[i].uuid);
+        if (g->child && send_open(g) == -ENOMEM)
+                return err_set(e, -ENOMEM, "out of memory");
+        return 0; /* one that is being started gets the list then */
+}

@@ -1,0 +1,108 @@
+/* gpuhost_priv.h - shared by gpuhost*.c: the vmm-gpu process, and what is believed of its words. */
+#pragma once
+#include <stdbool.h>
+
+#include "base/clock.h"
+#include "engine/gpu/gpuhost.h"
+#include "engine/journal/journal_gpu.h"
+
+/* ---- gpuhost_child.c: one vmm-gpu process after another ---- */
+
+#define GPU_SILENCE_US (5 * US_PER_S) /* without a word for so long it hangs */
+
+struct gpu_child;
+
+/* Why one has ended. */
+struct gpu_child_end {
+        bool hung;     /* it had to be killed for its silence */
+        char gpu[72];  /* the GPU that it was asking about; "": none, or not known */
+        char call[72]; /* the driver call; "": it was in none */
+        char why[256]; /* a sentence */
+};
+
+struct gpu_child_spec {
+        sd_event *loop;
+        const struct host *host;
+        const struct gpu_driver *driver; /* borrowed */
+        void (*started)(void *arg);      /* it waits for an "open" */
+        /* everything but "at"; < 0: it talks nonsense and is replaced */
+        int (*message)(void *arg, const char *type, const json_t *msg, struct err *e);
+        void (*ended)(void *arg, const struct gpu_child_end *end); /* another one follows */
+        void *arg;
+};
+
+/* Starts it on the next turn of the loop. */
+int gpu_child_new(const struct gpu_child_spec *spec, struct gpu_child **ret, struct err *e);
+struct gpu_child *gpu_child_free(struct gpu_child *c); /* kills it; waits for it 1 s at most */
+DEFINE_AUTO(struct gpu_child *, gpu_child_free)
+/* -EPIPE: there is none at the moment. */
+int gpu_child_send(struct gpu_child *c, const json_t *msg);
+
+/* ---- gpuhost_words.c: messages of vmm-gpu, checked and made anew.  Pure ---- */
+
+/* Like gpu_fleet_decode(), and only such states, addresses and profiles as may be. */
+int gpu_words_fleet(const json_t *msg, struct gpu_fleet *ret, struct err *e);
+/* A "checked" row of @uuid as it may be passed on: known keys of the right kind alone.  New reference. */
+json_t *gpu_words_checked(const json_t *gpus, const char *uuid);
+
+struct gpu_word_event {
+        char uuid[72], kind[16], text[200];
+        uint64_t code;
+};
+int gpu_words_event(const json_t *msg, struct gpu_word_event *ret, struct err *e);
+
+/* ---- gpuhost_merge.c: yesterday's fleet and today's.  Pure ---- */
+
+/* *@ret: what @now lists, and what only @was lists: GPUs that are gone or left alone.  Those keep
+ * details and links, and while one is missing the fabric keeps its partitions.  An instance of a
+ * GPU that is listed is gone for good.  @was and @now stay the caller's. */
+int gpu_fleet_merge(const struct gpu_fleet *was, const struct gpu_fleet *now,
+                    struct gpu_fleet *ret);
+
+/* ---- gpuhost.c ---- */
+
+struct gpu_row {       /* beside fleet.gpus[i] */
+        bool listed;   /* by the driver, now */
+        bool left_out; /* on purpose: gpuhost_omit() */
+        enum gpu_state said;
+        char said_why[512];
+        bool hung; /* until it is listed again */
+        char hung_call[72];
+        uint64_t hung_until_us; /* monotonic: left out until then */
+        unsigned hangs;         /* in a row */
+        uint32_t bad_xid;       /* the last fatal one, when it came (wall clock) */
+        uint64_t bad_xid_us;
+        struct journal_gpu j;
+};
+
+struct gpu_check {
+        struct gpu_check *next;
+        struct gpuhost *host;
+        uint64_t req;
+        char **uuids;
+        gpuhost_check_fn *done;
+        void *arg;
+        sd_event_source *timer;
+};
+
+struct gpuhost {
+        struct gpuhost_spec spec;
+        struct gpu_child *child;
+        struct gpu_fleet fleet;
+        struct gpu_row rows[GPU_MAX];
+        char **omit; /* gpuhost_omit() */
+        json_t *telemetry;
+        struct gpu_check *checks;
+        uint64_t last_req;
+        sd_event_source *retry; /* when a GPU that hung is looked at again */
+        bool known;             /* see gpuhost_is_known() */
+        char down[320];         /* why there is no vmm-gpu that answers; "": there is */
+        unsigned failures;      /* of vmm-gpu in a row */
+        double event_credit;    /* events that may be passed on, and when that was counted */
+        uint64_t event_us;
+};
+
+struct gpu_row *gpuhost_row(struct gpuhost *g, const char *uuid);
+/* gpuhost_check.c */
+void gpuhost_checked(struct gpuhost *g, const json_t *msg);
+void gpuhost_drop_checks(struct gpuhost *g, int code, const char *why);

@@ -75,6 +75,12 @@ enum opt_id {
         OPT_CLOUD_DISK,
         OPT_CLOUD_MEM,
         OPT_CLOUD_VCPU,
+        OPT_TOPO,
+        OPT_TIMES,
+        OPT_INTERVAL,
+        OPT_EVENT_KIND,
+        OPT_EVENT_SINCE,
+        OPT_LIMIT,
         OPT_COUNT
 };
 
@@ -99,7 +105,14 @@ struct opt_value {
 };
 
 /* What an operand is, for completion. */
-enum operand_kind { OPERAND_NONE, OPERAND_CLUSTER, OPERAND_IMAGE, OPERAND_FILE, OPERAND_SHELL };
+enum operand_kind {
+        OPERAND_NONE,
+        OPERAND_CLUSTER,
+        OPERAND_IMAGE,
+        OPERAND_GPU,
+        OPERAND_FILE,
+        OPERAND_SHELL
+};
 
 struct cli;
 
@@ -166,11 +179,18 @@ int out_json(const void *json, struct err *e); /* json_t *, indented, newline at
 /* One sentence on stderr, "Error: " in front, control characters made harmless. */
 void out_error(const char *msg);
 
+/* The same without that, for what is no error. */
+void out_note(const char *msg);
+
 /* The verbs' functions, one file each. */
 int cmd_config(struct cli *c, struct err *e);
 int cmd_create(struct cli *c, struct err *e);
 int cmd_get(struct cli *c, struct err *e);
 int cmd_get_cloud(struct cli *c, struct err *e);
+int cmd_get_gpus(struct cli *c, struct err *e);
+int cmd_get_events(struct cli *c, struct err *e);
+int cmd_gpu_release(struct cli *c, struct err *e);
+int cmd_top(struct cli *c, struct err *e);
 int cmd_start(struct cli *c, struct err *e);
 int cmd_stop(struct cli *c, struct err *e);
 int cmd_restart(struct cli *c, struct err *e);

@@ -9,6 +9,7 @@
 #include "cli/api.h"
 #include "cli/cli.h"
 #include "cli/clusters.h"
+#include "cli/gpus.h"
 #include "cli/help.h"
 
 /* Calls @fn for every option of @v, the global ones last. */
@@ -78,6 +79,8 @@ static const char *bash_operand(enum operand_kind kind)
                 return "words=$(" CLI_PROGRAM " __complete clusters 2>/dev/null)";
         case OPERAND_IMAGE:
                 return "words=$(" CLI_PROGRAM " __complete images 2>/dev/null)";
+        case OPERAND_GPU:
+                return "words=$(" CLI_PROGRAM " __complete gpus 2>/dev/null)";
         case OPERAND_FILE:
                 return "files=1";
         case OPERAND_SHELL:
@@ -192,6 +195,8 @@ static const char *zsh_operand(enum operand_kind kind)
                 return "cluster:($(" CLI_PROGRAM " __complete clusters 2>/dev/null))";
         case OPERAND_IMAGE:
                 return "image:{compadd -- $(" CLI_PROGRAM " __complete images 2>/dev/null)}";
+        case OPERAND_GPU:
+                return "gpu:($(" CLI_PROGRAM " __complete gpus 2>/dev/null))";
         case OPERAND_FILE:
                 return "file:_files";
         case OPERAND_SHELL:
@@ -285,6 +290,8 @@ static const char *fish_operand(enum operand_kind kind)
                 return " -a '(" CLI_PROGRAM " __complete clusters 2>/dev/null)'";
         case OPERAND_IMAGE:
                 return " -a '(" CLI_PROGRAM " __complete images 2>/dev/null)'";
+        case OPERAND_GPU:
+                return " -a '(" CLI_PROGRAM " __complete gpus 2>/dev/null)'";
         case OPERAND_FILE:
                 return " -F";
         case OPERAND_SHELL:
@@ -384,23 +391,43 @@ static int complete_list(const json_t *list, const char *const *keys, size_t n, 
         return r;
 }
 
+static int list_images(struct api *a, json_t **ret, struct err *e)
+{
+        struct api_request q = { .method = "GET", .path = "/v1/images", .ret_json = ret };
+
+        return api_request(a, &q, e);
+}
+
+static int list_gpus(struct api *a, json_t **ret, struct err *e)
+{
+        AUTO(json_put) json_t *data = NULL;
+        int r = gpu_list(a, &data, e);
+
+        if (r >= 0)
+                *ret = json_incref(json_object_get(data, "gpus"));
+        return r;
+}
+
 int cmd_complete(struct cli *c, struct err *e)
 {
-        static const char *const cluster_keys[] = { "id", "name" }, *const image_keys[] = {
-                "reference"
-        };
-        bool images = str_eq(c->operands[0], "images");
+        static const struct {
+                const char *word;
+                int (*list)(struct api *a, json_t **ret, struct err *e);
+                const char *keys[2];
+                size_t n;
+        } rows[] = { { "clusters", cluster_list, { "id", "name" }, 2 },
+                     { "images", list_images, { "reference" }, 1 },
+                     { "gpus", list_gpus, { "id" }, 1 } };
         AUTO(json_put) json_t *list = NULL;
-        struct api_request q = { .method = "GET", .path = "/v1/images", .ret_json = &list };
         AUTO(api_free) struct api *a = NULL;
+        size_t i = 0;
         int r = api_new(&a, e);
 
+        while (i + 1 < NELEM(rows) && !str_eq(rows[i].word, c->operands[0]))
+                i++;
         if (r < 0)
                 return r;
         api_set_timeout(a, 3);
-        r = images ? api_request(a, &q, e) : cluster_list(a, &list, e);
-        if (r < 0)
-                return r;
-        return images ? complete_list(list, image_keys, NELEM(image_keys), e)
-                      : complete_list(list, cluster_keys, NELEM(cluster_keys), e);
+        r = rows[i].list(a, &list, e);
+        return r < 0 ? r : complete_list(list, rows[i].keys, rows[i].n, e);
 }

@@ -109,4 +109,17 @@ const struct option options[OPT_COUNT] = {
                             "smallest memory" },
         [OPT_CLOUD_VCPU] = { "vcpu", 0, OPT_KIND_INT, "N", "0", 0, LIMIT_VCPU, NULL,
                              "fewest virtual CPUs" },
+        [OPT_TOPO] = { "topo", 0, OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,
+                       "print how they are joined, as a matrix" },
+        [OPT_TIMES] = { "times", 'n', OPT_KIND_INT, "N", NULL, 1, ANY, NULL,
+                        "end after so many pictures" },
+        [OPT_INTERVAL] = { "interval", 0, OPT_KIND_STR, "TIME", "1s", 0, 0, NULL,
+                           "time between two pictures, 100ms to 1h" },
+        [OPT_EVENT_KIND] = { "kind", 0, OPT_KIND_STR, "KIND", NULL, 0, 0, NULL,
+                             "only these, such as exited, gpu.xid, or gpu for all of GPUs" },
+        [OPT_EVENT_SINCE] = { "since", 0, OPT_KIND_STR, "TIME", NULL, 0, 0, NULL,
+                              "only what happened since then: a time as in "
+                              "2026-01-31T08:00:00Z, or a span as in 10m" },
+        [OPT_LIMIT] = { "limit", 0, OPT_KIND_INT, "N", "100", 1, 1000, NULL,
+                        "at most so many, the newest" },
 };

@@ -42,14 +42,24 @@ int out_json(const void *json, struct err *e)
         return out_printf(e, "%s\n", text);
 }
 
-void out_error(const char *msg)
+static void say(const char *what, const char *msg)
 {
         AUTO(free) char *copy = strdup(msg);
 
         if (copy)
                 str_tame(copy, ' ');
         (void) fflush(stdout);
-        (void) fprintf(stderr, "Error: %s\n", copy ? copy : "out of memory");
+        (void) fprintf(stderr, "%s%s\n", what, copy ? copy : "out of memory");
+}
+
+void out_error(const char *msg)
+{
+        say("Error: ", msg);
+}
+
+void out_note(const char *msg)
+{
+        say("", msg);
 }
 
 size_t text_width(const char *s)

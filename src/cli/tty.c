@@ -5,20 +5,38 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-int tty_raw(struct tty *t, struct err *e)
+static void single_keys(struct termios *s)
 {
-        struct termios raw;
+        s->c_lflag &= ~(tcflag_t) (ICANON | ECHO);
+        s->c_cc[VMIN] = 1;
+        s->c_cc[VTIME] = 0;
+        s->c_cc[VSUSP] = _POSIX_VDISABLE; /* else the shell would have the picture's terminal */
+}
+
+static int set(struct tty *t, void (*change)(struct termios *s), struct err *e)
+{
+        struct termios s;
 
         if (!isatty(STDIN_FILENO))
                 return 0;
         if (tcgetattr(STDIN_FILENO, &t->saved) < 0)
                 return err_errno(e, -errno, "terminal");
-        raw = t->saved;
-        cfmakeraw(&raw);
-        if (tcsetattr(STDIN_FILENO, TCSADRAIN, &raw) < 0)
+        s = t->saved;
+        change(&s);
+        if (tcsetattr(STDIN_FILENO, TCSADRAIN, &s) < 0)
                 return err_errno(e, -errno, "terminal");
         t->raw = true;
         return 0;
+}
+
+int tty_raw(struct tty *t, struct err *e)
+{
+        return set(t, cfmakeraw, e);
+}
+
+int tty_keys(struct tty *t, struct err *e)
+{
+        return set(t, single_keys, e);
 }
 
 void tty_restore(struct tty *t)

@@ -13,7 +13,9 @@ struct tty {
 
 /* Switch the terminal on standard input to raw mode.  No terminal there: nothing happens. */
 int tty_raw(struct tty *t, struct err *e);
-void tty_restore(struct tty *t); /* safe to call twice and when tty_raw() did nothing */
+/* Single keys without echo; the keys that send signals still do, but for the one that stops. */
+int tty_keys(struct tty *t, struct err *e);
+void tty_restore(struct tty *t); /* safe to call twice and when nothing was switched */
 
 static inline void tty_restore_cleanup(struct tty *t)
 {

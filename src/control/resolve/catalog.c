@@ -141,9 +141,11 @@ int r_machine_simulated(struct gql_call *c, const void *obj, struct err *e)
 /* Why there is none, or what is odd. */
 int r_machine_gpu_note(struct gql_call *c, const void *obj, struct err *e)
 {
+        const char *note = plane_gpus(ctx_of(c)->plane)->note;
+
         (void) obj;
         (void) e;
-        return gql_put_str(c, plane_gpus(ctx_of(c)->plane)->note);
+        return gql_put_str(c, str_empty(note) ? NULL : note);
 }
 
 int r_disk_total(struct gql_call *c, const void *obj, struct err *e)

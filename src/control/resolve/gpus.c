@@ -153,6 +153,11 @@ int r_telemetry_time(struct gql_call *c, const void *obj, struct err *e)
 
 /* ---- of the host ---- */
 
+static const char *or_null(const char *s)
+{
+        return str_empty(s) ? NULL : s;
+}
+
 static int put_gpu(struct gql_call *c, const struct gpu *g)
 {
         const struct plane *p = ctx_of(c)->plane;
@@ -166,11 +171,11 @@ static int put_gpu(struct gql_call *c, const struct gpu *g)
                               .pci = g->pci,
                               .mig_profile = g->mig_profile,
                               .parent = g->parent,
-                              .serial = g->serial,
-                              .vbios = g->vbios,
-                              .inforom = g->inforom,
+                              .serial = or_null(g->serial),
+                              .vbios = or_null(g->vbios),
+                              .inforom = or_null(g->inforom),
                               .state = gpu_state_names[g->state],
-                              .reason = g->reason,
+                              .reason = or_null(g->reason),
                               .cluster = plane_gpu_holder(p, g->uuid),
                               .index = g->index,
                               .memory_gib = g->memory_mib / 1024,

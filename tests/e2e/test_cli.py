@@ -113,7 +113,7 @@ def test_overview(env):
     (["create", "clutser"], 'unknown command "create clutser"; did you mean "create cluster"?'),
     (["create", "zebra"], 'unknown command "create zebra"; create takes one of: cluster, clusters'),
     (["zebra"], 'unknown command "zebra"; see tensoronecli --help'),
-    (["get"], "get what? One of: cluster, cloud"),
+    (["get"], "get what? One of: cluster, cloud, gpus, events"),
     (["create", "cluster", "--gpuTyp", "x"],
      'unknown option "--gpuTyp"; did you mean "--gpuType"?'),
     (["logs", "-z", "x"], 'unknown option "-z"; see tensoronecli logs --help'),
@@ -193,7 +193,7 @@ def bash_completes(env, tmp_path, *words):
 
 def test_bash_completion(env, tmp_path):
     assert bash_completes(env, tmp_path, "cr") == ["create"]
-    assert bash_completes(env, tmp_path, "get", "") == ["cluster", "clusters", "cloud"]
+    assert bash_completes(env, tmp_path, "get", "") == ["cluster", "clusters", "cloud", "gpus", "gpu", "events", "event"]
     assert bash_completes(env, tmp_path, "create", "clusters", "--gpuC") == ["--gpuCount"]
     assert "abcdefghijklm1" in bash_completes(env, tmp_path, "stop", "cluster", "")
     assert bash_completes(env, tmp_path, "logs", "tr") == ["trainer"]

@@ -160,7 +160,7 @@ void event_of_gpu(struct plane *p, const struct node_event *n)
         if (!t || !kind || !text || p->broken || is_repeated(p, &v))
                 return;
         event_write(p, t, &v);
-        store_submit(p->store, TAKE(t), NULL, NULL);
+        plane_submit(p, TAKE(t)); /* who is shown it waits until it is on disk */
 }
 
 static bool may_see(const struct caller *who, const struct event_view *v)

@@ -70,13 +70,23 @@ static uint64_t free_of(const struct plane *p, const struct gpu_type_view *t)
         return set;
 }
 
-/* Bit n - 1: a set of n may be leased now.  Where a fabric divides the GPUs only its own sets are. */
-static uint64_t counts_of(const struct gpu_fleet *f, uint64_t free_set)
+static bool in_fabric(const struct gpu_type_view *t)
 {
+        for (size_t i = 0; i < t->fleet->n_partitions; i++)
+                if (t->fleet->partitions[i] & t->members)
+                        return true;
+        return false;
+}
+
+/* Bit n - 1: a set of n may be leased now, as gpu_choose() would find one.  Where a fabric divides the
+ * GPUs of the type only its own sets are. */
+static uint64_t counts_of(const struct gpu_type_view *t, uint64_t free_set)
+{
+        const struct gpu_fleet *f = t->fleet;
         unsigned n = set_len(free_set);
         uint64_t counts = n ? 1 : 0;
 
-        if (n && f->n_partitions == 0)
+        if (n && !in_fabric(t))
                 return n == GPU_MAX ? UINT64_MAX : (1ULL << n) - 1;
         for (size_t i = 0; i < f->n_partitions; i++)
                 if (f->partitions[i] && (f->partitions[i] & ~free_set) == 0)
@@ -183,7 +193,7 @@ static void lowest_price(const struct plane *p, const struct gpu_type_view *t, c
                                       .rented = t->count - n_free,
                                       .bid = t->spot,
                                       .price = t->on_demand,
-                                      .counts = counts_of(t->fleet, free_set) };
+                                      .counts = counts_of(t, free_set) };
         ret->rental_pct = t->count ? 100.0 * ret->rented / t->count : 0;
         for (unsigned i = 0; i < GPU_MAX; i++)
                 if (ret->counts >> i & 1)

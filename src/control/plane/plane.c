@@ -382,6 +382,7 @@ struct plane *plane_free(struct plane *p)
         node_inventory_done(&p->inv);
         node_gpus_done(&p->gpus);
         gpu_types_done(&p->gpu_types);
+        p->chooser = gpu_chooser_free(p->chooser);
         free(p->telemetry);
         free(p);
         return NULL;

@@ -110,6 +110,7 @@ def test_device_nodes(ident):
     assert {"dev/nvidia0", "dev/nvidia3", "dev/nvidiactl", "dev/nvidia-uvm", "dev/nvidia-uvm-tools",
             "dev/nvidia-modeset", "dev/nvidia-caps/nvidia-cap1", "dev/nvidia-caps/nvidia-cap66"} <= set(nodes)
     assert nodes["dev/nvidia0"].endswith(":0 666") and nodes["dev/nvidia-caps/nvidia-cap1"].endswith("400")
+    assert {"dev/dri/card3", "dev/dri/renderD131"} <= set(nodes)
     for name in ("nvidia0", "nvidiactl", "nvidia-uvm", "nvidia-caps/nvidia-cap66"):
         assert f"{name} ENXIO" in out
 
@@ -132,7 +133,7 @@ def test_proc_and_sys(ident):
 
 def test_library_files(ident):
     facts, out = sh(ident, "simulated:h100x8",
-                    'cd "$ROOT"/usr/lib/*; for f in *.so.550.54.15 */*.so.* */*/*.so.*; do '
+                    'cd "$ROOT"/usr/lib/*-linux-gnu; for f in *.so.550.54.15 */*.so.* ../xorg/*/*/*.so.*; do '
                     'echo "$f $(readelf -d "$f" | sed -n "s/.*soname: \\[\\(.*\\)\\]/\\1/p")"; done; '
                     'ldconfig -nvN . ; readlink -e libcuda.so libnvidia-ml.so.1 gbm/nvidia-drm_gbm.so; '
                     'ls -R "$ROOT"/lib/firmware "$ROOT"/etc "$ROOT"/usr/share "$ROOT"/usr/bin')

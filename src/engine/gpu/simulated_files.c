@@ -28,39 +28,39 @@ static const struct {
         const char *dir, *name, *soname;
         bool dev;
 } libraries[] = {
-        { "", "libcuda.so", "libcuda.so.1", true },
-        { "", "libcudadebugger.so", "libcudadebugger.so.1", false },
-        { "", "libnvcuvid.so", "libnvcuvid.so.1", true },
-        { "", "libnvoptix.so", "libnvoptix.so.1", false },
-        { "", "libnvidia-allocator.so", "libnvidia-allocator.so.1", false },
-        { "", "libnvidia-api.so", "libnvidia-api.so.1", false },
-        { "", "libnvidia-cfg.so", "libnvidia-cfg.so.1", false },
-        { "", "libnvidia-egl-gbm.so", "libnvidia-egl-gbm.so.1", false },
-        { "", "libnvidia-egl-wayland.so", "libnvidia-egl-wayland.so.1", false },
-        { "", "libnvidia-eglcore.so", NULL, false },
-        { "", "libnvidia-encode.so", "libnvidia-encode.so.1", true },
-        { "", "libnvidia-fbc.so", "libnvidia-fbc.so.1", true },
-        { "", "libnvidia-glcore.so", NULL, false },
-        { "", "libnvidia-glsi.so", NULL, false },
-        { "", "libnvidia-glvkspirv.so", NULL, false },
-        { "", "libnvidia-gpucomp.so", NULL, false },
-        { "", "libnvidia-ngx.so", "libnvidia-ngx.so.1", false },
-        { "", "libnvidia-nvvm.so", "libnvidia-nvvm.so.4", false },
-        { "", "libnvidia-opencl.so", "libnvidia-opencl.so.1", false },
-        { "", "libnvidia-opticalflow.so", "libnvidia-opticalflow.so.1", true },
-        { "", "libnvidia-pkcs11-openssl3.so", NULL, false },
-        { "", "libnvidia-pkcs11.so", NULL, false },
-        { "", "libnvidia-ptxjitcompiler.so", "libnvidia-ptxjitcompiler.so.1", false },
-        { "", "libnvidia-rtcore.so", NULL, false },
-        { "", "libnvidia-tls.so", NULL, false },
-        { "", "libnvidia-vksc-core.so", "libnvidia-vksc-core.so.1", false },
-        { "", "libnvidia-wayland-client.so", NULL, false },
-        { "", "libEGL_nvidia.so", "libEGL_nvidia.so.0", false },
-        { "", "libGLESv1_CM_nvidia.so", "libGLESv1_CM_nvidia.so.1", false },
-        { "", "libGLESv2_nvidia.so", "libGLESv2_nvidia.so.2", false },
-        { "", "libGLX_nvidia.so", "libGLX_nvidia.so.0", false },
-        { "vdpau/", "libvdpau_nvidia.so", "libvdpau_nvidia.so.1", false },
-        { "nvidia/xorg/", "libglxserver_nvidia.so", NULL, false },
+        { LIB, "libcuda.so", "libcuda.so.1", true },
+        { LIB, "libcudadebugger.so", "libcudadebugger.so.1", false },
+        { LIB, "libnvcuvid.so", "libnvcuvid.so.1", true },
+        { LIB, "libnvoptix.so", "libnvoptix.so.1", false },
+        { LIB, "libnvidia-allocator.so", "libnvidia-allocator.so.1", false },
+        { LIB, "libnvidia-api.so", "libnvidia-api.so.1", false },
+        { LIB, "libnvidia-cfg.so", "libnvidia-cfg.so.1", false },
+        { LIB, "libnvidia-egl-gbm.so", "libnvidia-egl-gbm.so.1", false },
+        { LIB, "libnvidia-egl-wayland.so", "libnvidia-egl-wayland.so.1", false },
+        { LIB, "libnvidia-eglcore.so", NULL, false },
+        { LIB, "libnvidia-encode.so", "libnvidia-encode.so.1", true },
+        { LIB, "libnvidia-fbc.so", "libnvidia-fbc.so.1", true },
+        { LIB, "libnvidia-glcore.so", NULL, false },
+        { LIB, "libnvidia-glsi.so", NULL, false },
+        { LIB, "libnvidia-glvkspirv.so", NULL, false },
+        { LIB, "libnvidia-gpucomp.so", NULL, false },
+        { LIB, "libnvidia-ngx.so", "libnvidia-ngx.so.1", false },
+        { LIB, "libnvidia-nvvm.so", "libnvidia-nvvm.so.4", false },
+        { LIB, "libnvidia-opencl.so", "libnvidia-opencl.so.1", false },
+        { LIB, "libnvidia-opticalflow.so", "libnvidia-opticalflow.so.1", true },
+        { LIB, "libnvidia-pkcs11-openssl3.so", NULL, false },
+        { LIB, "libnvidia-pkcs11.so", NULL, false },
+        { LIB, "libnvidia-ptxjitcompiler.so", "libnvidia-ptxjitcompiler.so.1", false },
+        { LIB, "libnvidia-rtcore.so", NULL, false },
+        { LIB, "libnvidia-tls.so", NULL, false },
+        { LIB, "libnvidia-vksc-core.so", "libnvidia-vksc-core.so.1", false },
+        { LIB, "libnvidia-wayland-client.so", NULL, false },
+        { LIB, "libEGL_nvidia.so", "libEGL_nvidia.so.0", false },
+        { LIB, "libGLESv1_CM_nvidia.so", "libGLESv1_CM_nvidia.so.1", false },
+        { LIB, "libGLESv2_nvidia.so", "libGLESv2_nvidia.so.2", false },
+        { LIB, "libGLX_nvidia.so", "libGLX_nvidia.so.0", false },
+        { LIB "/vdpau", "libvdpau_nvidia.so", "libvdpau_nvidia.so.1", false },
+        { "usr/lib/xorg/modules/extensions", "libglxserver_nvidia.so", NULL, false },
 };
 
 /* %s: the driver's version */
@@ -121,9 +121,9 @@ static int put_library(const struct sim_tree *t, const char *dir, const char *na
                        const char *soname, bool dev, const struct copy *c, struct err *e)
 {
         AUTO(free) char *file = str_fmt("%s.%s", name, t->s->driver);
-        AUTO(free) char *path = str_fmt(LIB "/%s%s", dir, file);
-        AUTO(free) char *link = str_fmt(LIB "/%s%s", dir, soname);
-        AUTO(free) char *plain = str_fmt(LIB "/%s%s", dir, name);
+        AUTO(free) char *path = str_fmt("%s/%s", dir, file);
+        AUTO(free) char *link = str_fmt("%s/%s", dir, soname);
+        AUTO(free) char *plain = str_fmt("%s/%s", dir, name);
         int r;
 
         if (!file || !path || !link || !plain)
@@ -187,7 +187,7 @@ int sim_tree_files(const struct sim_tree *t, char **ret_nvml, struct err *e)
         if (r >= 0)
                 r = read_ours(t, "nvidia-smi", &smi, e);
         if (r >= 0)
-                r = put_library(t, "", "libnvidia-ml.so", "libnvidia-ml.so.1", true, &nvml, e);
+                r = put_library(t, LIB, "libnvidia-ml.so", "libnvidia-ml.so.1", true, &nvml, e);
         if (r >= 0)
                 r = put_stubs(t, e);
         if (r >= 0)

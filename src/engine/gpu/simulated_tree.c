@@ -20,7 +20,9 @@
 #define LINES_MAX    4096
 #define MINOR_CTL    255U
 #define MINOR_MODE   254U
-#define MINOR_SWITCH 192U /* nvswitch0.., then the fabric's own two */
+#define MINOR_RENDER 128U /* of each GPU: these are of our number, not of DRM's */
+#define MINOR_SWITCH 192U /* nvswitch0.., then nvswitchctl */
+#define MINOR_CARD   256U
 #define CHANNEL0     240U
 
 static bool has_fabric(const struct gpu_sim *s)
@@ -93,6 +95,19 @@ static int dev_fabric(const struct sim_tree *t, struct err *e)
         return r;
 }
 
+static int dev_dri(const struct sim_tree *t, struct err *e)
+{
+        int r = sim_dir(t->root, "dev/dri", e);
+
+        for (uint32_t i = 0; r >= 0 && i < t->s->n_gpus; i++) {
+                r = node(t, 0660, t->major[SIM_MAJOR_GPU], MINOR_CARD + i, e, "dev/dri/card%u", i);
+                if (r >= 0)
+                        r = node(t, 0660, t->major[SIM_MAJOR_GPU], MINOR_RENDER + i, e,
+                                 "dev/dri/renderD%u", 128 + i);
+        }
+        return r;
+}
+
 int sim_tree_dev(const struct sim_tree *t, struct err *e)
 {
         const struct gpu_sim *s = t->s;
@@ -111,6 +126,8 @@ int sim_tree_dev(const struct sim_tree *t, struct err *e)
                 r = node(t, 0666, t->major[SIM_MAJOR_UVM], 1, e, "dev/nvidia-uvm-tools");
         if (r >= 0)
                 r = dev_caps(t, e);
+        if (r >= 0)
+                r = dev_dri(t, e);
         if (r >= 0 && has_fabric(s))
                 r = dev_fabric(t, e);
         return r;
@@ -307,6 +324,20 @@ static int sys_function(const struct sim_tree *t, const struct function *f, stru
         return r < 0 ? r : sys_links(t, f, dir, e);
 }
 
+/* Which nodes below /dev/dri are this GPU's. */
+static int sys_drm(const struct sim_tree *t, const struct function *f, uint32_t i, struct err *e)
+{
+        char path[128];
+        int r;
+
+        (void) snprintf(path, sizeof path, "sys/devices/pci%.4s:%02x/%s/drm/card%u", f->pci,
+                        f->bridge & 0xff, f->pci, i);
+        r = sim_dir(t->root, path, e);
+        (void) snprintf(path, sizeof path, "sys/devices/pci%.4s:%02x/%s/drm/renderD%u", f->pci,
+                        f->bridge & 0xff, f->pci, 128 + i);
+        return r < 0 ? r : sim_dir(t->root, path, e);
+}
+
 static int sys_gpu(const struct sim_tree *t, uint32_t i, struct err *e)
 {
         const struct gpu_sim_gpu *g = &t->s->gpus[i];
@@ -324,6 +355,8 @@ static int sys_gpu(const struct sim_tree *t, uint32_t i, struct err *e)
 
         gpu_sim_pci_text(&g->pci, pci);
         r = sys_function(t, &f, e);
+        if (r >= 0)
+                r = sys_drm(t, &f, i, e);
         if (r < 0 || !m->display)
                 return r;
         pci[strlen(pci) - 1] = '1'; /* function 1: the monitor's sound */

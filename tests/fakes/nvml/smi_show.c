@@ -29,7 +29,7 @@ static void line(const char *left, char fill, const char *mid, const char *right
 
 static void head(void)
 {
-        char driver[NVML_VERSION_MAX] = "", title[64], stamp[64] = "";
+        char driver[NVML_VERSION_MAX] = "", title[128], stamp[64] = "";
         time_t now = time(NULL);
         struct tm tm;
         int cuda = 0;

@@ -121,7 +121,7 @@ static bool cap_opens(const char *access, char *text, size_t size)
 static void take_instances(struct view *v, unsigned minor)
 {
         static char gis[GPU_SIM_MAX][32], cis[GPU_SIM_MAX][32];
-        char dir[128], path[192], text[2048];
+        char dir[64], path[160], text[2048];
         size_t n;
 
         (void) snprintf(dir, sizeof dir, PROC "/capabilities/gpu%u/mig", minor);

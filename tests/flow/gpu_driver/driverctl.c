@@ -95,14 +95,17 @@ int main(int argc, char **argv)
                         struct gpu_driver old = d;
 
                         r = gpu_driver_open(&inst, &d, &e);
-                        (void) fd_close(old.root_fd);
+                        old.kind = GD_NONE; /* what it stands for is the second's now */
+                        gpu_driver_close(&old);
                 }
         }
         if (r < 0) {
                 (void) fprintf(stderr, "%s\n", e.msg);
                 return 1;
         }
-        if (str_eq(argv[4], "describe") || str_eq(argv[4], "kill"))
+        if (str_eq(argv[4], "kill"))
+                _exit(0);
+        if (str_eq(argv[4], "describe"))
                 return 0;
         show(&d);
         if (argc > 5)

@@ -279,10 +279,11 @@ def test_a_damaged_journal_is_named(host):
     assert "journal" in start_fails(host) and "not a database" in start_fails(host)
     journal.write_bytes(good)
     with journal_of(host) as db:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
         db.execute("PRAGMA user_version = 999")
     assert "journal: was written by a newer version (999" in start_fails(host)
     with journal_of(host) as db:
-        db.execute("PRAGMA user_version = 1")
+        db.execute(f"PRAGMA user_version = {version}")
     host.start()
 
 

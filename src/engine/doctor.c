@@ -1,6 +1,7 @@
 /* doctor.c - see doctor.h.  One row per question; a probe leaves nothing behind. */
 #include "engine/doctor.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/loop.h>
@@ -196,18 +197,38 @@ static struct finding probe_iommu(void)
         return f;
 }
 
+/* GPUs that the kernel's driver has taken. */
+static unsigned count_gpus(void)
+{
+        DIR *dir = opendir("/proc/driver/nvidia/gpus");
+        const struct dirent *de;
+        unsigned n = 0;
+
+        while (dir && (de = readdir(dir)) != NULL)
+                n += de->d_name[0] != '.';
+        if (dir)
+                (void) closedir(dir);
+        return n;
+}
+
 /* What the configuration asks for: the driver that is there, none, or a simulated one. */
 static struct finding probe_gpus(const struct instance *conf)
 {
         AUTO(free) char *libexec = NULL, *text = NULL;
         struct err e = { 0 };
+        unsigned n;
         int r = instance_find_libexec(&libexec, &e);
 
         if (r >= 0)
                 r = gpu_driver_describe(conf->conf.gpu_driver, libexec, &text, &e);
         if (r < 0)
                 return found(MISSING, "%s", e.msg);
-        return found(r ? GOOD : LESS, "%s", text);
+        if (!r || str_after(conf->conf.gpu_driver, "simulated:"))
+                return found(r ? GOOD : LESS, "%s", text);
+        if (!exists("/dev/nvidiactl")) /* vmm-gpu may not make it */
+                return found(LESS, "%.160s; /dev/nvidiactl is missing: run nvidia-modprobe", text);
+        n = count_gpus();
+        return found(n ? GOOD : LESS, "%.160s, %u GPU%s", text, n, n == 1 ? "" : "s");
 }
 
 static const struct {

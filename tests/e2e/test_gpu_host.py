@@ -1,0 +1,98 @@
+"""GPUs on a whole host with a simulated driver: what the API, the command line and /metrics show is
+what vmm-gpu has measured through the driver library, and trouble of the driver arrives as events."""
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from host import RUN, Host, program  # noqa: E402
+from prometheus import Metrics  # noqa: E402
+
+A100 = "NVIDIA A100-SXM4-80GB"
+
+
+class GpuHost(Host):
+    def faults(self, *lines):
+        """Trouble on command (docs/gpu.md); none ends it."""
+        path = RUN / self.id / "simulated" / "faults"
+        temporary = path.with_suffix(".new")
+        temporary.write_text("".join(line + "\n" for line in lines))
+        temporary.replace(path)
+
+    def metrics(self):
+        r = self.rest("GET", "/metrics")
+        assert r.status_code == 200, r.text
+        return Metrics(r.content)
+
+    def gpus(self, select="id index state reason clusterId telemetry"):
+        return self.gql("{ gpus { %s } }" % select)["gpus"]
+
+    def until(self, what, test, timeout=10):
+        end = time.monotonic() + timeout
+        while True:
+            got = what()
+            if test(got):
+                return got
+            assert time.monotonic() < end, (got, self.log_text()[-2000:])
+            time.sleep(0.1)
+
+    def cli(self, *words):
+        env = {"HOME": str(self.dir), "PATH": os.environ["PATH"], "TENSORONE_API_URL": self.url,
+               "TENSORONE_API_KEY": self.key}
+        p = subprocess.run([program("tensoronecli"), *words], env=env, capture_output=True, text=True, timeout=30)
+        assert p.returncode == 0 and p.stderr == "", p.stdout + p.stderr
+        return p.stdout
+
+
+@pytest.fixture(scope="module")
+def host():
+    config = {"engine": {"gpu_driver": "simulated:a100x8", "cpu_overcommit": 100, "memory_overcommit": 50,
+                         "disk_overcommit": 50},
+              'gpu "%s"' % A100: {"on_demand": "1.19", "spot": "0.6"}}
+    with GpuHost(config=config) as h:
+        h.until(h.gpus, lambda g: len(g) == 8 and all(x["telemetry"] for x in g))
+        yield h
+
+
+def test_types_and_prices(host):
+    (t,) = host.gql("{ gpuTypes { id displayName maxGpuCount securePrice simulated lowestPrice(input: {gpuCount: 8}) "
+                    "{ stockStatus availableGpuCounts uninterruptablePrice } } }")["gpuTypes"]
+    assert t["id"] == A100 and t["displayName"] == "A100 SXM (simulated)" and t["simulated"] is True
+    assert t["maxGpuCount"] == 8 and t["securePrice"] == 1.19 and t["lowestPrice"]["stockStatus"] == "High"
+    assert {1, 2, 4, 8} <= set(t["lowestPrice"]["availableGpuCounts"])
+    rows = [[c.strip() for c in line.split("\t")] for line in host.cli("get", "cloud").splitlines()]
+    assert rows[1][0] == "1x " + A100 and rows[1][3:5] == ["0.600", "1.190"]
+
+
+def test_trouble_is_an_event(host):
+    gpus = host.gpus()
+    host.faults("xid 3 31")  # what any program can cause: told, and no more
+    try:
+        q = '{ events(input: {kind: "gpu"}) { kind object text } }'
+        e = host.until(lambda: host.gql(q)["events"], lambda e: any(x["kind"] == "gpu.xid" for x in e))
+        x = next(x for x in e if x["kind"] == "gpu.xid")
+        assert x["object"] == next(g["id"] for g in gpus if g["index"] == 3) and "(31)" in x["text"]
+        assert "gpu.xid" in host.cli("get", "events", "--kind", "gpu")
+        host.until(host.metrics, lambda m: m.one("DCGM_FI_DEV_XID_ERRORS", gpu="3") == 31)
+    finally:
+        host.faults()
+
+
+def test_topology(host):
+    lines = host.cli("get", "gpus", "--topo").splitlines()
+    assert lines[0].split("\t")[1:] == ["GPU%d" % i for i in range(8)] + ["CPU Affinity", "NUMA Affinity"]
+    for i in range(8):
+        row = lines[1 + i].split("\t")
+        assert row[0] == "GPU%d" % i and row[1 + i] == " X " and row.count("NV12") == 7
+
+
+def test_metrics_of_a_whole_host(host):
+    m = host.metrics()
+    for name in ("DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_GPU_TEMP",
+                 "DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_SM_CLOCK", "DCGM_FI_DEV_XID_ERRORS"):
+        assert len(m.all(name)) == 8, name
+    assert m.one("hvmm_node_connected") == 1 and m.one("hvmm_gpus_total") == 8
+    assert m.one("hvmm_gpus_simulated") == 1

@@ -1,6 +1,8 @@
 """What users and operators see of GPUs: the real tensorone-api against an engine that names fleets and
 measures nothing itself (fake_node.py).  Types, prices, what is free, telemetry, events, /metrics."""
 import os
+import random
+import resource
 import sqlite3
 import sys
 import time
@@ -178,6 +180,39 @@ def test_lowest_price_filters(make):
         assert (p["minMemory"] is not None) == free, (args, p)
         assert (p["stockStatus"] is not None) == free, (args, p)
     assert w.lowest("minMemoryInGb: 200")["minMemory"] == 200
+
+
+@pytest.mark.parametrize("name", ["a100x8", "rtx3090x4"])
+def test_sizes_are_those_that_are_granted(make, name):
+    """What availableGpuCounts lists may be deployed, and nothing else, whatever is taken already."""
+    w = make(getattr(fleets, name)())
+    kind, total = w.node.fleet["list"][0]["name"], len(w.node.fleet["list"])
+    rng = random.Random(name)
+    held = []
+
+    def deploy(n):
+        r = w.api.post('mutation { clusterFindAndDeployOnDemand(input: {imageName: "i", gpuTypeId: "%s", gpuCount: %d, '
+                       'containerDiskInGb: 1}) { id } }' % (kind, n)).json()
+        assert ("errors" in r) == (r["data"] is None or r["data"]["clusterFindAndDeployOnDemand"] is None), r
+        return None if "errors" in r else r["data"]["clusterFindAndDeployOnDemand"]["id"]
+
+    def end(k):
+        rented = w.lowest()["rentedCount"]
+        w.api.gql('mutation { clusterTerminate(input: {clusterId: "%s"}) }' % k)
+        w.until(lambda p: p["rentedCount"] < rented, w.lowest)
+
+    for _ in range(8):
+        listed = w.lowest()["availableGpuCounts"]
+        for n in range(1, total + 2):
+            k = deploy(n)
+            assert (k is not None) == (n in listed), (n, listed)
+            if k:
+                end(k)
+        assert w.lowest()["availableGpuCounts"] == listed
+        if listed and (not held or rng.random() < 0.6):
+            held.append(deploy(rng.choice(listed[:3])))
+        else:
+            end(held.pop(rng.randrange(len(held))))
 
 
 def test_broken_ones_are_not_for_rent(make):
@@ -404,6 +439,21 @@ def test_events_are_bounded(make):
     db.close()
     w.api.start()
     assert [e["kind"] for e in w.events(args="(input: {limit: 2})")] == ["gpu.xid", "old"]
+
+
+def test_events_that_could_not_be_written_leave_no_gap(make):
+    w = make()
+    w.take(1)
+    w.until(len, w.events)
+    inf = resource.RLIM_INFINITY
+    resource.prlimit(w.api.proc.pid, resource.RLIMIT_FSIZE, (1, inf))
+    for _ in range(3):
+        r = w.api.post('mutation { deployCpuPod(input: {imageName: "i", instanceId: "cpu3c-1-1"}) { id } }')
+        assert r.json()["errors"][0]["extensions"]["code"] == "STORE_FAILED", r.text
+    assert [e["kind"] for e in w.events()] == ["deployed"]
+    resource.prlimit(w.api.proc.pid, resource.RLIMIT_FSIZE, (inf, inf))
+    w.node.happen(0, "xid", "later", code=13)
+    assert [e["kind"] for e in w.until(lambda e: len(e) > 1, w.events)] == ["gpu.xid", "deployed"]
 
 
 def test_metrics(make):

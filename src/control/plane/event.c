@@ -66,6 +66,7 @@ void events_free(struct plane *p)
                 free(p->events[i]);
         free(p->events);
         p->events = NULL;
+        p->event_us = p->event_next = 0; /* what is loaded next says where the ring goes on */
 }
 
 int event_keep(struct plane *p, const json_t *row)

@@ -41,6 +41,7 @@ int disk_super_parse(const uint8_t raw[static DISK_SUPER_SIZE], struct disk_supe
                 return -EINVAL;
         ret->size_bytes = blocks * DISK_BLOCK;
         ret->journal = compat & 0x4;
+        ret->sparse2 = compat & 0x200;
         ret->fresh = (raw[0x34] | raw[0x35]) == 0; /* mounts since the last check */
         return 0;
 }

@@ -19,7 +19,7 @@
 int disk_make(int dirfd, const char *name, uint64_t size_bytes, bool allocate, bool durable,
               struct err *e);
 
-/* A disk to throw away, copied from a formatted master of this size kept in @dirfd/masters: three
+/* A disk to throw away, copied from a formatted master of this size kept in @dirfd/masters: some
  * small runs, about 0.1 ms.  Makes the master when it is missing. */
 int disk_make_fast(int dirfd, const char *name, uint64_t size_bytes, struct err *e);
 
@@ -44,6 +44,15 @@ int disk_abandon(int dirfd, const char *name, struct err *e);
  * smaller, -EBUSY when it is mounted (waits 3 s for an
  * unmount that is still under way).  After a kill, call it again.  Blocks up to seconds. */
 int disk_grow(int dirfd, const char *name, uint64_t size_bytes, struct err *e);
+
+/* The same for one that is mounted, at once for whoever uses it.  -EPERM, -EOPNOTSUPP: this kernel does
+ * not do it, or not for us; -ENOSPC: the host's disk is full; nothing has changed then.  After a kill,
+ * call it again. */
+int disk_grow_mounted(int dirfd, const char *name, uint64_t size_bytes, struct err *e);
+/* 0, or why disk_grow_mounted() would not even try; changes nothing. */
+int disk_grow_mounted_check(int dirfd, const char *name, struct err *e);
+/* The size of the ext4 in a disk that nobody has mounted: smaller than its file after a kill. */
+int disk_fs_size(int dirfd, const char *name, uint64_t *ret_bytes, struct err *e);
 
 /* Unlink; idempotent. */
 int disk_remove(int dirfd, const char *name);

@@ -28,7 +28,8 @@
 #define ZEROED "root_owner=0:0,nodiscard,assume_storage_prezeroed=1"
 
 /* A volume keeps its journal, its spare superblocks, and room to grow.  A container disk lives until
- * its cluster stops: all its metadata lies together, so that copying one is three small runs. */
+ * its cluster stops: all its metadata but the spare superblocks lies together, so that copying one is
+ * some small runs.  (sparse_super2, which leaves those out, is not grown by a kernel while mounted.) */
 static const char *const mkfs_volume[] = { "/sbin/mkfs.ext4",
                                            "-q",
                                            "-F",
@@ -58,11 +59,11 @@ static const char *const mkfs_thrown_away[] = { "/sbin/mkfs.ext4",
                                                 "-m",
                                                 "0",
                                                 "-O",
-                                                COMMON ",sparse_super2",
+                                                COMMON ",sparse_super",
                                                 "-G",
                                                 "256",
                                                 "-E",
-                                                ZEROED ",packed_meta_blocks=1,num_backup_sb=0",
+                                                ZEROED ",packed_meta_blocks=1",
                                                 DISK_TOOL_FILE,
                                                 NULL };
 static const char *const e2fsck[] = { "/sbin/e2fsck", "-f", "-p", DISK_TOOL_FILE, NULL };
@@ -72,7 +73,7 @@ static const char *const resize2fs[] = { "/sbin/resize2fs", DISK_TOOL_FILE, NULL
 #define GROW_WAIT_US     (3 * US_PER_S) /* an unmount that is still under way */
 #define E2FSCK_CORRECTED 1              /* exit status: errors were there and are repaired */
 
-static int size_check(uint64_t size_bytes, struct err *e)
+int disk_size_check(uint64_t size_bytes, struct err *e)
 {
         if (size_bytes < DISK_MIN_BYTES || size_bytes > INT64_MAX || size_bytes % DISK_BLOCK)
                 return err_set(e, -EINVAL,
@@ -111,7 +112,7 @@ static int give_name(int fd, int dirfd, const char *name, bool durable, struct e
         return 0;
 }
 
-static int allocate_range(int fd, uint64_t from, uint64_t len, struct err *e)
+int disk_allocate(int fd, uint64_t from, uint64_t len, struct err *e)
 {
         struct statvfs st;
         int r;
@@ -140,11 +141,11 @@ static int make(int dirfd, const char *name, uint64_t size_bytes, bool allocate,
         int r = fd;
 
         if (r >= 0 && allocate)
-                r = allocate_range(fd, 0, size_bytes, e);
+                r = disk_allocate(fd, 0, size_bytes, e);
         if (r >= 0)
                 r = disk_tool_run(mkfs, fd, 0, e);
         if (r >= 0 && allocate) /* some file systems can zero a range only by a hole */
-                r = allocate_range(fd, 0, size_bytes, e);
+                r = disk_allocate(fd, 0, size_bytes, e);
         return r < 0 ? r : give_name(fd, dirfd, name, durable, e);
 }
 
@@ -154,7 +155,7 @@ int disk_make(int dirfd, const char *name, uint64_t size_bytes, bool allocate, b
         int r = disk_name_check(name, e);
 
         if (r >= 0)
-                r = size_check(size_bytes, e);
+                r = disk_size_check(size_bytes, e);
         if (r < 0)
                 return r;
         if (faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
@@ -204,10 +205,11 @@ static int copy_sparse(int from, int to)
 static int open_master(int dirfd, uint64_t size_bytes, struct err *e)
 {
         AUTO(fd) int dir = -EBADF;
-        char name[24];
+        char name[28];
         int fd, r;
 
-        (void) snprintf(name, sizeof name, "%" PRIu64, size_bytes);
+        /* the version of the format is part of the name */
+        (void) snprintf(name, sizeof name, "%" PRIu64 "-2", size_bytes);
         if (mkdirat(dirfd, MASTERS, 0700) < 0 && errno != EEXIST)
                 return err_errno(e, -errno, "make %s", MASTERS);
         dir = openat(dirfd, MASTERS, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -251,7 +253,7 @@ int disk_make_fast(int dirfd, const char *name, uint64_t size_bytes, struct err 
         int r = disk_name_check(name, e);
 
         if (r >= 0)
-                r = size_check(size_bytes, e);
+                r = disk_size_check(size_bytes, e);
         if (r < 0)
                 return r;
         master = open_master(dirfd, size_bytes, e);
@@ -259,7 +261,7 @@ int disk_make_fast(int dirfd, const char *name, uint64_t size_bytes, struct err 
                 return err_wrap(e, master, "disk %s", name);
         r = master_check(master, size_bytes, e);
         if (r < 0)
-                return err_wrap(e, r, "disk %s: %s/%" PRIu64, name, MASTERS, size_bytes);
+                return err_wrap(e, r, "disk %s: %s/%" PRIu64 "-2", name, MASTERS, size_bytes);
         fd = new_file(dirfd, size_bytes, e);
         if (fd < 0)
                 return err_wrap(e, fd, "disk %s", name);
@@ -274,7 +276,7 @@ int disk_make_fast(int dirfd, const char *name, uint64_t size_bytes, struct err 
 
 /* The file first: a kill after that leaves a file with room behind its ext4, and the next call goes
  * on from there.  What was allocated in full stays so; @ret_full says that it was. */
-static int grow_file(int fd, uint64_t size_bytes, bool *ret_full, struct err *e)
+int disk_grow_file(int fd, uint64_t size_bytes, bool *ret_full, struct err *e)
 {
         struct stat st;
         int r;
@@ -290,7 +292,7 @@ static int grow_file(int fd, uint64_t size_bytes, bool *ret_full, struct err *e)
         if (!*ret_full)
                 return ftruncate(fd, (off_t) size_bytes) < 0 ? err_errno(e, -errno, "grow the file")
                                                              : 0;
-        r = allocate_range(fd, (uint64_t) st.st_size, size_bytes - (uint64_t) st.st_size, e);
+        r = disk_allocate(fd, (uint64_t) st.st_size, size_bytes - (uint64_t) st.st_size, e);
         /* part of it may be there: give it back */
         if (r < 0 && ftruncate(fd, st.st_size) < 0)
                 return err_errno(e, -errno, "give back what was allocated");
@@ -304,16 +306,16 @@ static int grow(int fd, uint64_t size_bytes, struct err *e)
         int r = disk_super_read(fd, &super, e);
 
         if (r >= 0)
-                r = size_check(size_bytes, e);
+                r = disk_size_check(size_bytes, e);
         if (r >= 0)
-                r = grow_file(fd, size_bytes, &full, e);
+                r = disk_grow_file(fd, size_bytes, &full, e);
         if (r < 0 || super.size_bytes == size_bytes)
                 return r;
         r = disk_tool_run(e2fsck, fd, E2FSCK_CORRECTED, e);
         if (r >= 0)
                 r = disk_tool_run(resize2fs, fd, 0, e);
         if (r >= 0 && full)
-                r = allocate_range(fd, 0, size_bytes, e);
+                r = disk_allocate(fd, 0, size_bytes, e);
         if (r >= 0)
                 r = disk_super_read(fd, &super, e);
         if (r < 0)

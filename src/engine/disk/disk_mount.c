@@ -50,7 +50,7 @@ static int mount_failed(int fs, int code, const char *what, struct err *e)
         return err_errno(e, code, "%s (%s)", what, said);
 }
 
-static int mount_ext4(const char *device, bool journal, struct err *e)
+int disk_mount_ext4(const char *device, bool journal, struct err *e)
 {
         static const char *const volume[] = { NULL };
         static const char *const thrown_away[] = { "nobarrier", NULL };
@@ -88,7 +88,7 @@ int disk_mount(int dirfd, const char *name, uint64_t deadline_us, struct err *e)
         loop = loop_attach(file, super.journal ? LOOP_DIRECT : 0, path, e);
         if (loop < 0)
                 return err_wrap(e, loop, "disk %s", name);
-        mnt = mount_ext4(path, super.journal, e);
+        mnt = disk_mount_ext4(path, super.journal, e);
         if (mnt < 0)
                 return err_wrap(e, mnt, "disk %s", name);
         /* mkfs makes it for e2fsck, which can make it again; to a tenant it is only in the way of
@@ -101,7 +101,7 @@ int disk_mount(int dirfd, const char *name, uint64_t deadline_us, struct err *e)
 /* --- throwing away ------------------------------------------------------------------------- */
 
 /* The loop device on this file; -ENOENT: none. */
-static int find_loop(const struct stat *file, char *ret_path)
+int disk_find_loop(const struct stat *file, char *ret_path)
 {
         AUTO(fd) int block = open("/sys/block", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         DIR *dir = block < 0 ? NULL : fdopendir(block);
@@ -146,11 +146,11 @@ int disk_abandon(int dirfd, const char *name, struct err *e)
                                name);
         if (fstat(file, &st) < 0)
                 return err_errno(e, -errno, "disk %s: stat", name);
-        loop = find_loop(&st, path);
+        loop = disk_find_loop(&st, path);
         if (loop < 0)
                 return loop == -ENOENT ? 0
                                        : err_errno(e, loop, "disk %s: find its loop device", name);
-        mnt = mount_ext4(path, false, e); /* another mount of the very same superblock */
+        mnt = disk_mount_ext4(path, false, e); /* another mount of the very same superblock */
         if (mnt < 0)
                 return err_wrap(e, mnt, "disk %s", name);
         top = openat(mnt, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -311,6 +311,42 @@ int claim_cpus(struct claim_host *c, const char *cluster, uint64_t generation, c
         return r;
 }
 
+static bool is_among(uint32_t cpu, const uint32_t *cpus, size_t n)
+{
+        for (size_t i = 0; i < n; i++)
+                if (cpus[i] == cpu)
+                        return true;
+        return false;
+}
+
+int claim_cpus_keep(struct claim_host *c, const char *cluster, const uint32_t *cpus, size_t n,
+                    struct err *e)
+{
+        struct claim_table *t = &c->table[CLAIM_KIND_CPU];
+        struct claim_rec rec, have;
+        AUTO(fd) int lock = -EBADF;
+        uint64_t hash;
+        int r = claim_rec_make(c, cluster, 0, &rec, e);
+
+        if (r < 0)
+                return r;
+        lock = claim_lock(c, e);
+        if (lock < 0)
+                return lock;
+        hash = claim_hash(rec.instance, rec.cluster);
+        for (uint32_t cpu = t->first; cpu <= t->last; cpu++) {
+                if (t->cell[cpu].holder != hash || is_among(cpu, cpus, n))
+                        continue;
+                r = claim_table_read(t, cpu, &have);
+                if (r != -ENOENT && (r < 0 || !claim_rec_same(&have, &rec)))
+                        continue;
+                r = claim_table_drop(t, cpu, claim_now_us());
+                if (r < 0)
+                        return err_errno(e, r, "release cpu %u", cpu);
+        }
+        return 0;
+}
+
 struct release {
         const struct claim_host *c;
         const struct claim_rec *rec;

@@ -59,6 +59,9 @@ int claim_slot(struct claim_host *c, const char *cluster, uint64_t generation, u
  * back with) names the CPU and its holder; -ESTALE as above. */
 int claim_cpus(struct claim_host *c, const char *cluster, uint64_t generation, const uint32_t *cpus,
                size_t n, struct err *e);
+/* Drop its claims of CPUs other than these; idempotent. */
+int claim_cpus_keep(struct claim_host *c, const char *cluster, const uint32_t *cpus, size_t n,
+                    struct err *e);
 /* The same for GPUs, by UUID.  A cluster of this instance that has one already is a holder, too. */
 int claim_gpus(struct claim_host *c, const char *cluster, uint64_t generation, char *const *uuids,
                struct err *e);

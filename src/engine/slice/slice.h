@@ -53,8 +53,8 @@ int slice_create(struct slice_host *h, const char *name, const struct slice_limi
  * For a pool: rename is not possible on v1, so groups are made ahead, with what suits a process that
  * waits in them, and limited at lease time.  A bare group has no limits, and refuses all devices but
  * the base set from birth, as every other does.  Applying may be repeated with other values, also
- * while processes sit inside; devices in @l are allowed from then on, applying never promises to
- * take one away. */
+ * while processes sit inside; devices in @l are allowed from then on, beside those that are
+ * already: slice_devices() takes away. */
 int slice_create_bare(struct slice_host *h, const char *name, struct err *e);
 int slice_apply(struct slice_host *h, const char *name, const struct slice_limits *l,
                 struct err *e);
@@ -78,6 +78,22 @@ struct slice_usage {
         uint64_t cpu_us, memory_bytes, memory_peak_bytes, oom_kills, pids;
 };
 int slice_usage(struct slice_host *h, const char *name, struct slice_usage *ret, struct err *e);
+
+/* Exactly these devices beside slice_base_devices, from now on.  What is open stays open: look first, in a
+ * group that is held still. */
+int slice_devices(struct slice_host *h, const char *name, const struct slice_device *d, size_t n,
+                  struct err *e);
+/* Hold every process of the group still.  -ETIMEDOUT at @deadline_us (monotonic); on failure none is. */
+int slice_freeze(struct slice_host *h, const char *name, uint64_t deadline_us, struct err *e);
+/* Let them go on; idempotent. */
+int slice_thaw(struct slice_host *h, const char *name, struct err *e);
+
+/* Memory that the group cannot do without: what it uses less the file pages that the kernel drops when
+ * asked. */
+int slice_memory_held(struct slice_host *h, const char *name, uint64_t *ret_bytes, struct err *e);
+/* Lower its limit to @bytes while processes run in it, without ending any: the kernel gives back what
+ * it can, and when that is not enough the limit stays what it was.  -EBUSY.  May take a second. */
+int slice_memory_lower(struct slice_host *h, const char *name, uint64_t bytes, struct err *e);
 
 /* Processes in the group (and below); at most @max into @ret; returns how many there are. */
 int slice_pids(struct slice_host *h, const char *name, pid_t *ret, size_t max, struct err *e);

@@ -89,6 +89,16 @@ static uint32_t ctrls_of_options(char *options)
         return set;
 }
 
+static bool has_option(const char *options, const char *word)
+{
+        size_t n = strlen(word);
+
+        for (const char *p = options; (p = strstr(p, word)) != NULL; p += n)
+                if ((p == options || p[-1] == ',') && (p[n] == ',' || p[n] == '\0'))
+                        return true;
+        return false;
+}
+
 /* One line: "36 35 98:0 /root /mount opts shared:1 - fstype source superopts". */
 static void parse_line(char *line, struct slice_mounts *ret)
 {
@@ -112,6 +122,8 @@ static void parse_line(char *line, struct slice_mounts *ret)
         } else if (strcmp(type, "cgroup") == 0 && options && ret->n_v1 < SLICE_HIER_MAX) {
                 struct slice_mount *m = &ret->v1[ret->n_v1];
 
+                if (has_option(options, "freezer"))
+                        (void) snprintf(ret->freezer, sizeof ret->freezer, "%s", field[4]);
                 m->ctrls = ctrls_of_options(options);
                 for (size_t i = 0; i < ret->n_v1; i++) /* mounted twice: the first will do */
                         m->ctrls &= ~ret->v1[i].ctrls;
@@ -164,7 +176,7 @@ static int host_new(const char *instance, int version, bool forced, struct slice
         for (size_t i = 0; i < SLICE_HIER_MAX; i++)
                 h->hier[i].mount = h->hier[i].root = -EBADF;
         memset(h->at, SLICE_NO_HIER, sizeof h->at);
-        h->base_prog = -EBADF;
+        h->base_prog = h->freezer = -EBADF;
         h->version = version;
         h->forced = forced;
         (void) snprintf(h->group, sizeof h->group, CLAIM_GROUP_PREFIX "%s", instance);
@@ -231,6 +243,8 @@ static int open_v1(const char *instance, const struct slice_mounts *m, bool forc
         }
         if (r < 0)
                 return err_wrap(e, r, "cgroup v1");
+        if (*m->freezer) /* without it a GPU is not taken from a cluster that runs */
+                h->freezer = open_mount(m->freezer, CGROUP_SUPER_MAGIC, NULL);
         if (h->at[SLICE_CTRL_MEMORY] != SLICE_NO_HIER)
                 h->memsw = faccessat(h->hier[h->at[SLICE_CTRL_MEMORY]].root,
                                      "memory.memsw.limit_in_bytes", W_OK, 0) == 0;
@@ -363,6 +377,7 @@ struct slice_host *slice_host_close(struct slice_host *h)
                 (void) fd_close(h->hier[i].mount);
         }
         (void) fd_close(h->base_prog);
+        (void) fd_close(h->freezer);
         free(h);
         return NULL;
 }

@@ -301,6 +301,8 @@ int slice_kill(struct slice_host *h, const char *name, uint64_t deadline_us, str
 
         if (r < 0)
                 return r;
+        if (h->version == 1)
+                (void) slice_thaw(h, name, NULL); /* left by whoever was killed: it would not die */
         return h->version == 1 ? kill_v1(h, name, deadline_us, e)
                                : kill_v2(h, name, deadline_us, e);
 }

@@ -36,6 +36,8 @@ struct slice_host {
         struct slice_hier hier[SLICE_HIER_MAX]; /* v2: one */
         size_t n_hier;
         uint8_t at[SLICE_CTRL_COUNT]; /* which hierarchy holds it, SLICE_NO_HIER: none */
+        int freezer;                  /* v1: the top of that hierarchy, or -EBADF
+                        * (v2 freezes by itself) */
         int base_prog; /* v2: the loaded program for slice_base_devices; v1: -EBADF */
 };
 
@@ -55,6 +57,7 @@ struct slice_mounts {
         } v1[SLICE_HIER_MAX];
         size_t n_v1;
         char v2[128]; /* "" = none */
+        char freezer[128];
 };
 void slice_mounts_parse(const char *mountinfo, struct slice_mounts *ret);
 
@@ -92,6 +95,12 @@ static inline void slice_values_done_cleanup(struct slice_values *v)
 int slice_cpu_list(const uint32_t *cpus, size_t n, struct strbuf *ret, struct err *e);
 /* "c 1:3 rw" as the v1 controller wants it. */
 int slice_device_rule(const struct slice_device *d, char *buf, size_t size, struct err *e);
+
+/* Bytes of file pages that the kernel drops when asked, from the text of memory.stat. */
+uint64_t slice_memory_droppable(const char *stat, int version);
+
+/* One line of devices.list, "c 195:0 rw"; @ret refers to @access. */
+int slice_device_parse(const char *line, char access[static 4], struct slice_device *ret);
 
 /* The v2 device program: allowed when one rule covers type, numbers and every wanted access. */
 #define SLICE_BPF_INSNS_PER_RULE 8U

@@ -196,6 +196,41 @@ static void test_memory_raised(void **state)
         assert_true(WIFSIGNALED(run(w, "mem", eat_memory, &big)));
 }
 
+static int hold_memory(void *arg)
+{
+        if (eat_memory(arg) != 0)
+                return 1;
+        (void) pause();
+        return 0;
+}
+
+/* Less than what is in use is refused and nobody dies; file pages are no use. */
+static void test_memory_lowered(void **state)
+{
+        struct world *w = *state;
+        size_t held = 40 * MIB;
+        uint64_t n = 0;
+        struct err e = { 0 };
+        pid_t pid;
+
+        ok(slice_create(w->h, "mem", &(struct slice_limits){ .memory_bytes = 128 * MIB },
+                        &flow_err));
+        pid = start(w, "mem", hold_memory, &held);
+        for (int i = 0; i < 500 && n < held; i++) {
+                sleep_ms(10);
+                ok(slice_memory_held(w->h, "mem", &n, &flow_err));
+        }
+        assert_in_range(n, held, held + 16 * MIB);
+        assert_int_equal(slice_memory_lower(w->h, "mem", 24 * MIB, &e), -EBUSY);
+        assert_non_null(strstr(e.msg, "24 MiB"));
+        assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+        ok(slice_memory_lower(w->h, "mem", 80 * MIB, &flow_err));
+        assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+        held = 90 * MIB;
+        assert_true(WIFSIGNALED(run(w, "mem", eat_memory, &held)));
+        end(w, "mem");
+}
+
 /* --- pids, CPUs ---------------------------------------------------------------------------- */
 
 static int count_forks(void *arg)
@@ -348,6 +383,101 @@ static void test_devices(void **state)
                 -EINVAL);
         ok(slice_create_bare(w->h, "dev2", &flow_err)); /* one group's device is not another's */
         assert_int_equal(errno_of(w, "dev2", "/dev/kmsg", O_RDONLY), EPERM);
+}
+
+/* Given and taken away while somebody sits inside; what is open stays open. */
+static int watch_device(void *arg)
+{
+        int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+        (void) arg;
+        for (int i = 0; i < 2000; i++) {
+                AUTO(fd) int again = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+                char c;
+
+                if (again < 0) /* from now on; and the old one can be read */
+                        return errno == EPERM && (read(fd, &c, 1) >= 0 || errno != EBADF) ? 0 : 1;
+                sleep_ms(1);
+        }
+        return 2;
+}
+
+static void test_devices_exact(void **state)
+{
+        static const struct slice_device two[] = { { 'c', 1, 11, "rw" }, { 'c', 10, 229, "rw" } };
+        static const struct slice_device less = { 'c', 1, 11, "r" };
+        struct world *w = *state;
+        int status = -1;
+        pid_t pid;
+
+        ok(slice_create_bare(w->h, "dev", &flow_err));
+        for (int twice = 0; twice < 2; twice++) {
+                ok(slice_devices(w->h, "dev", two, 2, &flow_err));
+                assert_int_equal(errno_of(w, "dev", "/dev/kmsg", O_WRONLY), 0);
+                assert_int_equal(errno_of(w, "dev", "/dev/null", O_RDWR), 0);
+                ok(slice_devices(w->h, "dev", &less, 1, &flow_err));
+                assert_int_equal(errno_of(w, "dev", "/dev/kmsg", O_WRONLY), EPERM);
+                assert_int_equal(errno_of(w, "dev", "/dev/kmsg", O_RDONLY), 0);
+                pid = start(w, "dev", watch_device, NULL);
+                sleep_ms(100);
+                ok(slice_devices(w->h, "dev", NULL, 0, &flow_err));
+                assert_int_equal(waitpid(pid, &status, 0), pid);
+                assert_int_equal(status, 0);
+                assert_int_equal(errno_of(w, "dev", "/dev/kmsg", O_RDONLY), EPERM);
+                assert_int_equal(errno_of(w, "dev", "/dev/urandom", O_RDONLY), 0);
+                assert_int_equal(WEXITSTATUS(run(w, "dev", try_mknod, NULL)), EPERM);
+        }
+}
+
+struct beat {
+        volatile uint64_t n;
+};
+
+/* Counts, in itself and in children that come and go. */
+static int count_up(void *arg)
+{
+        struct beat *b = arg;
+
+        (void) signal(SIGCHLD, SIG_IGN);
+        (void) alarm(60);
+        for (;;) {
+                pid_t pid = fork();
+
+                if (pid == 0) {
+                        b->n++;
+                        _exit(0);
+                }
+                b->n++;
+        }
+        return 0;
+}
+
+static void test_freeze(void **state)
+{
+        struct world *w = *state;
+        struct beat *b =
+                mmap(NULL, sizeof *b, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+        assert_ptr_not_equal(b, MAP_FAILED);
+        ok(slice_create_bare(w->h, "ice", &flow_err));
+        ok(slice_thaw(w->h, "ice", &flow_err)); /* of one that is not frozen */
+        ok(slice_freeze(w->h, "ice", clock_mono_us() + 5 * US_PER_S, &flow_err)); /* and empty */
+        ok(slice_thaw(w->h, "ice", &flow_err));
+        (void) start(w, "ice", count_up, b);
+        for (int i = 0; i < 5; i++) {
+                uint64_t n = b->n;
+
+                while (b->n < n + 20)
+                        sleep_ms(1);
+                ok(slice_freeze(w->h, "ice", clock_mono_us() + 10 * US_PER_S, &flow_err));
+                n = b->n;
+                sleep_ms(30);
+                assert_int_equal(b->n, n);
+                if (i < 4)
+                        ok(slice_thaw(w->h, "ice", &flow_err));
+        }
+        end(w, "ice"); /* whoever froze it was killed: it dies all the same */
+        (void) munmap(b, sizeof *b);
 }
 
 /* --- killing and removing ------------------------------------------------------------------ */
@@ -549,6 +679,9 @@ int main(int argc, char **argv)
                 T(test_pinned),
                 T(test_quota),
                 T(test_devices),
+                T(test_memory_lowered),
+                T(test_devices_exact),
+                T(test_freeze),
                 T(test_fork_bomb),
                 T(test_kill_is_confined),
                 T(test_kill_deadline),
@@ -556,6 +689,8 @@ int main(int argc, char **argv)
                 T(test_half_made),
                 T(test_remove_busy),
                 T2(test_devices),
+                T2(test_devices_exact),
+                T2(test_freeze),
                 T2(test_v2_one_program),
                 T2(test_kill_is_confined),
                 T2(test_nested),

@@ -22,8 +22,7 @@ struct plan_port {
 struct plan {
         char *cluster;       /* id, [a-z][a-z0-9]*, at most LIMIT_CLUSTER_ID_LEN */
         uint64_t generation; /* >= 1; grows with every new plan of the cluster */
-        uint64_t
-                boot; /* generation that started the first process which this plan is for; 0: its own */
+        uint64_t boot;       /* generation that started the process which it is for; 0: its own */
         char *account;       /* owner's id: whose images and volumes it may use */
         char *name;          /* for people */
         char *image;         /* reference as the user wrote it */
@@ -54,6 +53,12 @@ int plan_decode(const json_t *j, struct plan *ret, struct err *e);
 json_t *plan_encode(const struct plan *p);           /* new reference or NULL (out of memory) */
 int plan_check(const struct plan *p, struct err *e); /* the checks of plan_decode alone */
 void plan_done(struct plan *p);
+
+/* The generation with which the process was started that this plan is for. */
+static inline uint64_t plan_start(const struct plan *p)
+{
+        return p->boot ? p->boot : p->generation;
+}
 
 static inline void plan_done_cleanup(struct plan *p)
 {

@@ -37,6 +37,7 @@ void boot_init(struct boot *b, const struct host *host)
 void boot_done(struct boot *b)
 {
         plan_done(&b->plan);
+        plan_done(&b->was);
         image_done(&b->image);
         net_lease_done(&b->lease);
         b->userns = fd_close(b->userns);

@@ -23,6 +23,7 @@
 struct boot {
         const struct host *host;
         struct plan plan;
+        struct plan was;    /* what a cluster that is changed runs by, until it is */
         struct image image; /* resolved by the engine; not all of it is used */
         uint64_t attempt;   /* makes file names of this boot unique */
         uint32_t slot;      /* claimed and journaled before the operation began */
@@ -53,6 +54,12 @@ int boot_run(struct boot *b, boot_stage_fn *fn, void *arg, struct err *e);
 /* Run it backwards.  @graceful: TERM first, up to the configured grace.  @volume: remove the
  * volume and the logs too (terminate).  Stops at the first error; to be called again. */
 int boot_undo(struct boot *b, bool graceful, bool volume, struct err *e);
+
+/* Bring a cluster that runs from b->was to b->plan without its processes noticing more than that there
+ * is more or less.  Its CPUs are claimed under the generation of b->was, so that its undo finds them.
+ * All that can be known is checked first; what fails all the same is put back, but for a disk that
+ * has grown.  May be run again after a kill, and ends in the same. */
+int boot_change(struct boot *b, struct err *e);
 
 /* All of a slot that no cluster has a say in: its groups, its network namespace, its id map and two
  * processes that wait in them.  5 ms; the pool does it ahead of time, the shell stage for those that

@@ -13,7 +13,7 @@
 #include "base/str.h"
 #include "engine/op/op.h"
 
-static const char *const kind_names[ORDER_COUNT] = { "none", "boot", "undo" };
+static const char *const kind_names[ORDER_COUNT] = { "none", "boot", "undo", "change" };
 
 /* Every descriptor that an order may carry. */
 static const struct {
@@ -60,6 +60,7 @@ json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[st
 {
         AUTO(json_put) json_t *names = json_array();
         AUTO(json_put) json_t *plan = jsonx_parse(o->plan, strlen(o->plan), NULL);
+        json_t *was = o->was ? jsonx_parse(o->was, strlen(o->was), NULL) : json_null();
         json_t *image = jsonx_encode(image_fields, NELEM(image_fields), &b->image);
 
         *ret_n = 0;
@@ -69,16 +70,18 @@ json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[st
                 ret_fds[(*ret_n)++] = *fd_at(b, i);
                 (void) json_array_append_new(names, json_string(slots[i].name));
         }
-        if (!names || !plan || !image) {
+        if (!names || !plan || !image || !was) {
                 json_decref(image);
+                json_decref(was);
                 return NULL;
         }
-        return json_pack("{s:s, s:O, s:o, s:O, s:I, s:I, s:s, s:s, s:[i,i], s:b, s:b, s:i, s:i}",
-                         "do", kind_names[o->kind], "plan", plan, "image", image, "fds", names,
-                         "attempt", (json_int_t) b->attempt, "slot", (json_int_t) b->slot, "claim",
-                         b->claim, "disk_name", b->disk_pool_name, "shell", (int) b->shell.launcher,
-                         (int) b->shell.first, "graceful", o->graceful, "volume", o->volume,
-                         "monitor", (int) b->proc.monitor, "init", (int) b->proc.init);
+        return json_pack(
+                "{s:s, s:O, s:o, s:o, s:O, s:I, s:I, s:s, s:s, s:[i,i], s:b, s:b, s:i, s:i}", "do",
+                kind_names[o->kind], "plan", plan, "was", was, "image", image, "fds", names,
+                "attempt", (json_int_t) b->attempt, "slot", (json_int_t) b->slot, "claim", b->claim,
+                "disk_name", b->disk_pool_name, "shell", (int) b->shell.launcher,
+                (int) b->shell.first, "graceful", o->graceful, "volume", o->volume, "monitor",
+                (int) b->proc.monitor, "init", (int) b->proc.init);
 }
 
 static void copy_text(char *to, size_t size, const char *from)
@@ -112,6 +115,13 @@ static int decode_names(const json_t *plan, struct plan *ret, struct err *e)
         return ret->cluster ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
 
+static int decode_both(const json_t *j, struct boot *b, struct err *e)
+{
+        int r = plan_decode(json_object_get(j, "plan"), &b->plan, e);
+
+        return r < 0 ? r : plan_decode(json_object_get(j, "was"), &b->was, e);
+}
+
 int order_decode(struct frame_msg *m, struct order *ret, struct boot *b, struct err *e)
 {
         const json_t *j = m->json, *plan = json_object_get(j, "plan");
@@ -127,8 +137,10 @@ int order_decode(struct frame_msg *m, struct order *ret, struct boot *b, struct 
                 r = plan_decode(plan, &b->plan, e);
         else if (o.kind == ORDER_UNDO)
                 r = decode_names(plan, &b->plan, e);
+        else if (o.kind == ORDER_CHANGE)
+                r = decode_both(j, b, e);
         else
-                (void) err_set(e, r, "order: it says neither boot nor undo");
+                (void) err_set(e, r, "order: it says neither boot nor undo nor change");
         if (r >= 0)
                 r = jsonx_decode(json_object_get(j, "image"), image_fields, NELEM(image_fields),
                                  &b->image, e);
@@ -216,6 +228,8 @@ int order_run(struct frame_conn *out, struct frame_msg *msg, void *host, struct 
                 return r;
         if (o.kind == ORDER_UNDO)
                 return boot_undo(&b, o.graceful, o.volume, e);
+        if (o.kind == ORDER_CHANGE)
+                return boot_change(&b, e);
         r = boot_run(&b, on_stage, out, e);
         /* nothing is closed here: the report is what the engine waits for, and dissolving mounts
          * takes milliseconds that the end of this process spends anyway */

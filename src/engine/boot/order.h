@@ -1,4 +1,4 @@
-/* order.h - a boot or an undo as a message: how the engine tells an operation process what to do.
+/* order.h - a boot, an undo or a change as a message: how the engine tells an operation process what to do.
  *
  * The engine fills a struct boot with names and whatever the pools gave; order_encode() turns it
  * into one JSON object and a list of descriptors; order_run() in the operation turns it back,
@@ -7,11 +7,12 @@
 #include "base/frame.h"
 #include "engine/boot/boot.h"
 
-enum order_kind { ORDER_NONE, ORDER_BOOT, ORDER_UNDO, ORDER_COUNT };
+enum order_kind { ORDER_NONE, ORDER_BOOT, ORDER_UNDO, ORDER_CHANGE, ORDER_COUNT };
 
 struct order {
         enum order_kind kind;
         const char *plan;      /* JSON text, as journaled; borrowed */
+        const char *was;       /* change: the plan that it runs by; borrowed */
         bool graceful, volume; /* undo */
 };
 

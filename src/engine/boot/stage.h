@@ -1,6 +1,7 @@
 /* stage.h - one row of the boot table and the functions behind it (this folder only). */
 #pragma once
 #include "engine/boot/boot.h"
+#include "model/limits.h"
 
 struct undo_how {
         bool graceful, volume;
@@ -11,6 +12,11 @@ struct stage {
         int (*run)(struct boot *b, struct err *e);
         int (*undo)(struct boot *b, const struct undo_how *how, struct err *e);
 };
+
+/* names of a plan's disks, and what its group is held to; @cpus is what *@ret refers to */
+void boot_volume_name(const char *cluster, char ret[static 64]);
+void boot_limits(const struct boot *b, const struct plan *p, uint32_t cpus[static LIMIT_VCPU],
+                 struct slice_limits *ret);
 
 int stage_plan_run(struct boot *b, struct err *e);
 int stage_plan_undo(struct boot *b, const struct undo_how *how, struct err *e);

@@ -133,21 +133,21 @@ static int container_disk(struct boot *b, struct err *e)
         return idmap_mount(b->upper_mnt, b->userns, 0, e);
 }
 
-static void volume_name(const struct boot *b, char ret[static 64])
+void boot_volume_name(const char *cluster, char ret[static 64])
 {
-        (void) snprintf(ret, 64, "%s.img", b->plan.cluster);
+        (void) snprintf(ret, 64, "%s.img", cluster);
 }
 
 /* Created once, kept; a plan that asks for more grows it. */
 static int volume(struct boot *b, struct err *e)
 {
-        uint64_t want = b->plan.volume_gib * GIB, size = 0, used = 0;
+        uint64_t want = b->plan.volume_gib * GIB, size = 0, used = 0, fs = 0;
         char name[64];
         int r;
 
         if (want == 0)
                 return 0;
-        volume_name(b, name);
+        boot_volume_name(b->plan.cluster, name);
         r = disk_sizes(b->host->volumes, name, &size, &used);
         if (r == -ENOENT)
                 r = disk_make(b->host->volumes, name, want,
@@ -155,6 +155,9 @@ static int volume(struct boot *b, struct err *e)
         else if (r < 0)
                 r = err_errno(e, r, "volume %s", name);
         else if (size < want)
+                r = disk_grow(b->host->volumes, name, want, e);
+        else if (size == want && (r = disk_fs_size(b->host->volumes, name, &fs, e)) >= 0 &&
+                 fs < want) /* the last time it grew was cut short */
                 r = disk_grow(b->host->volumes, name, want, e);
         if (r < 0)
                 return err_wrap(e, r, "volumeInGb");
@@ -187,7 +190,7 @@ int stage_disk_undo(struct boot *b, const struct undo_how *how, struct err *e)
                 return err_errno(e, r, "remove %s", name);
         if (!how->volume)
                 return 0;
-        volume_name(b, name);
+        boot_volume_name(b->plan.cluster, name);
         r = disk_remove(b->host->volumes, name);
         return r < 0 ? err_errno(e, r, "remove volume %s", name) : 0;
 }
@@ -210,27 +213,34 @@ int stage_net_undo(struct boot *b, const struct undo_how *how, struct err *e)
         return b->slot ? net_release(b->host->net, b->slot, true, e) : 0;
 }
 
-/* The shell sits in the group already; from here on it has the cluster's limits. */
-int stage_slice_run(struct boot *b, struct err *e)
+void boot_limits(const struct boot *b, const struct plan *p, uint32_t cpus[static LIMIT_VCPU],
+                 struct slice_limits *ret)
 {
-        const struct engine_conf *conf = &b->host->inst->conf;
-        uint32_t cpus[LIMIT_VCPU];
-        size_t n = strv_len(b->plan.cpus);
-        struct slice_limits l = { .memory_bytes = b->plan.memory_mib * MIB,
-                                  .pids = b->plan.pids ? b->plan.pids : LIMIT_PIDS_DEFAULT,
-                                  .cpus = cpus,
-                                  .n_cpus = n,
-                                  .mems = b->plan.mems };
-        char name[32];
+        size_t n = strv_len(p->cpus);
 
         for (size_t i = 0; i < n; i++) {
                 uint64_t v = 0;
 
-                (void) str_u64(b->plan.cpus[i], 0, 65535, &v);
+                (void) str_u64(p->cpus[i], 0, 65535, &v);
                 cpus[i] = (uint32_t) v;
         }
-        if (n == 0 || conf->cpu_overcommit > 1)
-                l.quota_mcpu = b->plan.vcpu * 1000;
+        *ret = (struct slice_limits){ .memory_bytes = p->memory_mib * MIB,
+                                      .pids = p->pids ? p->pids : LIMIT_PIDS_DEFAULT,
+                                      .cpus = cpus,
+                                      .n_cpus = n,
+                                      .mems = p->mems };
+        if (n == 0 || b->host->inst->conf.cpu_overcommit > 1)
+                ret->quota_mcpu = p->vcpu * 1000;
+}
+
+/* The shell sits in the group already; from here on it has the cluster's limits. */
+int stage_slice_run(struct boot *b, struct err *e)
+{
+        uint32_t cpus[LIMIT_VCPU];
+        struct slice_limits l;
+        char name[32];
+
+        boot_limits(b, &b->plan, cpus, &l);
         boot_slice_name(b->slot, name);
         return slice_apply(b->host->slices, name, &l, e);
 }

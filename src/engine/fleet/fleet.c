@@ -151,8 +151,10 @@ static int update(struct unit *u, uint64_t generation, bool running, const char 
         AUTO(json_put) json_t *j = jsonx_parse(plan, strlen(plan), e);
         const struct journal_row before = u->row;
         AUTO(free) char *text = NULL;
+        uint64_t check_boot;
         int r = j ? plan_decode(j, &check, e) : -EINVAL;
 
+        check_boot = plan_start(&check);
         plan_done(&check);
         if (r < 0)
                 return r;
@@ -172,6 +174,10 @@ static int update(struct unit *u, uint64_t generation, bool running, const char 
                 return err_set(e, r, "the journal cannot be written");
         }
         taken(u);
+        if (text) {
+                unit_change_forget(u);
+                u->want_boot = check_boot;
+        }
         u->start_again = running && generation == u->row.generation &&
                          (u->start_again || !before.want_running);
         if (text)

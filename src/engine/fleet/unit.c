@@ -36,7 +36,7 @@ static int copy_row(const struct journal_row *from, struct journal_row *to)
                        : -ENOMEM;
 }
 
-static int decode_plan(const char *text, struct plan *ret, struct err *e)
+int unit_decode_plan(const char *text, struct plan *ret, struct err *e)
 {
         AUTO(json_put) json_t *j = jsonx_parse(text, strlen(text), e);
 
@@ -66,7 +66,7 @@ int unit_new(struct fleet *f, const struct journal_row *row, bool lenient, struc
         u->monitor_pidfd = u->init_pidfd = -EBADF;
         r = copy_row(row, &u->row);
         if (r >= 0)
-                r = decode_plan(u->row.plan, &u->plan, e);
+                r = unit_decode_plan(u->row.plan, &u->plan, e);
         if (r < 0 && r != -ENOMEM && lenient) {
                 log_error("cluster %s: its plan cannot be read: %s", row->cluster, e->msg);
                 r = bare_plan(u, e);
@@ -75,6 +75,8 @@ int unit_new(struct fleet *f, const struct journal_row *row, bool lenient, struc
                 (void) unit_free(u);
                 return r;
         }
+        if (unit_read_want(u, e) < 0) /* it was readable when it came */
+                log_error("cluster %s: its next plan: %s", row->cluster, e->msg);
         while (*tail)
                 tail = &(*tail)->next;
         *tail = u;
@@ -91,6 +93,8 @@ struct unit *unit_free(struct unit *u)
         journal_row_done(&u->row);
         plan_done(&u->plan);
         free(u->damage);
+        free(u->change.plan);
+        free(u->change.refused);
         free(u);
         return NULL;
 }
@@ -119,7 +123,7 @@ int unit_save(struct unit *u, bool durable)
 bool unit_wanted(const struct unit *u)
 {
         return u->row.want_running && !u->row.want_gone &&
-               u->row.want_generation == u->row.generation;
+               (u->row.want_generation == u->row.generation || unit_same_start(u));
 }
 
 /* What is wrong: with itself, or else with what it runs from.  @buf holds what has to be made. */
@@ -140,14 +144,15 @@ void unit_report(struct unit *u)
         char reason[1024];
         AUTO(json_put)
         json_t *j = json_pack(
-                "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:b, s:b, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
+                "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:s?, s:b, s:b, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
                 "type", "report", "cluster", row->cluster, "generation",
-                (json_int_t) row->generation, "state", cluster_state_name(row->state),
-                "progress_pct", (int) u->progress_pct, "progress_bytes",
-                (json_int_t) u->pull.done_bytes, "progress_total_bytes",
+                (json_int_t) (u->change.refused ? row->want_generation : row->generation), "state",
+                cluster_state_name(row->state), "progress_pct", (int) u->progress_pct,
+                "progress_bytes", (json_int_t) u->pull.done_bytes, "progress_total_bytes",
                 (json_int_t) u->pull.total_bytes, "progress_bytes_per_s",
                 (json_int_t) u->pull.bytes_per_s, "reason", reason_of(u, reason, sizeof reason),
-                "released", row->slot == 0 && !cluster_holds_resources(row->state), "cpus_taken",
+                "refused", u->change.refused, "released",
+                row->slot == 0 && !cluster_holds_resources(row->state), "cpus_taken",
                 u->cpus_taken && row->state == CS_BACKOFF, "credentials_wanted",
                 u->wants_login && row->state == CS_PULLING, "address", u->address, "started_us",
                 (json_int_t) row->started_us, "boot_us", (json_int_t) u->boot_us, "exit_code",
@@ -219,7 +224,7 @@ int unit_adopt_want(struct unit *u, struct err *e)
         int r;
 
         if (u->row.want_plan) {
-                r = decode_plan(u->row.want_plan, &plan, e);
+                r = unit_decode_plan(u->row.want_plan, &plan, e);
                 if (r < 0)
                         return r;
                 plan_done(&u->plan);
@@ -229,6 +234,8 @@ int unit_adopt_want(struct unit *u, struct err *e)
                 u->row.plan = u->row.want_plan;
                 u->row.want_plan = NULL;
         }
+        unit_change_forget(u);
+        u->want_boot = 0;
         u->row.generation = u->row.want_generation;
         u->row.restarts = 0; /* but not image_digest: what it has run from, it may run from again */
         u->row.reason[0] = '\0';
@@ -347,10 +354,12 @@ void unit_settle(struct unit *u)
         if (u->fleet->closing)
                 return;
         if (u->op) {
-                if (u->op_kind == UNIT_OP_BOOT && !unit_wanted(u))
+                if ((u->op_kind != UNIT_OP_UNDO && !unit_wanted(u)) ||
+                    (u->op_kind == UNIT_OP_CHANGE && u->row.state != CS_RUNNING))
                         op_cancel(u->op); /* its callback settles again */
                 return;
         }
+        unit_catch_up(u);
         switch (u->row.state) {
         case CS_ACCEPTED:
                 if (unit_wanted(u))
@@ -367,6 +376,8 @@ void unit_settle(struct unit *u)
         case CS_RUNNING:
                 if (!unit_wanted(u))
                         leave(u);
+                else
+                        unit_change(u);
                 break;
         case CS_BACKOFF:
                 back_off(u);

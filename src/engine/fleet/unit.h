@@ -2,6 +2,7 @@
 #pragma once
 #include "base/clock.h"
 #include "engine/boot/boot.h"
+#include "engine/boot/order.h"
 #include "engine/claim/claim.h"
 #include "engine/fleet/fleet.h"
 #include "engine/instance.h"
@@ -9,7 +10,7 @@
 #include "engine/op/op.h"
 #include "engine/pool/pool.h"
 
-enum unit_op { UNIT_OP_NONE, UNIT_OP_BOOT, UNIT_OP_UNDO };
+enum unit_op { UNIT_OP_NONE, UNIT_OP_BOOT, UNIT_OP_UNDO, UNIT_OP_CHANGE };
 
 struct unit {
         struct unit *next;
@@ -37,8 +38,15 @@ struct unit {
         uint32_t cpu_waits;         /* boots in a row that found a CPU taken by another host */
         bool cpus_taken;            /* the last one did: the control plane may give us others */
         bool refused;               /* `reason` tells of an order that could not be taken */
-        bool start_again; /* stopped and then wanted again, in one and the same generation */
-        bool queued;      /* waits for a free operation place */
+        bool start_again;   /* stopped and then wanted again, in one and the same generation */
+        bool queued;        /* waits for a free operation place */
+        uint64_t want_boot; /* of row.want_plan: the generation whose process it is for */
+        struct {
+                char *plan; /* what the running operation changes it to */
+                uint64_t generation;
+                uint32_t failures; /* operations that died in a row */
+                char *refused;     /* why the newest generation cannot be had while it runs */
+        } change;
         bool wants_login; /* in CS_PULLING: for the credentials that its plan names */
         struct slice_usage usage;
 };
@@ -80,6 +88,23 @@ int unit_adopt_want(struct unit *u, struct err *e); /* want_plan becomes plan */
 int unit_boot(struct unit *u, const struct image *image, struct err *e);
 int unit_undo(struct unit *u, bool graceful, bool volume, struct err *e);
 bool unit_holds(const struct unit *u); /* anything on the host besides volume and logs */
+
+/* unit_change.c: a newer plan for the very process that runs */
+bool unit_same_start(const struct unit *u); /* the plan that is wanted is one */
+/* Adopt it where nothing runs that would have to be changed. */
+void unit_catch_up(struct unit *u);
+/* In CS_RUNNING: begin to change it, unless that was refused. */
+void unit_change(struct unit *u);
+void unit_change_forget(struct unit *u); /* a refusal; there is another order */
+int unit_read_want(struct unit *u, struct err *e);
+
+/* unit_ops.c, for the above */
+int unit_boot_open(struct unit *u, struct err *e);
+void unit_boot_close(struct unit *u);
+int unit_dispatch(struct unit *u, const struct order *o, enum unit_op kind,
+                  const struct op_spec *spec, struct err *e);
+void unit_op_over(struct unit *u);
+int unit_decode_plan(const char *text, struct plan *ret, struct err *e);
 
 /* unit_watch.c: monitors, exits, back-off */
 int unit_watch(struct unit *u, struct err *e);

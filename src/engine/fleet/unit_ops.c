@@ -1,4 +1,4 @@
-/* unit_ops.c - the two operations of a cluster: the boot flow forwards, and backwards.
+/* unit_ops.c - the two great operations of a cluster: the boot flow forwards, and backwards.
  * Engine process, loop thread; what the operations do is in boot/order.c. */
 #include <assert.h>
 #include <errno.h>
@@ -10,7 +10,6 @@
 #include "base/jsonx.h"
 #include "base/log.h"
 #include "base/str.h"
-#include "engine/boot/order.h"
 #include "engine/disk/disk.h"
 #include "engine/fleet/unit.h"
 
@@ -26,7 +25,7 @@ bool unit_holds(const struct unit *u)
 
 /* Only without an operation.  A disk from the pool is found by its pool's name until the disk stage
  * has given it the boot's: a boot that never came so far has nobody else to remove it. */
-static void boot_close(struct unit *u)
+void unit_boot_close(struct unit *u)
 {
         if (!u->boot)
                 return;
@@ -38,17 +37,17 @@ static void boot_close(struct unit *u)
         u->boot = NULL;
 }
 
-static void op_over(struct unit *u)
+void unit_op_over(struct unit *u)
 {
         u->op = NULL;
         u->op_kind = UNIT_OP_NONE;
         u->fleet->running_ops--;
         u->fleet->cluster_ops--;
-        boot_close(u);
+        unit_boot_close(u);
 }
 
 /* A struct boot with the names of the row; the plan is lent. */
-static int boot_open(struct unit *u, struct err *e)
+int unit_boot_open(struct unit *u, struct err *e)
 {
         u->boot = calloc(1, sizeof *u->boot);
         if (!u->boot)
@@ -140,7 +139,7 @@ static void on_boot_done(void *arg, int r, const struct err *err)
         struct fleet *f = u->fleet;
         struct err lost = { 0 };
 
-        op_over(u);
+        unit_op_over(u);
         if (r >= 0 && never_heard(u)) {
                 r = err_set(&lost, -EOWNERDEAD, "the host lost sight of it while it started");
                 err = &lost;
@@ -165,8 +164,8 @@ static void on_boot_done(void *arg, int r, const struct err *err)
 }
 
 /* Send the order; the struct boot and its descriptors stay here until the operation is over. */
-static int dispatch(struct unit *u, const struct order *o, const struct op_spec *spec,
-                    struct err *e)
+int unit_dispatch(struct unit *u, const struct order *o, enum unit_op kind,
+                  const struct op_spec *spec, struct err *e)
 {
         int fds[ORDER_MAX_FDS], r;
         size_t n = 0;
@@ -177,7 +176,7 @@ static int dispatch(struct unit *u, const struct order *o, const struct op_spec 
         r = op_order(u->fleet->spec.runner, spec, j, fds, n, &u->op, e);
         if (r < 0)
                 return r;
-        u->op_kind = o->kind == ORDER_BOOT ? UNIT_OP_BOOT : UNIT_OP_UNDO;
+        u->op_kind = kind;
         u->fleet->running_ops++;
         u->fleet->cluster_ops++;
         return 0;
@@ -198,7 +197,7 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
         (void) snprintf(name, sizeof name, "boot %s", u->row.cluster);
         u->row.attempt++;
         u->cpus_taken = u->start_again = false;
-        r = boot_open(u, e);
+        r = unit_boot_open(u, e);
         if (r >= 0)
                 r = take_resources(u, e);
         free(u->row.image_digest);
@@ -214,11 +213,11 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
                 r = err_set(e, -EIO, "the journal cannot be written");
         if (r >= 0) {
                 u->boot->image = *image; /* lent for the length of the call */
-                r = dispatch(u, &o, &spec, e);
+                r = unit_dispatch(u, &o, UNIT_OP_BOOT, &spec, e);
                 u->boot->image = (struct image){ 0 };
         }
         if (r < 0)
-                boot_close(u);
+                unit_boot_close(u);
         else
                 unit_report(u);
         return r;
@@ -249,7 +248,7 @@ static void on_undone(void *arg, int r, const struct err *err)
         struct unit *u = arg;
         struct fleet *f = u->fleet;
 
-        op_over(u);
+        unit_op_over(u);
         if (r < 0) {
                 if (r != -ECANCELED)
                         log_error("cluster %s: %s; trying again", u->row.cluster, err->msg);
@@ -286,7 +285,7 @@ int unit_undo(struct unit *u, bool graceful, bool volume, struct err *e)
                                                     u->fleet->spec.host->inst->conf.grace_us,
                                       .done = on_undone,
                                       .arg = u };
-        int r = plan ? boot_open(u, e) : err_set(e, -ENOMEM, "out of memory");
+        int r = plan ? unit_boot_open(u, e) : err_set(e, -ENOMEM, "out of memory");
 
         if (r < 0)
                 return r;
@@ -297,8 +296,8 @@ int unit_undo(struct unit *u, bool graceful, bool volume, struct err *e)
                 u->boot->proc.monitor_pidfd = fcntl(u->monitor_pidfd, F_DUPFD_CLOEXEC, 3);
         if (u->init_pidfd >= 0)
                 u->boot->proc.init_pidfd = fcntl(u->init_pidfd, F_DUPFD_CLOEXEC, 3);
-        r = dispatch(u, &o, &spec, e);
+        r = unit_dispatch(u, &o, UNIT_OP_UNDO, &spec, e);
         if (r < 0)
-                boot_close(u);
+                unit_boot_close(u);
         return r;
 }

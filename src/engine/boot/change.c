@@ -1,0 +1,232 @@
+/* change.c - more or less of everything for a cluster that runs.  Operation process; see boot.h.
+ *
+ * The order: what can be known to be impossible is refused; then CPUs are claimed and memory is taken
+ * away, which others or the kernel may refuse, too; then disks grow; then the group gets its limits and
+ * the CPUs that it has no more are let go.  What is asked is what should be, never by how much, and
+ * each step looks at what there is: the state that an earlier run was killed in is as good as any.
+ * Nothing here looks into the cluster's own mounts. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/str.h"
+#include "engine/boot/stage.h"
+#include "engine/claim/claim.h"
+#include "engine/disk/disk.h"
+#include "engine/instance.h"
+
+#define GIB (1ULL << 30)
+#define MIB (1ULL << 20)
+#define MARGIN_BYTES                                                                               \
+        (64 * MIB) /* what must be left after less memory: the next fork, the next page */
+
+struct change {
+        struct boot *b;
+        const struct plan *to, *from;
+        char slice[32], disk[64], volume[64];
+};
+
+/* ---- checks ---- */
+
+static int check_plan(const struct change *c, struct err *e)
+{
+        int r = plan_check(c->to, e);
+
+        if (r < 0)
+                return r;
+        if (c->b->host->inst->conf.cpu_overcommit <= 1 && strv_len(c->to->cpus) == 0)
+                return err_set(e, -EINVAL, "cpus: this host pins vCPUs and the plan names none");
+        if ((strv_len(c->to->cpus) == 0) != (strv_len(c->from->cpus) == 0))
+                return err_set(e, -EBUSY,
+                               "vcpuCount: it has %s CPUs and shall have %s ones; restart it",
+                               strv_len(c->from->cpus) ? "whole" : "shared",
+                               strv_len(c->to->cpus) ? "whole" : "shared");
+        return 0;
+}
+
+static int check_memory(const struct change *c, struct err *e)
+{
+        uint64_t want = c->to->memory_mib * MIB, held = 0;
+        int r;
+
+        if (c->to->memory_mib >= c->from->memory_mib)
+                return 0;
+        r = slice_memory_held(c->b->host->slices, c->slice, &held, e);
+        if (r < 0)
+                return r;
+        if (held + MARGIN_BYTES > want)
+                return err_set(
+                        e, -EBUSY,
+                        "memoryInGb: %u MiB are too little: %llu MiB are in use, and %llu must be left",
+                        c->to->memory_mib, (unsigned long long) (held / MIB),
+                        (unsigned long long) (MARGIN_BYTES / MIB));
+        return 0;
+}
+
+/* 1: it has to grow.  One that is larger than wanted has grown for a plan that was taken back. */
+static int must_grow(int dir, const char *name, uint64_t want, struct err *e)
+{
+        uint64_t size, used, fs;
+        int r = disk_sizes(dir, name, &size, &used);
+
+        if (r < 0)
+                return err_errno(e, r, "disk %s", name);
+        if (size != want)
+                return size < want;
+        r = disk_fs_size(dir, name, &fs, e);
+        return r < 0 ? r : fs < want;
+}
+
+static int check_disk(int dir, const char *name, uint32_t from_gib, uint32_t to_gib, struct err *e)
+{
+        int r;
+
+        if (to_gib < from_gib)
+                return err_set(e, -EINVAL, "%u is less than the %u GB it has; it can only grow",
+                               to_gib, from_gib);
+        r = must_grow(dir, name, to_gib * GIB, e);
+        return r == 1 ? disk_grow_mounted_check(dir, name, e) : r;
+}
+
+static int check_disks(const struct change *c, struct err *e)
+{
+        const struct host *h = c->b->host;
+        int r = check_disk(h->disks, c->disk, c->from->container_disk_gib,
+                           c->to->container_disk_gib, e);
+
+        if (r < 0)
+                return err_wrap(e, r, "containerDiskInGb");
+        if ((c->from->volume_gib == 0) != (c->to->volume_gib == 0))
+                return err_set(
+                        e, -EINVAL,
+                        "volumeInGb: a volume cannot be added or taken away while it runs; stop it first");
+        if (c->to->volume_gib == 0)
+                return 0;
+        r = check_disk(h->volumes, c->volume, c->from->volume_gib, c->to->volume_gib, e);
+        return r < 0 ? err_wrap(e, r, "volumeInGb") : 0;
+}
+
+static bool same_set(char *const *a, char *const *b)
+{
+        if (strv_len(a) != strv_len(b))
+                return false;
+        for (; a && *a; a++) {
+                char *const *k = b;
+
+                while (*k && !str_eq(*k, *a))
+                        k++;
+                if (!*k)
+                        return false;
+        }
+        return true;
+}
+
+static int check_gpus(const struct change *c, struct err *e)
+{
+        if (same_set(c->from->gpus, c->to->gpus))
+                return 0;
+        return err_set(e, -EOPNOTSUPP, "gpuCount: stop the cluster, update it, and start it again");
+}
+
+static int check(const struct change *c, struct err *e)
+{
+        static int (*const all[])(const struct change *, struct err *) = {
+                check_plan,
+                check_gpus,
+                check_memory,
+                check_disks,
+        };
+        int r = 0;
+
+        for (size_t i = 0; r >= 0 && i < NELEM(all); i++)
+                r = all[i](c, e);
+        return r < 0 ? r : 0;
+}
+
+/* ---- changes ---- */
+
+static int claim(const struct change *c, struct err *e)
+{
+        uint32_t cpus[LIMIT_VCPU];
+        struct slice_limits l;
+        int r;
+
+        boot_limits(c->b, c->to, cpus, &l);
+        if (l.n_cpus == 0)
+                return 0;
+        r = claim_cpus(c->b->host->claims, c->to->cluster, c->from->generation, cpus, l.n_cpus, e);
+        return r == -EUSERS
+                       ? err_set(e, r, "vcpuCount: a CPU is in use by another host on this machine")
+                       : r;
+}
+
+static int lower_memory(const struct change *c, struct err *e)
+{
+        int r;
+
+        if (c->to->memory_mib >= c->from->memory_mib)
+                return 0;
+        r = slice_memory_lower(c->b->host->slices, c->slice, c->to->memory_mib * MIB, e);
+        return r < 0 ? err_wrap(e, r, "memoryInGb") : 0;
+}
+
+static int grow_disk(int dir, const char *name, uint32_t gib, const char *field, struct err *e)
+{
+        int r = must_grow(dir, name, gib * GIB, e);
+
+        if (r == 1)
+                r = disk_grow_mounted(dir, name, gib * GIB, e);
+        return r < 0 ? err_wrap(e, r, "%s", field) : 0;
+}
+
+static int grow_disks(const struct change *c, struct err *e)
+{
+        int r = 0;
+
+        if (c->to->volume_gib > 0)
+                r = grow_disk(c->b->host->volumes, c->volume, c->to->volume_gib, "volumeInGb", e);
+        return r < 0 ? r
+                     : grow_disk(c->b->host->disks, c->disk, c->to->container_disk_gib,
+                                 "containerDiskInGb", e);
+}
+
+/* The group as @p has it, and no CPU beyond. */
+static int limit(const struct change *c, const struct plan *p, struct err *e)
+{
+        uint32_t cpus[LIMIT_VCPU];
+        struct slice_limits l;
+        int r;
+
+        boot_limits(c->b, p, cpus, &l);
+        r = slice_apply(c->b->host->slices, c->slice, &l, e);
+        if (r >= 0 && l.n_cpus > 0)
+                r = claim_cpus_keep(c->b->host->claims, p->cluster, cpus, l.n_cpus, e);
+        return r;
+}
+
+static int make(const struct change *c, struct err *e)
+{
+        int r = claim(c, e);
+
+        if (r >= 0)
+                r = lower_memory(c, e);
+        if (r >= 0)
+                r = grow_disks(c, e);
+        return r < 0 ? r : limit(c, c->to, e);
+}
+
+int boot_change(struct boot *b, struct err *e)
+{
+        struct change c = { .b = b, .to = &b->plan, .from = &b->was };
+        int r;
+
+        boot_slice_name(b->slot, c.slice);
+        boot_disk_name(b->plan.cluster, b->attempt, c.disk);
+        boot_volume_name(b->plan.cluster, c.volume);
+        r = check(&c, e);
+        if (r < 0)
+                return r;
+        r = make(&c, e);
+        if (r < 0)
+                (void) limit(&c, c.from, NULL); /* the next plan says the same again */
+        return r;
+}

@@ -52,6 +52,7 @@ static const struct jfield report_fields[] = {
         { R(progress_bytes_per_s), .kind = J_U64, .max = JSONX_EXACT_MAX },
         { R(reason), .kind = J_STR, .max = 2048 },
         { R(address), .kind = J_STR, .max = 64 },
+        { R(refused), .kind = J_STR, .max = 1024 },
         { R(started_us), .kind = J_U64 },
         { R(exit_code), .kind = J_U64, .max = 255 },
         { R(restarts), .kind = J_U64 },

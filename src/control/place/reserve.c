@@ -6,8 +6,8 @@
 #include <stdio.h>
 
 #include "base/jsonx.h"
-#include "base/map.h"
 #include "base/str.h"
+#include "control/place/reserve_priv.h"
 #include "model/limits.h"
 
 const char *const resource_kind_names[RK_KIND_COUNT] = {
@@ -31,10 +31,6 @@ static const struct jfield fields[] = {
           .required = true },
 };
 #undef R
-
-struct ledger {
-        struct map *rows; /* "node kind resource" -> struct reservation, owned */
-};
 
 static struct reservation *reservation_free(struct reservation *r)
 {
@@ -553,4 +549,29 @@ enum place_limit ledger_take(struct ledger *l, const struct ledger_host *h,
         *ret_cpus = TAKE(cpus);
         *ret_gpus = TAKE(gpus);
         return PLACE_OK;
+}
+
+/* ---- for the other files of this folder ---- */
+
+struct reservation *ledger_find(struct ledger *l, const struct ledger_want *w,
+                                enum resource_kind kind, const char *resource)
+{
+        return find(l, w, kind, resource);
+}
+
+int ledger_add(struct ledger *l, const struct ledger_want *w, enum resource_kind kind,
+               const char *resource, uint64_t amount, struct store_txn *t)
+{
+        return add(l, w, kind, resource, amount, t);
+}
+
+void ledger_drop(struct ledger *l, struct reservation *r, struct store_txn *t)
+{
+        drop(l, r, t);
+}
+
+int ledger_set(struct ledger *l, const struct ledger_want *w, enum resource_kind kind,
+               uint64_t amount, struct store_txn *t)
+{
+        return set_amount(l, w, kind, amount, t);
 }

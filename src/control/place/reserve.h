@@ -71,6 +71,17 @@ enum place_limit ledger_take(struct ledger *l, const struct ledger_host *h,
 /* The NUMA nodes (bit: number) that a cluster's memory is bound to; 0: none. */
 uint64_t ledger_mems(const struct ledger *l, const char *node, const char *cluster);
 
+/* The same for a cluster that runs and shall have more or less of something (change.c).  @cpus, @gpus:
+ * what it has; those stay as far as they are wanted.  PLACE_OK: what @w adds is in @t, what it takes
+ * away is still held. */
+enum place_limit ledger_grow(struct ledger *l, const struct ledger_host *h,
+                             const struct ledger_want *w, char *const *cpus, char *const *gpus,
+                             struct store_txn *t, char ***ret_cpus, char ***ret_gpus,
+                             struct err *e);
+/* The engine has come to @w: what is held beyond that is free.  -ENOMEM. */
+int ledger_settle(struct ledger *l, const struct ledger_want *w, char *const *cpus,
+                  char *const *gpus, struct store_txn *t);
+
 /* The cluster is being stopped: its rows wait for the engine's release. */
 void ledger_releasing(struct ledger *l, const char *cluster, struct store_txn *t);
 

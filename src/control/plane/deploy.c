@@ -190,7 +190,7 @@ static int fill_record(struct cluster *c, struct deploy *d, const struct caller 
         c->volume_gib = d->volume_gib;
         c->vcpu = d->min_vcpu ? d->min_vcpu : 1;
         c->memory_mib = 1024ULL * (d->min_memory_gib ? d->min_memory_gib : 1);
-        c->generation = 1;
+        c->generation = c->boot = 1;
         c->created_us = now;
         c->desired = DESIRED_RUNNING;
         c->state = CS_ACCEPTED;

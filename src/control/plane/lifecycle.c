@@ -31,9 +31,8 @@ int status_change_set(struct cluster *c, const char *verb, const char *who, uint
         return 0;
 }
 
-/* The cluster and a transaction to change it in. */
-static int begin(struct plane *p, const struct caller *who, const char *id, const char *noun,
-                 struct cluster **ret_c, struct store_txn **ret_t, struct err *e)
+int lifecycle_begin(struct plane *p, const struct caller *who, const char *id, const char *noun,
+                    struct cluster **ret_c, struct store_txn **ret_t, struct err *e)
 {
         int r = plane_writable(p, e);
 
@@ -46,7 +45,7 @@ static int begin(struct plane *p, const struct caller *who, const char *id, cons
         return *ret_t ? 0 : err_set(e, -ENOMEM, "out of memory");
 }
 
-static int check_locked(const struct cluster *c, const char *noun, struct err *e)
+int lifecycle_check_locked(const struct cluster *c, const char *noun, struct err *e)
 {
         return c->locked ? err_set(e, -EPERM, "%s is locked", noun) : 0;
 }
@@ -78,10 +77,10 @@ int plane_stop(struct plane *p, const struct caller *who, const char *id, const 
 {
         AUTO(store_txn_free) struct store_txn *t = NULL;
         struct cluster *c = NULL;
-        int r = begin(p, who, id, noun, &c, &t, e);
+        int r = lifecycle_begin(p, who, id, noun, &c, &t, e);
 
         if (r >= 0)
-                r = check_locked(c, noun, e);
+                r = lifecycle_check_locked(c, noun, e);
         if (r < 0)
                 return r;
         if (c->desired == DESIRED_RUNNING) {
@@ -108,13 +107,17 @@ static int plan_next(struct plane *p, struct store_txn *t, struct cluster *c, ui
         json_t *plan = NULL;
         int r;
 
+        if (c->applied) { /* its rows are those of two plans now */
+                *ret_limit = PLACE_OK;
+                return err_set(e, -EBUSY, LIFECYCLE_CHANGING);
+        }
         *ret_limit = ledger_take(p->ledger, &h, &w, t, &cpus, &gpus, e);
         if (*ret_limit != PLACE_OK)
                 return e && e->code == -ENOMEM ? -ENOMEM : -ENOSPC;
         (void) strv_free(c->cpus);
         c->cpus = TAKE(cpus);
         c->gpu_count = gpu_count;
-        c->generation++;
+        c->boot = ++c->generation;
         r = plane_set_gpu_type(p, c, gpus) < 0 ? err_set(e, -ENOMEM, "out of memory")
                                                : plan_make(p, c, gpus, &plan, e);
         if (r < 0)
@@ -129,6 +132,7 @@ static int plan_next(struct plane *p, struct store_txn *t, struct cluster *c, ui
         c->progress_bytes = c->progress_total_bytes = c->progress_bytes_per_s = 0;
         c->started_us = 0;
         c->restarts = 0;
+        (void) text_set(&c->refused, NULL);
         return text_set(&c->reason, NULL);
 }
 
@@ -214,7 +218,7 @@ int plane_resume(struct plane *p, const struct caller *who, const char *id, cons
 {
         AUTO(store_txn_free) struct store_txn *t = NULL;
         struct cluster *c = NULL;
-        int r = begin(p, who, id, noun, &c, &t, e);
+        int r = lifecycle_begin(p, who, id, noun, &c, &t, e);
 
         if (r < 0)
                 return r;
@@ -235,10 +239,10 @@ int plane_restart(struct plane *p, const struct caller *who, const char *id, con
 {
         AUTO(store_txn_free) struct store_txn *t = NULL;
         struct cluster *c = NULL;
-        int r = begin(p, who, id, noun, &c, &t, e);
+        int r = lifecycle_begin(p, who, id, noun, &c, &t, e);
 
         if (r >= 0)
-                r = check_locked(c, noun, e);
+                r = lifecycle_check_locked(c, noun, e);
         if (r >= 0)
                 r = start(p, &t, c, c->gpu_count, "Restarted", noun, e);
         if (r < 0)
@@ -276,12 +280,12 @@ int plane_terminate(struct plane *p, const struct caller *who, const char *id, c
 {
         AUTO(store_txn_free) struct store_txn *t = NULL;
         struct cluster *c = NULL;
-        int r = begin(p, who, id, noun, &c, &t, e);
+        int r = lifecycle_begin(p, who, id, noun, &c, &t, e);
 
         if (r == -ENOENT) /* this very sentence is looked for */
                 return err_set(e, r, "%s not found to terminate", noun);
         if (r >= 0)
-                r = check_locked(c, noun, e);
+                r = lifecycle_check_locked(c, noun, e);
         if (r < 0)
                 return r;
         terminate_in(p, TAKE(t), c);
@@ -369,8 +373,7 @@ static int apply_edit(struct cluster *c, struct edit *d)
         return changed;
 }
 
-/* A copy to try the change on: memory stays untouched when it does not fit. */
-static struct cluster *copy_of(const struct cluster *c)
+struct cluster *lifecycle_copy(const struct cluster *c)
 {
         AUTO(json_put) json_t *row = cluster_to_row(c);
         struct cluster *copy = NULL;
@@ -380,6 +383,7 @@ static struct cluster *copy_of(const struct cluster *c)
         copy->epoch = c->epoch;
         copy->seq = c->seq;
         copy->open = c->open;
+        copy->usage = c->usage;
         copy->security = c->security ? json_incref(c->security) : NULL;
         return copy;
 }
@@ -390,15 +394,15 @@ int plane_edit(struct plane *p, const struct caller *who, const char *id, const 
         AUTO(store_txn_free) struct store_txn *t = NULL;
         AUTO(cluster_free) struct cluster *c = NULL;
         struct cluster *old = NULL, *made;
-        int r = begin(p, who, id, noun, &old, &t, e), changed;
+        int r = lifecycle_begin(p, who, id, noun, &old, &t, e), changed;
 
         if (r >= 0)
-                r = check_locked(old, noun, e);
+                r = lifecycle_check_locked(old, noun, e);
         if (r >= 0)
                 r = check_edit(p, who, old, d, e);
         if (r < 0)
                 return r;
-        c = copy_of(old);
+        c = lifecycle_copy(old);
         changed = c ? apply_edit(c, d) : -ENOMEM;
         if (changed < 0)
                 return err_set(e, -ENOMEM, "out of memory");

@@ -97,6 +97,7 @@ int plan_make(const struct plane *p, const struct cluster *c, char **gpus, json_
                 return err_set(e, -ENOMEM, "out of memory");
         plan.cluster = c->id;
         plan.generation = c->generation;
+        plan.boot = c->boot;
         plan.account = c->account;
         plan.name = c->name;
         plan.image = c->image;

@@ -134,6 +134,18 @@ void edit_done(struct edit *d);
 int plane_edit(struct plane *p, const struct caller *who, const char *id, const char *noun,
                struct edit *d, const struct cluster **ret, struct err *e);
 
+/* What a cluster shall have from now on, while it runs, or from its next start.  Fields below 0 stay
+ * as they are. */
+struct update {
+        int64_t vcpu, memory_gib, container_disk_gib, volume_gib, gpu_count;
+        int64_t generation; /* what the caller has seen: another one now, and nothing is changed */
+};
+/* When this returns the change is on its way to the engine; cluster_updating() until that has
+ * answered, and then `refused` says why not, or nothing. */
+int plane_update(struct plane *p, const struct caller *who, const char *id, const char *noun,
+                 const struct update *u, const struct cluster **ret, struct err *e);
+bool cluster_updating(const struct cluster *c);
+
 /* ---- templates ---- */
 
 const struct template *plane_template(const struct plane *p, const struct caller *who,

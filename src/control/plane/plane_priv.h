@@ -76,6 +76,21 @@ int plane_writable(const struct plane *p, struct err *e);
 /* Wall clock; and "<verb> by <who>: <date>". */
 int status_change_set(struct cluster *c, const char *verb, const char *who, uint64_t now_us);
 
+/* lifecycle.c: the cluster, and a transaction to change it in */
+int lifecycle_begin(struct plane *p, const struct caller *who, const char *id, const char *noun,
+                    struct cluster **ret_c, struct store_txn **ret_t, struct err *e);
+int lifecycle_check_locked(const struct cluster *c, const char *noun, struct err *e);
+/* A copy to try a change on: memory stays untouched when it does not fit.  NULL: out of memory. */
+struct cluster *lifecycle_copy(const struct cluster *c);
+#define LIFECYCLE_CHANGING "it is being changed; try again in a moment"
+
+/* update.c */
+/* What is asked for, against what there is: 0, or the reason why not. */
+int update_check(const struct cluster *c, const struct update *u, struct err *e);
+/* The engine has answered the change that was under way with a report of the present generation. */
+void update_done(struct plane *p, struct cluster *c, struct store_txn *t);
+void update_refused(struct plane *p, struct cluster *c, const char *why);
+
 /* lifecycle.c, without a caller: the alarm */
 void cluster_do_stop(struct plane *p, struct cluster *c, const char *verb, const char *who);
 void cluster_do_terminate(struct plane *p, struct cluster *c);

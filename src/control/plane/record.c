@@ -49,6 +49,8 @@ static const struct jfield cluster_fields[] = {
         { C(exit_code), .kind = J_U64 },
         { C(restarts), .kind = J_U64 },
         { C(oom_kills), .kind = J_U64 },
+        { C(boot), .kind = J_U64 },
+        { C(refused), .kind = J_STR },
 };
 #undef C
 
@@ -95,6 +97,7 @@ struct cluster *cluster_free(struct cluster *c)
         jsonx_done(cluster_fields, NELEM(cluster_fields), c);
         json_decref(c->plan);
         json_decref(c->gpu_receipts);
+        json_decref(c->applied);
         json_decref(c->security);
         free(c);
         return NULL;
@@ -103,7 +106,7 @@ struct cluster *cluster_free(struct cluster *c)
 int cluster_from_row(const json_t *row, struct cluster **ret, struct err *e)
 {
         AUTO(cluster_free) struct cluster *c = calloc(1, sizeof *c);
-        json_t *plan = json_object_get(row, "plan");
+        json_t *plan = json_object_get(row, "plan"), *applied = json_object_get(row, "applied");
         int r = c ? jsonx_decode(row, cluster_fields, NELEM(cluster_fields), c, e)
                   : err_set(e, -ENOMEM, "out of memory");
 
@@ -113,6 +116,8 @@ int cluster_from_row(const json_t *row, struct cluster **ret, struct err *e)
                 c->plan = json_incref(plan);
         if (json_is_array(json_object_get(row, "gpu_receipts")))
                 c->gpu_receipts = json_incref(json_object_get(row, "gpu_receipts"));
+        if (json_is_object(applied))
+                c->applied = json_incref(applied);
         *ret = TAKE(c);
         return 0;
 }
@@ -124,6 +129,8 @@ json_t *cluster_to_row(const struct cluster *c)
         if (row && c->plan && json_object_set(row, "plan", c->plan) < 0)
                 return NULL;
         if (row && c->gpu_receipts && json_object_set(row, "gpu_receipts", c->gpu_receipts) < 0)
+                return NULL;
+        if (row && c->applied && json_object_set(row, "applied", c->applied) < 0)
                 return NULL;
         return TAKE(row);
 }

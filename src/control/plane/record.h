@@ -39,6 +39,10 @@ struct cluster {
         uint64_t exit_code, restarts, oom_kills;
         json_t *plan;         /* of this generation, without the cluster's key */
         json_t *gpu_receipts; /* of the checks when its GPUs were given back last; NULL: never */
+        uint64_t boot;        /* generation whose plan starts the first process; 0: this one's */
+        json_t *applied; /* the plan that the engine has, while it has not answered to the present one,
+                          * which changes a cluster that runs; NULL: none is under way */
+        char *refused; /* why the last such change was not made */
 
         /* not stored: it comes again with the next report */
         uint32_t progress_pct; /* of a pull, as are the next */

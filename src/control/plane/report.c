@@ -172,6 +172,10 @@ void report_apply(struct plane *p, const struct node_report *r)
                 event_add(p, t, c, "exited");
         if (t && receipts_take(p, t, c, r->gpu_receipts))
                 changed = true;
+        if (t && c->applied && str_empty(r->refused)) {
+                update_done(p, c, t);
+                changed = true;
+        }
         if (t && r->released && !c->released && c->desired != DESIRED_RUNNING) {
                 c->released = true;
                 ledger_release(p->ledger, c->id, false, t);
@@ -186,6 +190,10 @@ void report_apply(struct plane *p, const struct node_report *r)
         if (c->wants_login && c->open == 0)
                 plane_push(p, c);
         plane_tell(p, r->cluster, c);
+        if (c->applied && !str_empty(r->refused) && c->desired == DESIRED_RUNNING && c->open == 0) {
+                update_refused(p, c, r->refused);
+                return;
+        }
         if (r->cpus_taken && c->desired == DESIRED_RUNNING && c->open == 0)
                 cluster_do_move(p, c);
 }

@@ -81,6 +81,12 @@ int r_gpu_receipts(struct gql_call *c, const void *obj, struct err *e)
         return gql_put_json(c, k->gpu_receipts);
 }
 
+int r_updating(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) e;
+        return gql_put_bool(c, cluster_updating(obj));
+}
+
 /* GPUs are those of the plan; without any the list is empty, never null. */
 int r_gpus(struct gql_call *c, const void *obj, struct err *e)
 {

@@ -162,3 +162,42 @@ int m_edit(struct gql_call *c, const void *obj, struct err *e)
                 r = plane_edit(x->plane, &x->who, id_arg(c), gql_noun(c), &d, &k, e);
         return r < 0 ? r : gql_put_object(c, k);
 }
+
+static const struct {
+        const char *name;
+        size_t off;
+        bool zero_is_unset; /* as everywhere; of GPUs none is a wish, too */
+} update_fields[] = {
+#define U(f) offsetof(struct update, f)
+        { "vcpuCount", U(vcpu), true },
+        { "memoryInGb", U(memory_gib), true },
+        { "containerDiskInGb", U(container_disk_gib), true },
+        { "volumeInGb", U(volume_gib), true },
+        { "gpuCount", U(gpu_count), false },
+        { "generation", U(generation), true },
+#undef U
+};
+
+int m_update(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct resolve_ctx *x = ctx_of(c);
+        const json_t *in = gql_arg(c, "input");
+        const struct cluster *k = NULL;
+        struct update u;
+        int r;
+
+        (void) obj;
+        for (size_t i = 0; i < NELEM(update_fields); i++) {
+                const json_t *v = json_object_get(in, update_fields[i].name);
+                int64_t n = json_is_integer(v) ? json_integer_value(v) : -1;
+
+                if (json_is_integer(v) && n < 0)
+                        return err_set(e, -ERANGE, "%s: %lld is below 0", update_fields[i].name,
+                                       (long long) n);
+                if (n == 0 && update_fields[i].zero_is_unset)
+                        n = -1;
+                memcpy((char *) &u + update_fields[i].off, &n, sizeof n);
+        }
+        r = plane_update(x->plane, &x->who, id_arg(c), gql_noun(c), &u, &k, e);
+        return r < 0 ? r : gql_put_object(c, k);
+}

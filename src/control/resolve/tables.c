@@ -61,6 +61,7 @@ static const struct gql_field mutation_fields[] = {
         FN("@Terminate", "Void", GQL_SELF, m_terminate),
         FN("@EditJob", "@", GQL_WRITE, m_edit),
         FN("gpuRelease", "HostGpu", GQL_ADMIN, m_gpu_release),
+        FN("@Update", "@", GQL_WRITE, m_update),
         FN("saveTemplate", "Template", GQL_WRITE, m_save_template),
         FN("deleteTemplate", "Void", GQL_WRITE, m_delete_template),
         FN("updateUserSettings", "User", GQL_WRITE, m_user_settings),
@@ -115,6 +116,8 @@ static const struct gql_field cluster_rows[] = {
         C("version", "Int", U64, generation),
         C("clusterIp", "String", STR, address),
         F("latestTelemetry", "@Telemetry", r_telemetry),
+        F("updating", "Boolean", r_updating),
+        C("updateRefused", "String", STR, refused),
 };
 
 static const struct gql_field machine_info_rows[] = {

@@ -75,6 +75,9 @@ static const struct store_column cluster_cols[] = {
         I(oom_kills),
         J(plan),
         J(gpu_receipts),
+        I(boot),
+        J(applied),
+        T(refused),
 };
 static const struct store_column reservation_cols[] = {
         K(node), K(kind), K(resource), T(cluster), I(generation), I(amount), T(state),
@@ -146,5 +149,10 @@ static const char version_3[] = "ALTER TABLE event ADD COLUMN object TEXT;";
 
 static const char version_4[] = "ALTER TABLE cluster ADD COLUMN gpu_receipts TEXT;";
 
-const char *const store_migrations[] = { version_1, version_2, version_3, version_4 };
+/* `applied`: the plan before a change that the engine has not answered yet */
+static const char version_5[] = "ALTER TABLE cluster ADD COLUMN boot BIGINT NOT NULL DEFAULT 0;"
+                                "ALTER TABLE cluster ADD COLUMN applied TEXT;"
+                                "ALTER TABLE cluster ADD COLUMN refused TEXT;";
+
+const char *const store_migrations[] = { version_1, version_2, version_3, version_4, version_5 };
 const size_t store_n_migrations = NELEM(store_migrations);

@@ -53,6 +53,12 @@ enum opt_id {
         OPT_TERMINATE_AFTER,
         OPT_CLUSTER_COUNT,
         OPT_WAIT,
+        OPT_NEW_GPU_COUNT,
+        OPT_NEW_VCPU,
+        OPT_NEW_MEM,
+        OPT_NEW_CONTAINER_DISK,
+        OPT_NEW_VOLUME_SIZE,
+        OPT_SEEN_VERSION,
         OPT_ALL_FIELDS,
         OPT_BID,
         OPT_RESUME_GPU_COUNT,
@@ -194,6 +200,7 @@ int cmd_top(struct cli *c, struct err *e);
 int cmd_start(struct cli *c, struct err *e);
 int cmd_stop(struct cli *c, struct err *e);
 int cmd_restart(struct cli *c, struct err *e);
+int cmd_update(struct cli *c, struct err *e);
 int cmd_remove(struct cli *c, struct err *e);
 int cmd_remove_named(struct cli *c, struct err *e);
 int cmd_logs(struct cli *c, struct err *e);

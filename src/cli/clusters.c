@@ -12,12 +12,12 @@
 #include "cli/out.h"
 #include "model/limits.h"
 
-#define SELECTION                                                                                            \
-        "id name imageName desiredStatus phase progressPercent progressBytes "                               \
-        "progressTotalBytes progressBytesPerSecond reason lastStatusChange "                                 \
-        "createdAt lastStartedAt costPerHr clusterType gpuCount vcpuCount memoryInGb "                       \
-        "containerDiskInGb volumeInGb volumeMountPath dockerArgs env ports templateId security gpuReceipts " \
-        "uptimeSeconds machineId machine{gpuDisplayName location} "                                          \
+#define SELECTION                                                                                                    \
+        "id name imageName desiredStatus phase progressPercent progressBytes "                                       \
+        "progressTotalBytes progressBytesPerSecond reason lastStatusChange "                                         \
+        "createdAt lastStartedAt costPerHr clusterType gpuCount vcpuCount memoryInGb "                               \
+        "containerDiskInGb volumeInGb volumeMountPath dockerArgs env ports templateId version security gpuReceipts " \
+        "uptimeSeconds machineId machine{gpuDisplayName location} "                                                  \
         "runtime{uptimeInSeconds ports{ip isIpPublic privatePort publicPort type}}"
 
 const char cluster_selection[] = SELECTION;
@@ -212,6 +212,31 @@ int cluster_wait(struct api *a, const char *id, enum cluster_goal goal, struct e
         }
         progress_clear(&p);
         return r < 0 ? r : 0;
+}
+
+int cluster_wait_update(struct api *a, const char *id, struct err *e)
+{
+        static const char query[] = "query waitCluster($id: String!){cluster(input:{clusterId:$id})"
+                                    "{id updating updateRefused}}";
+        static const struct timespec first = { 0, 10000000 }, pause = { 0, 500000000 };
+
+        for (unsigned turn = 0;; turn++) {
+                AUTO(json_put) json_t *c = NULL;
+                const char *why;
+                int r = by_id(a, query, id, &c, e);
+
+                if (r < 0)
+                        return r;
+                if (!c)
+                        return err_set(e, -ECHILD, "cluster \"%s\" is gone", id);
+                why = jsonx_str(c, "updateRefused");
+                if (!json_is_true(json_object_get(c, "updating")))
+                        return str_empty(why)
+                                       ? 0
+                                       : err_set(e, -EREMOTEIO,
+                                                 "cluster \"%s\" was not updated: %s", id, why);
+                (void) nanosleep(turn < 50 ? &first : &pause, NULL);
+        }
 }
 
 int time_text(const char *field, const char *word, bool ahead, char ret[static 32], struct err *e)

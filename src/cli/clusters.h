@@ -29,6 +29,10 @@ enum cluster_goal { GOAL_RUNNING, GOAL_STOPPED };
  * API once a second.  -ECHILD with the cluster's own reason when it failed instead. */
 int cluster_wait(struct api *a, const char *id, enum cluster_goal goal, struct err *e);
 
+/* Return when the host has answered a change of the cluster.  -EREMOTEIO with its reason when it was not
+ * made. */
+int cluster_wait_update(struct api *a, const char *id, struct err *e);
+
 /* {"input":{"clusterId":@id}}; new reference, or NULL. */
 json_t *cluster_input(const char *id);
 

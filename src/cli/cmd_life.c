@@ -1,4 +1,4 @@
-/* cmd_life.c - start, stop, restart and remove.  Runs in tensoronecli.
+/* cmd_life.c - start, stop, restart, update and remove.  Runs in tensoronecli.
  *
  * Each verb takes several clusters; one that fails does not keep the others from being tried, and
  * the exit status is 1 when any failed. */
@@ -100,6 +100,66 @@ static int restart_one(struct cli *c, const char *id, json_t **ret, struct err *
         return r < 0 ? r : wait_if(c, id, GOAL_RUNNING, e);
 }
 
+static int update_input(struct cli *c, json_t *input, struct err *e)
+{
+        static const struct {
+                enum opt_id opt;
+                const char *field;
+        } rows[] = {
+                { OPT_NEW_GPU_COUNT, "gpuCount" },
+                { OPT_NEW_VCPU, "vcpuCount" },
+                { OPT_NEW_MEM, "memoryInGb" },
+                { OPT_NEW_CONTAINER_DISK, "containerDiskInGb" },
+                { OPT_NEW_VOLUME_SIZE, "volumeInGb" },
+                { OPT_SEEN_VERSION, "generation" },
+        };
+        bool any = false;
+
+        for (size_t i = 0; i < NELEM(rows); i++) {
+                const struct opt_value *v = &c->opt[rows[i].opt];
+
+                if (!v->given)
+                        continue;
+                any = any || rows[i].opt != OPT_SEEN_VERSION;
+                if (json_object_set_new(input, rows[i].field, json_integer((json_int_t) v->n)) < 0)
+                        return err_set(e, -ENOMEM, "out of memory");
+        }
+        return any ? 0
+                   : err_set(e, -EINVAL,
+                             "update what? One of: --gpuCount, --vcpu, --mem, "
+                             "--containerDiskSize, --volumeSize");
+}
+
+static int update_one(struct cli *c, const char *id, json_t **ret, struct err *e)
+{
+        json_t *vars = cluster_input(id);
+        int r = vars ? update_input(c, json_object_get(vars, "input"), e)
+                     : err_set(e, -ENOMEM, "out of memory");
+        bool under_way;
+
+        if (r < 0) {
+                json_decref(vars);
+                return r;
+        }
+        r = mutate(c->api,
+                   "mutation updateCluster($input: ClusterUpdateInput!){"
+                   "clusterUpdate(input:$input){id version updating desiredStatus gpuCount "
+                   "vcpuCount memoryInGb containerDiskInGb volumeInGb}}",
+                   "clusterUpdate", vars, ret, e);
+        if (r < 0)
+                return r;
+        under_way = json_is_true(json_object_get(*ret, "updating"));
+        if (under_way && c->opt[OPT_WAIT].b) {
+                r = cluster_wait_update(c->api, id, e);
+                if (r >= 0 && json_object_set_new(*ret, "updating", json_false()) < 0)
+                        r = err_set(e, -ENOMEM, "out of memory");
+                under_way = false;
+        }
+        if (r < 0 || cli_json(c))
+                return r;
+        return out_printf(e, "cluster \"%s\" %s\n", id, under_way ? "is being updated" : "updated");
+}
+
 static int terminate(struct cli *c, const char *id, struct err *e)
 {
         json_t *ignored = NULL;
@@ -175,6 +235,11 @@ int cmd_stop(struct cli *c, struct err *e)
 int cmd_restart(struct cli *c, struct err *e)
 {
         return for_each(c, restart_one, e);
+}
+
+int cmd_update(struct cli *c, struct err *e)
+{
+        return for_each(c, update_one, e);
 }
 
 int cmd_remove(struct cli *c, struct err *e)

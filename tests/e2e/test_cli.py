@@ -82,7 +82,8 @@ def terminal(env, *args, **size):
 # --- words, help, generated texts
 
 VERBS = ["config", "create cluster", "create clusters", "get cluster", "get cloud",
-         "start cluster", "stop cluster", "restart cluster", "remove cluster", "remove clusters",
+         "start cluster", "stop cluster", "restart cluster", "update cluster",
+         "remove cluster", "remove clusters",
          "logs", "exec", "image import", "image pull", "image ls", "image rm", "template create",
          "template ls", "template get", "template rm", "version", "completion"]
 
@@ -501,6 +502,30 @@ def test_life_cycle(env, api):
     assert good(env, "restart", "cluster", "trainer") == 'cluster "abcdefghijklm1" restarted\n'
     assert good(env, "remove", "cluster", "trainer") == 'cluster "abcdefghijklm1" removed\n'
     assert bad(env, "remove", "cluster", "trainer") == 'there is no cluster "trainer"'
+
+
+def test_update(env, api):
+    assert good(env, "update", "cluster", "trainer", "--vcpu", "4", "--mem", "8") == (
+        'cluster "abcdefghijklm1" is being updated\n')
+    assert sent(api, "clusterUpdate")["input"] == {
+        "clusterId": "abcdefghijklm1", "vcpuCount": 4, "memoryInGb": 8}
+    assert good(env, "update", "cluster", "trainer", "--gpuCount", "0", "--containerDiskSize", "30",
+                "--volumeSize", "9", "--ifVersion", "2", "--wait") == (
+        'cluster "abcdefghijklm1" updated\n')
+    assert sent(api, "clusterUpdate")["input"] == {
+        "clusterId": "abcdefghijklm1", "gpuCount": 0, "containerDiskInGb": 30, "volumeInGb": 9,
+        "generation": 2}
+    out = json.loads(good(env, "update", "cluster", "trainer", "--vcpu", "2", "--wait", "-o", "json"))
+    assert out["vcpuCount"] == 2 and out["updating"] is False
+    api.refuse_update = "memoryInGb: 1024 MiB are too little"
+    assert bad(env, "update", "cluster", "trainer", "--mem", "1", "--wait") == (
+        'cluster "abcdefghijklm1" was not updated: memoryInGb: 1024 MiB are too little')
+    assert "update what?" in bad(env, "update", "cluster", "trainer")
+    assert "update what?" in bad(env, "update", "cluster", "trainer", "--ifVersion", "1")
+    assert bad(env, "update", "cluster", "nobody", "--vcpu", "1") == 'there is no cluster "nobody"'
+    for words in (["--vcpu", "0"], ["--vcpu", "-1"], ["--mem", "x"], ["--gpuCount", "65"],
+                  ["--volumeSize", "0"], ["--containerDiskSize", "70000"]):
+        assert words[0] in bad(env, "update", "cluster", "trainer", *words)
 
 
 def test_wrong_status(env, api):

@@ -72,6 +72,7 @@ class FakeApi:
         self.uploads = []       # bodies of imports
         self.phases = []        # what successive polls of a created cluster say
         self.broken = None      # a Refusal for every request
+        self.refuse_update = None  # why an update is not made
         self.pull_steps = 3
         self.pull_delay = 0.0
         self.pull_error = None
@@ -246,6 +247,16 @@ class FakeApi:
         c = self.must(v)
         c.update(desiredStatus="EXITED", phase="exited", runtime=None)
         return c
+
+    def gql_clusterUpdate(self, v):
+        c = self.must(v)
+        for name, value in v["input"].items():
+            if name not in ("clusterId", "generation"):
+                c[name] = value
+        c.update(version=c.get("version", 1) + 1, updating=True, updateRefused=None)
+        answer = dict(c)
+        c.update(updating=False, updateRefused=self.refuse_update)
+        return answer
 
     def gql_clusterTerminate(self, v):
         self.clusters.remove(self.must(v, "cluster not found to terminate"))

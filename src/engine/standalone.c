@@ -27,6 +27,7 @@
 #include "engine/claim/claim.h"
 #include "engine/fleet/fetch_guard.h"
 #include "engine/fleet/fleet.h"
+#include "engine/gpu/bind.h"
 #include "engine/gpu/driver.h"
 #include "engine/gpu/gpuhost.h"
 #include "engine/host.h"
@@ -287,6 +288,8 @@ static int open_host(struct standalone *s, struct err *e)
                 r = h->clusters = instance_dir(s->inst, "clusters", e);
         if (r >= 0)
                 r = gpu_driver_open(s->inst, &s->gpu_driver, e);
+        if (r >= 0)
+                gpu_bind_prepare(&s->gpu_driver);
         if (r < 0)
                 return r;
         h->gpu_driver = &s->gpu_driver;

@@ -316,6 +316,13 @@ void gpu_fleet_done(struct gpu_fleet *f)
         *f = (struct gpu_fleet){ 0 };
 }
 
+int gpu_copy(const struct gpu *g, struct gpu *ret)
+{
+        AUTO(json_put) json_t *j = gpu_encode(g);
+
+        return j ? gpu_decode(j, ret, NULL) : -ENOMEM;
+}
+
 int gpu_fleet_copy(const struct gpu_fleet *f, struct gpu_fleet *ret)
 {
         AUTO(json_put) json_t *j = gpu_fleet_encode(f);

@@ -83,6 +83,7 @@ json_t *gpu_fleet_encode(const struct gpu_fleet *f); /* new reference or NULL */
 int gpu_decode(const json_t *j, struct gpu *ret, struct err *e);
 json_t *gpu_encode(const struct gpu *g);
 void gpu_done(struct gpu *g);
+int gpu_copy(const struct gpu *g, struct gpu *ret);
 void gpu_fleet_done(struct gpu_fleet *f);
 int gpu_fleet_copy(const struct gpu_fleet *f, struct gpu_fleet *ret);
 

@@ -11,12 +11,12 @@
 
 static const struct stage stages[] = {
         /* name       binds                                             undo */
-        { "plan", stage_plan_run, stage_plan_undo },          /* CPUs claimed; claims released */
-        { "shell", stage_shell_run, NULL },                   /* undone by net and slice */
-        { "image", stage_image_run, NULL },                   /* lower mount; ends with us */
-        { "disk", stage_disk_run, stage_disk_undo },          /* upper layer, volume */
-        { "gpu", stage_gpu_run, NULL },                       /* leases */
-        { "net", stage_net_run, stage_net_undo },             /* address, firewall */
+        { "plan", stage_plan_run, stage_plan_undo }, /* CPUs claimed; claims released */
+        { "shell", stage_shell_run, NULL },          /* undone by net and slice */
+        { "image", stage_image_run, NULL },          /* lower mount; ends with us */
+        { "disk", stage_disk_run, stage_disk_undo }, /* upper layer, volume */
+        { "gpu", stage_gpu_run, NULL },           /* claims, nodes, driver files; undone by plan */
+        { "net", stage_net_run, stage_net_undo }, /* address, firewall */
         { "slice", stage_slice_run, stage_slice_undo },       /* cgroup with limits */
         { "session", stage_session_run, stage_session_undo }, /* monitor and first process */
 };
@@ -32,6 +32,7 @@ void boot_init(struct boot *b, const struct host *host)
         sandbox_shell_init(&b->shell);
         b->lower_mnt = b->data_mnt = b->upper_mnt = b->volume_mnt = b->root_mnt = -EBADF;
         b->proc.monitor_pidfd = b->proc.init_pidfd = -EBADF;
+        gpu_binding_init(&b->gpu);
 }
 
 void boot_done(struct boot *b)
@@ -40,6 +41,12 @@ void boot_done(struct boot *b)
         plan_done(&b->was);
         image_done(&b->image);
         net_lease_done(&b->lease);
+        for (size_t i = 0; i < b->n_gpus; i++)
+                gpu_done(&b->gpus[i]);
+        free(b->gpus);
+        b->gpus = NULL;
+        b->n_gpus = 0;
+        gpu_binding_done(&b->gpu);
         b->userns = fd_close(b->userns);
         b->disk_mnt = fd_close(b->disk_mnt);
         b->lower_mnt = fd_close(b->lower_mnt);

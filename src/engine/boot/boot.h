@@ -13,6 +13,7 @@
 
 #include "base/err.h"
 #include "base/frame.h"
+#include "engine/gpu/bind.h"
 #include "engine/host.h"
 #include "engine/image/image.h"
 #include "engine/net/net.h"
@@ -35,6 +36,10 @@ struct boot {
         char disk_pool_name[64];
         /* made on the way */
         int lower_mnt, data_mnt, upper_mnt, volume_mnt, root_mnt; /* data_mnt: objects, or none */
+        struct gpu *gpus; /* what the engine knows of those that the plan names, in its order */
+        size_t n_gpus;
+        bool whole_fabric; /* they are all that this host has */
+        struct gpu_binding gpu;
         struct net_lease lease;
         struct sandbox_proc proc;
         /* for tests: this stage fails after its work is done */
@@ -43,6 +48,10 @@ struct boot {
 
 void boot_init(struct boot *b, const struct host *host);
 void boot_done(struct boot *b); /* closes everything; undoes nothing */
+
+/* Copies to @b what @fleet says of the plan's GPUs; engine process.  -ENODEV names the one that is not
+ * there. */
+int boot_take_gpus(struct boot *b, const struct gpu_fleet *fleet, struct err *e);
 
 /* Called before each stage with its name. */
 typedef void boot_stage_fn(void *arg, const char *stage);

@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/fd.h"
 #include "base/jsonx.h"
@@ -50,6 +51,38 @@ static const struct jfield image_fields[] = {
 #undef I
 #undef IC
 
+/* A list of their own: the plan has no more than the UUIDs. */
+static json_t *gpus_encode(const struct boot *b)
+{
+        AUTO(json_put) json_t *list = json_array();
+
+        for (size_t i = 0; list && i < b->n_gpus; i++)
+                if (json_array_append_new(list, gpu_encode(&b->gpus[i])) < 0)
+                        return NULL;
+        return TAKE(list);
+}
+
+static int gpus_decode(const json_t *list, struct boot *b, struct err *e)
+{
+        size_t k, n = json_array_size(list);
+        const json_t *j;
+
+        if (n == 0)
+                return 0;
+        b->gpus = n <= GPU_MAX ? calloc(n, sizeof *b->gpus) : NULL;
+        if (!b->gpus)
+                return err_set(e, n <= GPU_MAX ? -ENOMEM : -EPROTO, "order: %zu GPUs", n);
+        json_array_foreach(list, k, j)
+        {
+                int r = gpu_decode(j, &b->gpus[k], e);
+
+                if (r < 0)
+                        return r;
+                b->n_gpus++;
+        }
+        return 0;
+}
+
 static int *fd_at(const struct boot *b, size_t i)
 {
         return (int *) (uintptr_t) ((const char *) b + slots[i].off);
@@ -61,6 +94,7 @@ json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[st
         AUTO(json_put) json_t *names = json_array();
         AUTO(json_put) json_t *plan = jsonx_parse(o->plan, strlen(o->plan), NULL);
         json_t *was = o->was ? jsonx_parse(o->was, strlen(o->was), NULL) : json_null();
+        AUTO(json_put) json_t *gpus = gpus_encode(b);
         json_t *image = jsonx_encode(image_fields, NELEM(image_fields), &b->image);
 
         *ret_n = 0;
@@ -70,18 +104,19 @@ json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[st
                 ret_fds[(*ret_n)++] = *fd_at(b, i);
                 (void) json_array_append_new(names, json_string(slots[i].name));
         }
-        if (!names || !plan || !image || !was) {
+        if (!names || !plan || !gpus || !image || !was) {
                 json_decref(image);
                 json_decref(was);
                 return NULL;
         }
         return json_pack(
-                "{s:s, s:O, s:o, s:o, s:O, s:I, s:I, s:s, s:s, s:[i,i], s:b, s:b, s:i, s:i}", "do",
-                kind_names[o->kind], "plan", plan, "was", was, "image", image, "fds", names,
+                "{s:s, s:O, s:o, s:o, s:O, s:I, s:I, s:s, s:s, s:[i,i], s:b, s:b, s:i, s:i, s:O, s:b}",
+                "do", kind_names[o->kind], "plan", plan, "was", was, "image", image, "fds", names,
                 "attempt", (json_int_t) b->attempt, "slot", (json_int_t) b->slot, "claim", b->claim,
                 "disk_name", b->disk_pool_name, "shell", (int) b->shell.launcher,
                 (int) b->shell.first, "graceful", o->graceful, "volume", o->volume, "monitor",
-                (int) b->proc.monitor, "init", (int) b->proc.init);
+                (int) b->proc.monitor, "init", (int) b->proc.init, "gpus", gpus, "whole_fabric",
+                b->whole_fabric);
 }
 
 static void copy_text(char *to, size_t size, const char *from)
@@ -144,9 +179,12 @@ int order_decode(struct frame_msg *m, struct order *ret, struct boot *b, struct 
         if (r >= 0)
                 r = jsonx_decode(json_object_get(j, "image"), image_fields, NELEM(image_fields),
                                  &b->image, e);
+        if (r >= 0)
+                r = gpus_decode(json_object_get(j, "gpus"), b, e);
         if (r < 0)
                 return r;
         *ret = o;
+        b->whole_fabric = json_is_true(json_object_get(j, "whole_fabric"));
         b->attempt = (uint64_t) json_integer_value(json_object_get(j, "attempt"));
         b->slot = (uint32_t) json_integer_value(json_object_get(j, "slot"));
         b->shell.launcher = (pid_t) json_integer_value(json_array_get(shell, 0));

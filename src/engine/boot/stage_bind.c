@@ -1,4 +1,4 @@
-/* stage_bind.c - the stages that bind host resources: plan, shell, image, disk, gpu, net, slice.
+/* stage_bind.c - the stages that bind host resources: plan, shell, image, disk, net, slice.
  * Operation process; see boot.h for what undo may rely on. */
 #include "engine/boot/stage.h"
 
@@ -195,13 +195,6 @@ int stage_disk_undo(struct boot *b, const struct undo_how *how, struct err *e)
         return r < 0 ? err_errno(e, r, "remove volume %s", name) : 0;
 }
 
-int stage_gpu_run(struct boot *b, struct err *e)
-{
-        if (b->plan.gpu_count > 0)
-                return err_set(e, -ENODEV, "gpuCount: this host has no NVIDIA GPU to bind");
-        return 0;
-}
-
 int stage_net_run(struct boot *b, struct err *e)
 {
         return net_bind(b->host->net, b->slot, &b->lease, e);
@@ -236,11 +229,17 @@ void boot_limits(const struct boot *b, const struct plan *p, uint32_t cpus[stati
 /* The shell sits in the group already; from here on it has the cluster's limits. */
 int stage_slice_run(struct boot *b, struct err *e)
 {
+        AUTO(free) struct slice_device *devices = NULL;
         uint32_t cpus[LIMIT_VCPU];
         struct slice_limits l;
         char name[32];
+        int r;
 
         boot_limits(b, &b->plan, cpus, &l);
+        r = gpu_binding_rules(&b->gpu, &devices, &l.n_devices, e);
+        if (r < 0)
+                return r;
+        l.devices = devices;
         boot_slice_name(b->slot, name);
         return slice_apply(b->host->slices, name, &l, e);
 }

@@ -32,13 +32,76 @@ static const char read_profiles[] = "for f in /etc/profile.d/*.sh; do\n"
                                     "done\n"
                                     "unset f\n";
 
+/* The volume and what the gpu stage has opened, as the launcher takes them; strings and descriptors
+ * are borrowed. */
+struct host_files {
+        struct sandbox_bind *binds;
+        size_t n_binds;
+        struct sandbox_symlink *symlinks;
+        struct sandbox_library *libraries;
+        struct sandbox_device *devices;
+};
+
+static void host_files_done_cleanup(struct host_files *h)
+{
+        free(h->binds);
+        free(h->symlinks);
+        free(h->libraries);
+        free(h->devices);
+}
+
+static int host_files(const struct boot *b, struct host_files *h, struct err *e)
+{
+        const struct gpu_binding *g = &b->gpu;
+
+        h->binds = calloc(g->n_mounts + 2, sizeof *h->binds);
+        h->symlinks = calloc(g->n_symlinks + 1, sizeof *h->symlinks);
+        h->libraries = calloc(g->n_libraries + 1, sizeof *h->libraries);
+        h->devices = calloc(g->n_devices + 1, sizeof *h->devices);
+        if (!h->binds || !h->symlinks || !h->libraries || !h->devices)
+                return err_set(e, -ENOMEM, "out of memory");
+        if (b->plan.volume_gib > 0)
+                h->binds[h->n_binds++] =
+                        (struct sandbox_bind){ b->volume_mnt, b->plan.volume_path, false };
+        if (g->proc_mnt >= 0)
+                h->binds[h->n_binds++] = (struct sandbox_bind){ g->proc_mnt, "/proc/driver", true };
+        for (size_t i = 0; i < g->n_mounts; i++)
+                h->binds[h->n_binds++] =
+                        (struct sandbox_bind){ g->mounts[i].mnt, g->mounts[i].target, true };
+        for (size_t i = 0; i < g->n_symlinks; i++)
+                h->symlinks[i] =
+                        (struct sandbox_symlink){ g->symlinks[i].target, g->symlinks[i].link };
+        for (size_t i = 0; i < g->n_libraries; i++)
+                h->libraries[i] =
+                        (struct sandbox_library){ g->libraries[i].name, g->libraries[i].path,
+                                                  g->libraries[i].is_32 };
+        for (size_t i = 0; i < g->n_devices; i++)
+                h->devices[i] = (struct sandbox_device){ g->devices[i].name, g->devices[i].fd,
+                                                         g->devices[i].mode };
+        return 0;
+}
+
+/* What a GPU's spec says wins over user and image, who could otherwise ask for "all". */
+static int gpu_env(const struct boot *b, char ***env, struct err *e)
+{
+        for (char **v = b->gpu.env; v && *v; v++) {
+                const char *eq = strchr(*v, '=');
+                AUTO(free) char *key = strndup(*v, (size_t) (eq - *v));
+
+                if (!key || strv_env_set(env, key, eq + 1) < 0)
+                        return err_set(e, -ENOMEM, "out of memory");
+        }
+        return 0;
+}
+
 static int start(struct boot *b, const struct logdir *l, int listener, char *const *argv,
-                 char *const *env, struct err *e)
+                 char *const *env, char *const *shell_env, const struct host_files *host,
+                 struct err *e)
 {
         const struct plan *p = &b->plan;
         AUTO(free)
         char *hosts = session_hosts(p->cluster, b->lease.ipv4_text, b->lease.service_text);
-        AUTO(free) char *profile = session_profile(p->env);
+        AUTO(free) char *profile = session_profile(shell_env);
         AUTO(free) char *hostname = str_fmt("%s\n", p->cluster);
         const struct sandbox_file small[] = {
                 { "/etc/hosts", hosts, 0644, false },
@@ -48,15 +111,20 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                 { "/etc/profile.d/tensorone.sh", profile, 0644, false },
                 { "/etc/profile", read_profiles, 0644, true },
         };
-        const struct sandbox_bind bind = { b->volume_mnt, p->volume_path, false };
         const struct sandbox_spec spec = {
                 .cluster = p->cluster,
                 .hostname = p->cluster,
                 .root_mnt = b->root_mnt,
-                .binds = &bind,
-                .n_binds = p->volume_gib > 0 ? 1 : 0,
+                .binds = host->binds,
+                .n_binds = host->n_binds,
                 .files = small,
                 .n_files = NELEM(small),
+                .symlinks = host->symlinks,
+                .n_symlinks = b->gpu.n_symlinks,
+                .libraries = host->libraries,
+                .n_libraries = b->gpu.n_libraries,
+                .devices = host->devices,
+                .n_devices = b->gpu.n_devices,
                 .shm_bytes = (p->shm_mib ? p->shm_mib : p->memory_mib / 2) * MIB,
                 .argv = argv,
                 .argv_field =
@@ -80,19 +148,26 @@ int stage_session_run(struct boot *b, struct err *e)
 {
         struct logdir l = { { -EBADF, -EBADF }, -EBADF };
         AUTO(fd) int listener = -EBADF;
-        AUTO(strv_free) char **argv = NULL, **env = NULL;
+        AUTO(strv_free) char **argv = NULL, **env = NULL, **shell_env = strv_dup(b->plan.env);
+        AUTO(host_files_done) struct host_files host = { .n_binds = 0 };
         char name[64];
         int r = session_argv(&b->plan, &b->image.config, &argv, e);
 
         if (r >= 0)
                 r = session_env(&b->plan, &b->image.config, &env, e);
         if (r >= 0)
+                r = gpu_env(b, &env, e);
+        if (r >= 0)
+                r = gpu_env(b, &shell_env, e);
+        if (r >= 0)
+                r = host_files(b, &host, e);
+        if (r >= 0)
                 r = logdir_open(b->host->clusters, b->plan.cluster, &l, e);
         boot_socket_name(b->plan.cluster, b->attempt, name);
         if (r >= 0)
                 r = listener = op_listen(b->host->inst->run_fd, name, e);
         if (r >= 0)
-                r = start(b, &l, listener, argv, env, e);
+                r = start(b, &l, listener, argv, env, shell_env, &host, e);
         logdir_done(&l);
         return r;
 }

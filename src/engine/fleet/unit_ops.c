@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "engine/disk/disk.h"
 #include "engine/fleet/unit.h"
+#include "engine/gpu/gpuhost.h"
 
 #define BOOT_TIMEOUT_US (120 * US_PER_S)
 #define UNDO_TIMEOUT_US (120 * US_PER_S)
@@ -86,6 +87,18 @@ static int take_resources(struct unit *u, struct err *e)
                 memcpy(u->boot->disk_pool_name, d.name, sizeof d.name);
         }
         return 0;
+}
+
+/* What vmm-gpu says of the plan's GPUs, at this moment. */
+static int take_gpus(struct unit *u, struct err *e)
+{
+        const struct gpuhost *g = u->fleet->spec.host->gpuhost;
+
+        if (u->plan.gpu_count == 0)
+                return 0;
+        if (!g)
+                return err_set(e, -ENODEV, "gpuCount: this host has no GPU driver");
+        return boot_take_gpus(u->boot, gpuhost_fleet(g), e);
 }
 
 static void read_proc(const json_t *j, struct proc_id *ret)
@@ -198,6 +211,8 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
         u->row.attempt++;
         u->cpus_taken = u->start_again = false;
         r = unit_boot_open(u, e);
+        if (r >= 0)
+                r = take_gpus(u, e);
         if (r >= 0)
                 r = take_resources(u, e);
         free(u->row.image_digest);

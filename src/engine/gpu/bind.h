@@ -3,6 +3,7 @@
  * Hooks of a spec are never run; those that everybody needs (links, loader cache) are read and done
  * by us.  Operation process; blocks on files alone; never opens a path that a tenant can influence. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -20,11 +21,15 @@ struct gpu_device {
         char access[4]; /* for the device rule: "rw" */
 };
 struct gpu_mount {
-        char *target; /* absolute, inside */
+        char *target; /* absolute, inside; or "@lib/..": engine/sandbox/sandbox.h */
         int mnt;      /* detached, read-only, nosuid, nodev; a file or a directory */
 };
 struct gpu_symlink {
-        char *target, *link; /* what it says; absolute path of the link inside */
+        char *target, *link; /* what it says; path of the link inside, as a mount's target */
+};
+struct gpu_library { /* a line of the loader's cache */
+        char *name, *path;
+        bool is_32;
 };
 struct gpu_binding {
         struct gpu_device *devices;
@@ -34,8 +39,9 @@ struct gpu_binding {
         struct gpu_symlink *symlinks;
         size_t n_symlinks;
         char **env; /* NVIDIA_VISIBLE_DEVICES=void and what the spec says; wins over the image */
-        char **lib_dirs; /* inside, for the loader cache */
-        int proc_mnt;    /* detached, read-only: what lies at /proc/driver; -EBADF: none */
+        struct gpu_library *libraries;
+        size_t n_libraries;
+        int proc_mnt; /* detached, read-only: what lies at /proc/driver; -EBADF: none */
 };
 void gpu_binding_init(struct gpu_binding *b);
 void gpu_binding_done(struct gpu_binding *b); /* closes and frees */
@@ -45,6 +51,10 @@ void gpu_binding_done(struct gpu_binding *b); /* closes and frees */
  * @all_of_fabric: the cluster leases every GPU, so it gets NVSwitch and IMEX nodes, too. */
 int gpu_bind(const struct gpu_driver *d, const struct gpu *gpus, size_t n, const char *caps,
              bool all_of_fabric, struct gpu_binding *ret, struct err *e);
+
+/* Find out ahead what is the same for every cluster.  Engine process, at start, before an operation is
+ * forked; without it each binding does it by itself. */
+void gpu_bind_prepare(const struct gpu_driver *d);
 
 /* The rules that let these nodes be opened; *@ret is the caller's to free. */
 int gpu_binding_rules(const struct gpu_binding *b, struct slice_device **ret, size_t *ret_n,

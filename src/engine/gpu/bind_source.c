@@ -1,0 +1,137 @@
+/* bind_source.c - where the edits of a binding come from: an operator's specs, or our own list.
+ * Operation process, but for gpu_bind_prepare().
+ *
+ * Our own list for the usual capabilities, the libraries' names included, is found out at engine start
+ * and inherited by every operation: looking for 40 libraries takes half of what a boot may.  It counts
+ * for as long as the kernel's driver says the same version. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "engine/gpu/bind_priv.h"
+#include "engine/gpu/cdi_make.h"
+
+#define VERSION_FILE "proc/driver/nvidia/version"
+#define VERSION_MAX  4096U
+
+/* The one piece of state: written once at engine start, inherited by every fork from then on. */
+static struct {
+        struct cdi_spec spec;
+        unsigned caps;
+        char *version; /* the kernel driver's text; NULL: nothing is prepared */
+} prepared;
+
+/* ---- specs ------------------------------------------------------------------------------------ */
+
+static const struct cdi_device *find_device(const struct binder *x, const struct cdi_set *set,
+                                            const struct gpu *g, const struct cdi_spec **spec)
+{
+        const struct cdi_device *dev = cdi_find(set, g->uuid, spec);
+        char index[16];
+
+        if (!dev && !g->mig_profile) {
+                (void) snprintf(index, sizeof index, "%u", g->index);
+                dev = cdi_find(set, index, spec);
+        }
+        return dev || !x->fabric ? dev : cdi_find(set, "all", spec);
+}
+
+int bind_set(struct binder *x, const struct cdi_set *set)
+{
+        int r = 0;
+
+        for (size_t i = 0; i < x->n && r >= 0; i++) {
+                const struct cdi_spec *spec = NULL;
+                const struct cdi_device *dev = find_device(x, set, &x->gpus[i], &spec);
+
+                if (!dev)
+                        return err_set(x->e, -ENOENT, "%s names no device for %s" BIND_STALE,
+                                       set->specs[set->n - 1].file, x->gpus[i].uuid);
+                x->spec = spec->file;
+                r = bind_edits(x, &spec->edits);
+                if (r >= 0)
+                        r = bind_edits(x, &dev->edits);
+        }
+        return r;
+}
+
+/* ---- our own ---------------------------------------------------------------------------------- */
+
+static char *read_version(const struct gpu_driver *d)
+{
+        AUTO(fd) int fd = fd_open_in_root(d->root_fd, VERSION_FILE, O_RDONLY | O_NONBLOCK, 0);
+        char text[VERSION_MAX];
+        ssize_t n = fd < 0 ? fd : fd_read_full(fd, text, sizeof text - 1);
+
+        if (n < 0)
+                return NULL;
+        text[n] = '\0';
+        return strdup(text);
+}
+
+void gpu_bind_prepare(const struct gpu_driver *d)
+{
+        struct cdi_spec s = { .version = NULL };
+        struct err e = { 0 };
+        unsigned caps = 0;
+        int r = gpu_caps_parse(NULL, &caps, &e);
+
+        if (d->root_fd < 0 || prepared.version)
+                return;
+        if (r >= 0)
+                r = cdi_make_common(d, caps, false, &s, &e);
+        for (size_t i = 0; i < s.edits.n_mounts && r >= 0; i++)
+                r = bind_look_at(d, &s.edits.mounts[i]);
+        if (r < 0) { /* may be mended before the first boot, which will say it else */
+                log_info("GPU driver: %s", e.msg);
+                cdi_spec_done(&s);
+                return;
+        }
+        prepared.version = read_version(d);
+        prepared.caps = caps;
+        prepared.spec = s;
+}
+
+static bool is_prepared(const struct gpu_driver *d, unsigned caps)
+{
+        AUTO(free) char *now = NULL;
+
+        if (!prepared.version || prepared.caps != caps)
+                return false;
+        now = read_version(d);
+        return str_eq(now, prepared.version);
+}
+
+/* What is the cluster's alone. */
+static int bind_gpus(struct binder *x, unsigned caps)
+{
+        struct cdi_edits own = { .n_nodes = 0 };
+        int r = x->fabric ? cdi_make_fabric(x->d, &own, x->e) : 0;
+
+        for (size_t i = 0; i < x->n && r >= 0; i++)
+                r = cdi_make_gpu(x->d, &x->gpus[i], caps, &own, x->e);
+        if (r >= 0)
+                r = bind_edits(x, &own);
+        cdi_edits_done(&own);
+        return r;
+}
+
+int bind_own(struct binder *x, unsigned caps)
+{
+        struct cdi_spec s = { .version = NULL };
+        int r;
+
+        if (is_prepared(x->d, caps)) {
+                r = bind_edits(x, &prepared.spec.edits);
+        } else {
+                r = cdi_make_common(x->d, caps, false, &s, x->e);
+                if (r >= 0)
+                        r = bind_edits(x, &s.edits);
+                cdi_spec_done(&s);
+        }
+        return r < 0 ? r : bind_gpus(x, caps);
+}

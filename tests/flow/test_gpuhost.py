@@ -426,6 +426,24 @@ def test_quarantine_survives(ctl):
     assert c.fleet()["list"][0]["state"] == "ok"
 
 
+def test_another_engines(ctl):
+    """A GPU that a cluster of another engine claims is not for sale here, until it is given back."""
+    c = ctl()
+    gpus = c.fleet()["list"]
+    claim = f"/run/hypervisor-vmm/gpus/{gpus[5]['uuid']}"
+    with open(claim, "w", encoding="utf-8") as f:
+        f.write("zzzzzzzz abc 1\n")
+    try:
+        c.say("claims")
+        assert "another engine" in c.state(gpus[5]["uuid"], "elsewhere")["reason"]
+        with open(claim, "w", encoding="utf-8") as f:
+            f.write(f"{c.id} abc 1\n")  # one of ours
+        c.say("claims")
+        c.state(gpus[5]["uuid"], "ok")
+    finally:
+        os.unlink(claim)
+
+
 # --- no driver -------------------------------------------------------------------------------------
 
 def test_none(ctl):

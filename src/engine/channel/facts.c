@@ -19,6 +19,7 @@
 #include "base/str.h"
 #include "engine/channel/channel_priv.h"
 #include "engine/claim/claim.h"
+#include "engine/gpu/gpuhost.h"
 #include "engine/instance.h"
 #include "model/limits.h"
 
@@ -155,14 +156,23 @@ void facts_refresh(struct facts *f)
                 send_facts(f);
 }
 
+static void look_at_gpus(const struct facts *f)
+{
+        if (f->channel->spec.host->gpuhost)
+                gpuhost_claims_changed(f->channel->spec.host->gpuhost);
+}
+
 static int on_claims(sd_event_source *s, int fd, uint32_t revents, void *arg)
 {
         struct facts *f = arg;
 
         (void) s;
         (void) revents;
-        if (claim_watch_read(fd) && look_at_cpus(f))
+        if (!claim_watch_read(fd))
+                return 0;
+        if (look_at_cpus(f))
                 send_facts(f);
+        look_at_gpus(f);
         return 0;
 }
 
@@ -172,6 +182,8 @@ static int on_look(sd_event_source *s, uint64_t usec, void *arg)
         bool changed = f->watch_fd < 0 && look_at_cpus(f);
 
         (void) usec;
+        if (f->watch_fd < 0)
+                look_at_gpus(f);
         if (look_at_disk(f) || changed)
                 send_facts(f);
         if (sd_event_source_set_time_relative(s, LOOK_EVERY_US) < 0)

@@ -1,6 +1,7 @@
 /* request.c - requests of the control plane: logs, exec, images, stats.  Each is answered once, at
  * once or when its operation is done.  Engine process, loop thread. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 
 #include "base/fd.h"
@@ -9,6 +10,8 @@
 #include "base/str.h"
 #include "engine/channel/channel_priv.h"
 #include "engine/fleet/fleet.h"
+#include "engine/gpu/gpuhost.h"
+#include "engine/gpu/vfio.h"
 #include "engine/image/image.h"
 #include "model/limits.h"
 
@@ -346,6 +349,35 @@ static int do_stats(struct channel *c, json_int_t req, const json_t *args,
         return r;
 }
 
+/* The operator vouches for a GPU in quarantine. */
+static int do_gpu_release(struct channel *c, json_int_t req, const json_t *args,
+                          const struct frame_msg *m, struct err *e)
+{
+        const char *uuid = jsonx_str(args, "uuid");
+        int r = c->spec.host->gpuhost && gpu_uuid_ok(uuid)
+                        ? gpuhost_quarantine(c->spec.host->gpuhost, uuid, NULL, NULL, e)
+                        : err_set(e, -ENOENT, "there is no such GPU");
+
+        (void) m;
+        if (r >= 0)
+                reply(c, req, json_object(), NULL, 0);
+        return r;
+}
+
+static int do_gpu_vfio(struct channel *c, json_int_t req, const json_t *args,
+                       const struct frame_msg *m, struct err *e)
+{
+        AUTO(vfio_done) struct vfio_inventory v = { 0 };
+        AUTO(fd) int sys = open("/sys", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        int r = sys < 0 ? err_errno(e, -errno, "/sys") : vfio_read(sys, &v, e);
+
+        (void) args;
+        (void) m;
+        if (r >= 0)
+                reply(c, req, vfio_encode(&v), NULL, 0);
+        return r;
+}
+
 static const struct {
         const char *op;
         bool cluster; /* args name one */
@@ -359,6 +391,8 @@ static const struct {
         { "image.import", false, do_import },
         { "image.list", false, do_list },
         { "image.remove", false, do_remove },
+        { "gpu.release", false, do_gpu_release },
+        { "gpu.vfio", false, do_gpu_vfio },
 };
 
 int request_handle(struct channel *c, const struct frame_msg *m, struct err *e)

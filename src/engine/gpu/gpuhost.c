@@ -108,6 +108,10 @@ static enum gpu_state state_of(const struct gpuhost *g, size_t at, char *why, si
                 return GS_UNHEALTHY;
         }
         (void) snprintf(why, size, "%s", r->said_why);
+        if (r->said == GS_OK && r->elsewhere) {
+                (void) snprintf(why, size, "a cluster of another engine on this machine has it");
+                return GS_ELSEWHERE;
+        }
         return r->said;
 }
 
@@ -147,7 +151,7 @@ static bool settle_one(struct gpuhost *g, size_t i)
         return true;
 }
 
-static void settle(struct gpuhost *g, bool changed)
+void gpuhost_settle(struct gpuhost *g, bool changed)
 {
         for (size_t i = 0; i < g->fleet.n; i++)
                 changed = settle_one(g, i) || changed;
@@ -166,7 +170,7 @@ static void remember(struct gpuhost *g, const struct journal_gpu *j)
 }
 
 /* How it is when nobody has touched it yet: what a later check compares with. */
-static void first_seen(const struct gpuhost *g, const struct gpu *gpu, struct journal_gpu *j)
+void gpuhost_first_seen(const struct gpuhost *g, const struct gpu *gpu, struct journal_gpu *j)
 {
         const char *driver = g->fleet.driver_version;
 
@@ -188,7 +192,7 @@ static void recall(struct gpuhost *g, const struct gpu *gpu, struct gpu_row *row
         if (r <= 0) {
                 *j = (struct journal_gpu){ .first_us = clock_wall_us() };
                 (void) snprintf(j->uuid, sizeof j->uuid, "%s", gpu->uuid);
-                first_seen(g, gpu, j);
+                gpuhost_first_seen(g, gpu, j);
                 remember(g, j);
         } else if (!str_eq(j->driver,
                            driver)) { /* another one needs more memory for itself, or less */
@@ -222,7 +226,7 @@ static void note_idle_memory(struct gpuhost *g, const struct gpu_telemetry *t)
 
 /* ---- what vmm-gpu says ---- */
 
-static int send_open(struct gpuhost *g)
+int gpuhost_send_open(struct gpuhost *g)
 {
         AUTO(json_put) json_t *omit = json_array(), *msg = NULL;
         uint64_t now = clock_mono_us();
@@ -236,7 +240,7 @@ static int send_open(struct gpuhost *g)
         return msg ? gpu_child_send(g->child, msg) : -ENOMEM;
 }
 
-static bool is_left_out(const struct gpuhost *g, const char *uuid)
+bool gpuhost_leaves_out(const struct gpuhost *g, const char *uuid)
 {
         for (char **o = g->omit; o && *o; o++)
                 if (str_eq(*o, uuid))
@@ -266,7 +270,7 @@ static void take_fleet(struct gpuhost *g, struct gpu_fleet *merged, const struct
                 else
                         recall(g, gpu, row);
                 row->listed = gpu_fleet_find(now, gpu->uuid) != NULL;
-                row->left_out = is_left_out(g, gpu->uuid);
+                row->left_out = gpuhost_leaves_out(g, gpu->uuid);
                 if (row->listed) {
                         row->hung = false;
                         row->said = gpu->state;
@@ -296,7 +300,8 @@ static int on_fleet(struct gpuhost *g, const json_t *msg, struct err *e)
                 take_fleet(g, &merged, &now);
                 g->down[0] = '\0';
                 g->known = true;
-                settle(g, true);
+                gpuhost_look_at_claims(g);
+                gpuhost_settle(g, true);
         }
         gpu_fleet_done(&now);
         return r < 0 ? err_set(e, r, "fleet: out of memory") : 0;
@@ -344,7 +349,7 @@ static int on_telemetry(struct gpuhost *g, const json_t *msg, struct err *e)
         g->telemetry = mine;
         if (g->fleet.n && g->spec.telemetry)
                 g->spec.telemetry(g->spec.arg, mine);
-        settle(g, false); /* some causes end with time */
+        gpuhost_settle(g, false); /* some causes end with time */
         return 0;
 }
 
@@ -378,7 +383,7 @@ static int on_event(struct gpuhost *g, const json_t *msg, struct err *e)
                 remember(g, &row->j);
         }
         tell(g, ev.uuid, ev.kind, &ev.code, ev.text);
-        settle(g, false);
+        gpuhost_settle(g, false);
         return 0;
 }
 
@@ -411,7 +416,7 @@ static void on_started(void *arg)
 {
         struct gpuhost *g = arg;
 
-        (void) send_open(g);
+        (void) gpuhost_send_open(g);
 }
 
 static int on_retry(sd_event_source *s, uint64_t usec, void *arg)
@@ -421,7 +426,7 @@ static int on_retry(sd_event_source *s, uint64_t usec, void *arg)
         (void) s;
         (void) usec;
         g->retry = sd_event_source_disable_unref(g->retry);
-        (void) send_open(g); /* what hangs again is left out for longer */
+        (void) gpuhost_send_open(g); /* what hangs again is left out for longer */
         return 0;
 }
 
@@ -483,7 +488,7 @@ static void on_ended(void *arg, const struct gpu_child_end *end)
         gpuhost_drop_checks(g, -EPIPE, "vmm-gpu has ended before it answered");
         if (!g->fleet.n)
                 put_note(g, *g->down ? g->down : end->why);
-        settle(g, became_known);
+        gpuhost_settle(g, became_known);
 }
 
 int gpuhost_new(const struct gpuhost_spec *spec, struct gpuhost **ret, struct err *e)
@@ -546,58 +551,4 @@ bool gpuhost_is_known(const struct gpuhost *g)
 const json_t *gpuhost_telemetry(const struct gpuhost *g)
 {
         return g->telemetry;
-}
-
-/* ---- orders of others ---- */
-
-static void put_in_quarantine(struct journal_gpu *j, const char *reason, const char *cluster)
-{
-        (void) snprintf(j->quarantine, sizeof j->quarantine, "%s", reason);
-        (void) snprintf(j->cluster, sizeof j->cluster, "%s", cluster ? cluster : "");
-        j->since_us = clock_wall_us();
-}
-
-int gpuhost_quarantine(struct gpuhost *g, const char *uuid, const char *reason, const char *cluster,
-                       struct err *e)
-{
-        const struct gpu *gpu = gpu_fleet_find(&g->fleet, uuid);
-        struct gpu_row *row = gpuhost_row(g, uuid);
-        struct journal_gpu j;
-        int r = 1;
-
-        if (row)
-                j = row->j;
-        else /* the driver does not list it since this engine runs */
-                r = journal_gpu_get(g->spec.journal, uuid, &j, e);
-        if (r == 0)
-                return err_set(e, -ENOENT, "there is no GPU %.64s", uuid);
-        if (r < 0)
-                return r;
-        put_in_quarantine(&j, reason ? reason : "", cluster);
-        if (!reason && gpu) /* who releases it vouches for how it is */
-                first_seen(g, gpu, &j);
-        r = journal_gpu_save(g->spec.journal, &j, e);
-        if (r < 0)
-                return r;
-        if (row) {
-                row->j = j;
-                row->bad_xid_us = reason ? row->bad_xid_us : 0;
-        }
-        settle(g, false);
-        return 0;
-}
-
-int gpuhost_omit(struct gpuhost *g, char *const *uuids, struct err *e)
-{
-        char **copy = strv_dup(uuids);
-
-        if (strv_len(uuids) && !copy)
-                return err_set(e, -ENOMEM, "out of memory");
-        (void) strv_free(g->omit);
-        g->omit = copy;
-        for (size_t i = 0; i < g->fleet.n; i++)
-                g->rows[i].left_out = is_left_out(g, g->fleet.gpus[i].uuid);
-        if (g->child && send_open(g) == -ENOMEM)
-                return err_set(e, -ENOMEM, "out of memory");
-        return 0; /* one that is being started gets the list then */
 }

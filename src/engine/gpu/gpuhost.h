@@ -53,5 +53,8 @@ const struct journal_gpu *gpuhost_remembered(const struct gpuhost *g, const char
 int gpuhost_quarantine(struct gpuhost *g, const char *uuid, const char *reason, const char *cluster,
                        struct err *e);
 
+/* GPUs were claimed or released, by any engine on this machine (claim_watch_open()). */
+void gpuhost_claims_changed(struct gpuhost *g);
+
 /* vmm-gpu without these GPUs from now on: its open handles would block a rebind. */
 int gpuhost_omit(struct gpuhost *g, char *const *uuids, struct err *e);

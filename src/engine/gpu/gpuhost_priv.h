@@ -61,9 +61,10 @@ int gpu_fleet_merge(const struct gpu_fleet *was, const struct gpu_fleet *now,
 
 /* ---- gpuhost.c ---- */
 
-struct gpu_row {       /* beside fleet.gpus[i] */
-        bool listed;   /* by the driver, now */
-        bool left_out; /* on purpose: gpuhost_omit() */
+struct gpu_row {        /* beside fleet.gpus[i] */
+        bool listed;    /* by the driver, now */
+        bool elsewhere; /* claimed by another engine */
+        bool left_out;  /* on purpose: gpuhost_omit() */
         enum gpu_state said;
         char said_why[512];
         bool hung; /* until it is listed again */
@@ -103,6 +104,13 @@ struct gpuhost {
 };
 
 struct gpu_row *gpuhost_row(struct gpuhost *g, const char *uuid);
+/* Turn causes into states and tell what has changed; @changed: something has, beside them. */
+void gpuhost_settle(struct gpuhost *g, bool changed);
+void gpuhost_first_seen(const struct gpuhost *g, const struct gpu *gpu, struct journal_gpu *j);
+int gpuhost_send_open(struct gpuhost *g);
+bool gpuhost_leaves_out(const struct gpuhost *g, const char *uuid);
+/* gpuhost_orders.c; changes causes alone */
+void gpuhost_look_at_claims(struct gpuhost *g);
 /* gpuhost_check.c */
 void gpuhost_checked(struct gpuhost *g, const json_t *msg);
 void gpuhost_drop_checks(struct gpuhost *g, int code, const char *why);

@@ -7,7 +7,7 @@
  * Lines on the standard input, JSON lines on the standard output:
  *
  *   check GPU...             {"type":"checked","error":"..."|absent,"gpus":[...]}
- *   quarantine GPU REASON    release GPU    omit GPU...    fleet    remembered GPU
+ *   quarantine GPU REASON    release GPU    omit GPU...    fleet    remembered GPU    claims
  *   lag                      {"type":"lag","ms":N}: the longest that the loop was late since the last */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,6 +26,7 @@
 #include "base/jsonx.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "engine/claim/claim.h"
 #include "engine/gpu/driver.h"
 #include "engine/gpu/gpuhost.h"
 #include "engine/journal/journal.h"
@@ -127,6 +128,8 @@ static void obey(struct world *w, char **word)
                 say_fleet(w);
         else if (str_eq(word[0], "remembered"))
                 remembered(w, word[1]);
+        else if (str_eq(word[0], "claims"))
+                gpuhost_claims_changed(w->g);
         else if (str_eq(word[0], "lag")) {
                 say(json_pack("{s:s, s:f}", "type", "lag", "ms", (double) w->lag_us / 1000));
                 w->lag_us = 0;
@@ -194,6 +197,8 @@ static int open_all(struct world *w, char **argv, struct err *e)
         int r = make_instance(w, argv, e);
 
         if (r >= 0)
+                r = claim_open(&w->inst, &w->host.claims, e);
+        if (r >= 0)
                 r = gpu_driver_open(&w->inst, &w->driver, e);
         if (r >= 0 && argv[5]) {
                 free(w->driver.nvml);
@@ -234,6 +239,7 @@ int main(int argc, char **argv)
         w.g = gpuhost_free(w.g);
         w.journal = journal_close(w.journal);
         gpu_driver_close(&w.driver);
+        w.host.claims = claim_close(w.host.claims);
         w.loop = sd_event_unref(w.loop);
         return r < 0;
 }

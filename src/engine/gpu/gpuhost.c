@@ -200,8 +200,10 @@ static void recall(struct gpuhost *g, const struct gpu *gpu, struct gpu_row *row
                 j->memory_mib = JOURNAL_GPU_UNKNOWN;
                 remember(g, j);
         }
-        if (journal_rebooted(g->spec.journal)) /* the driver has forgotten it, too */
+        if (journal_rebooted(g->spec.journal) && j->xid) { /* the driver has forgotten it, too */
                 j->xid = 0;
+                remember(g, j);
+        }
         note_xid(row);
 }
 

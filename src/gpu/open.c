@@ -192,7 +192,7 @@ static size_t read_proc(const struct gpud *d, struct proc_gpu *list, size_t *ret
         while ((de = readdir(dir)) != NULL && n < GPU_MAX) {
                 if (de->d_name[0] == '.' || strlen(de->d_name) >= sizeof list[n].pci)
                         continue;
-                (void) snprintf(list[n].pci, sizeof list[n].pci, "%s", de->d_name);
+                memcpy(list[n].pci, de->d_name, strlen(de->d_name) + 1);
                 read_uuid(fd, de->d_name, list[n].uuid);
                 found += is_omitted(d, list[n].uuid);
                 n++;

@@ -17,9 +17,11 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import fleets  # noqa: E402
 from fake_node import FakeNode  # noqa: E402
+from host import Host, our_node  # noqa: E402
 from test_api import NO_INSTANCES, Api  # noqa: E402
 
 A100 = "NVIDIA A100-SXM4-80GB"
+OVERCOMMIT = {"engine": {"cpu_overcommit": 100, "memory_overcommit": 100, "disk_overcommit": 100}}
 R3090 = "NVIDIA GeForce RTX 3090"
 
 
@@ -242,12 +244,32 @@ def second_directory(tmp_path):
     (tmp_path / "b").mkdir()
 
 
-def test_this_machine_s_nodes():
-    """What this kernel shows; with one node there is nothing to choose, and that is said."""
-    nodes = [d for d in os.listdir("/sys/devices/system/node") if re.fullmatch(r"node\d+", d)]
-    print("this kernel shows %d NUMA node(s)%s" % (len(nodes), "" if len(nodes) > 1 else
-                                                   ": placement over two is tested with stand-ins alone"))
-    assert nodes
+def nodes_of_this_machine():
+    return sorted(int(d[4:]) for d in os.listdir("/sys/devices/system/node") if re.fullmatch(r"node\d+", d))
+
+
+def test_memory_is_bound_on_the_real_kernel():
+    """The engine binds a cluster to the nodes of its plan: each that this kernel shows, and one that it
+    does not."""
+    nodes = nodes_of_this_machine()
+    print("this kernel shows %d NUMA node(s)%s" % (
+        len(nodes), "" if len(nodes) > 1 else ": moving between two is tested with stand-ins alone"))
+    with Host(config=OVERCOMMIT) as host:
+        host.import_image()
+        with our_node(host) as node:
+            for k in nodes:
+                node.assign("numa%d" % k, ["sleep", "1000"], mems=str(k))
+                node.until(lambda m: m.get("cluster") == "numa%d" % k and m.get("state") == "running")
+                with open("/proc/%d/status" % host.first_pid("numa%d" % k)) as f:
+                    assert "Mems_allowed_list:\t%d\n" % k in f.read()
+                node.remove("numa%d" % k)
+            node.assign("nowhere", ["sleep", "1000"], mems="1023")
+            report, _ = node.until(lambda m: m.get("cluster") == "nowhere" and m.get("reason"))
+            assert "cpuset.mems" in report["reason"] and "1023" in report["reason"], report
+            node.remove("nowhere")
+            node.assign("nonsense", ["sleep", "1000"], mems="0-")
+            report, _ = node.until(lambda m: m.get("cluster") == "nonsense")
+            assert report["state"] == "exited" and "mems" in report["reason"], report
 
 
 # ---- never twice ----

@@ -123,10 +123,20 @@ static int place_cpus(struct node_inventory *inv, const uint8_t *of_cpu, struct 
         return 0;
 }
 
+/* More nodes than a set can hold: the host is taken as one. */
+static bool too_many_nodes(const json_t *j)
+{
+        for (size_t i = 0; i < json_array_size(j); i++)
+                if (json_integer_value(json_object_get(json_array_get(j, i), "node")) >=
+                    NODE_NUMA_MAX)
+                        return true;
+        return false;
+}
+
 static int decode_numa(const json_t *j, struct node_inventory *inv, struct err *e)
 {
         AUTO(free) uint8_t *of_cpu = calloc(CPU_NUMBERS, 1);
-        size_t n = json_array_size(j);
+        size_t n = too_many_nodes(j) ? 0 : json_array_size(j);
         uint64_t cpu;
 
         if (n > NODE_NUMA_MAX)

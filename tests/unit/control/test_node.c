@@ -99,7 +99,8 @@ static void test_numa(void **state)
                 { "{" HOST ",'numa':[{'node':0,'cpus':['1','1']}]}",
                   "CPU 1 lies on nodes 0 and 0" },
                 { "{" HOST ",'numa':[{'node':0},{'node':0}]}", "node 0 is listed twice" },
-                { "{" HOST ",'numa':[{'node':64}]}", "node" },
+                { "{" HOST ",'numa':[{'node':0,'cpus':['x']},{'node':62}]}", NULL }, /* as one */
+                { "{" HOST ",'numa':[{'node':-1}]}", "node" },
                 { "{" HOST ",'numa':[{'cpus':[]}]}", "node" },
                 { "{" HOST ",'numa':['x']}", "numa" },
         };

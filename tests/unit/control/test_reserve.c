@@ -218,13 +218,188 @@ static void test_random_life(void **state)
         assert_true(fits > 1000);
 }
 
+/* ---- GPUs and NUMA nodes ---- */
+
+#define N_GPUS 6
+
+/* Four GPUs in two pairs and two instances; CPUs 0-3 and the first pair lie on node 0. */
+struct gpu_world {
+        struct gpu list[N_GPUS];
+        struct gpu_link links[N_GPUS * N_GPUS];
+        struct gpu_fleet fleet;
+        struct gpu_types types;
+        struct gpu_chooser *chooser;
+        struct node_numa numa[2];
+        uint8_t cpu_numa[N_CPUS];
+        struct node_inventory inv;
+        struct ledger_host host;
+};
+
+static void gpu_world_init(struct gpu_world *w)
+{
+        static char uuid[N_GPUS][8] = { "GPU-0", "GPU-1", "GPU-2", "GPU-3", "MIG-4", "MIG-5" };
+        static char name[] = "NVIDIA A100-SXM4-80GB", profile[] = "1g.10gb";
+
+        *w = (struct gpu_world){ .inv = inv };
+        for (uint32_t i = 0; i < N_GPUS; i++) {
+                w->list[i] = (struct gpu){ .uuid = uuid[i],
+                                           .name = name,
+                                           .mig_profile = i < 4 ? NULL : profile,
+                                           .state = GS_OK,
+                                           .gi = i,
+                                           .numa_node = i < 2 ? 0 : 1 };
+                for (uint32_t k = 0; k < 4; k++)
+                        w->links[i * N_GPUS + k].nvlinks =
+                                i < 4 && i != k && i / 2 == k / 2 ? 4 : 0;
+        }
+        w->fleet = (struct gpu_fleet){ .gpus = w->list, .n = N_GPUS, .links = w->links };
+        assert_int_equal(gpu_types_init(&w->fleet, &w->types, NULL), 0);
+        assert_int_equal(gpu_chooser_new(&w->fleet, &w->types, &w->chooser, NULL), 0);
+        for (uint32_t i = 0; i < N_CPUS; i++)
+                w->cpu_numa[i] = (uint8_t) (i / 4);
+        w->numa[0] = (struct node_numa){ .node = 0, .memory_mib = 8192 };
+        w->numa[1] = (struct node_numa){ .node = 1, .memory_mib = 8192 };
+        w->inv.numa = w->numa;
+        w->inv.n_numa = 2;
+        w->inv.cpu_numa = w->cpu_numa;
+        w->host = (struct ledger_host){ &w->inv, &w->fleet, &w->types, w->chooser };
+}
+
+static void gpu_world_done(struct gpu_world *w)
+{
+        (void) gpu_chooser_free(w->chooser);
+        gpu_types_done(&w->types);
+}
+
+static struct got take_gpus(struct ledger *l, const struct gpu_world *world, const char *cluster,
+                            uint64_t generation, uint32_t gpus, const char *type, uint64_t memory)
+{
+        struct ledger_want w = { .node = "n",
+                                 .cluster = cluster,
+                                 .generation = generation,
+                                 .vcpu = 1,
+                                 .memory_mib = memory,
+                                 .container_disk_gib = 1,
+                                 .gpu_count = gpus,
+                                 .gpu_type = type };
+        AUTO(store_txn_free) struct store_txn *t = store_txn_new();
+        struct got g = { 0 };
+
+        g.limit = ledger_take(l, &world->host, &w, t, &g.cpus, &g.gpus, NULL);
+        return g;
+}
+
+static void test_gpus_and_nodes(void **state)
+{
+        struct gpu_world w;
+        AUTO(ledger_free) struct ledger *l = ledger_new();
+        struct got a, b, c;
+
+        (void) state;
+        gpu_world_init(&w);
+        a = take_gpus(l, &w, "a", 1, 2, "A100", 6000);
+        assert_string_equal(a.gpus[0], "GPU-0");
+        assert_string_equal(a.gpus[1], "GPU-1");
+        assert_string_equal(a.cpus[0], "0");
+        assert_int_equal(ledger_mems(l, "n", "a"), 1);
+        b = take_gpus(l, &w, "b", 1, 1, "A100", 1000);
+        assert_string_equal(b.gpus[0], "GPU-2");
+        assert_string_equal(b.cpus[0], "4");
+        assert_int_equal(ledger_mems(l, "n", "b"), 2);
+        c = take_gpus(l, &w, "c", 1, 2, "A100", 1000);
+        assert_int_equal(c.limit, PLACE_GPU);
+        c = take_gpus(l, &w, "c", 1, 2, "A100 1g.10gb", 1000);
+        assert_string_equal(c.gpus[0], "MIG-4");
+        got_done(&a);
+        stop(l, "a", false, false);
+        w.list[0].state = GS_LOST; /* it is still the one that has it */
+        a = take_gpus(l, &w, "a", 2, 2, "A100", 6000);
+        assert_string_equal(a.gpus[0], "GPU-0");
+        assert_int_equal(ledger_mems(l, "n", "a"), 1);
+        got_done(&a);
+        stop(l, "a", true, true);
+        assert_int_equal(ledger_mems(l, "n", "a"), 0);
+        a = take_gpus(l, &w, "a", 3, 2, "A100", 6000); /* GPU-0 is lost */
+        assert_string_equal(a.gpus[0], "GPU-1");
+        assert_string_equal(a.gpus[1], "GPU-3");
+        assert_int_equal(ledger_mems(l, "n", "a"), 3);
+        got_done(&a);
+        got_done(&b);
+        got_done(&c);
+        gpu_world_done(&w);
+}
+
+/* Random events, as in test_random_life: no GPU is given out that another one has or that is out of
+ * order, and no node's memory is promised twice to those that are bound to it. */
+static void test_random_life_of_gpus(void **state)
+{
+        static const char *const id[] = { "a", "b", "c", "d", "e" };
+        static const char *const wish[] = { "A100", "A100 1g.10gb", "H100, A100", NULL };
+        const char *has[N_GPUS] = { NULL };
+        bool running[NELEM(id)] = { false }, dirty[NELEM(id)] = { false };
+        uint64_t generation[NELEM(id)] = { 0 }, bound[NELEM(id)] = { 0 }, memory[NELEM(id)] = { 0 };
+        AUTO(ledger_free) struct ledger *l = ledger_new();
+        unsigned seed = 4711, fits = 0;
+        struct gpu_world w;
+
+        (void) state;
+        gpu_world_init(&w);
+        for (int step = 0; step < 20000; step++) {
+                size_t k = (size_t) rand_r(&seed) % NELEM(id),
+                       gpu = (size_t) rand_r(&seed) % N_GPUS;
+                uint64_t on[2] = { 0 };
+
+                w.list[gpu].state = rand_r(&seed) % 4 ? GS_OK : GS_UNHEALTHY;
+                if (!running[k] && rand_r(&seed) % 2) {
+                        bool kept = dirty[k];
+                        uint64_t want = 500 + 500 * ((uint64_t) rand_r(&seed) % 8);
+                        struct got g = take_gpus(l, &w, id[k], ++generation[k],
+                                                 (uint32_t) rand_r(&seed) % 4,
+                                                 wish[(size_t) rand_r(&seed) % NELEM(wish)], want);
+
+                        for (size_t i = 0; g.limit == PLACE_OK && g.gpus && g.gpus[i]; i++) {
+                                size_t at = (size_t) (g.gpus[i][4] - '0');
+
+                                if (has[at] && has[at] != id[k])
+                                        fail_msg("step %d: GPU %zu of %s given to %s", step, at,
+                                                 has[at], id[k]);
+                                if (!kept && w.list[at].state != GS_OK)
+                                        fail_msg("step %d: GPU %zu is out of order", step, at);
+                                has[at] = id[k];
+                        }
+                        if (g.limit == PLACE_OK && !kept) {
+                                bound[k] = ledger_mems(l, "n", id[k]);
+                                memory[k] = want;
+                        }
+                        running[k] = g.limit == PLACE_OK;
+                        dirty[k] = dirty[k] || running[k];
+                        fits += running[k];
+                        got_done(&g);
+                } else if (running[k]) {
+                        stop(l, id[k], false, false);
+                        running[k] = false;
+                } else if (dirty[k]) {
+                        for (size_t i = 0; i < N_GPUS; i++)
+                                has[i] = has[i] == id[k] ? NULL : has[i];
+                        stop(l, id[k], true, true);
+                        dirty[k] = false;
+                        bound[k] = 0;
+                }
+                for (size_t i = 0; i < NELEM(id); i++)
+                        if (bound[i] == 1 || bound[i] == 2)
+                                on[bound[i] - 1] += memory[i];
+                assert_true(on[0] <= 8192 && on[1] <= 8192);
+        }
+        assert_true(fits > 1000);
+        gpu_world_done(&w);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_release),
-                cmocka_unit_test(test_shares),
-                cmocka_unit_test(test_elsewhere),
-                cmocka_unit_test(test_random_life),
+                cmocka_unit_test(test_release),        cmocka_unit_test(test_shares),
+                cmocka_unit_test(test_elsewhere),      cmocka_unit_test(test_random_life),
+                cmocka_unit_test(test_gpus_and_nodes), cmocka_unit_test(test_random_life_of_gpus),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

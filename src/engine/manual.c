@@ -161,8 +161,10 @@ static void conf_page(struct strbuf *b)
                 "at a private address: it may be reached there because it is named here.\n");
         man_options(registry, n_registry, b);
         strbuf_str(b, ".Ss [gpu \\(dqTYPE\\(dq]\n"
-                      "What GPUs of a type cost, such as\n.Ql " SAMPLE_GPU " ;\n"
-                      "a type without a section costs nothing.\n");
+                      "What GPUs of a type cost.\nTYPE is its name, such as\n.Ql " SAMPLE_GPU
+                      " ,\na family such as\n.Ql NVIDIA A100 ,\nor\n.Ql any ;\n"
+                      "the name comes first, then the first section that fits.\n"
+                      "A type without a section costs nothing.\n");
         man_options(gpu, n_gpu, b);
         strbuf_str(b, ".Sh SEE ALSO\n.Xr hypervisor-vmm 8\n");
 }

@@ -215,6 +215,21 @@ def test_sizes_are_those_that_are_granted(make, name):
             end(held.pop(rng.randrange(len(held))))
 
 
+def test_prices_by_name_family_and_for_any(make):
+    w = make()
+    for prices, want in (([("any", 3), ("NVIDIA A100", 2), (A100, 1)], 1), ([("any", 3), ("NVIDIA A100", 2)], 3),
+                         ([("A100 SXM", 2), ("any", 3)], 2), ([("NVIDIA H100", 5)], 0), ([], 0)):
+        w.node.prices = [{"type": t, "on_demand": p, "spot": 0} for t, p in prices]
+        w.node.say_gpus()
+        w.until(lambda t: t[0]["securePrice"] == want, lambda: w.types("securePrice"))
+    w.node.prices = [{"type": "NVIDIA H1000", "on_demand": 5, "spot": 0}]
+    w.api.stop()
+    w.api.start()
+    w.node.say_gpus(fleets.rtx3090x4())
+    w.until(lambda t: "3090" in t[0]["id"], lambda: w.types("id"))
+    assert '[gpu "NVIDIA H1000"]: the host has no GPU of that type; its price is not used' in w.api.log()
+
+
 def test_broken_ones_are_not_for_rent(make):
     w = make(fleets.rtx3090x4())
     assert w.types("id displayName memoryInGb maxGpuCount securePrice") == [

@@ -211,6 +211,16 @@ static bool same_hardware(const struct gpu_fleet *a, const struct gpu_fleet *b)
                memcmp(a->partitions, b->partitions, a->n_partitions * sizeof *a->partitions) == 0;
 }
 
+/* A slip of the pen would give GPUs away. */
+static void complain_of_prices(const struct gpu_types *types, const struct node_gpus *g)
+{
+        for (size_t i = 0; types->n > 0 && i < g->n_prices; i++)
+                if (!gpu_types_match(types, g->prices[i].type))
+                        log_warn(
+                                "[gpu \"%s\"]: the host has no GPU of that type; its price is not used",
+                                g->prices[i].type);
+}
+
 int plane_set_gpus(struct plane *p, struct node_gpus *g)
 {
         AUTO(gpu_chooser_free) struct gpu_chooser *chooser = NULL;
@@ -226,6 +236,7 @@ int plane_set_gpus(struct plane *p, struct node_gpus *g)
                 gpu_types_done(&p->gpu_types);
                 (void) gpu_chooser_free(p->chooser);
                 p->gpu_types = types;
+                complain_of_prices(&types, g);
                 p->chooser = TAKE(chooser);
         }
         node_gpus_done(&p->gpus);

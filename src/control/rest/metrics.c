@@ -175,16 +175,20 @@ static void clusters_metrics(struct strbuf *b, const struct plane *p)
 
 /* ---- GPUs ---- */
 
-struct gpu_labels {
-        const struct plane *plane;
+/* What all lines of a GPU have in common, made once. */
+struct gpu_rows {
         const struct gpu_fleet *fleet;
-        char host[65];
+        struct gpu_row {
+                const struct gpu_telemetry *t; /* NULL: nothing is known */
+                char *labels;                  /* without the closing brace */
+        } row[GPU_MAX];
 };
 
 /* As dcgm-exporter has them; an instance carries its profile, too. */
-static void gpu_labels(struct strbuf *b, const struct gpu_labels *l, const struct gpu *g)
+static void gpu_labels(struct strbuf *b, const struct plane *p, const char *host,
+                       const struct gpu *g)
 {
-        const char *cluster = plane_gpu_holder(l->plane, g->uuid);
+        const struct gpu_fleet *f = plane_gpus(p);
         char text[96];
 
         (void) snprintf(text, sizeof text, "%u", g->index);
@@ -199,14 +203,45 @@ static void gpu_labels(struct strbuf *b, const struct gpu_labels *l, const struc
                 (void) snprintf(text, sizeof text, "%u", g->gi);
                 label(b, "GPU_I_ID", text, false);
         }
-        label(b, "Hostname", l->host, false);
-        label(b, "DCGM_FI_DRIVER_VERSION", l->fleet->driver_version, false);
-        label(b, "cluster", cluster, false);
-        if (l->fleet->simulated)
+        label(b, "Hostname", host, false);
+        label(b, "DCGM_FI_DRIVER_VERSION", f->driver_version, false);
+        label(b, "cluster", plane_gpu_holder(p, g->uuid), false);
+        if (f->simulated)
                 label(b, "simulated", "true", false);
 }
 
-static void gpu_metric_lines(struct strbuf *b, const struct gpu_labels *l, enum gpu_metric m)
+static void make_rows(struct gpu_rows *rows, const struct plane *p, struct strbuf *b)
+{
+        char host[65] = "";
+
+        rows->fleet = plane_gpus(p);
+        (void) gethostname(host, sizeof host - 1);
+        for (size_t i = 0; i < rows->fleet->n; i++) {
+                struct gpu_row *row = &rows->row[i];
+                struct strbuf labels = { 0 };
+
+                gpu_labels(&labels, p, host, &rows->fleet->gpus[i]);
+                row->labels = strbuf_take(&labels);
+                b->failed = b->failed || !row->labels;
+                row->t = plane_telemetry(p, rows->fleet->gpus[i].uuid, NULL);
+        }
+}
+
+static void drop_rows(struct gpu_rows *rows)
+{
+        for (size_t i = 0; i < rows->fleet->n; i++)
+                free(rows->row[i].labels);
+}
+
+static void gpu_line(struct strbuf *b, const char *name, const struct gpu_row *row, double v)
+{
+        strbuf_str(b, name);
+        strbuf_str(b, row->labels);
+        strbuf_char(b, '}');
+        number(b, v);
+}
+
+static void gpu_metric_lines(struct strbuf *b, const struct gpu_rows *rows, enum gpu_metric m)
 {
         const struct gpu_metric_info *info = &gpu_metrics[m];
         AUTO(free)
@@ -217,90 +252,89 @@ static void gpu_metric_lines(struct strbuf *b, const struct gpu_labels *l, enum 
                 b->failed = true;
                 return;
         }
-        for (size_t i = 0; i < l->fleet->n; i++) {
-                const struct gpu *g = &l->fleet->gpus[i];
-                const struct gpu_telemetry *t = plane_telemetry(l->plane, g->uuid, NULL);
+        for (size_t i = 0; i < rows->fleet->n; i++) {
+                const struct gpu_row *row = &rows->row[i];
 
-                if (!t || t->value[m] == GPU_UNKNOWN)
+                if (!row->t || row->t->value[m] == GPU_UNKNOWN)
                         continue;
                 if (!begun)
                         family(b, name, info->type, info->help);
                 begun = true;
-                strbuf_str(b, name);
-                gpu_labels(b, l, g);
-                strbuf_char(b, '}');
-                number(b, (double) t->value[m] * info->scale);
+                gpu_line(b, name, row, (double) row->t->value[m] * info->scale);
         }
 }
 
 /* What is free of the framebuffer, which dashboards divide by. */
-static void gpu_free_memory(struct strbuf *b, const struct gpu_labels *l)
+static void gpu_free_memory(struct strbuf *b, const struct gpu_rows *rows)
 {
         static const char name[] = "DCGM_FI_DEV_FB_FREE";
         bool begun = false;
 
-        for (size_t i = 0; i < l->fleet->n; i++) {
-                const struct gpu *g = &l->fleet->gpus[i];
-                const struct gpu_telemetry *t = plane_telemetry(l->plane, g->uuid, NULL);
+        for (size_t i = 0; i < rows->fleet->n; i++) {
+                const struct gpu_telemetry *t = rows->row[i].t;
                 uint64_t total = t ? t->value[GM_MEMORY_TOTAL_MIB] : GPU_UNKNOWN;
-                uint64_t used = t ? t->value[GM_MEMORY_USED_MIB] : GPU_UNKNOWN, reserved;
+                uint64_t used = t ? t->value[GM_MEMORY_USED_MIB] : GPU_UNKNOWN;
 
                 if (total == GPU_UNKNOWN || used == GPU_UNKNOWN)
                         continue;
-                reserved = t->value[GM_MEMORY_RESERVED_MIB];
-                used += reserved == GPU_UNKNOWN ? 0 : reserved;
+                if (t->value[GM_MEMORY_RESERVED_MIB] != GPU_UNKNOWN)
+                        used += t->value[GM_MEMORY_RESERVED_MIB];
                 if (!begun)
                         family(b, name, "gauge", "Framebuffer memory free (in MiB).");
                 begun = true;
-                strbuf_str(b, name);
-                gpu_labels(b, l, g);
-                strbuf_char(b, '}');
-                number(b, total > used ? (double) (total - used) : 0);
+                gpu_line(b, name, &rows->row[i], total > used ? (double) (total - used) : 0);
         }
 }
 
 /* One line for each state, 1 for the one that holds. */
-static void gpu_states(struct strbuf *b, const struct gpu_labels *l)
+static void gpu_states(struct strbuf *b, const struct gpu_rows *rows)
 {
-        if (l->fleet->n == 0)
+        if (rows->fleet->n == 0)
                 return;
         family(b, "hvmm_gpu_state", "gauge",
                "1 for the state that a GPU is in, 0 for the others; only those that are ok are "
                "rented out.");
-        for (size_t i = 0; i < l->fleet->n; i++) {
+        for (size_t i = 0; i < rows->fleet->n; i++) {
                 for (enum gpu_state s = GS_NONE + 1; s < GS_STATE_COUNT; s++) {
                         strbuf_str(b, "hvmm_gpu_state");
-                        gpu_labels(b, l, &l->fleet->gpus[i]);
+                        strbuf_str(b, rows->row[i].labels);
                         label(b, "state", gpu_state_names[s], false);
-                        strbuf_fmt(b, "} %d\n", l->fleet->gpus[i].state == s);
+                        strbuf_fmt(b, "} %d\n", rows->fleet->gpus[i].state == s);
                 }
         }
 }
 
-static void gpus_metrics(struct strbuf *b, const struct plane *p)
+static void gpu_counts(struct strbuf *b, const struct plane *p)
 {
-        struct gpu_labels l = { .plane = p, .fleet = plane_gpus(p) };
+        const struct gpu_fleet *f = plane_gpus(p);
         unsigned total = 0, taken = 0, quarantined = 0;
 
-        if (gethostname(l.host, sizeof l.host - 1) < 0)
-                l.host[0] = '\0';
-        for (size_t i = 0; i < l.fleet->n; i++) {
-                const struct gpu *g = &l.fleet->gpus[i];
-
-                total += gpu_is_for_rent(g);
-                taken += plane_gpu_holder(p, g->uuid) != NULL;
-                quarantined += g->state == GS_QUARANTINED;
+        for (size_t i = 0; i < f->n; i++) {
+                total += gpu_is_for_rent(&f->gpus[i]);
+                taken += plane_gpu_holder(p, f->gpus[i].uuid) != NULL;
+                quarantined += f->gpus[i].state == GS_QUARANTINED;
         }
         gauge(b, "hvmm_gpus_total", "GPUs that may be rented, whatever their state.", total);
         gauge(b, "hvmm_gpus_taken", "GPUs that clusters hold.", taken);
         gauge(b, "hvmm_gpus_quarantined",
               "GPUs that failed a check after a lease and wait for the operator's release.",
               quarantined);
-        gauge(b, "hvmm_gpus_simulated", "Whether the GPUs are stand-ins.", l.fleet->simulated);
-        gpu_states(b, &l);
-        for (enum gpu_metric m = 0; m < GM_COUNT; m++)
-                gpu_metric_lines(b, &l, m);
-        gpu_free_memory(b, &l);
+        gauge(b, "hvmm_gpus_simulated", "Whether the GPUs are stand-ins.", f->simulated);
+}
+
+static void gpus_metrics(struct strbuf *b, const struct plane *p)
+{
+        struct gpu_rows rows = { 0 };
+
+        gpu_counts(b, p);
+        make_rows(&rows, p, b);
+        if (!b->failed) {
+                gpu_states(b, &rows);
+                for (enum gpu_metric m = 0; m < GM_COUNT; m++)
+                        gpu_metric_lines(b, &rows, m);
+                gpu_free_memory(b, &rows);
+        }
+        drop_rows(&rows);
 }
 
 void handle_metrics(struct http_request *q)

@@ -32,17 +32,14 @@ static uint32_t numa_node(const struct gpud *d, const struct gpud_dev *dev)
         char *path = str_fmt("sys/bus/pci/devices/%04x:%02x:%02x.0/numa_node", dev->pci.domain,
                              dev->pci.bus, dev->pci.device);
         AUTO(free) char *text = NULL;
-        unsigned node = 0;
         uint64_t v;
 
-        /* "-1" where the machine has one node only, or its firmware does not say */
-        if (path && fd_read_file(d->root_fd, path, 32, &text, NULL) >= 0)
-                return str_u64_prefix(text, 10, &v) >= 0 && v < GPU_NUMA_UNKNOWN ? (uint32_t) v
-                                                                                 : GPU_NUMA_UNKNOWN;
-        if (NVML(&d->nv, nvmlDeviceGetNumaNodeId, dev->handle, &node) == NVML_SUCCESS &&
-            node < GPU_NUMA_UNKNOWN)
-                return node;
-        return GPU_NUMA_UNKNOWN;
+        /* nvmlDeviceGetNumaNodeId is another thing: the node that its memory is, where it is one.
+         * "-1" where the machine has one node only, or its firmware does not say. */
+        if (!path || fd_read_file(d->root_fd, path, 32, &text, NULL) < 0)
+                return GPU_NUMA_UNKNOWN;
+        return str_u64_prefix(text, 10, &v) >= 0 && v < GPU_NUMA_UNKNOWN ? (uint32_t) v
+                                                                         : GPU_NUMA_UNKNOWN;
 }
 
 /* Its memory is named in eighths of the GPU's, rounded up: that is how 9.5 GiB come to be "10gb". */

@@ -259,7 +259,8 @@ static_assert(sizeof(struct nvml_event_v1) == 24, "nvmlEventData_t before 11");
         X(nvmlDeviceGetIndex, (struct nvml_device * device, unsigned *index))                      \
         X(nvmlDeviceGetMinorNumber, (struct nvml_device * device, unsigned *minor))                \
         X(nvmlDeviceGetModuleId, (struct nvml_device * device, unsigned *id)) /* on the board */   \
-        X(nvmlDeviceGetNumaNodeId, (struct nvml_device * device, unsigned *node))                  \
+        X(nvmlDeviceGetNumaNodeId,                                                                 \
+          (struct nvml_device * device, unsigned *node)) /* of its memory */                       \
         X(nvmlDeviceGetSerial, (struct nvml_device * device, char *serial, unsigned length))       \
         X(nvmlDeviceGetVbiosVersion,                                                               \
           (struct nvml_device * device, char *version, unsigned length))                           \

@@ -305,7 +305,7 @@ def test_driver_hangs_at_start(ctl):
 
 
 def test_check_of_a_hanging_gpu(ctl):
-    c = ctl()
+    c = ctl("simulated:a100x8")  # they count errors of memory
     gpu = c.fleet()["list"][0]["uuid"]
     good = c.ask("check", gpu, "GPU-unknown", kind="checked")
     assert good["gpus"][0]["present"] and good["gpus"][0]["processes"] == [] and good["gpus"][0]["xid"] == 0

@@ -1,7 +1,7 @@
 /* fake.h - inside of the stand-in for the driver library: what the calls share.
  *
  * The world is read once, by nvmlInit(), and does not change until the last nvmlShutdown(); faults come
- * from a file that is read again while calls are made.  Everything is for tests and demonstrations: it
+ * from a file that is read again by every call.  Everything is for tests and demonstrations: it
  * serves what a description says and measures nothing. */
 #pragma once
 #include <stdbool.h>
@@ -66,7 +66,7 @@ struct fault {
 };
 #define FAULTS_MAX 128U
 
-/* Read the file again when that is due. */
+/* Read the file again. */
 void faults_refresh(void);
 /* The @nth fault of this kind that is about this device (NULL: none), or NULL.  A copy would be too
  * much: valid until the next refresh, by the same thread. */

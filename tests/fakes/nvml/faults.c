@@ -1,4 +1,4 @@
-/* faults.c - trouble on command: a text file, one fault a line, read again while calls are made.  Its
+/* faults.c - trouble on command: a text file, one fault a line, read again by every call.  Its
  * name is in HVMM_SIMULATED_FAULTS or, without that, "faults" beside the description. docs/gpu.md has
  * the lines. */
 #include "fake.h"
@@ -12,8 +12,6 @@
 
 #include "base/mem.h"
 #include "base/str.h"
-
-#define REFRESH_MS 20U
 
 /* What follows the GPU: one letter a word. n, m: numbers a and b; w: a word; lower case must be there. */
 static const struct {
@@ -40,7 +38,6 @@ static struct {
         struct fault list[FAULTS_MAX];
         size_t n;
         char text[16384];
-        uint64_t read_ms;
 } faults;
 
 uint64_t now_ms(void)
@@ -130,14 +127,12 @@ static bool file_name(char *path, size_t size)
 void faults_refresh(void)
 {
         static char fresh[sizeof faults.text], work[sizeof faults.text];
-        uint64_t now = now_ms();
         char path[512];
         ssize_t n;
         int fd;
 
-        if (now - faults.read_ms < REFRESH_MS || !file_name(path, sizeof path))
+        if (!file_name(path, sizeof path))
                 return;
-        faults.read_ms = now;
         fd = open(path, O_RDONLY | O_CLOEXEC);
         n = fd < 0 ? 0 : read(fd, fresh, sizeof fresh - 1);
         if (fd >= 0)

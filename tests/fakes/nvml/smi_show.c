@@ -204,7 +204,7 @@ int smi_topology(const struct smi_list *l)
         (void) puts("\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID");
         for (unsigned i = 0; i < l->n; i++) {
                 char cpus[64], text[16], node[16] = "N/A";
-                unsigned n;
+                uint32_t numa = gpu_of(l->gpus[i])->numa;
 
                 (void) printf("GPU%u", i);
                 for (unsigned k = 0; k < l->n; k++) {
@@ -212,8 +212,8 @@ int smi_topology(const struct smi_list *l)
                         (void) printf("\t%s", text);
                 }
                 affinity(l->gpus[i], cpus, sizeof cpus);
-                if (nvmlDeviceGetNumaNodeId(l->gpus[i], &n) == NVML_SUCCESS)
-                        (void) snprintf(node, sizeof node, "%u", n);
+                if (numa != GPU_SIM_NONE)
+                        (void) snprintf(node, sizeof node, "%u", numa);
                 (void) printf("\t%s\t%s\t\tN/A\n", cpus, node);
         }
         (void) puts("\nLegend (simulated):\n\n  X    = Self\n  SYS  = across NUMA nodes\n"

@@ -62,6 +62,53 @@ def wait(check, timeout=20):
         time.sleep(0.1)
 
 
+# --- in clusters -----------------------------------------------------------------------------------
+
+def deploy(h, kind, command, image="tensorone/starter", count=1):
+    return h.deploy(imageName=image, gpuCount=count, gpuTypeId=kind, dockerArgs=f"sh -c '{command}; echo END; sleep 1000'")
+
+
+def seen(log):
+    return re.findall(r"UUID: ((?:GPU|MIG)-[0-9a-f-]{36})\) \(simulated\)", log)
+
+
+def test_each_cluster_sees_its_own():
+    with host("a100x8") as h:
+        h.import_image("tensorone/starter")
+        clusters = [deploy(h, "NVIDIA A100-SXM4-80GB", "nvidia-smi -L; nvidia-smi topo -m", count=n) for n in (1, 2, 1)]
+        logs = [h.wait_log(c, "END") for c in clusters]
+        mine = [seen(log) for log in logs]
+        assert [len(m) for m in mine] == [1, 2, 1]
+        assert len({u for m in mine for u in m}) == 4
+        holders = {g["id"]: g["clusterId"] for g in h.gql("{ gpus { id clusterId } }")["gpus"]}
+        assert [[holders[u] for u in m] for m in mine] == [[clusters[0]], [clusters[1]] * 2, [clusters[2]]]
+        assert logs[1].count("NV12") == 2 and "NV12" not in logs[0]
+
+
+def test_an_instance_is_all_there_is():
+    with host("a100mig") as h:
+        h.import_image("tensorone/starter")
+        clusters = [deploy(h, "NVIDIA A100 1g.10gb", "nvidia-smi -L") for _ in range(3)]
+        mine = [seen(h.wait_log(c, "END")) for c in clusters]
+        assert [[u[:4] for u in m] for m in mine] == [["GPU-", "MIG-"]] * 3
+        assert len({m[1] for m in mine}) == 3
+
+
+def test_the_library_loads_in_an_image():
+    """Debian's python3 and loader: by name, without a path."""
+    ask = ('python3 -c "import ctypes as c; l = c.CDLL(\\"libnvidia-ml.so.1\\"); n = c.c_uint(); d = c.c_void_p(); '
+           'b = c.create_string_buffer(96); r = [l.nvmlInit_v2(), l.nvmlDeviceGetCount_v2(c.byref(n)), '
+           'l.nvmlDeviceGetHandleByIndex_v2(0, c.byref(d)), l.nvmlDeviceGetUUID(d, b, 96)]; print(r, n.value, b.value.decode())"')
+    with host("h100x8") as h:
+        h.import_image("tensorone/llm-starter")
+        c = deploy(h, "NVIDIA H100 80GB HBM3", ask, image="tensorone/llm-starter")
+        log = h.wait_log(c, "END")
+        holder = [g["id"] for g in h.gql("{ gpus { id clusterId } }")["gpus"] if g["clusterId"] == c]
+        assert f"[0, 0, 0, 0] 1 {holder[0]}\n" in log
+
+
+# --- wrong wishes ----------------------------------------------------------------------------------
+
 @pytest.mark.parametrize("wish, says", [
     ("simulated:a100x7", "there is no simulated fleet 'a100x7'; one of 3090x8, 4090x1, a100mig, a100x8, a6000x4, h100x8, h200x8, x16, "
                          "or the path of a description"),

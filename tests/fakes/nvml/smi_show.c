@@ -85,7 +85,7 @@ static void row(struct nvml_device *d)
         (void) snprintf(left, sizeof left, "%-3s  %3uC    P%-2u          %4uW / %4uW", fan, temp,
                         pstate, mw / 1000, limit / 1000);
         (void) snprintf(mid, sizeof mid, "%7lluMiB / %6lluMiB",
-                        (unsigned long long) ((mem.used + mem.reserved) / MIB),
+                        (unsigned long long) (mem.used / MIB),
                         (unsigned long long) (mem.total / MIB));
         if (has_util)
                 (void) snprintf(right, sizeof right, "%3u%%      Default", util.gpu);

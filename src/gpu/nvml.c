@@ -76,7 +76,7 @@ int nvml_start(struct nvml *n, const char *path, struct err *e)
 
         *n = (struct nvml){ .handle = dlopen(name, RTLD_NOW | RTLD_LOCAL) };
         if (!n->handle)
-                return err_set(e, -ENOENT, "the driver library %s cannot be loaded", name);
+                return err_set(e, -ENOENT, "the driver library cannot be loaded: %s", dlerror());
         find_symbols(n);
         ret = n->f.nvmlInit_v2 ? n->f.nvmlInit_v2() : NVML_FUNCTION_NOT_FOUND;
         if (ret == NVML_FUNCTION_NOT_FOUND && n->f.nvmlInit)

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import uuid
@@ -456,6 +457,19 @@ def test_library_missing(ctl, tmp_path):
     assert f["list"] == [] and "cannot be loaded" in f["note"]
 
 
+@pytest.fixture
+def library():
+    """A driver library made of some C, where vmm-gpu's user may read it."""
+    with tempfile.TemporaryDirectory(prefix="hvmm-test.", dir="/var/tmp") as top:
+        os.chmod(top, 0o755)
+
+        def make(code):
+            lib = f"{top}/libnvidia-ml.so.1"
+            subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-o", lib, "-"], input=code, text=True, check=True)
+            return lib
+        yield make
+
+
 STUB = """
 int nvmlInit_v2(void);
 int nvmlInit_v2(void) { return %d; }
@@ -464,14 +478,8 @@ int nvmlInit_v2(void) { return %d; }
 
 @pytest.mark.parametrize("code,words", [(18, "not of the kernel driver's version"), (9, "not loaded"),
                                         (999, "cannot be started")])
-def test_driver_does_not_start(ctl, tmp_path, code, words):
-    os.chmod(tmp_path, 0o755)
-    for parent in list(tmp_path.parents)[:2]:
-        os.chmod(parent, 0o755)
-    (tmp_path / "stub.c").write_text(STUB % code)
-    lib = str(tmp_path / "libnvidia-ml.so.1")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", lib, str(tmp_path / "stub.c")], check=True)
-    c = ctl("simulated:4090x1", lib)
+def test_driver_does_not_start(ctl, library, code, words):
+    c = ctl("simulated:4090x1", library(STUB % code))
     f = c.fleet()
     assert f["list"] == [] and words in f["note"]
     time.sleep(2)
@@ -501,14 +509,8 @@ int nvmlDeviceGetComputeRunningProcesses(void *d, unsigned *n, struct proc *p)
 """
 
 
-def test_old_library(ctl, tmp_path):
-    os.chmod(tmp_path, 0o755)
-    for parent in list(tmp_path.parents)[:2]:
-        os.chmod(parent, 0o755)
-    (tmp_path / "old.c").write_text(OLD)
-    lib = str(tmp_path / "libnvidia-ml.so.1")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", lib, str(tmp_path / "old.c")], check=True)
-    c = ctl("simulated:4090x1", lib)
+def test_old_library(ctl, library):
+    c = ctl("simulated:4090x1", library(OLD))
     g = c.fleet()["list"][0]
     assert (g["uuid"], g["pci"], g["name"], g["memory_mib"]) == ("GPU-0ld", "00000000:09:00.0", "unknown", 2048)
     t = c.of("telemetry")["gpus"][0]

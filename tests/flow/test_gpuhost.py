@@ -317,6 +317,7 @@ def test_check_of_a_hanging_gpu(ctl):
     assert row["processes"] == [{"pid": 77, "memory_mib": 1234}] and row["memory_used_mib"] >= 1234
     assert row["ecc_uncorrected"] == 3 and row["remap_pending"] and row["retired_pending"]
     c.faults("hang 0 nvmlDeviceGetMemoryInfo_v2")
+    time.sleep(0.1)  # the stand-in looks at the file every 20 ms
     c.say("check", gpu)
     bad = c.of("checked", 7)
     assert bad["code"] in (-110, -32) and bad["error"]

@@ -561,7 +561,7 @@ int gpu_choose(const struct gpu_chooser *c, uint64_t free, uint64_t wanted, uint
         if (r < 0)
                 return err_set(
                         e, r,
-                        "the best of more than %u GPUs that are all joined differently cannot be found; 1 or all that are free can be had",
+                        "the best of more than %u GPUs that are joined in so many ways cannot be found; 1 or all that are free can be had",
                         TABLE_MAX);
         if (k > 0 && !best.set)
                 return none(c, free, wanted, keep, k, e);

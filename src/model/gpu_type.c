@@ -162,10 +162,14 @@ static bool is_profile(const char *s, size_t n)
 /* Length of the product's part of @wish; *@ret_profile: what follows it, or NULL. */
 static size_t split_wish(const char *wish, const char **ret_profile)
 {
+        static const char label[] = "(simulated)"; /* as it is shown */
         size_t n = strlen(wish), at;
 
         *ret_profile = NULL;
         n = trim(wish, n);
+        if (n >= sizeof label - 1 &&
+            strncasecmp(wish + n - (sizeof label - 1), label, sizeof label - 1) == 0)
+                n = trim(wish, n - (sizeof label - 1));
         at = last_word(wish, n);
         if (!is_profile(wish + at, n - at))
                 return n;
@@ -291,7 +295,8 @@ bool gpu_type_matches(const struct gpu_type *t, const char *wish)
         if (profile) {
                 size_t len = strlen(t->mig_profile);
 
-                if (strncasecmp(profile, t->mig_profile, len) != 0 || *skip_gaps(profile + len))
+                if (strncasecmp(profile, t->mig_profile, len) != 0 ||
+                    (profile[len] && !is_gap(profile[len])))
                         return false;
         }
         if (p)

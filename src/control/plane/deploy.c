@@ -148,8 +148,8 @@ static char *name_of_image(const char *image)
         return strndup(image, (size_t) (tail - image) + strcspn(tail, ":@"));
 }
 
-/* gpuTypeId, then gpuTypeIdList, as one list with commas; NULL: none, or out of memory. */
-static char *join_wishes(const struct deploy *d)
+/* gpuTypeId, then gpuTypeIdList, as one list with commas; NULL: none.  -ENOMEM. */
+static int join_wishes(const struct deploy *d, char **ret)
 {
         AUTO(strbuf_done) struct strbuf b = { 0 };
 
@@ -157,7 +157,10 @@ static char *join_wishes(const struct deploy *d)
                 strbuf_str(&b, d->gpu_type);
         for (char **t = d->gpu_types; t && *t; t++)
                 strbuf_fmt(&b, "%s%s", b.len ? "," : "", *t);
-        return b.len ? strbuf_take(&b) : NULL;
+        if (!b.len && !b.failed)
+                return 0;
+        *ret = strbuf_take(&b);
+        return *ret ? 0 : -ENOMEM;
 }
 
 /* Fill the record from the completed request. */
@@ -181,9 +184,10 @@ static int fill_record(struct cluster *c, struct deploy *d, const struct caller 
         c->volume_path =
                 str_empty(d->volume_path) ? strdup(DEFAULT_VOLUME_PATH) : TAKE(d->volume_path);
         c->gpu_count = d->no_gpu ? 0 : d->gpu_count;
-        c->gpu_type = c->gpu_count ? join_wishes(d) : NULL;
         c->pod_type = strdup(d->interruptible ? "INTERRUPTABLE" : "RESERVED");
-        if (!c->id || !c->account || !c->name || !c->env || !c->volume_path || !c->pod_type)
+        r = c->gpu_count ? join_wishes(d, &c->gpu_type) : 0;
+        if (r < 0 || !c->id || !c->account || !c->name || !c->env || !c->volume_path ||
+            !c->pod_type)
                 return err_set(e, -ENOMEM, "out of memory");
         c->container_disk_gib =
                 d->container_disk_gib ? d->container_disk_gib : DEFAULT_CONTAINER_DISK_GIB;

@@ -287,9 +287,11 @@ bool gpu_type_matches(const struct gpu_type *t, const char *wish)
         const char *profile;
         size_t n;
 
-        if (str_empty(wish) || strcasecmp(wish, "any") == 0)
+        if (str_empty(wish))
                 return !t->mig_profile;
         n = split_wish(wish, &profile);
+        if (!profile && is_name(wish, n, "any"))
+                return !t->mig_profile;
         if (!profile != !t->mig_profile)
                 return false;
         if (profile) {

@@ -143,6 +143,11 @@ enum place_limit place_choose_gpus(const struct place_node *n, const struct plac
 
         if (w->gpu_count == 0)
                 return PLACE_OK;
+        if (w->gpu_count == count(w->gpu_keep) && n->gpu_types) { /* nothing to choose */
+                ret->gpus = w->gpu_keep;
+                ret->gpu_type = gpu_types_of(n->gpu_types, (size_t) __builtin_ctzll(ret->gpus));
+                return PLACE_OK;
+        }
         if (!n->gpus || n->gpus->n == 0 || !n->chooser)
                 return none_here(n, w, e);
         while ((next_wish(&at, &x) || tried == 0) && tried < WISHES_MAX) {

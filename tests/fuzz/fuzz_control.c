@@ -4,6 +4,7 @@
  *   i  inventory (JSON)    r  report (JSON)    n  facts (JSON)    p  progress (JSON)
  *   g  GPUs and prices (JSON)
  *   t  telemetry (JSON)    e  event of a GPU (JSON)
+ *   w  wish for a GPU type
  *   a  dockerArgs    l  log lines    f  log files
  *
  * Checked beside memory errors: what is accepted is within its limits, and lines of a log cut
@@ -21,6 +22,7 @@
 #include "control/node/node_priv.h"
 #include "control/plane/args.h"
 #include "control/rest/logfile.h"
+#include "model/gpu_type.h"
 #include "model/limits.h"
 #include "model/plan.h"
 
@@ -116,6 +118,26 @@ static void gpus(const json_t *j)
         node_gpus_done(&g);
 }
 
+/* What a wish means does not depend on how it is spaced at its ends. */
+static void wish(const char *text)
+{
+        struct gpu list[] = {
+                { .name = (char[]){ "NVIDIA A100-SXM4-80GB" } },
+                { .name = (char[]){ "NVIDIA A100-SXM4-80GB MIG 1g.10gb" },
+                  .mig_profile = (char[]){ "1g.10gb" } },
+                { .name = (char[]){ "Strange 9" } },
+        };
+        const struct gpu_fleet f = { .gpus = list, .n = NELEM(list) };
+        AUTO(free) char *spaced = str_fmt("  %s  ", text);
+        struct gpu_types types;
+
+        CHECK(spaced && gpu_types_init(&f, &types, NULL) >= 0);
+        CHECK(gpu_types_match(&types, text) < 1U << NELEM(list));
+        if (*text)
+                CHECK(gpu_types_match(&types, text) == gpu_types_match(&types, spaced));
+        gpu_types_done(&types);
+}
+
 static void args(const char *text)
 {
         char **entrypoint = NULL, **command = NULL;
@@ -192,6 +214,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 event(j);
         else if (j)
                 report(j);
+        else if (data[0] == 'w')
+                wish(text);
         else if (data[0] == 'a')
                 args(text);
         else if (data[0] == 'l')

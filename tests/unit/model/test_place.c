@@ -204,6 +204,7 @@ static void test_gpus(void **state)
                 { 0x3f, 3, "L4,A100", 0, 0x07, 0x11, "NVIDIA A100-SXM4-80GB" },
                 { 0x3f, 1, NULL, 0, 0x10, 0x10, "NVIDIA L4" }, /* spoils the least */
                 { 0x3f, 2, "A100", 0x04, 0x0c, 0x10, "NVIDIA A100-SXM4-80GB" },
+                { 0x00, 2, "H200", 0x0c, 0x0c, 0x10, "NVIDIA A100-SXM4-80GB" }, /* the same */
                 { 0x00, 1, "A100", 0x0c, 0x04, 0x10, "NVIDIA A100-SXM4-80GB" }, /* fewer */
                 { 0x01, 2, "A100", 0, 0, 0, "gpuCount: 2 x A100 wanted, 1 of 4 free" },
                 { 0x3f, 5, "A100", 0, 0, 0, "gpuCount: 5 x A100 wanted, this host has 4, 4 free" },

@@ -180,6 +180,9 @@ def test_lowest_price_filters(make):
         assert (p["minMemory"] is not None) == free, (args, p)
         assert (p["stockStatus"] is not None) == free, (args, p)
     assert w.lowest("minMemoryInGb: 200")["minMemory"] == 200
+    for full in ("the disk is full", ""):
+        w.node.say({"type": "facts", "cpus_elsewhere": [], "disk_full": full})
+        w.until(lambda p: (p["minMemory"] is None) == bool(full), w.lowest)
 
 
 @pytest.mark.parametrize("name", ["a100x8", "rtx3090x4"])

@@ -172,7 +172,7 @@ static bool room_fits(const struct plane *p, const json_t *in, uint64_t gpus,
                 all += gpu_is_for_rent(&f->gpus[i]);
         plane_host(p, &h);
         disk = disk > number(in, "minDisk") ? disk : number(in, "minDisk");
-        return h.known && all > 0 &&
+        return h.known && all > 0 && !h.inv->facts.disk_full &&
                share(h.memory_mib / 1024, h.memory_taken_mib / 1024, gpus, all,
                      number(in, "minMemoryInGb"), &ret->memory_gib) &&
                share(h.vcpu_total, h.vcpu_taken, gpus, all, number(in, "minVcpuCount"),

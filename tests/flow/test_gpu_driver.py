@@ -10,10 +10,10 @@ import uuid
 
 import pytest
 
-from programs import ROOT, build_dir
+from programs import build_dir
 
 DRIVERCTL = os.path.join(build_dir(), "tests/flow/gpu_driver/driverctl")
-FLEETS = sorted(f for f in os.listdir(os.path.join(ROOT, "data/fleets")) if "." not in f)
+FLEETS = sorted(f for f in os.listdir(os.path.join(build_dir(), "data/fleets")) if "." not in f)
 COUNT = {"3090x8": 8, "4090x1": 1, "a100mig": 4, "a100x8": 8, "a6000x4": 4, "h100x8": 8, "h200x8": 8, "x16": 16}
 
 
@@ -250,7 +250,7 @@ def test_installed(ident, tmp_path):
     share.mkdir(parents=True)
     for name in ("libnvidia-ml.so.1", "libdriver-stub.so", "nvidia-smi"):
         os.symlink(os.path.join(build_dir(), "tests/fakes/nvml", name), libexec / "simulated" / name)
-    os.symlink(os.path.join(ROOT, "data/fleets"), share / "fleets")
+    os.symlink(os.path.join(build_dir(), "data/fleets"), share / "fleets")
     _, out = sh(ident, "simulated:4090x1", inside("-L"), libexec=str(libexec))
     assert "RTX 4090" in out
     assert "one of 3090x8, 4090x1" in call(ident, "simulated:z", "open", libexec=str(libexec), ok=False)

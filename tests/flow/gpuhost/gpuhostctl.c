@@ -193,7 +193,6 @@ static int open_all(struct world *w, char **argv, struct err *e)
                                            .event = on_message,
                                            .arg = w };
         struct gpuhost_spec s = spec;
-        sd_event_source *src = NULL;
         int r = make_instance(w, argv, e);
 
         if (r >= 0)
@@ -216,7 +215,7 @@ static int open_all(struct world *w, char **argv, struct err *e)
                 return r;
         w->due_us = clock_mono_us();
         (void) sd_event_add_time(w->loop, NULL, CLOCK_MONOTONIC, w->due_us, 1, on_tick, w);
-        (void) sd_event_add_io(w->loop, &src, STDIN_FILENO, EPOLLIN, on_line, w);
+        (void) sd_event_add_io(w->loop, NULL, STDIN_FILENO, EPOLLIN, on_line, w);
         return 0;
 }
 

@@ -3,10 +3,12 @@
 gpu.helper_cpu_pct   CPU of vmm-gpu at 8 GPUs and one look a second, in percent of a core; the driver's own part
                      of it is the stand-in's, so this is the price of our program and its messages
 gpu.engine_cpu_pct   what the engine spends meanwhile, with nothing else to do
+gpu.choose_...      the best set of free GPUs: bench_gpu_choose.py
 gpu.hang_replaced_s  from a driver call that does not come back to the next measurement of the other GPUs
 """
 import time
 
+import bench_gpu_choose
 import host
 
 QUIET = {"cpu_overcommit": 100, "memory_overcommit": 10, "disk_overcommit": 10}
@@ -65,5 +67,6 @@ def hang_replaced(figures):
 
 
 def run(figures):
+    bench_gpu_choose.run(figures)
     helper_cpu(figures)
     hang_replaced(figures)

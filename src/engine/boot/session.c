@@ -59,6 +59,9 @@ int session_env(const struct plan *p, const struct image_config *c, char ***ret,
                 r = strv_env_set(&v, "PATH", DEFAULT_PATH);
         if (r >= 0)
                 r = strv_env_set(&v, "HOSTNAME", p->cluster);
+        /* what other runtimes would take an image's or a user's "all" for */
+        if (r >= 0 && p->gpu_count > 0)
+                r = strv_env_set(&v, "NVIDIA_VISIBLE_DEVICES", "void");
         if (r < 0)
                 return err_set(e, r, "out of memory");
         *ret = TAKE(v);

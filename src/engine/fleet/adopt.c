@@ -164,7 +164,7 @@ static int on_claim(void *arg, const char *kind, uint32_t number, const char *cl
         for (const struct unit *u = s->f->units; u; u = u->next) {
                 if (str_eq(kind, "slot") && u->row.slot == number)
                         return 0;
-                if (str_eq(kind, "cpu") && str_eq(u->row.cluster, cluster) && u->row.slot != 0)
+                if (!str_eq(kind, "slot") && str_eq(u->row.cluster, cluster) && u->row.slot != 0)
                         return 0;
         }
         strbuf_fmt(&s->names, "%u %s\n", str_eq(kind, "slot") ? number : 0, cluster);

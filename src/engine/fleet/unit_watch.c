@@ -143,7 +143,8 @@ void unit_wait_cpus(struct unit *u, const struct err *why)
         u->cpus_taken = true;
         u->due_us = clock_mono_us() + delay;
         unit_event(u, CE_RETRY,
-                   "its CPUs are in use by another host on this machine; trying again in %llu s",
+                   "its %s are in use by another host on this machine; trying again in %llu s",
+                   strstr(why->msg, "gpu") == why->msg ? "GPUs" : "CPUs",
                    (unsigned long long) (delay / US_PER_S));
 }
 

@@ -25,6 +25,8 @@ static const struct conf_option options[] = {
           "disk sold per byte of disk; at 1 volumes are allocated in full when they are made" },
         { "engine", "gpu_driver", CONF_STR, C(gpu_driver), "auto", 0, 0, NULL,
           "auto: the NVIDIA driver when there is one; none; simulated:FLEET: GPUs that do not exist, for tests and demonstrations (a100x8, 3090x8, ... or the path of a description)" },
+        { "engine", "gpu_scrub", CONF_STR, C(gpu_scrub), "off", 0, 0, NULL,
+          "overwrite a GPU's memory and read it back before another cluster gets it: off, auto (where CUDA is installed) or require (else the GPU is not rented out again)" },
         { "engine", "require_apparmor", CONF_BOOL, C(require_apparmor), "no", 0, 0, NULL,
           "refuse to start where the kernel has no AppArmor" },
         { "engine", "pool_networks", CONF_U32, C(pool_networks), "4", 0, 256, "namespaces",

@@ -145,6 +145,9 @@ int instance_read_conf(const char *config, struct instance **ret, struct err *e)
         if (r >= 0 && log_level_parse(i->conf.log_level) < 0)
                 r = err_set(e, -EINVAL,
                             "[engine] log_level: must be error, warning, info or debug");
+        if (r >= 0 && !str_eq(i->conf.gpu_scrub, "off") && !str_eq(i->conf.gpu_scrub, "auto") &&
+            !str_eq(i->conf.gpu_scrub, "require"))
+                r = err_set(e, -EINVAL, "[engine] gpu_scrub: must be off, auto or require");
         if (r >= 0 && !str_eq(i->conf.image_mount, "auto") &&
             !str_eq(i->conf.image_mount, "file") && !str_eq(i->conf.image_mount, "loop"))
                 r = err_set(e, -EINVAL, "[images] mount: must be auto, file or loop");

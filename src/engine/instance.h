@@ -12,6 +12,7 @@ struct engine_conf {
         /* [engine] */
         double cpu_overcommit, memory_overcommit, disk_overcommit; /* 1 = nothing is sold twice */
         char *gpu_driver; /* "auto", "none", "simulated:<fleet>" */
+        char *gpu_scrub;  /* "off", "auto", "require" */
         bool require_apparmor;
         uint32_t pool_networks;       /* ready network namespaces kept ahead */
         uint32_t pool_disks;          /* formatted container disks kept ahead, per size in use */

@@ -30,6 +30,7 @@
 #include "engine/gpu/bind.h"
 #include "engine/gpu/driver.h"
 #include "engine/gpu/gpuhost.h"
+#include "engine/gpu/handover.h"
 #include "engine/host.h"
 #include "engine/idmap.h"
 #include "engine/image/base.h"
@@ -62,6 +63,7 @@ struct standalone {
         struct imagecare *care;
         struct pool *pool;
         struct channel *channel;
+        struct handover *handover;
         struct fleet *fleet;
         struct api_child *api;
         json_t *inventory;
@@ -133,6 +135,7 @@ static void standalone_done(struct standalone *s)
         if (s->channel)
                 channel_set_gpus(s->channel, NULL);
         s->host.gpuhost = gpuhost_free(s->host.gpuhost);
+        s->handover = handover_free(s->handover);
         s->channel = channel_free(s->channel);
         s->pool = pool_free(s->pool);
         s->upkeep = upkeep_free(s->upkeep);
@@ -333,6 +336,8 @@ static void on_gpus(void *arg)
 {
         struct standalone *s = arg;
 
+        if (s->fleet)
+                fleet_gpus_changed(s->fleet, gpuhost_fleet(s->host.gpuhost));
         if (s->channel)
                 channel_gpus_changed(s->channel);
         say_ready(s);
@@ -350,8 +355,18 @@ static void on_gpu_event(void *arg, const json_t *msg)
 {
         struct standalone *s = arg;
 
+        if (s->fleet)
+                fleet_gpu_event(s->fleet, msg);
         if (s->channel)
                 channel_gpu_event(s->channel, msg);
+}
+
+/* Until the journal was read, every GPU may be. */
+static bool gpu_is_leased(void *arg, const char *uuid)
+{
+        const struct standalone *s = arg;
+
+        return !s->fleet || fleet_gpu_holder(s->fleet, uuid);
 }
 
 /* Clusters that are resumed want to know their GPUs; a driver that takes longer holds up nobody else. */
@@ -364,6 +379,7 @@ static int open_gpus(struct standalone *s, struct err *e)
                                            .changed = on_gpus,
                                            .telemetry = on_gpu_telemetry,
                                            .event = on_gpu_event,
+                                           .is_leased = gpu_is_leased,
                                            .arg = s };
         uint64_t until = clock_mono_us() + GPU_WAIT_US, now;
         int r = gpuhost_new(&spec, &s->host.gpuhost, e);
@@ -372,6 +388,18 @@ static int open_gpus(struct standalone *s, struct err *e)
                (now = clock_mono_us()) < until)
                 r = sd_event_run(s->loop, until - now);
         return r;
+}
+
+static int open_handover(struct standalone *s, struct err *e)
+{
+        const struct handover_spec spec = { .loop = s->loop,
+                                            .gpuhost = s->host.gpuhost,
+                                            .journal = s->journal,
+                                            .runner = s->runner,
+                                            .driver = &s->gpu_driver,
+                                            .inst = s->inst };
+
+        return handover_new(&spec, &s->handover, e);
 }
 
 static int open_service(struct standalone *s, struct err *e)
@@ -392,6 +420,8 @@ static int open_service(struct standalone *s, struct err *e)
         int r = open_gpus(s, e);
 
         if (r >= 0)
+                r = open_handover(s, e);
+        if (r >= 0)
                 r = pool_new(s->loop, s->runner, &s->host, journal_epoch(s->journal), &s->pool, e);
 
         if (r >= 0)
@@ -401,6 +431,7 @@ static int open_service(struct standalone *s, struct err *e)
         if (r < 0)
                 return r;
         fl.pool = s->pool;
+        fl.handover = s->handover;
         fl.arg = s->channel;
         fl.released = upkeep_released;
         fl.image_died = upkeep_image_died;

@@ -1,4 +1,4 @@
-/* cuda_abi.h - the few functions of the CUDA driver library (libcuda.so.1) that a scrub needs, declared
+/* cuda_abi.h - the few functions of the CUDA driver library (libcuda.so.1) that a scrub and tests/gpu need, declared
  * by ourselves because building must not need the vendor's header.  src/gpu/scrub.c looks them up at run
  * time; tests/fakes/cuda defines them.
  *
@@ -44,6 +44,7 @@ struct cuda_uuid {
         X(cuCtxSynchronize, (void) )                                                               \
         X(cuMemAlloc_v2, (cuda_pointer * ret, size_t bytes))                                       \
         X(cuMemsetD32_v2, (cuda_pointer p, unsigned value, size_t words))                          \
+        X(cuMemcpyHtoD_v2, (cuda_pointer to, const void *from, size_t bytes))                      \
         X(cuMemcpyDtoH_v2, (void *to, cuda_pointer from, size_t bytes))                            \
         X(cuModuleLoadData, (struct cuda_module * *ret, const void *image))                        \
         X(cuModuleGetFunction,                                                                     \

@@ -23,6 +23,10 @@ struct channel {
 
 void channel_send(struct channel *c, const json_t *msg, const int *fds, size_t n_fds);
 
+/* gpus.c: two requests */
+int channel_gpu_release(struct channel *c, const json_t *args, struct err *e);
+int channel_gpu_vfio(struct channel *c, json_t **ret, struct err *e);
+
 /* request.c */
 int request_handle(struct channel *c, const struct frame_msg *m, struct err *e);
 int request_cancel(struct channel *c, const struct frame_msg *m, struct err *e);

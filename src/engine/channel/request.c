@@ -10,8 +10,6 @@
 #include "base/str.h"
 #include "engine/channel/channel_priv.h"
 #include "engine/fleet/fleet.h"
-#include "engine/gpu/gpuhost.h"
-#include "engine/gpu/vfio.h"
 #include "engine/image/image.h"
 #include "model/limits.h"
 
@@ -349,32 +347,27 @@ static int do_stats(struct channel *c, json_int_t req, const json_t *args,
         return r;
 }
 
-/* The operator vouches for a GPU in quarantine. */
 static int do_gpu_release(struct channel *c, json_int_t req, const json_t *args,
                           const struct frame_msg *m, struct err *e)
 {
-        const char *uuid = jsonx_str(args, "uuid");
-        int r = c->spec.host->gpuhost && gpu_uuid_ok(uuid)
-                        ? gpuhost_quarantine(c->spec.host->gpuhost, uuid, NULL, NULL, e)
-                        : err_set(e, -ENOENT, "there is no such GPU");
+        int r = channel_gpu_release(c, args, e);
 
         (void) m;
         if (r >= 0)
-                reply(c, req, json_object(), NULL, 0);
+                reply(c, req, NULL, NULL, 0);
         return r;
 }
 
 static int do_gpu_vfio(struct channel *c, json_int_t req, const json_t *args,
                        const struct frame_msg *m, struct err *e)
 {
-        AUTO(vfio_done) struct vfio_inventory v = { 0 };
-        AUTO(fd) int sys = open("/sys", O_PATH | O_DIRECTORY | O_CLOEXEC);
-        int r = sys < 0 ? err_errno(e, -errno, "/sys") : vfio_read(sys, &v, e);
+        json_t *result = NULL;
+        int r = channel_gpu_vfio(c, &result, e);
 
         (void) args;
         (void) m;
         if (r >= 0)
-                reply(c, req, vfio_encode(&v), NULL, 0);
+                reply(c, req, result, NULL, 0);
         return r;
 }
 

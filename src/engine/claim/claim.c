@@ -347,23 +347,6 @@ int claim_cpus_keep(struct claim_host *c, const char *cluster, const uint32_t *c
         return 0;
 }
 
-struct release {
-        const struct claim_host *c;
-        const struct claim_rec *rec;
-        struct err *e;
-};
-
-static int release_gpu(void *arg, const char *uuid, const struct claim_rec *have)
-{
-        const struct release *l = arg;
-
-        if (!have || !claim_rec_same(have, l->rec) || have->generation > l->rec->generation)
-                return 0;
-        if (unlinkat(l->c->gpus, uuid, 0) < 0 && errno != ENOENT)
-                return err_errno(l->e, -errno, "release gpu %s", uuid);
-        return 0;
-}
-
 int claim_release(struct claim_host *c, const char *cluster, uint64_t generation, struct err *e)
 {
         struct claim_rec rec, have;
@@ -392,7 +375,7 @@ int claim_release(struct claim_host *c, const char *cluster, uint64_t generation
                                 return err_errno(e, r, "release %s %u", claim_kind_name(k), n);
                 }
         }
-        return claim_gpu_walk(c, release_gpu, &(struct release){ c, &rec, e });
+        return 0;
 }
 
 struct each {

@@ -65,10 +65,12 @@ int claim_cpus_keep(struct claim_host *c, const char *cluster, const uint32_t *c
 /* The same for GPUs, by UUID.  A cluster of this instance that has one already is a holder, too. */
 int claim_gpus(struct claim_host *c, const char *cluster, uint64_t generation, char *const *uuids,
                struct err *e);
-/* Drop these of the cluster's, up to and including @generation; those it has not are passed over. */
+/* Drop these of the cluster's, NULL: all, up to and including @generation; those it has not are passed
+ * over. */
 int claim_gpus_drop(struct claim_host *c, const char *cluster, uint64_t generation,
                     char *const *uuids, struct err *e);
-/* Drop every claim of the cluster up to and including @generation; idempotent. */
+/* Drop every slot and CPU of the cluster up to and including @generation; idempotent.  Its GPUs stay: they
+ * are looked at first (gpu/handover.h). */
 int claim_release(struct claim_host *c, const char *cluster, uint64_t generation, struct err *e);
 
 /* Call @fn for each claim of this instance ("slot" or "cpu", number; "gpu", 0); stops when it returns < 0. */

@@ -120,10 +120,32 @@ int claim_gpus(struct claim_host *c, const char *cluster, uint64_t generation, c
         return r;
 }
 
+struct drop {
+        const struct claim_host *c;
+        const struct claim_rec *rec;
+        char *const *uuids;
+        struct err *e;
+};
+
+static int drop_one(void *arg, const char *uuid, const struct claim_rec *have)
+{
+        const struct drop *d = arg;
+        bool named = !d->uuids;
+
+        for (char *const *u = d->uuids; !named && *u; u++)
+                named = str_eq(*u, uuid);
+        if (!named || !have || !claim_rec_same(have, d->rec) ||
+            have->generation > d->rec->generation)
+                return 0;
+        if (unlinkat(d->c->gpus, uuid, 0) < 0 && errno != ENOENT)
+                return err_errno(d->e, -errno, "release gpu %s", uuid);
+        return 0;
+}
+
 int claim_gpus_drop(struct claim_host *c, const char *cluster, uint64_t generation,
                     char *const *uuids, struct err *e)
 {
-        struct claim_rec rec, have;
+        struct claim_rec rec;
         AUTO(fd) int lock = -EBADF;
         int r = claim_rec_make(c, cluster, generation, &rec, e);
 
@@ -132,14 +154,7 @@ int claim_gpus_drop(struct claim_host *c, const char *cluster, uint64_t generati
         lock = claim_lock(c, e);
         if (lock < 0)
                 return lock;
-        for (char *const *u = uuids; u && *u; u++) {
-                if (!uuid_ok(*u) || read_rec(c->gpus, *u, &have) < 0 ||
-                    !claim_rec_same(&have, &rec) || have.generation > generation)
-                        continue;
-                if (unlinkat(c->gpus, *u, 0) < 0 && errno != ENOENT)
-                        return err_errno(e, -errno, "release gpu %s", *u);
-        }
-        return 0;
+        return claim_gpu_walk(c, drop_one, &(struct drop){ c, &rec, uuids, e });
 }
 
 int claim_gpu_walk(const struct claim_host *c, claim_gpu_walk_fn *fn, void *arg)

@@ -166,6 +166,8 @@ static int on_claim(void *arg, const char *kind, uint32_t number, const char *cl
                         return 0;
                 if (!str_eq(kind, "slot") && str_eq(u->row.cluster, cluster) && u->row.slot != 0)
                         return 0;
+                if (str_eq(kind, "gpu") && str_eq(u->row.cluster, cluster) && u->row.gpus)
+                        return 0; /* until it was checked */
         }
         strbuf_fmt(&s->names, "%u %s\n", str_eq(kind, "slot") ? number : 0, cluster);
         return 0;
@@ -186,6 +188,18 @@ static int sweep_files(struct fleet *f, int at, wanted_fn *wanted, struct err *e
                         (void) unlinkat(at, de->d_name, 0);
         (void) closedir(dir);
         return 0;
+}
+
+/* Of a boot that never came as far as its row, or of a check that was over: not those that a row of the
+ * same cluster still names. */
+static void sweep_gpus(struct fleet *f, const char *cluster)
+{
+        const struct unit *u = unit_find(f, cluster);
+        struct err e = { 0 };
+
+        if ((!u || !u->row.gpus) &&
+            claim_gpus_drop(f->spec.host->claims, cluster, UINT64_MAX, NULL, &e) < 0)
+                log_warn("%s", e.msg);
 }
 
 /* Slots that a pool or a half-begun boot left: undo by name, as everything else. */
@@ -212,9 +226,10 @@ static void sweep_claims(struct fleet *f)
                 b.slot = (uint32_t) slot;
                 (void) snprintf(b.claim, sizeof b.claim, "%s", space + 1);
                 b.plan.cluster = b.claim;
-                if (slot == 0)
+                if (slot == 0) {
                         (void) claim_release(f->spec.host->claims, b.claim, UINT64_MAX, &e);
-                else if (boot_undo(&b, false, false, &e) < 0)
+                        sweep_gpus(f, b.claim);
+                } else if (boot_undo(&b, false, false, &e) < 0)
                         log_warn("left-over slot %u: %s", b.slot, e.msg);
         }
 }

@@ -17,7 +17,9 @@
 #include "engine/image/image.h"
 
 struct fleet;
+struct gpu_fleet;
 struct journal;
+struct handover;
 struct pool;
 struct op_runner;
 
@@ -30,6 +32,7 @@ struct fleet_spec {
         struct journal *journal;
         struct pool *pool;
         struct op_runner *runner;
+        struct handover *handover;
         fleet_report_fn *report;
         void *arg;
         void (*released)(void *arg);   /* a cluster's network was given back; may be NULL */
@@ -61,6 +64,12 @@ int fleet_forget(struct fleet *f, const char *cluster, struct err *e);
 
 /* Report every cluster now (a control plane has connected). */
 void fleet_report_all(struct fleet *f);
+/* A message of gpuhost's (docs/gpu.md): what concerns a lease is written down with its cluster. */
+void fleet_gpu_event(struct fleet *f, const json_t *event);
+/* GPUs have another state now: clusters that hold one that is not well say so, and go on. */
+void fleet_gpus_changed(struct fleet *f, const struct gpu_fleet *gpus);
+/* The cluster that holds it, also while that is checked; NULL: none.  Borrowed. */
+const char *fleet_gpu_holder(const struct fleet *f, const char *uuid);
 size_t fleet_count(const struct fleet *f);      /* clusters with a record */
 size_t fleet_count_held(const struct fleet *f); /* that hold host resources */
 

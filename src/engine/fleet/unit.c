@@ -90,11 +90,13 @@ struct unit *unit_free(struct unit *u)
                 return NULL;
         unit_unwatch(u);
         sd_event_source_disable_unref(u->timer_src);
+        u->gpu_job = handover_cancel(u->gpu_job);
         journal_row_done(&u->row);
         plan_done(&u->plan);
         free(u->damage);
         free(u->change.plan);
         free(u->change.refused);
+        free(u->gpu_trouble);
         free(u);
         return NULL;
 }
@@ -126,16 +128,25 @@ bool unit_wanted(const struct unit *u)
                (u->row.want_generation == u->row.generation || unit_same_start(u));
 }
 
-/* What is wrong: with itself, or else with what it runs from.  @buf holds what has to be made. */
+/* What is wrong: with itself, or else with what it was given.  @buf holds what has to be made. */
 static const char *reason_of(const struct unit *u, char *buf, size_t size)
 {
-        if (*u->row.reason || !u->damage || u->row.state != CS_RUNNING)
+        if (*u->row.reason || u->row.state != CS_RUNNING)
+                return u->row.reason;
+        if (u->gpu_trouble)
+                return u->gpu_trouble;
+        if (!u->damage)
                 return u->row.reason;
         (void) snprintf(
                 buf, size,
                 "it runs from an image that is damaged on this host (%.700s); pull or upload that again, then restart it",
                 u->damage);
         return buf;
+}
+
+bool unit_is_released(const struct unit *u)
+{
+        return u->row.slot == 0 && !u->row.gpus && !cluster_holds_resources(u->row.state);
 }
 
 void unit_report(struct unit *u)
@@ -151,8 +162,7 @@ void unit_report(struct unit *u)
                 "progress_bytes", (json_int_t) u->pull.done_bytes, "progress_total_bytes",
                 (json_int_t) u->pull.total_bytes, "progress_bytes_per_s",
                 (json_int_t) u->pull.bytes_per_s, "reason", reason_of(u, reason, sizeof reason),
-                "refused", u->change.refused, "released",
-                row->slot == 0 && !cluster_holds_resources(row->state), "cpus_taken",
+                "refused", u->change.refused, "released", unit_is_released(u), "cpus_taken",
                 u->cpus_taken && row->state == CS_BACKOFF, "credentials_wanted",
                 u->wants_login && row->state == CS_PULLING, "address", u->address, "started_us",
                 (json_int_t) row->started_us, "boot_us", (json_int_t) u->boot_us, "exit_code",
@@ -161,6 +171,7 @@ void unit_report(struct unit *u)
                 "unavailable", "usage", "cpu_us", (json_int_t) u->usage.cpu_us, "memory_bytes",
                 (json_int_t) u->usage.memory_bytes, "pids", (json_int_t) u->usage.pids);
 
+        unit_gpus_report(u, j);
         if (!j)
                 log_error("cluster %s: cannot make a report", row->cluster);
         else if (u->fleet->spec.report)
@@ -359,6 +370,8 @@ void unit_settle(struct unit *u)
                         op_cancel(u->op); /* its callback settles again */
                 return;
         }
+        if (u->gpus_last)
+                return; /* everything else is done; the check's end settles again */
         unit_catch_up(u);
         switch (u->row.state) {
         case CS_ACCEPTED:
@@ -385,7 +398,7 @@ void unit_settle(struct unit *u)
         case CS_STOPPING:
                 if (u->row.want_gone) {
                         leave(u);
-                } else if (emptied(u, true, false)) {
+                } else if (emptied(u, true, false) && unit_gpus_back(u)) {
                         unit_event(u, CE_RELEASED, NULL);
                         unit_settle(u);
                 }

@@ -5,6 +5,7 @@
 #include "engine/boot/order.h"
 #include "engine/claim/claim.h"
 #include "engine/fleet/fleet.h"
+#include "engine/gpu/handover.h"
 #include "engine/instance.h"
 #include "engine/journal/journal.h"
 #include "engine/op/op.h"
@@ -47,7 +48,12 @@ struct unit {
                 uint32_t failures; /* operations that died in a row */
                 char *refused;     /* why the newest generation cannot be had while it runs */
         } change;
-        bool wants_login; /* in CS_PULLING: for the credentials that its plan names */
+        bool wants_login;             /* in CS_PULLING: for the credentials that its plan names */
+        struct handover_job *gpu_job; /* GPUs of it are being checked */
+        bool gpus_last;               /* nothing but that check is between it and its release */
+        bool gpus_told;               /* the last report had receipts that are to be told once */
+        char *gpu_trouble;            /* what has become of a GPU that it has; NULL: nothing */
+        bool gpu_trouble_passes;      /* with the state of the GPU; an Xid stays */
         struct slice_usage usage;
 };
 
@@ -72,6 +78,7 @@ struct unit *unit_free(struct unit *u);
 void unit_remove(struct unit *u); /* from the list, and free */
 int unit_save(struct unit *u, bool durable);
 void unit_report(struct unit *u);
+bool unit_is_released(const struct unit *u); /* nothing of the host is held */
 /* Change state through the table, remember why, journal, report. */
 void unit_event(struct unit *u, enum cluster_event ev, const char *reason_fmt, ...)
         __attribute__((format(printf, 3, 4)));
@@ -105,6 +112,18 @@ int unit_dispatch(struct unit *u, const struct order *o, enum unit_op kind,
                   const struct op_spec *spec, struct err *e);
 void unit_op_over(struct unit *u);
 int unit_decode_plan(const char *text, struct plan *ret, struct err *e);
+
+/* unit_gpu.c: GPUs from the lease to the end of the checks after it */
+/* Those of the plan are its own from here on; the caller saves the row.  No other GPU may be lent. */
+int unit_gpus_begin(struct unit *u, char *const *uuids, struct err *e);
+/* Check GPUs whose processes are dead (NULL: all that it holds), store receipts, let go of them, and
+ * settle.  One check at a time: while one is under way this does nothing, and the next settle asks
+ * again. */
+void unit_gpus_check(struct unit *u, char *const *uuids);
+/* True: it holds none (any more).  False: a check is under way. */
+bool unit_gpus_back(struct unit *u);
+/* Adds `gpu_receipts` where they belong. */
+void unit_gpus_report(struct unit *u, json_t *report);
 
 /* unit_watch.c: monitors, exits, back-off */
 int unit_watch(struct unit *u, struct err *e);

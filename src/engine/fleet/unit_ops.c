@@ -214,6 +214,8 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
         if (r >= 0)
                 r = take_gpus(u, e);
         if (r >= 0)
+                r = unit_gpus_begin(u, u->plan.gpus, e);
+        if (r >= 0)
                 r = take_resources(u, e);
         free(u->row.image_digest);
         u->row.image_digest = str_dup(image->use);
@@ -279,8 +281,12 @@ static void on_undone(void *arg, int r, const struct err *err)
         if (f->spec.released)
                 f->spec.released(f->spec.upkeep);
         (void) unit_save(u, false);
-        if (u->row.state == CS_TERMINATING)
-                unit_event(u, CE_RELEASED, NULL);
+        if (u->row.state == CS_TERMINATING) {
+                if (unit_gpus_back(u))
+                        unit_event(u, CE_RELEASED, NULL);
+                else
+                        u->gpus_last = u->gpu_job != NULL;
+        }
         unit_settle(u);
         unit_settle_waiting(f);
 }

@@ -180,6 +180,17 @@ void gpuhost_first_seen(const struct gpuhost *g, const struct gpu *gpu, struct j
         j->memory_mib = JOURNAL_GPU_UNKNOWN;
 }
 
+void gpuhost_forget_first(struct journal_gpu *j)
+{
+        j->vbios[0] = j->inforom[0] = '\0';
+        j->memory_mib = JOURNAL_GPU_UNKNOWN;
+}
+
+static bool is_forgotten(const struct journal_gpu *j, const struct gpu *gpu)
+{
+        return !*j->vbios && !*j->inforom && !*j->quarantine && (gpu->vbios || gpu->inforom);
+}
+
 static void recall(struct gpuhost *g, const struct gpu *gpu, struct gpu_row *row)
 {
         struct journal_gpu *j = &row->j;
@@ -214,13 +225,14 @@ const struct journal_gpu *gpuhost_remembered(const struct gpuhost *g, const char
         return gpu ? &g->rows[gpu - g->fleet.gpus].j : NULL;
 }
 
-/* The least that was seen in use while no process had it. */
+/* The least that was seen in use while nobody had it. */
 static void note_idle_memory(struct gpuhost *g, const struct gpu_telemetry *t)
 {
         struct gpu_row *row = gpuhost_row(g, t->uuid);
         uint64_t used = t->value[GM_MEMORY_USED_MIB];
 
-        if (t->value[GM_PROCESSES] != 0 || used == GPU_UNKNOWN || used >= row->j.memory_mib)
+        if (t->value[GM_PROCESSES] != 0 || used == GPU_UNKNOWN || used >= row->j.memory_mib ||
+            (g->spec.is_leased && g->spec.is_leased(g->spec.arg, t->uuid)))
                 return;
         row->j.memory_mib = used;
         remember(g, &row->j);
@@ -273,6 +285,10 @@ static void take_fleet(struct gpuhost *g, struct gpu_fleet *merged, const struct
                         recall(g, gpu, row);
                 row->listed = gpu_fleet_find(now, gpu->uuid) != NULL;
                 row->left_out = gpuhost_leaves_out(g, gpu->uuid);
+                if (row->listed && is_forgotten(&row->j, gpu)) {
+                        gpuhost_first_seen(g, gpu, &row->j);
+                        remember(g, &row->j);
+                }
                 if (row->listed) {
                         row->hung = false;
                         row->said = gpu->state;

@@ -23,6 +23,8 @@ struct gpuhost_spec {
         void (*changed)(void *arg);                      /* the fleet is another one now */
         void (*telemetry)(void *arg, const json_t *msg); /* once a second */
         void (*event)(void *arg, const json_t *msg);
+        /* a cluster has it: what is in use then says nothing about an idle GPU; NULL: none ever has */
+        bool (*is_leased)(void *arg, const char *uuid);
         void *arg;
 };
 

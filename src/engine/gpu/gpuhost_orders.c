@@ -19,7 +19,6 @@ static void put_in_quarantine(struct journal_gpu *j, const char *reason, const c
 int gpuhost_quarantine(struct gpuhost *g, const char *uuid, const char *reason, const char *cluster,
                        struct err *e)
 {
-        const struct gpu *gpu = gpu_fleet_find(&g->fleet, uuid);
         struct gpu_row *row = gpuhost_row(g, uuid);
         struct journal_gpu j;
         int r = 1;
@@ -33,8 +32,8 @@ int gpuhost_quarantine(struct gpuhost *g, const char *uuid, const char *reason, 
         if (r < 0)
                 return r;
         put_in_quarantine(&j, reason ? reason : "", cluster);
-        if (!reason && gpu) /* who releases it vouches for how it is */
-                gpuhost_first_seen(g, gpu, &j);
+        if (!reason) /* who releases it vouches for how it is: taken down when the driver says it anew */
+                gpuhost_forget_first(&j);
         r = journal_gpu_save(g->spec.journal, &j, e);
         if (r < 0)
                 return r;
@@ -42,6 +41,8 @@ int gpuhost_quarantine(struct gpuhost *g, const char *uuid, const char *reason, 
                 row->j = j;
                 row->bad_xid_us = reason ? row->bad_xid_us : 0;
         }
+        if (!reason && g->child) /* one that came back is known once the driver is opened anew */
+                (void) gpuhost_send_open(g);
         gpuhost_settle(g, false);
         return 0;
 }

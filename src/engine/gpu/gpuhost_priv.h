@@ -107,6 +107,7 @@ struct gpu_row *gpuhost_row(struct gpuhost *g, const char *uuid);
 /* Turn causes into states and tell what has changed; @changed: something has, beside them. */
 void gpuhost_settle(struct gpuhost *g, bool changed);
 void gpuhost_first_seen(const struct gpuhost *g, const struct gpu *gpu, struct journal_gpu *j);
+void gpuhost_forget_first(struct journal_gpu *j); /* until the next fleet */
 int gpuhost_send_open(struct gpuhost *g);
 bool gpuhost_leaves_out(const struct gpuhost *g, const char *uuid);
 /* gpuhost_orders.c; changes causes alone */

@@ -52,7 +52,8 @@ static enum handover_verdict check_processes(const struct handover_before *b,
 static enum handover_verdict check_memory(const struct handover_before *b,
                                           const struct handover_now *n, char said[SAID_SIZE])
 {
-        uint64_t base = b->memory_mib == GPU_UNKNOWN ? 0 : b->memory_mib;
+        uint64_t most = b->memory_mib == GPU_UNKNOWN ? HANDOVER_UNSEEN_MIB
+                                                     : b->memory_mib + HANDOVER_TOLERANCE_MIB;
 
         if (n->memory_mib == GPU_UNKNOWN) {
                 say(said, "the driver does not say");
@@ -61,11 +62,8 @@ static enum handover_verdict check_memory(const struct handover_before *b,
         if (b->memory_mib == GPU_UNKNOWN)
                 say(said, "%" PRIu64 " MiB, never seen idle before", n->memory_mib);
         else
-                say(said, "%" PRIu64 " MiB, baseline %" PRIu64, n->memory_mib, base);
-        return n->memory_mib > HANDOVER_TOLERANCE_MIB &&
-                               n->memory_mib - HANDOVER_TOLERANCE_MIB > base
-                       ? HV_WAIT
-                       : HV_CLEAN;
+                say(said, "%" PRIu64 " MiB, baseline %" PRIu64, n->memory_mib, b->memory_mib);
+        return n->memory_mib > most ? HV_WAIT : HV_CLEAN;
 }
 
 static enum handover_verdict check_ecc(const struct handover_before *b,
@@ -268,7 +266,7 @@ int handover_now_decode(const json_t *j, struct handover_now *ret, struct err *e
                 .retired_pending = json_is_true(json_object_get(j, "retired_pending")),
         };
         if (ret->present && !json_is_array(processes))
-                return err_set(e, -EPROTO, "a check without `processes`");
+                return err_set(e, -EPROTO, "the driver does not say which processes hold it");
         if (ret->pid == GPU_UNKNOWN)
                 ret->pid = 0;
         if (ret->xid == GPU_UNKNOWN)

@@ -14,6 +14,8 @@
 
 /* A driver that is idle does not always use the same; a context of CUDA takes more than this. */
 #define HANDOVER_TOLERANCE_MIB 64U
+/* One that was leased before anybody had seen it idle: more than any driver keeps for itself. */
+#define HANDOVER_UNSEEN_MIB 1024U
 
 #define HANDOVER_XIDS 8U
 

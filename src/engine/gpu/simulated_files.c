@@ -1,7 +1,7 @@
 /* simulated_files.c - see simulated.h: the files that a driver's packages would have installed.  Engine
  * process, at start.
  *
- * libnvidia-ml.so.1 and nvidia-smi are programs of ours; every other library is one small shared
+ * libnvidia-ml.so.1, libcuda.so.1 and nvidia-smi are programs of ours; every other library is one small shared
  * object under the name, and with the SONAME, that the real one has. */
 #include "engine/gpu/simulated.h"
 
@@ -28,7 +28,6 @@ static const struct {
         const char *dir, *name, *soname;
         bool dev;
 } libraries[] = {
-        { LIB, "libcuda.so", "libcuda.so.1", true },
         { LIB, "libcudadebugger.so", "libcudadebugger.so.1", false },
         { LIB, "libnvcuvid.so", "libnvcuvid.so.1", true },
         { LIB, "libnvoptix.so", "libnvoptix.so.1", false },
@@ -182,10 +181,15 @@ int sim_tree_files(const struct sim_tree *t, char **ret_nvml, struct err *e)
 {
         AUTO(copy) struct copy nvml = { 0 };
         AUTO(copy) struct copy smi = { 0 };
+        AUTO(copy) struct copy cuda = { 0 };
         int r = read_ours(t, "libnvidia-ml.so.1", &nvml, e);
 
         if (r >= 0)
                 r = read_ours(t, "nvidia-smi", &smi, e);
+        if (r >= 0)
+                r = read_ours(t, "libcuda.so.1", &cuda, e);
+        if (r >= 0)
+                r = put_library(t, LIB, "libcuda.so", "libcuda.so.1", true, &cuda, e);
         if (r >= 0)
                 r = put_library(t, LIB, "libnvidia-ml.so", "libnvidia-ml.so.1", true, &nvml, e);
         if (r >= 0)

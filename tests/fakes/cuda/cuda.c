@@ -2,9 +2,10 @@
  * here, without a GPU.  *Simulated*: it knows the kernels of src/gpu/scrub.c and tests/gpu by their names
  * and computes in C what their PTX says; it is no CUDA.
  *
- * $HVMM_FAKE_CUDA, or the file that $HVMM_FAKE_CUDA_FILE names, changes how it behaves; words separated by
- * blanks:  size=MIB (64)  flip=N (a bit of word N never keeps 0)  hang (cuCtxSynchronize does not come
+ * $HVMM_FAKE_CUDA, or the file "cuda-faults" beside the fleet's description ($HVMM_SIMULATED_FLEET),
+ * changes how it behaves; words separated by blanks:  size=MIB (64)  flip=N (a bit of word N never keeps 0)  hang (cuCtxSynchronize does not come
  * back)  fail=SYMBOL  device=none|other  */
+#include <glob.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,11 +60,17 @@ static bool option_is(const char *name, const char *value)
 
 static void read_options(void)
 {
-        const char *words = getenv("HVMM_FAKE_CUDA"), *path = getenv("HVMM_FAKE_CUDA_FILE");
-        FILE *f = path ? fopen(path, "re") : NULL;
+        const char *words = getenv("HVMM_FAKE_CUDA"), *fleet = getenv("HVMM_SIMULATED_FLEET");
+        const char *slash = fleet ? strrchr(fleet, '/') : NULL;
+        char path[512];
+        FILE *f;
 
-        if (words)
-                (void) snprintf(fake.words, sizeof fake.words, "%s", words);
+        if (words || !slash) {
+                (void) snprintf(fake.words, sizeof fake.words, "%s", words ? words : "");
+                return;
+        }
+        (void) snprintf(path, sizeof path, "%.*s/cuda-faults", (int) (slash - fleet), fleet);
+        f = fopen(path, "re");
         if (f) {
                 size_t n = fread(fake.words, 1, sizeof fake.words - 1, f);
 
@@ -93,13 +100,50 @@ int cuInit(unsigned flags)
         return flags == 0 ? CUDA_OK : CUDA_INVALID_VALUE;
 }
 
-/* One GPU: the one that the environment names. */
-int cuDeviceGetCount(int *ret)
+/* What the driver's /proc says of the first GPU that can be seen. */
+static void look_in_proc(char *ret, size_t size)
 {
+        static const char key[] = "GPU UUID:";
+        char line[256];
+        glob_t g;
+
+        if (glob("/proc/driver/nvidia/gpus/*/information", 0, NULL, &g) != 0)
+                return;
+        for (size_t i = 0; i < g.gl_pathc && !*ret; i++) {
+                FILE *f = fopen(g.gl_pathv[i], "re");
+
+                while (f && fgets(line, sizeof line, f)) {
+                        if (strncmp(line, key, sizeof key - 1) != 0)
+                                continue;
+                        (void) snprintf(ret, size, "%s",
+                                        line + sizeof key - 1 +
+                                                strspn(line + sizeof key - 1, " \t"));
+                        ret[strcspn(ret, "\n")] = '\0';
+                }
+                if (f)
+                        (void) fclose(f);
+        }
+        globfree(&g);
+}
+
+/* One GPU at most: the one that the environment names by its UUID, or the first one of a cluster. */
+static const char *the_gpu(void)
+{
+        static char uuid[80];
         const char *visible = getenv("CUDA_VISIBLE_DEVICES");
 
+        uuid[0] = '\0';
+        if (visible && strchr(visible, '-'))
+                (void) snprintf(uuid, sizeof uuid, "%s", visible);
+        else if (!visible)
+                look_in_proc(uuid, sizeof uuid);
+        return uuid;
+}
+
+int cuDeviceGetCount(int *ret)
+{
         CHECK(cuDeviceGetCount);
-        *ret = visible && *visible && !option_is("device", "none");
+        *ret = *the_gpu() && !option_is("device", "none");
         return CUDA_OK;
 }
 
@@ -116,8 +160,7 @@ int cuDeviceGet(int *ret, int ordinal)
 
 int cuDeviceGetUuid_v2(struct cuda_uuid *ret, int device)
 {
-        const char *visible = getenv("CUDA_VISIBLE_DEVICES");
-        const char *at = visible ? strchr(visible, '-') : NULL;
+        const char *at = strchr(the_gpu(), '-');
 
         CHECK(cuDeviceGetUuid_v2);
         if (device != 0 || !at)
@@ -213,6 +256,17 @@ int cuMemsetD32_v2(cuda_pointer p, unsigned value, size_t words)
                 return CUDA_INVALID_VALUE;
         for (size_t i = 0; i < words; i++)
                 to[i] = value;
+        return CUDA_OK;
+}
+
+int cuMemcpyHtoD_v2(cuda_pointer to, const void *from, size_t bytes)
+{
+        void *at = host(to, bytes);
+
+        CHECK(cuMemcpyHtoD_v2);
+        if (!at)
+                return CUDA_INVALID_VALUE;
+        memcpy(at, from, bytes);
         return CUDA_OK;
 }
 

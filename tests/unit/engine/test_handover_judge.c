@@ -72,8 +72,8 @@ static void test_judge(void **state)
                 { "{}", "{'memory_used_mib':515}", HV_WAIT, "515 MiB, baseline 450" },
                 { "{}", "{'memory_used_mib':0}", HV_CLEAN, NULL },
                 { "{}", "{'memory_used_mib':null}", HV_BAD, "does not say" },
-                { "{'memory_mib':null}", "{'memory_used_mib':64}", HV_CLEAN, NULL },
-                { "{'memory_mib':null}", "{'memory_used_mib':65}", HV_WAIT, "never seen idle" },
+                { "{'memory_mib':null}", "{'memory_used_mib':1024}", HV_CLEAN, NULL },
+                { "{'memory_mib':null}", "{'memory_used_mib':1025}", HV_WAIT, "never seen idle" },
                 { "{}", "{'memory_used_mib':-5}", HV_BAD, "does not say" },
                 /* ECC: new ones alone */
                 { "{}", "{'ecc_uncorrected':1}", HV_BAD, "1 uncorrected, 0 before" },

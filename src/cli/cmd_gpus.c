@@ -214,9 +214,9 @@ int cmd_get_gpus(struct cli *c, struct err *e)
         AUTO(strbuf_done) struct strbuf b = { 0 };
         AUTO(json_put) json_t *data = NULL;
         const json_t *gpus, *host;
-        int r = gpu_list(c->api, &data, e);
+        int r = c->opt[OPT_VFIO].b ? gpu_vfio(c, e) : gpu_list(c->api, &data, e);
 
-        if (r < 0)
+        if (r < 0 || c->opt[OPT_VFIO].b)
                 return r;
         gpus = json_object_get(data, "gpus");
         host = json_array_get(json_object_get(data, "machines"), 0);

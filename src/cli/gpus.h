@@ -13,5 +13,9 @@ int gpu_list(struct api *a, json_t **ret, struct err *e);
 /* A number of @gpu's telemetry; NaN: the driver does not say. */
 double gpu_number(const json_t *gpu, const char *name);
 
+/* `get gpus --vfio`: asked and printed. */
+struct cli;
+int gpu_vfio(struct cli *c, struct err *e);
+
 /* How the GPUs of gpu_list() are joined, as a table of tabs: `nvidia-smi topo -m` has the same columns. */
 void gpu_topology(const json_t *gpus, struct strbuf *out);

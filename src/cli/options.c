@@ -124,6 +124,8 @@ const struct option options[OPT_COUNT] = {
                              "fewest virtual CPUs" },
         [OPT_TOPO] = { "topo", 0, OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,
                        "print how they are joined, as a matrix" },
+        [OPT_VFIO] = { "vfio", 0, OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,
+                       "what would have to be done to hand them to virtual machines" },
         [OPT_TIMES] = { "times", 'n', OPT_KIND_INT, "N", NULL, 1, ANY, NULL,
                         "end after so many pictures" },
         [OPT_INTERVAL] = { "interval", 0, OPT_KIND_STR, "TIME", "1s", 0, 0, NULL,

@@ -87,12 +87,13 @@ const struct verb verbs[] = {
           .operands = "",
           .needs_api = true,
           .run = cmd_get_gpus,
-          .opts = OPTS(OPT_ALL_FIELDS, OPT_TOPO),
+          .opts = OPTS(OPT_ALL_FIELDS, OPT_TOPO, OPT_VFIO),
           .summary = "list the host's GPUs; operators only",
           .detail = "STATE is ok, or why the GPU is not rented out: unhealthy, lost, quarantined "
                     "(see gpu release), elsewhere. The matrix of --topo is that of nvidia-smi "
                     "topo -m.",
-          .examples = "tensoronecli get gpus\ntensoronecli get gpus --topo" },
+          .examples = "tensoronecli get gpus\ntensoronecli get gpus --topo\n"
+                      "tensoronecli get gpus --vfio" },
         { .word = "get",
           .noun = "events",
           .alias = "event",

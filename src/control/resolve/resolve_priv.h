@@ -75,6 +75,7 @@ RESOLVER(r_telemetry_time);
 RESOLVER(r_gpu_average);
 RESOLVER(r_gpu_metrics);
 RESOLVER(q_gpus);
+RESOLVER(q_gpu_vfio);
 RESOLVER(r_hg_numa); /* of a struct host_gpu, as are the next */
 RESOLVER(r_hg_cpus);
 RESOLVER(r_hg_links);

@@ -45,6 +45,7 @@ static const struct gql_field query_fields[] = {
         FN("serverlessGpuPools", "[ServerlessGpuPool!]!", GQL_ANYONE, q_gpu_pools),
         FN("machines", "[Machine!]!", GQL_READ, q_machines),
         FN("gpus", "[HostGpu!]!", GQL_ADMIN, q_gpus),
+        FN("gpuVfio", "JSON", GQL_ADMIN, q_gpu_vfio),
         FN("events", "[Event!]!", GQL_READ, q_events),
         EMPTY("listings", "[Listing!]!", GQL_ANYONE),
         EMPTY("myModels", "[Model!]!", GQL_READ),

@@ -26,12 +26,16 @@ def test_demo(nothing_left):
     demo = start()
     text, _ = demo.communicate(timeout=290)
     assert demo.returncode == 0, text
-    assert ('$ tensoronecli create clusters --gpuCount 0 --gpuType "NVIDIA A100" --imageName '
+    assert ('$ tensoronecli create clusters --gpuType "NVIDIA A100" --imageName '
             'tensorone/llm-starter --containerDiskSize 20 --volumeSize 40 --mem 32 '
             '--args "python run.py"\n') in text
     assert "sells memory and disk more than once" in text
     assert "serving on 0.0.0.0:8000" in text, "the cluster's output"
     assert '"text":' in text, "the answer of its HTTP server"
+    assert "those of the demo are *simulated*" in text
+    inside = text.split("== its GPU, seen from inside")[1].split("== ")[0]
+    assert inside.count("UUID: GPU-") == 1 and "simulated" in inside, inside
+    assert "gpu.handover" in text
     assert text.rstrip().endswith("done; nothing is left")
     assert leftovers() == []
 

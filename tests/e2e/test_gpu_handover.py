@@ -450,3 +450,17 @@ def test_configuration():
     assert "gpu_scrub: must be off, auto or require" in str(e.value)
     h.proc = None
     h.close()
+
+
+def test_vfio(host):
+    """Operators alone; the simulated tree has a group for each GPU and the driver bound."""
+    answer = json.loads(host.cli("get", "gpus", "--vfio", "-o", "json").stdout)
+    assert answer["iommu"] and answer["simulated"] and len(answer["devices"]) == 8
+    for d in answer["devices"]:
+        assert d["driver"] == "nvidia" and d["resettable"] and d["members"] == [], d
+        assert any("taken from the driver nvidia" in n for n in d["needs"]), d
+    shown = host.cli("get", "gpus", "--vfio")
+    assert "simulated" in shown.stderr and shown.stdout.count("nvidia") >= 8
+    key = host.new_account("vfio%d" % os.getpid())
+    with pytest.raises(hosts.ApiError):
+        host.gql("{ gpuVfio }", key=key)

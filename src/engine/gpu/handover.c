@@ -105,8 +105,6 @@ static int begin_one(struct handover *h, const char *uuid, json_t *held, struct 
         if (b.xid == GPU_UNKNOWN ||
             b.xid == 0) /* the driver may have been loaded anew since then */
                 b.xid = r > 0 ? first.xid : 0;
-        if (telemetry(now, uuid, "processes") == 0)
-                b.memory_mib = telemetry(now, uuid, "memory_used_mib");
         if (r > 0) {
                 if (first.memory_mib != JOURNAL_GPU_UNKNOWN)
                         b.memory_mib = first.memory_mib;

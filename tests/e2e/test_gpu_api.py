@@ -280,6 +280,8 @@ def test_no_gpus(make):
                      "dataCenters { gpuAvailability { available } } }") == {
         "serverlessGpuPools": [], "dataCenters": [{"gpuAvailability": []}],
         "machines": [{"gpuTotal": 0, "gpuType": None, "gpuNote": "no NVIDIA driver on this host"}]}
+    other = w.api.account("other")
+    assert w.api.refused("{ machines { gpuNote } }", other)["extensions"]["code"] == "FORBIDDEN"
     k = w.api.deploy(select="id costPerHr machine { gpuDisplayName gpuType { id } gpuAvailable } latestTelemetry "
                             "{ averageGpuMetrics { percentUtilization } }")
     assert k["costPerHr"] == 0 and k["machine"] == {"gpuDisplayName": "CPU", "gpuType": None, "gpuAvailable": 0}

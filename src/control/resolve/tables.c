@@ -349,7 +349,7 @@ static const struct gql_field host_rows[] = {
         F("listed", "Boolean", r_true),
         F("gpuType", "GpuType", r_machine_gpu_type),
         F("gpuTotal", "Int", r_machine_gpus),
-        F("gpuNote", "String", r_machine_gpu_note),
+        FN("gpuNote", "String", GQL_ADMIN, r_machine_gpu_note),
         F("driverVersion", "String", r_machine_driver),
         F("cudaVersion", "String", r_machine_cuda),
         F("simulated", "Boolean", r_machine_simulated),

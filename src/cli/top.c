@@ -128,15 +128,37 @@ static size_t bar_blocks(const struct top_picture *t, size_t fixed, size_t bars)
         return room < BAR_MIN ? BAR_MIN : room > BAR_MAX ? BAR_MAX : room;
 }
 
-enum { W_GPU = 3, W_TYPE = 22, W_MEM = 15, W_TEMP = 5, W_POWER = 6, W_STATE = 11, W_CLUSTER = 14 };
-#define GPU_FIXED (W_GPU + W_TYPE + W_MEM + W_TEMP + W_POWER + W_STATE + W_CLUSTER + 7)
+enum { W_GPU = 3, W_TYPE = 32, W_MEM = 11, W_TEMP = 5, W_POWER = 6, W_STATE = 11, W_CLUSTER = 14 };
+#define GPU_FIXED (W_GPU + W_MEM + W_TEMP + W_POWER + W_STATE + W_CLUSTER + 7)
 
-static void gpu_header(struct picture *p, size_t blocks)
+static const char *type_of(const json_t *gpu)
+{
+        const char *name = text_of(gpu, "displayName");
+
+        return *name ? name : text_of(gpu, "name");
+}
+
+/* As wide as the widest one, within reason. */
+static size_t type_width(const json_t *gpus)
+{
+        size_t w = sizeof "TYPE" - 1, i;
+        const json_t *gpu;
+
+        json_array_foreach(gpus, i, gpu)
+        {
+                size_t n = text_width(type_of(gpu));
+
+                w = n > w ? n : w;
+        }
+        return w < W_TYPE ? w : W_TYPE;
+}
+
+static void gpu_header(struct picture *p, size_t blocks, size_t w_type)
 {
         struct strbuf b = { 0 };
 
         cell(&b, "GPU", W_GPU);
-        cell(&b, "TYPE", W_TYPE);
+        cell(&b, "TYPE", w_type);
         cell(&b, "UTIL", blocks + 7);
         cell(&b, "MEMORY", blocks + 7);
         cell_right(&b, "GiB", W_MEM);
@@ -147,17 +169,16 @@ static void gpu_header(struct picture *p, size_t blocks)
         put_line(p, &b);
 }
 
-static void gpu_line(struct picture *p, const json_t *gpu, size_t blocks)
+static void gpu_line(struct picture *p, const json_t *gpu, size_t blocks, size_t w_type)
 {
         double used = gpu_number(gpu, "memory_used_mib"), all = gpu_number(gpu, "memory_total_mib");
-        const char *name = text_of(gpu, "displayName");
         struct strbuf b = { 0 };
         char text[48];
 
         (void) snprintf(text, sizeof text, "%lld",
                         (long long) json_integer_value(json_object_get(gpu, "index")));
         cell_right(&b, text, W_GPU);
-        cell(&b, *name ? name : text_of(gpu, "name"), W_TYPE);
+        cell(&b, type_of(gpu), w_type);
         bar(&b, gpu_number(gpu, "util_pct"), blocks);
         bar(&b, 100 * used / all, blocks);
         (void) snprintf(text, sizeof text, "%.1f/%.1f", used / 1024, all / 1024);
@@ -171,17 +192,18 @@ static void gpu_line(struct picture *p, const json_t *gpu, size_t blocks)
 
 static void put_gpus(struct picture *p)
 {
-        size_t blocks = bar_blocks(p->t, GPU_FIXED, 2), i;
+        size_t w_type = type_width(p->t->gpus), i;
+        size_t blocks = bar_blocks(p->t, GPU_FIXED + w_type, 2);
         const json_t *gpu;
 
         if (json_array_size(p->t->gpus) == 0)
                 return;
         put_empty(p);
-        gpu_header(p, blocks);
+        gpu_header(p, blocks, w_type);
         json_array_foreach(p->t->gpus, i, gpu)
         {
                 if (json_is_true(json_object_get(gpu, "forRent")))
-                        gpu_line(p, gpu, blocks);
+                        gpu_line(p, gpu, blocks, w_type);
         }
 }
 

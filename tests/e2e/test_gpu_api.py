@@ -252,7 +252,9 @@ def test_instances_are_a_type(make):
     w = make(fleets.a100mig())
     assert [(t["id"], t["memoryInGb"], t["maxGpuCount"]) for t in w.types("id memoryInGb maxGpuCount")] == [
         (A100, 80, 1), (A100 + " 1g.10gb", 10, 7)]
-    rows = w.gpus("id forRent migMode migProfile parentId gpuTypeId links")
+    rows = w.gpus("id forRent migMode migProfile parentId gpuTypeId displayName memoryInGb links")
+    assert rows[1]["displayName"] == "A100 SXM" and rows[2]["displayName"] == "A100 SXM 1g.10gb"
+    assert [r["memoryInGb"] for r in rows[:3]] == [80, 80, 10]
     assert [g["forRent"] for g in rows] == [True, False] + 7 * [True]
     assert rows[1]["gpuTypeId"] is None and rows[1]["migMode"] is True
     assert rows[2]["parentId"] == rows[1]["id"] and rows[2]["gpuTypeId"] == A100 + " 1g.10gb"

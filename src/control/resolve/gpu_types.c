@@ -20,6 +20,11 @@ static unsigned set_len(uint64_t set)
 
 /* ---- types ---- */
 
+void display_name(char ret[static DISPLAY_BYTES], const char *name, bool simulated)
+{
+        (void) snprintf(ret, DISPLAY_BYTES, "%.140s%s", name, simulated ? " (simulated)" : "");
+}
+
 static void view_of(const struct plane *p, const struct gpu_type *t, struct gpu_type_view *ret)
 {
         const struct node_price *price = plane_gpu_price(p, t->id);
@@ -35,8 +40,7 @@ static void view_of(const struct plane *p, const struct gpu_type *t, struct gpu_
                                        .on_demand = price ? price->on_demand : 0,
                                        .spot = price ? price->spot : 0,
                                        .simulated = f->simulated };
-        (void) snprintf(ret->display, sizeof ret->display, "%s%s", t->display,
-                        f->simulated ? " (simulated)" : "");
+        display_name(ret->display, t->display, f->simulated);
 }
 
 bool type_of_gpu(const struct plane *p, const struct gpu *g, struct gpu_type_view *ret)

@@ -178,7 +178,7 @@ static int put_gpu(struct gql_call *c, const struct gpu *g)
                               .reason = or_null(g->reason),
                               .cluster = plane_gpu_holder(p, g->uuid),
                               .index = g->index,
-                              .memory_gib = g->memory_mib / 1024,
+                              .memory_gib = (g->memory_mib + 512) / 1024,
                               .for_rent = gpu_is_for_rent(g),
                               .mig_mode = g->mig_mode,
                               .ecc = g->ecc,
@@ -186,8 +186,13 @@ static int put_gpu(struct gql_call *c, const struct gpu *g)
 
         if (type_of_gpu(p, g, &type)) {
                 v.type = type.id;
-                v.display = type.display;
+                v.memory_gib = type.memory_gib;
+        } else {
+                const struct gpu_product *known = gpu_product_find(g->name);
+
+                display_name(type.display, known ? known->display : g->name, f->simulated);
         }
+        v.display = type.display;
 
         return gql_put_object(c, &v);
 }

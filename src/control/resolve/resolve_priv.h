@@ -83,10 +83,12 @@ RESOLVER(r_hg_telemetry);
 RESOLVER(m_gpu_release);
 
 /* gpu_types.c */
+#define DISPLAY_BYTES 160
+void display_name(char ret[static DISPLAY_BYTES], const char *name, bool simulated);
 struct gpu_type_view {
         const struct gpu_fleet *fleet;
         const char *id, *manufacturer;
-        char display[176];                      /* says when it is simulated */
+        char display[DISPLAY_BYTES];            /* says when it is simulated */
         uint32_t memory_gib, cuda_cores, count; /* for rent, free or not */
         uint64_t members;                       /* bit i: gpus[i] */
         double on_demand, spot;                 /* $/GPU/h */

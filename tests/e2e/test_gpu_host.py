@@ -53,6 +53,7 @@ def host():
                          "disk_overcommit": 50},
               'gpu "%s"' % A100: {"on_demand": "1.19", "spot": "0.6"}}
     with GpuHost(config=config) as h:
+        h.import_image("tensorone/starter")
         h.until(h.gpus, lambda g: len(g) == 8 and all(x["telemetry"] for x in g))
         yield h
 
@@ -65,6 +66,34 @@ def test_types_and_prices(host):
     assert {1, 2, 4, 8} <= set(t["lowestPrice"]["availableGpuCounts"])
     rows = [[c.strip() for c in line.split("\t")] for line in host.cli("get", "cloud").splitlines()]
     assert rows[1][0] == "1x " + A100 and rows[1][3:5] == ["0.600", "1.190"]
+
+
+def test_a_cluster_sees_its_own_numbers(host):
+    k = host.deploy(imageName="tensorone/starter", gpuTypeId="NVIDIA A100", gpuCount=2, dockerArgs="sleep 1000")
+    host.wait_running(k)
+    q = ('{ cluster(input: {clusterId: "%s"}) { costPerHr gpus { id } machine { gpuDisplayName } runtime { gpus '
+         "{ id gpuUtilPercent memoryUtilPercent } } latestTelemetry { time state individualGpuMetrics { id "
+         "percentUtilization temperatureCelcius powerWatts } } } }" % k)
+    c = host.until(lambda: host.gql(q)["cluster"], lambda c: c["runtime"]["gpus"][0]["gpuUtilPercent"] is not None)
+    ids = [g["id"] for g in c["gpus"]]
+    assert c["costPerHr"] == 2.38 and c["machine"]["gpuDisplayName"] == "A100 SXM (simulated)" and len(ids) == 2
+    assert [g["id"] for g in c["runtime"]["gpus"]] == ids
+    assert all(0 <= g["gpuUtilPercent"] <= 100 for g in c["runtime"]["gpus"])
+    one = c["latestTelemetry"]["individualGpuMetrics"][0]
+    assert one["id"] == ids[0] and 20 <= one["temperatureCelcius"] <= 100 and 30 <= one["powerWatts"] <= 500
+    index = next(g["index"] for g in host.gpus() if g["id"] == ids[0])
+    host.faults("util %d 88" % index, "temperature %d 71" % index)
+    try:
+        host.until(lambda: host.gql(q)["cluster"]["latestTelemetry"]["individualGpuMetrics"][0],
+                   lambda m: m["percentUtilization"] == 88 and m["temperatureCelcius"] == 71)
+        m = host.metrics()
+        assert m.one("DCGM_FI_DEV_GPU_UTIL", UUID=ids[0], cluster=k, simulated="true", gpu=str(index)) == 88
+        assert "88%" in host.cli("top")
+    finally:
+        host.faults()
+    assert host.metrics().one("hvmm_gpus_taken") == 2
+    host.terminate(k)
+    host.until(host.metrics, lambda m: m.one("hvmm_gpus_taken") == 0)
 
 
 def test_trouble_is_an_event(host):

@@ -125,3 +125,29 @@ def test_metrics_of_a_whole_host(host):
         assert len(m.all(name)) == 8, name
     assert m.one("hvmm_node_connected") == 1 and m.one("hvmm_gpus_total") == 8
     assert m.one("hvmm_gpus_simulated") == 1
+
+
+def test_quarantine_is_shown_and_ended(host):
+    """A GPU whose memory is not given back: why, an event, a metric; and the operator's release."""
+    k = host.deploy(imageName="tensorone/starter", gpuTypeId=A100, gpuCount=1, dockerArgs="sleep 1000")
+    host.wait_running(k)
+    g = next(g for g in host.gpus() if g["clusterId"] == k)
+    i = g["index"]
+    host.faults("leak %d 3000" % i)
+    try:
+        host.terminate(k)
+        bad = host.until(lambda: host.gpus()[i], lambda g: g["state"] == "quarantined", 60)
+        assert bad["reason"] and bad["clusterId"] is None
+        assert host.metrics().one("hvmm_gpus_quarantined") == 1
+        assert host.metrics().one("hvmm_gpu_state", gpu=str(i), state="quarantined") == 1
+        row = host.cli("get", "gpus").splitlines()[1 + i]
+        assert "quarantined" in row and bad["reason"][:20] in row
+        assert 8 not in host.gql("{ gpuTypes { lowestPrice { availableGpuCounts } } }")["gpuTypes"][0][
+            "lowestPrice"]["availableGpuCounts"]
+        e = host.gql('{ events(input: {object: "%s"}) { kind } }' % g["id"])["events"]
+        assert "gpu.quarantined" in [x["kind"] for x in e]
+    finally:
+        host.faults()
+    assert "released" in host.cli("gpu", "release", str(i))
+    host.until(lambda: host.gpus()[i], lambda g: g["state"] == "ok")
+    assert host.metrics().one("hvmm_gpus_quarantined") == 0

@@ -248,7 +248,7 @@ def test_installed(ident, tmp_path):
     libexec, share = tmp_path / "libexec/hypervisor-vmm", tmp_path / "share/hypervisor-vmm"
     (libexec / "simulated").mkdir(parents=True)
     share.mkdir(parents=True)
-    for name in ("libnvidia-ml.so.1", "libdriver-stub.so", "nvidia-smi"):
+    for name in ("libnvidia-ml.so.1", "libcuda.so.1", "libdriver-stub.so", "nvidia-smi"):
         os.symlink(os.path.join(build_dir(), "tests/fakes/nvml", name), libexec / "simulated" / name)
     os.symlink(os.path.join(build_dir(), "data/fleets"), share / "fleets")
     _, out = sh(ident, "simulated:4090x1", inside("-L"), libexec=str(libexec))

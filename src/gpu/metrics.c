@@ -205,11 +205,14 @@ static void processes(struct gpud *d, struct gpud_dev *dev, struct gpu_telemetry
 static void measure_one(struct gpud *d, size_t i, struct gpu_telemetry *t)
 {
         struct gpud_dev *dev = &d->devs[i];
+        int trouble = dev->trouble;
         bool its_turn = d->n <= PCIE_A_SECOND || (i + d->n - d->pcie_next) % d->n < PCIE_A_SECOND;
 
         gpu_telemetry_init(t, dev->info.uuid);
         if (d->devs[dev->whole].trouble == NVML_GPU_IS_LOST)
                 return;
+        if (dev->whole == i)
+                dev->trouble = NVML_SUCCESS; /* unless it says so again */
         use(d, dev, t);
         memory(d, dev, t);
         sensors(d, dev, t);
@@ -218,6 +221,7 @@ static void measure_one(struct gpud *d, size_t i, struct gpu_telemetry *t)
                 pcie(d, dev, its_turn, t);
         errors(d, dev, t);
         processes(d, dev, t);
+        d->rescan = d->rescan || (dev->whole == i && dev->trouble != trouble);
 }
 
 void gpud_measure(struct gpud *d)

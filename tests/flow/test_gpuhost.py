@@ -305,6 +305,47 @@ def test_driver_hangs_at_start(ctl):
     assert c.fleet(12, lambda f: f["list"][0]["state"] == "ok")
 
 
+def test_hangs_before_it_was_seen(ctl):
+    """The others are there nevertheless."""
+    c = ctl()
+    gpus = c.fleet()["list"]
+    c.stop(keep=True)
+    c = ctl(ident=c.id)
+    c.fleet()
+    c.faults("hang 6 nvmlDeviceGetName")
+    os.kill(c.helper(), signal.SIGKILL)
+    c.state(gpus[6]["uuid"], "unhealthy", 9)
+    c.stop(keep=True)
+    began = time.monotonic()
+    c = ctl(ident=c.id)
+    f = c.fleet(9, lambda f: len(f["list"]) == 7)
+    assert time.monotonic() - began < 8 and gpus[6]["uuid"] not in [g["uuid"] for g in f["list"]]
+    assert all(g["state"] == "ok" for g in f["list"])
+    assert len(c.of("telemetry")["gpus"]) == 7
+
+
+def test_instances_of_a_gpu_that_hangs(ctl):
+    c = ctl("simulated:a100mig")
+    fleet = c.fleet()["list"]
+    whole = next(g for g in fleet if g["mig_mode"])
+    c.faults(f"hang {whole['uuid']} nvmlDeviceGetUtilizationRates")
+    c.state(whole["uuid"], "unhealthy", 8)
+    f = c.of("telemetry", 3) and c.ask("fleet", kind="gpus")
+    assert len(f["list"]) == len(fleet)
+    for g in f["list"]:
+        theirs = whole["uuid"] in (g["uuid"], g.get("parent"))
+        assert g["state"] == ("unhealthy" if theirs else "ok") and ("5 s" in g.get("reason", "")) == theirs
+
+
+def test_reset_required(ctl):
+    c = ctl()
+    gpu = c.fleet()["list"][3]["uuid"]
+    c.faults("fail 3 nvmlDeviceGetUtilizationRates 16")
+    assert "the driver says" in c.state(gpu, "unhealthy")["reason"]
+    c.faults()
+    c.state(gpu, "ok")
+
+
 def test_check_of_a_hanging_gpu(ctl):
     c = ctl("simulated:a100x8")  # they count errors of memory
     gpu = c.fleet()["list"][0]["uuid"]

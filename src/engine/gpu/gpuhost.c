@@ -19,8 +19,6 @@
 #include "model/gpu_telemetry.h"
 #include "model/gpu_xid.h"
 
-#define LEFT_OUT_US     (60 * US_PER_S)  /* after a call about it hung; longer each time */
-#define LEFT_OUT_MOST   16U              /* times that */
 #define FAILURES_DOWN   3U               /* of vmm-gpu in a row: nobody watches the GPUs */
 #define XID_BAD_US      (600 * US_PER_S) /* so long a fatal Xid keeps a GPU from being rented */
 #define EVENTS_BURST    50.0             /* events that are passed on at once */
@@ -80,19 +78,24 @@ static void note_xid(struct gpu_row *row)
         row->bad_xid_us = row->j.xid_us;
 }
 
+static const struct gpu_hang *hang_of(const struct gpuhost *g, const struct gpu *gpu)
+{
+        return gpuhost_hang(g, gpu->parent ? gpu->parent : gpu->uuid);
+}
+
 static enum gpu_state state_of(const struct gpuhost *g, size_t at, char *why, size_t size)
 {
         const struct gpu_row *r = &g->rows[at];
         const struct gpu_row *xid = bad_xid(g, at);
+        const struct gpu_hang *hang = hang_of(g, &g->fleet.gpus[at]);
 
         why[0] = '\0';
         if (*r->j.quarantine) {
                 (void) snprintf(why, size, "%s", r->j.quarantine);
                 return GS_QUARANTINED;
         }
-        if (r->hung) {
-                (void) snprintf(why, size, "a driver call (%s) has not come back for %llu s",
-                                r->hung_call, (unsigned long long) (GPU_SILENCE_US / US_PER_S));
+        if (hang) {
+                (void) snprintf(why, size, "%s", hang->why);
                 return GS_UNHEALTHY;
         }
         if (!r->listed && !r->left_out) {
@@ -132,7 +135,6 @@ static const char *kind_of(enum gpu_state from, enum gpu_state to)
 static bool settle_one(struct gpuhost *g, size_t i)
 {
         struct gpu *gpu = &g->fleet.gpus[i];
-        struct gpu_row *row = &g->rows[i];
         enum gpu_state was = gpu->state, now;
         char why[512];
 
@@ -144,7 +146,7 @@ static bool settle_one(struct gpuhost *g, size_t i)
         gpu->state = now;
         if (now == was)
                 return true;
-        if (row->hung && now == GS_UNHEALTHY)
+        if (hang_of(g, gpu) && now == GS_UNHEALTHY)
                 tell(g, gpu->uuid, "hang", NULL, why);
         else if (*kind_of(was, now))
                 tell(g, gpu->uuid, kind_of(was, now), NULL, why);
@@ -243,13 +245,10 @@ static void note_idle_memory(struct gpuhost *g, const struct gpu_telemetry *t)
 int gpuhost_send_open(struct gpuhost *g)
 {
         AUTO(json_put) json_t *omit = json_array(), *msg = NULL;
-        uint64_t now = clock_mono_us();
 
         for (char **o = g->omit; o && *o; o++)
                 (void) json_array_append_new(omit, json_string(*o));
-        for (size_t i = 0; i < g->fleet.n; i++)
-                if (g->rows[i].hung_until_us > now)
-                        (void) json_array_append_new(omit, json_string(g->fleet.gpus[i].uuid));
+        gpuhost_hang_omit(g, omit);
         msg = json_pack("{s:s, s:O}", "type", "open", "omit", omit);
         return msg ? gpu_child_send(g->child, msg) : -ENOMEM;
 }
@@ -290,7 +289,7 @@ static void take_fleet(struct gpuhost *g, struct gpu_fleet *merged, const struct
                         remember(g, &row->j);
                 }
                 if (row->listed) {
-                        row->hung = false;
+                        gpuhost_hang_over(g, gpu->uuid);
                         row->said = gpu->state;
                         (void) snprintf(row->said_why, sizeof row->said_why, "%s",
                                         gpu->reason ? gpu->reason : "");
@@ -344,9 +343,6 @@ static json_t *telemetry_of(struct gpuhost *g, const json_t *rows, struct err *e
                 if (!row || seen[row - g->rows])
                         continue;
                 seen[row - g->rows] = true;
-                row->hangs = clock_mono_us() > row->hung_until_us + LEFT_OUT_MOST * LEFT_OUT_US
-                                     ? 0
-                                     : row->hangs;
                 note_idle_memory(g, &t);
                 if (row->j.xid && (!t.value[GM_XID] || t.value[GM_XID] == GPU_UNKNOWN))
                         t.value[GM_XID] = row->j.xid; /* from before vmm-gpu was started anew */
@@ -437,42 +433,6 @@ static void on_started(void *arg)
         (void) gpuhost_send_open(g);
 }
 
-static int on_retry(sd_event_source *s, uint64_t usec, void *arg)
-{
-        struct gpuhost *g = arg;
-
-        (void) s;
-        (void) usec;
-        g->retry = sd_event_source_disable_unref(g->retry);
-        (void) gpuhost_send_open(g); /* what hangs again is left out for longer */
-        return 0;
-}
-
-/* The first of those that are left out is due. */
-static void plan_retry(struct gpuhost *g)
-{
-        uint64_t now = clock_mono_us(), first = UINT64_MAX;
-
-        for (size_t i = 0; i < g->fleet.n; i++)
-                if (g->rows[i].hung_until_us > now && g->rows[i].hung_until_us < first)
-                        first = g->rows[i].hung_until_us;
-        g->retry = sd_event_source_disable_unref(g->retry);
-        if (first != UINT64_MAX &&
-            sd_event_add_time(g->spec.loop, &g->retry, CLOCK_MONOTONIC, first + US_PER_MS,
-                              100 * US_PER_MS, on_retry, g) < 0)
-                log_error("vmm-gpu: timer");
-}
-
-static void blame(struct gpu_row *row, const char *call)
-{
-        unsigned times = 1U << (row->hangs < 4 ? row->hangs : 4);
-
-        row->hung = true;
-        row->hangs++;
-        row->hung_until_us = clock_mono_us() + times * LEFT_OUT_US;
-        (void) snprintf(row->hung_call, sizeof row->hung_call, "%s", call);
-}
-
 /* Without GPUs the note says why. */
 static void put_note(struct gpuhost *g, const char *why)
 {
@@ -487,15 +447,13 @@ static void put_note(struct gpuhost *g, const char *why)
 static void on_ended(void *arg, const struct gpu_child_end *end)
 {
         struct gpuhost *g = arg;
-        struct gpu_row *row = end->hung ? gpuhost_row(g, end->gpu) : NULL;
-        bool became_known;
+        bool became_known = !g->known;
 
         g->failures++;
-        became_known = !g->known;
         g->known = true;
-        if (row) {
-                blame(row, end->call);
-                plan_retry(g);
+        if (*end->gpu && (end->hung || g->failures >= FAILURES_DOWN)) {
+                gpuhost_hang_blame(g, end);
+                g->failures = 0;              /* the others are to be seen first */
         } else if (end->hung && *end->call) { /* the driver as a whole */
                 (void) snprintf(g->down, sizeof g->down,
                                 "a driver call (%s) has not come back for %llu s", end->call,

@@ -188,6 +188,12 @@ static void end(struct gpu_child *c, const struct gpu_child_end *why)
         c->spec.ended(c->spec.arg, why);
 }
 
+static void name_call(const struct gpu_child *c, struct gpu_child_end *why)
+{
+        (void) snprintf(why->gpu, sizeof why->gpu, "%s", c->at_gpu);
+        (void) snprintf(why->call, sizeof why->call, "%s", c->at_call);
+}
+
 static void __attribute__((format(printf, 2, 3)))
 end_because(struct gpu_child *c, const char *fmt, ...)
 {
@@ -197,6 +203,7 @@ end_because(struct gpu_child *c, const char *fmt, ...)
         va_start(ap, fmt);
         (void) vsnprintf(why.why, sizeof why.why, fmt, ap);
         va_end(ap);
+        name_call(c, &why);
         end(c, &why);
 }
 
@@ -228,8 +235,7 @@ static int on_silence(sd_event_source *s, uint64_t usec, void *arg)
                 (void) sd_event_source_set_time_relative(s, GPU_SILENCE_US - silent);
                 return sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
         }
-        (void) snprintf(why.gpu, sizeof why.gpu, "%s", c->at_gpu);
-        (void) snprintf(why.call, sizeof why.call, "%s", c->at_call);
+        name_call(c, &why);
         (void) snprintf(why.why, sizeof why.why, "has not said a word for %llu s%s%s%s%s",
                         (unsigned long long) (GPU_SILENCE_US / US_PER_S),
                         *c->at_call ? ", in " : "", c->at_call, *c->at_gpu ? " of " : "",

@@ -67,13 +67,17 @@ struct gpu_row {        /* beside fleet.gpus[i] */
         bool left_out;  /* on purpose: gpuhost_omit() */
         enum gpu_state said;
         char said_why[512];
-        bool hung; /* until it is listed again */
-        char hung_call[72];
-        uint64_t hung_until_us; /* monotonic: left out until then */
-        unsigned hangs;         /* in a row */
-        uint32_t bad_xid;       /* the last fatal one, when it came (wall clock) */
+        uint32_t bad_xid; /* the last fatal one, when it came (wall clock) */
         uint64_t bad_xid_us;
         struct journal_gpu j;
+};
+
+struct gpu_hang {
+        char uuid[72];
+        bool hung;         /* until it is listed again */
+        uint64_t until_us; /* monotonic: left out until then */
+        unsigned times;    /* in a row */
+        char why[160];
 };
 
 struct gpu_check {
@@ -95,6 +99,8 @@ struct gpuhost {
         json_t *telemetry;
         struct gpu_check *checks;
         uint64_t last_req;
+        struct gpu_hang hangs[GPU_MAX];
+        size_t n_hangs;
         sd_event_source *retry; /* when a GPU that hung is looked at again */
         bool known;             /* see gpuhost_is_known() */
         char down[320];         /* why there is no vmm-gpu that answers; "": there is */
@@ -112,6 +118,11 @@ int gpuhost_send_open(struct gpuhost *g);
 bool gpuhost_leaves_out(const struct gpuhost *g, const char *uuid);
 /* gpuhost_orders.c; changes causes alone */
 void gpuhost_look_at_claims(struct gpuhost *g);
+/* gpuhost_hang.c */
+const struct gpu_hang *gpuhost_hang(const struct gpuhost *g, const char *uuid); /* NULL: no */
+void gpuhost_hang_over(struct gpuhost *g, const char *uuid);                    /* it is listed */
+void gpuhost_hang_omit(const struct gpuhost *g, json_t *omit); /* adds those that are left out */
+void gpuhost_hang_blame(struct gpuhost *g, const struct gpu_child_end *end);
 /* gpuhost_check.c */
 void gpuhost_checked(struct gpuhost *g, const json_t *msg);
 void gpuhost_drop_checks(struct gpuhost *g, int code, const char *why);

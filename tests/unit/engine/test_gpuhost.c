@@ -21,8 +21,8 @@ static json_t *parse(const char *text)
 }
 
 #define GPU(id, more)                                                                              \
-        "{'uuid':'GPU-" id "','name':'NVIDIA H200','state':'ok','pci':'00000000:0" id ":00.0'" more \
-        "}"
+        "{'uuid':'GPU-" id "','name':'NVIDIA H200','state':'ok','pci':'00000000:0" id              \
+        ":00.0'" more "}"
 #define MIG(id, more)                                                                              \
         "{'uuid':'MIG-" id "','name':'NVIDIA H200','state':'ok','pci':'00000000:01:00.0'" more "}"
 
@@ -51,8 +51,7 @@ static void test_fleet(void **state)
                 { "[" GPU("1", "") "," MIG("a", ",'parent':'GPU-1','mig_profile':'1g.10gb'") "]",
                   -EPROTO },
                 { "[" MIG("a", ",'parent':'GPU-1','mig_profile':'1g.10gb'") "]", -EPROTO },
-                { "[" GPU("1", ",'mig_mode':true") "," MIG("a", ",'parent':'GPU-1'") "]",
-                  -EPROTO },
+                { "[" GPU("1", ",'mig_mode':true") "," MIG("a", ",'parent':'GPU-1'") "]", -EPROTO },
                 { "[" GPU("1", ",'mig_mode':true") "," MIG(
                           "a", ",'parent':'GPU-1','mig_profile':'../x'") "]",
                   -EPROTO },
@@ -160,9 +159,10 @@ static struct gpu_fleet fleet(const char *text)
 
 #define FOUR                                                                                       \
         "{'driver_version':'550','list':[" GPU("1", "") "," GPU("2", "") "," GPU("3", "") "," GPU( \
-                "4", "") "],'links':[['X','NV1','NV2','NV3'],['NV1','X','NV4','NV5'],['NV2','NV4'," \
-                         "'X','NV6'],['NV3','NV5','NV6','X']],'partitions':[[0],[1],[2],[3],[0,1],"  \
-                         "[2,3],[0,1,2,3]]}"
+                "4",                                                                               \
+                "") "],'links':[['X','NV1','NV2','NV3'],['NV1','X','NV4','NV5'],['NV2','NV4',"     \
+                    "'X','NV6'],['NV3','NV5','NV6','X']],'partitions':[[0],[1],[2],[3],[0,1],"     \
+                    "[2,3],[0,1,2,3]]}"
 
 static unsigned link_of(const struct gpu_fleet *f, const char *a, const char *b)
 {
@@ -189,7 +189,8 @@ static void test_one_missing(void **state)
 {
         struct gpu_fleet was = fleet(FOUR), ret = { 0 };
         struct gpu_fleet now = fleet("{'driver_version':'551','list':[" GPU("4", "") "," GPU(
-                "1", ",'serial':'s'") "],'links':[['X','NV9'],['NV9','X']],'partitions':[[0],[1],[0,1]]}");
+                "1",
+                ",'serial':'s'") "],'links':[['X','NV9'],['NV9','X']],'partitions':[[0],[1],[0,1]]}");
 
         (void) state;
         assert_int_equal(gpu_fleet_merge(&was, &now, &ret), 0);
@@ -211,8 +212,7 @@ static void test_one_missing(void **state)
 
 static void test_all_there(void **state)
 {
-        struct gpu_fleet was = fleet("{'list':[" GPU("1", "") "]}"), now = fleet(FOUR),
-                         ret = { 0 };
+        struct gpu_fleet was = fleet("{'list':[" GPU("1", "") "]}"), now = fleet(FOUR), ret = { 0 };
 
         (void) state;
         assert_int_equal(gpu_fleet_merge(&was, &now, &ret), 0);
@@ -244,8 +244,9 @@ static void test_none_left(void **state)
 static void test_instances(void **state)
 {
         struct gpu_fleet was = fleet("{'list':[" GPU("1", ",'mig_mode':true") "," MIG(
-                "a", ",'parent':'GPU-1','mig_profile':'1g.10gb'") "," MIG(
-                "b", ",'parent':'GPU-1','mig_profile':'1g.10gb'") "]}");
+                "a",
+                ",'parent':'GPU-1','mig_profile':'1g.10gb'") "," MIG("b",
+                                                                     ",'parent':'GPU-1','mig_profile':'1g.10gb'") "]}");
         struct gpu_fleet now = fleet("{'list':[" GPU("1", ",'mig_mode':true") "," MIG(
                 "b", ",'parent':'GPU-1','mig_profile':'1g.10gb'") "]}");
         struct gpu_fleet none = fleet("{'list':[]}"), ret = { 0 };

@@ -273,9 +273,13 @@ static int decode_list(const json_t *list, struct gpu_fleet *f, struct err *e)
 
 int gpu_fleet_decode(const json_t *j, struct gpu_fleet *ret, struct err *e)
 {
+        static const char *const lists[] = { "list", "links", "partitions" };
         struct gpu_fleet f = { 0 };
         int r = jsonx_decode(j, fleet_fields, NELEM(fleet_fields), &f, e);
 
+        for (size_t i = 0; r >= 0 && i < NELEM(lists); i++)
+                if (json_object_get(j, lists[i]) && !json_is_array(json_object_get(j, lists[i])))
+                        r = err_set(e, -EINVAL, "%s: is no list", lists[i]);
         if (r >= 0)
                 r = decode_list(json_object_get(j, "list"), &f, e);
         if (r >= 0)

@@ -197,6 +197,30 @@ def test_instances(tmp_path):
         assert "gpuCount: 1 x NVIDIA A100 wanted, 0 of 1 free" in m
 
 
+def test_what_an_engine_says_is_checked(tmp_path):
+    """A message that is wrong changes nothing and costs nobody the connection; the last good one is
+    remembered, also while the engine is away."""
+    with world(tmp_path, fleets.rtx3090x4()) as (api, node):
+        deploy(api, type_id(R3090), 1)
+        good = node.fleet["list"][0]
+        for bad in ({"list": [dict(good, uuid="../../etc")]}, {"list": [good, good]}, {"list": "x"},
+                    {"list": [dict(good, state="fine")]}, {"list": [good], "links": [["NV1/"]]},
+                    {"list": [good], "partitions": [[7]]}, {"list": [good], "prices": [{"type": "x", "spot": -1}]},
+                    {"list": [dict(good, name="n" * 200)]}, {"list": [dict(good, uuid="GPU-%d" % i) for i in range(65)]}):
+            node.say({"type": "gpus", **bad})
+        node.say({"type": "gpus", "list": "x"})
+        cid = deploy(api, type_id(R3090), 1)
+        assert got(node, cid) == [1] and len(holders(api)) == 4
+        conn = node.conn
+        assert conn is not None and api.log().count(": gpus: ") >= 8
+        node.close()
+        api.kill()
+        api.start()
+        assert holders(api).count(None) == 2
+        assert "0 of 4 free" not in api.gql(ask(type_id(R3090), 2)).__repr__()
+        assert "0 of 4 free" in api.refused(ask(type_id(R3090), 1))["message"]
+
+
 # ---- NUMA nodes ----
 
 def test_cpus_and_memory_follow_the_gpus(tmp_path):

@@ -65,6 +65,8 @@ static int decode_prices(const json_t *j, struct node_gpus *g, struct err *e)
 {
         size_t n = json_array_size(j);
 
+        if (j && !json_is_array(j))
+                return err_set(e, -EINVAL, "prices: is no list");
         if (n > PRICES_MAX)
                 return err_set(e, -E2BIG, "prices: %zu, at most %u are allowed", n, PRICES_MAX);
         g->prices = n ? calloc(n, sizeof *g->prices) : NULL;

@@ -139,6 +139,8 @@ static int decode_numa(const json_t *j, struct node_inventory *inv, struct err *
         size_t n = too_many_nodes(j) ? 0 : json_array_size(j);
         uint64_t cpu;
 
+        if (j && !json_is_array(j))
+                return err_set(e, -EINVAL, "numa: is no list");
         if (n > NODE_NUMA_MAX)
                 return err_set(e, -E2BIG, "numa: %zu nodes, at most %u are allowed", n,
                                NODE_NUMA_MAX);

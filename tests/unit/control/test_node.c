@@ -64,6 +64,10 @@ static void test_gpus_refused(void **state)
                 { "{" A ",'prices':[{'type':'x','spot':'free'}]}", "spot" },
                 { "{" A ",'prices':[{'type':'','spot':1}]}", "type" },
                 { "{" A ",'prices':[7]}", "type" },
+                { "{" A ",'prices':'x'}", "prices: is no list" },
+                { "{'list':'x'}", "list: is no list" },
+                { "{" A ",'links':{}}", "links: is no list" },
+                { "{" A ",'partitions':7}", "partitions: is no list" },
                 { "{" A ",'links':[['X','X']]}", "links" },
                 { "{" A ",'partitions':[[0,1]]}", "1 is no GPU" },
         };
@@ -103,6 +107,7 @@ static void test_numa(void **state)
                 { "{" HOST ",'numa':[{'node':-1}]}", "node" },
                 { "{" HOST ",'numa':[{'cpus':[]}]}", "node" },
                 { "{" HOST ",'numa':['x']}", "numa" },
+                { "{" HOST ",'numa':'x'}", "numa: is no list" },
         };
 
         (void) state;

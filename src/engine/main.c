@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/str.h"
+#include "engine/cdi_verb.h"
 #include "engine/doctor.h"
 #include "engine/standalone.h"
 #include "engine/usage.h"
@@ -68,6 +69,18 @@ static int verb_config(const struct usage_args *a, struct err *e)
         return show(&b, e);
 }
 
+static int verb_cdi(const struct usage_args *a, struct err *e)
+{
+        AUTO(strbuf_done) struct strbuf b = { 0 };
+        int r;
+
+        if (!str_eq(a->operand, "generate"))
+                return err_set(e, -EINVAL, "cdi: unknown command '%s'; the one there is: generate",
+                               a->operand);
+        r = cdi_generate(a->flag[0], a->flag[1], &b, e);
+        return r < 0 ? r : show(&b, e);
+}
+
 static int verb_man(const struct usage_args *a, struct err *e)
 {
         AUTO(strbuf_done) struct strbuf b = { 0 };
@@ -103,6 +116,7 @@ static verb_fn *const verbs[] = {
         [VERB_STANDALONE] = verb_standalone,
         [VERB_DOCTOR] = verb_doctor,
         [VERB_CONFIG] = verb_config,
+        [VERB_CDI] = verb_cdi,
         [VERB_VERSION] = verb_version,
         [VERB_HELP] = verb_help,
         [VERB_MAN] = verb_man,

@@ -28,6 +28,19 @@ const struct usage_verb usage_verbs[VERB_COUNT] = {
                           .detail = "The exit status is 1 when this host cannot run clusters." },
         [VERB_CONFIG] = { "config", .summary = "print every configuration option with its default",
                           .detail = "The output is a configuration file." },
+        [VERB_CDI] = { "cdi",
+                       { { "--config", ARG_FILE, false,
+                           "configuration file; without it every option has its default" },
+                         { "--root", ARG_DIR, false,
+                           "where the files of the driver lie, when that is not /" } },
+                       .operand = ARG_CDI,
+                       .operand_needed = true,
+                       .summary = "print the installed GPU driver as a CDI specification",
+                       .detail =
+                               "The one command is generate; its output belongs in "
+                               "/etc/cdi/nvidia.yaml, for other container runtimes. "
+                               "Clusters need no such file, and are bound by it where there is one. "
+                               "Devices are named by index and by UUID, and \"all\"." },
         [VERB_VERSION] = { "version", .summary = "print the version" },
         [VERB_HELP] = { "help", .operand = ARG_VERB, .summary = "say more about a command" },
         [VERB_MAN] = { "man", .operand = ARG_PAGE, .hidden = true,
@@ -43,7 +56,8 @@ static const struct {
         [ARG_DIR] = { "DIR", NULL, "-d", "_files -/", "(__fish_complete_directories)" },
         [ARG_FILE] = { "FILE", NULL, "-f", "_files", NULL },
         [ARG_ADDRESS] = { "ADDRESS:PORT", "127.0.0.1:8080", NULL, NULL, NULL },
-        [ARG_VERB] = { "COMMAND", "standalone doctor config version", NULL, NULL, NULL },
+        [ARG_VERB] = { "COMMAND", "standalone doctor config cdi version", NULL, NULL, NULL },
+        [ARG_CDI] = { "generate", "generate", NULL, NULL, NULL },
         [ARG_PAGE] = { "PAGE", USAGE_PROGRAM " " USAGE_PROGRAM ".conf", NULL, NULL, NULL },
         [ARG_SHELL] = { "SHELL", "bash zsh fish", NULL, NULL, NULL },
 };

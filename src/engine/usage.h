@@ -14,6 +14,7 @@ enum usage_verb_id {
         VERB_STANDALONE,
         VERB_DOCTOR,
         VERB_CONFIG,
+        VERB_CDI,
         VERB_VERSION,
         VERB_HELP,
         VERB_MAN,
@@ -27,6 +28,7 @@ enum usage_arg {
         ARG_FILE,
         ARG_ADDRESS,
         ARG_VERB,
+        ARG_CDI,
         ARG_PAGE,
         ARG_SHELL,
         ARG_COUNT

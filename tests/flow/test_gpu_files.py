@@ -22,14 +22,15 @@ CAPS = {"utility": ["libnvidia-ml", "libnvidia-cfg"],
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory):
-    """A shared library with the name that is asked for."""
+    """A shared library with the name that is asked for; for i386, too."""
     where = tmp_path_factory.mktemp("lib")
 
-    def make(soname):
-        out = where / soname
+    def make(soname, bits=64):
+        out = where / f"{soname}.{bits}"
         if not out.exists():
-            subprocess.run(["cc", "-shared", "-nostdlib", "-x", "c", "/dev/null", "-o", out,
-                            f"-Wl,-soname,{soname}"], check=True)
+            subprocess.run(["as", f"--{bits}", "/dev/null", "-o", where / "o"], check=True)
+            subprocess.run(["ld", "-m", "elf_i386" if bits == 32 else "elf_x86_64", "-shared",
+                            "-soname", soname, where / "o", "-o", out], check=True)
         return out.read_bytes()
     return make
 
@@ -63,14 +64,14 @@ class Driver:
         os.mknod(self.root / "dev" / name, mode, os.makedev(MAJOR, minor))
 
     def lib(self, name, version=VERSION, soname=None, where=LIB):
-        self.file(f"{where}/{name}.{version}", self.library(soname or name + ".1"))
+        self.file(f"{where}/{name}.{version}", self.library(soname or name + ".1", 32 if "i386" in where else 64))
 
     def gpu(self, i):
         pci = f"0000:{i + 1:02x}:00.0"
         self.node(f"nvidia{i}", i)
         self.node(f"dri/card{i}", 100 + i)
         self.node(f"dri/renderD{128 + i}", 128 + i)
-        self.file(f"proc/driver/nvidia/gpus/{pci}/information", f"Device Minor: {i}\nGPU {i}\n")
+        self.file(f"proc/driver/nvidia/gpus/{pci}/information", f"GPU UUID: \t GPU-{i:08d}-1111-2222-3333-444444444444\nDevice Minor: \t {i}\n")
         for name in (f"card{i}", f"renderD{128 + i}"):
             (self.root / f"sys/bus/pci/devices/{pci}/drm" / name).mkdir(parents=True)
         return {"uuid": f"GPU-{i:08d}-1111-2222-3333-444444444444", "name": "NVIDIA A100", "index": i,
@@ -180,8 +181,8 @@ def test_proc(driver):
     proc = driver.ok([1, 4])["proc"]
     assert proc == {"nvidia/version": f"NVRM version: NVIDIA  {VERSION}\n",
                     "nvidia/params": "ModifyDeviceFiles: 0\nDeviceFileMode: 438\n",
-                    "nvidia/gpus/0000:02:00.0/information": "Device Minor: 1\nGPU 1\n",
-                    "nvidia/gpus/0000:05:00.0/information": "Device Minor: 4\nGPU 4\n"}
+                    **{f"nvidia/gpus/0000:0{i + 1}:00.0/information":
+                       f"GPU UUID: \t {driver.gpus[i]['uuid']}\nDevice Minor: \t {i}\n" for i in (1, 4)}}
 
 
 def test_other_layouts(driver):
@@ -199,6 +200,7 @@ def test_other_layouts(driver):
         "@lib/libnvidia-egl-gbm.so.1.1.1", f"@lib32/libcuda.so.{VERSION}"}
     assert b["links"]["@lib/libnvidia-egl-gbm.so.1"] == "libnvidia-egl-gbm.so.1.1.1"
     assert b["links"]["@lib32/libcuda.so.1"] == f"libcuda.so.{VERSION}"
+    assert ["libcuda.so.1", "@lib32/libcuda.so.1", True] in b["libraries"]
 
 
 def test_missing(driver):
@@ -423,6 +425,50 @@ def test_json_escapes(driver):
 def test_huge_file(driver):
     driver.file("etc/cdi/n.yaml", "#" * (5 << 20))
     assert "/etc/cdi/n.yaml: File too large" in driver.bind([0])["err"]
+
+
+# ---- our list as a spec, for other runtimes
+
+def generate(driver, *args):
+    done = subprocess.run([BUILD / "hypervisor-vmm", "cdi", "generate", "--root", driver.root, *args],
+                          capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else done.stderr
+
+
+def test_generate(driver):
+    """What it prints is a spec that says of each GPU what our own list says."""
+    driver.lib("libcuda.so", where="usr/lib/i386-linux-gnu")
+    own = [driver.ok([i], "all") for i in range(8)] + [driver.ok(range(8), "all", fabric=True)]
+    text = generate(driver)
+    assert text.startswith('cdiVersion: "0.6.0"\nkind: "nvidia.com/gpu"\n')
+    driver.spec(text)
+    for i, o in enumerate(own):
+        b = driver.ok([i] if i < 8 else range(8), fabric=i == 8)
+        assert driver.names(b) == driver.names(o)
+        assert b["env"] == o["env"]
+        real = lambda p: p.replace("@lib/", f"/{LIB}/").replace("@lib32/", "/usr/lib/i386-linux-gnu/")
+        firmware = f"/lib/firmware/nvidia/{VERSION}"
+        assert set(b["mounts"]) - {firmware} == {real(m) for m in o["mounts"]} and firmware in b["mounts"]
+        assert b["links"] == {real(k): v for k, v in o["links"].items()}
+        assert sorted(b["libraries"]) == sorted([n, real(p), is_32] for n, p, is_32 in o["libraries"])
+    only = text[text.index("devices:"):]
+    driver.spec(text.replace(only, "devices:\n" + only[only.index('  - name: "all"'):]))
+    assert len(driver.names(driver.ok(range(8), fabric=True))) > 8
+    assert driver.bind([0])["r"] < 0
+
+
+def test_generate_in_words(driver, tmp_path):
+    (tmp_path / "conf").write_text("[engine]\ngpu_driver = simulated:a100x8\n")
+    done = subprocess.run([BUILD / "hypervisor-vmm", "cdi", "generate", "--config", tmp_path / "conf"],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "simulated GPUs are for clusters of this program alone" in done.stderr
+    driver.file("proc/driver/nvidia/gpus/0000:01:00.0/information", "GPU UUID: ???\n")  # fallen off the bus
+    text = generate(driver)
+    assert '"GPU-00000000-' not in text and '- name: "6"' in text and '- name: "7"' not in text
+    (driver.root / "dev/nvidia-uvm").unlink()
+    assert generate(driver).startswith("hypervisor-vmm: cdi: /dev/nvidia-uvm is missing")
+    (driver.root / "proc/driver/nvidia/version").unlink()
+    assert "there is no NVIDIA driver" in generate(driver)
 
 
 def test_time(driver):

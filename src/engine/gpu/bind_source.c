@@ -27,34 +27,40 @@ static struct {
 
 /* ---- specs ------------------------------------------------------------------------------------ */
 
-static const struct cdi_device *find_device(const struct binder *x, const struct cdi_set *set,
-                                            const struct gpu *g, const struct cdi_spec **spec)
+static const struct cdi_device *find_device(const struct cdi_set *set, const struct gpu *g,
+                                            const struct cdi_spec **spec)
 {
         const struct cdi_device *dev = cdi_find(set, g->uuid, spec);
         char index[16];
 
-        if (!dev && !g->mig_profile) {
-                (void) snprintf(index, sizeof index, "%u", g->index);
-                dev = cdi_find(set, index, spec);
-        }
-        return dev || !x->fabric ? dev : cdi_find(set, "all", spec);
+        if (dev || g->mig_profile)
+                return dev;
+        (void) snprintf(index, sizeof index, "%u", g->index);
+        return cdi_find(set, index, spec);
+}
+
+static int bind_device(struct binder *x, const struct cdi_spec *spec, const struct cdi_device *dev)
+{
+        int r;
+
+        x->spec = spec->file;
+        r = bind_edits(x, &spec->edits);
+        return r < 0 ? r : bind_edits(x, &dev->edits);
 }
 
 int bind_set(struct binder *x, const struct cdi_set *set)
 {
-        int r = 0;
+        const struct cdi_spec *spec = NULL;
+        const struct cdi_device *all = x->fabric ? cdi_find(set, "all", &spec) : NULL, *dev;
+        int r = all ? bind_device(x, spec, all) : 0; /* may have what no single one has: switches */
 
         for (size_t i = 0; i < x->n && r >= 0; i++) {
-                const struct cdi_spec *spec = NULL;
-                const struct cdi_device *dev = find_device(x, set, &x->gpus[i], &spec);
-
-                if (!dev)
+                dev = find_device(set, &x->gpus[i], &spec);
+                if (dev)
+                        r = bind_device(x, spec, dev);
+                else if (!all)
                         return err_set(x->e, -ENOENT, "%s names no device for %s" BIND_STALE,
                                        set->specs[set->n - 1].file, x->gpus[i].uuid);
-                x->spec = spec->file;
-                r = bind_edits(x, &spec->edits);
-                if (r >= 0)
-                        r = bind_edits(x, &dev->edits);
         }
         return r;
 }

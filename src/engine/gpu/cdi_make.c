@@ -154,8 +154,19 @@ static const struct {
 #undef D
 #undef N
 
-static const char *const lib_dirs[] = { "/usr/lib/" MACHINE, "/usr/lib64", "/usr/lib",
-                                        "/usr/lib/" MACHINE "/nvidia/current", "/lib/" MACHINE };
+/* As driver.c has them. */
+static const char *const lib_dirs[] = {
+        "/usr/lib/" MACHINE,
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/lib/" MACHINE "/nvidia/current",
+        "/usr/lib64/nvidia",
+        "/usr/local/lib",
+        "/usr/local/nvidia/lib64",
+        "/opt/nvidia/lib64",
+        "/run/opengl-driver/lib",
+        "/lib/" MACHINE,
+};
 static const char *const lib32_dirs[] = { "/usr/lib/i386-linux-gnu", "/usr/lib32" };
 
 int gpu_caps_parse(const char *s, unsigned *ret, struct err *e)
@@ -254,7 +265,7 @@ static int with_version(char *ret, size_t size, const char *path, const char *ve
 
 /* ---- libraries -------------------------------------------------------------------------------- */
 
-#define DIRS_MAX 8U
+#define DIRS_MAX 12U
 
 struct maker {
         const struct gpu_driver *d;

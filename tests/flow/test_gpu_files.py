@@ -361,6 +361,8 @@ BAD = {
     "- 1\n" * 70000: "more than 65536 values",
     "a: \"\\x00\"\n": "holds a NUL",
     "a: \"\\q\"\n": "unknown escape",
+    "a: \"\\v\"\n": "holds a control character",
+    "a: |\n  two\n  lines\n": "holds a control character",
     "\tkind: x\n": ":1:",
     b"\xff\xfe\x00\xd8": ":1:",
     b"a: \xff\n": ":1:",

@@ -79,6 +79,22 @@ static int take_key(struct reader *r, const yaml_event_t *ev, const char *text)
         return r->key ? 0 : err_set(r->e, -ENOMEM, "out of memory");
 }
 
+/* What would change a line of a log, of a terminal or of the YAML that we print: control characters
+ * (U+0080 to U+009F among them), other line ends, and what is no character. */
+static bool is_plain(const char *text)
+{
+        static const char *const refused[] = { "\xe2\x80\xa8", "\xe2\x80\xa9", "\xef\xbb\xbf",
+                                               "\xef\xbf\xbe", "\xef\xbf\xbf" };
+
+        for (const unsigned char *p = (const unsigned char *) text; *p; p++)
+                if (*p < ' ' || *p == 0x7f || (*p == 0xc2 && p[1] < 0xa0))
+                        return false;
+        for (size_t i = 0; i < NELEM(refused); i++)
+                if (strstr(text, refused[i]))
+                        return false;
+        return true;
+}
+
 static int on_scalar(struct reader *r, const yaml_event_t *ev)
 {
         const char *text = (const char *) ev->data.scalar.value;
@@ -88,6 +104,8 @@ static int on_scalar(struct reader *r, const yaml_event_t *ev)
                 return bad(r, ev, "a text is longer than 4096 bytes");
         if (strlen(text) != ev->data.scalar.length)
                 return bad(r, ev, "a text holds a NUL");
+        if (!is_plain(text))
+                return bad(r, ev, "a text holds a control character");
         if (wants_key(r))
                 return take_key(r, ev, text);
         t = calloc(1, sizeof *t);

@@ -317,6 +317,20 @@ static int name_library(const struct binder *x, const struct cdi_mount *m)
         return r < 0 ? r : add_library(x, found.soname, path, found.is_32);
 }
 
+int bind_open(const struct gpu_driver *d, const struct cdi_mount *m, int *ret_fd)
+{
+        AUTO(fd) int fd = fd_open_in_root(d->root_fd, m->host_path, O_PATH, 0);
+        struct stat st;
+        int kind;
+
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return fd < 0 ? fd : -errno;
+        kind = S_ISREG(st.st_mode) ? 1 : S_ISDIR(st.st_mode) ? 2 : 0;
+        if (kind)
+                *ret_fd = fd_take(&fd);
+        return kind;
+}
+
 static int bind_mount(const struct binder *x, const struct cdi_mount *m)
 {
         struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
@@ -324,15 +338,16 @@ static int bind_mount(const struct binder *x, const struct cdi_mount *m)
         AUTO(fd) int fd = -EBADF, mnt = -EBADF;
         struct gpu_binding *b = x->b;
         struct gpu_mount *to;
-        struct stat st;
+        int kind = 1;
 
         if ((m->type && *m->type && !str_eq(m->type, "bind")) || is_taken(b, m->container_path))
                 return 0;
-        fd = fd_open_in_root(x->d->root_fd, m->host_path, O_PATH, 0);
-        if (fd < 0 || fstat(fd, &st) < 0)
-                return err_errno(x->e, fd < 0 ? fd : -errno, "%s: %s%s", bind_spec_name(x),
-                                 m->host_path, x->spec ? BIND_STALE : "");
-        if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) {
+        if (m->held <= 0)
+                kind = bind_open(x->d, m, &fd);
+        if (kind < 0)
+                return err_errno(x->e, kind, "%s: %s%s", bind_spec_name(x), m->host_path,
+                                 x->spec ? BIND_STALE : "");
+        if (kind == 0) {
                 log_debug("%s: %s is left out: neither file nor directory", bind_spec_name(x),
                           m->host_path);
                 return 0;
@@ -340,7 +355,8 @@ static int bind_mount(const struct binder *x, const struct cdi_mount *m)
         if (b->n_mounts == MOUNTS_MAX)
                 return err_set(x->e, -E2BIG, "%s: more than %u files", bind_spec_name(x),
                                MOUNTS_MAX);
-        mnt = open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+        mnt = open_tree(m->held > 0 ? m->held : fd, "",
+                        OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
         if (mnt < 0 || mount_setattr(mnt, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0)
                 return err_errno(x->e, -errno, "clone %s", m->host_path);
         to = cdi_grow(b->mounts, &b->n_mounts, sizeof *to);
@@ -352,7 +368,7 @@ static int bind_mount(const struct binder *x, const struct cdi_mount *m)
         to->target = strdup(m->container_path);
         if (!to->target)
                 return no_memory(x->e);
-        return S_ISREG(st.st_mode) ? name_library(x, m) : 0;
+        return kind == 1 ? name_library(x, m) : 0;
 }
 
 /* "target::link", as nvidia-cdi-hook takes it. */

@@ -21,6 +21,8 @@ struct binder {
 const char *bind_spec_name(const struct binder *x);
 /* What a library says of itself; 0 also where it is none; -ENOMEM. */
 int bind_look_at(const struct gpu_driver *d, struct cdi_mount *m);
+/* Open the file that it names.  1: a file, 2: a directory; 0: neither, so it is left out. */
+int bind_open(const struct gpu_driver *d, const struct cdi_mount *m, int *ret_fd);
 /* Open all that @c names. */
 int bind_edits(struct binder *x, const struct cdi_edits *c);
 

@@ -95,24 +95,18 @@ static int write_params(int from, int to)
 
 static int copy_gpu(int from, int gpus, const struct gpu *g)
 {
-        static const char *const names[] = { "information", "numa_status" };
-        char pci[16], path[48];
-        AUTO(fd) int src = -EBADF, dst = -EBADF;
-        int r = 0;
+        char pci[16], in[64], out[64];
+        AUTO(free) char *text = NULL;
 
         gpu_pci_short(g->pci, pci);
-        (void) snprintf(path, sizeof path, "gpus/%s", pci);
-        src = fd_open_in_root(from, path, O_PATH | O_DIRECTORY, 0);
-        if (src == -ENOENT)
+        (void) snprintf(in, sizeof in, "gpus/%s/information", pci);
+        (void) snprintf(out, sizeof out, "%s/information", pci);
+        text = read_text(from, in);
+        if (!text)
                 return 0;
-        if (src < 0)
-                return src;
-        dst = subdir(gpus, pci);
-        if (dst < 0)
-                return dst;
-        for (size_t i = 0; i < NELEM(names) && r >= 0; i++)
-                r = copy_file(src, names[i], dst);
-        return r == -EEXIST ? 0 : r; /* another instance on the same GPU has brought it */
+        if (mkdirat(gpus, pci, 0555) < 0) /* another instance on the same GPU has brought it */
+                return errno == EEXIST ? 0 : -errno;
+        return write_file(gpus, out, text);
 }
 
 /* `access`, of which the library takes the minor number and leaves the node as it is. */

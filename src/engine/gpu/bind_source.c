@@ -2,8 +2,9 @@
  * Operation process, but for gpu_bind_prepare().
  *
  * Our own list for the usual capabilities, the libraries' names included, is found out at engine start
- * and inherited by every operation: looking for 40 libraries takes half of what a boot may.  It counts
- * for as long as the kernel's driver says the same version. */
+ * and inherited by every operation, files open: looking for 40 libraries takes half of what a boot
+ * may.  It counts for as long as the kernel's driver says the same version; a package that is
+ * installed anew in the same version shows with the next start. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -20,7 +21,8 @@
 
 /* The one piece of state: written once at engine start, inherited by every fork from then on. */
 static struct {
-        struct cdi_spec spec;
+        struct cdi_spec spec;    /* its files are open */
+        struct cdi_edits fabric; /* switches and channels */
         unsigned caps;
         char *version; /* the kernel driver's text; NULL: nothing is prepared */
 } prepared;
@@ -79,6 +81,20 @@ static char *read_version(const struct gpu_driver *d)
         return strdup(text);
 }
 
+/* A file is kept open; a directory would have to be told apart, and there is none in our list. */
+static int open_ahead(const struct gpu_driver *d, struct cdi_mount *m, struct err *e)
+{
+        int fd = -EBADF, r = bind_look_at(d, m);
+
+        if (r >= 0)
+                r = bind_open(d, m, &fd);
+        if (r == 1)
+                m->held = fd;
+        else
+                (void) fd_close(fd);
+        return r < 0 ? err_errno(e, r, "%s", m->host_path) : 0;
+}
+
 void gpu_bind_prepare(const struct gpu_driver *d)
 {
         struct cdi_spec s = { .version = NULL };
@@ -90,10 +106,16 @@ void gpu_bind_prepare(const struct gpu_driver *d)
                 return;
         if (r >= 0)
                 r = cdi_make_common(d, caps, false, &s, &e);
+        if (r >= 0)
+                r = cdi_make_fabric(d, &prepared.fabric, &e);
         for (size_t i = 0; i < s.edits.n_mounts && r >= 0; i++)
-                r = bind_look_at(d, &s.edits.mounts[i]);
+                r = open_ahead(d, &s.edits.mounts[i], &e);
         if (r < 0) { /* may be mended before the first boot, which will say it else */
                 log_info("GPU driver: %s", e.msg);
+                for (size_t i = 0; i < s.edits.n_mounts; i++)
+                        if (s.edits.mounts[i].held > 0)
+                                (void) fd_close(s.edits.mounts[i].held);
+                cdi_edits_done(&prepared.fabric);
                 cdi_spec_done(&s);
                 return;
         }
@@ -113,10 +135,10 @@ static bool is_prepared(const struct gpu_driver *d, unsigned caps)
 }
 
 /* What is the cluster's alone. */
-static int bind_gpus(struct binder *x, unsigned caps)
+static int bind_gpus(struct binder *x, unsigned caps, bool fabric)
 {
         struct cdi_edits own = { .n_nodes = 0 };
-        int r = x->fabric ? cdi_make_fabric(x->d, &own, x->e) : 0;
+        int r = fabric ? cdi_make_fabric(x->d, &own, x->e) : 0;
 
         for (size_t i = 0; i < x->n && r >= 0; i++)
                 r = cdi_make_gpu(x->d, &x->gpus[i], caps, &own, x->e);
@@ -129,15 +151,18 @@ static int bind_gpus(struct binder *x, unsigned caps)
 int bind_own(struct binder *x, unsigned caps)
 {
         struct cdi_spec s = { .version = NULL };
+        bool ahead = is_prepared(x->d, caps);
         int r;
 
-        if (is_prepared(x->d, caps)) {
+        if (ahead) {
                 r = bind_edits(x, &prepared.spec.edits);
+                if (r >= 0 && x->fabric)
+                        r = bind_edits(x, &prepared.fabric);
         } else {
                 r = cdi_make_common(x->d, caps, false, &s, x->e);
                 if (r >= 0)
                         r = bind_edits(x, &s.edits);
                 cdi_spec_done(&s);
         }
-        return r < 0 ? r : bind_gpus(x, caps);
+        return r < 0 ? r : bind_gpus(x, caps, x->fabric && !ahead);
 }

@@ -31,6 +31,7 @@ struct cdi_mount {
         char *type;           /* NULL, "bind": a file or directory; else not done */
         char *soname;         /* not in the file: what bind.c has read out of the library */
         bool is_32, looked;   /* the same; whether it has */
+        int held;             /* O_PATH on the file, kept by gpu_bind_prepare(); 0: not open */
         char **options;
 };
 

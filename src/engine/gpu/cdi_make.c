@@ -115,7 +115,6 @@ static const struct {
 } files[] = {
         { U, "/usr/bin/nvidia-smi" },
         { U, "/usr/bin/nvidia-debugdump" },
-        { U, "/usr/bin/nvidia-persistenced" },
         { C, "/usr/bin/nvidia-cuda-mps-control" },
         { C, "/usr/bin/nvidia-cuda-mps-server" },
         { G, "/usr/share/nvidia/nvoptix.bin" },

@@ -441,6 +441,7 @@ static int open_service(struct standalone *s, struct err *e)
                 return r;
         channel_set_fleet(s->channel, s->fleet);
         channel_set_gpus(s->channel, s->host.gpuhost);
+        fleet_gpus_changed(s->fleet, gpuhost_fleet(s->host.gpuhost));
         upkeep_watch_images(s->upkeep, fleet_images, s->fleet);
         fleet_images_tidy(s->fleet);
         r = imagecare_new(s->loop, s->runner, &s->host, s->fleet, &s->care, e);

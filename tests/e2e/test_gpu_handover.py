@@ -1,7 +1,6 @@
 """What happens to a GPU when a lease ends: checked, scrubbed, given back with a receipt, or put into
 quarantine.  Everything with the simulated driver and its faults (tests/fakes); the hosts, clusters and
 the driver library's calls are real."""
-import contextlib
 import json
 import os
 import re
@@ -75,16 +74,6 @@ class GpuHost(hosts.Host):
         return self.gql("mutation($id: String!) { gpuRelease(input: {gpuId: $id}) { id state } }",
                         {"id": uuid})["gpuRelease"]
 
-    def claimed(self):
-        """GPUs of this host's clusters, by the files of the machine."""
-        found = {}
-        for f in (hosts.RUN / "gpus").iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                words = f.read_text().split()
-                if words and words[0] == self.id:
-                    found[f.name] = words[1]
-        return found
-
     def remove(self, *clusters):
         for c in clusters:
             self.terminate(c)
@@ -93,7 +82,7 @@ class GpuHost(hosts.Host):
     def wait_gone(self, timeout):
         """Also the checks are over."""
         end = time.monotonic() + timeout
-        while self.clusters() or self.claimed():
+        while self.clusters() or self.gpu_claims():
             assert time.monotonic() < end, (self.clusters(), self.log_text()[-3000:])
             time.sleep(0.05)
         self.wait_released()
@@ -130,14 +119,14 @@ def whole(request):
 def test_receipt_of_a_clean_one(host):
     cluster = host.lease(2)
     uuids = host.uuids(cluster)
-    assert set(host.claimed()) == set(uuids)
+    assert set(host.gpu_claims()) == set(uuids)
     receipts = host.stop_cluster(cluster)
     assert set(receipts) == set(uuids)
     for r in receipts.values():
         assert r["ok"] and r["reason"] == "" and set(r["checks"]) == CHECKS, r
         assert re.fullmatch(r"\d+ MiB, baseline \d+", r["checks"]["memory"]), r
         assert abs(r["at_us"] / 1e6 - time.time()) < 60
-    assert host.claimed() == {}
+    assert host.gpu_claims() == {}
     shown = json.loads(host.cli("get", "cluster", cluster, "-o", "json").stdout)
     shown = shown[0] if isinstance(shown, list) else shown
     assert {r["uuid"] for r in shown["gpuReceipts"]} == set(uuids), shown
@@ -257,13 +246,13 @@ def test_memory_that_is_given_back_late(host):
     time.sleep(3)
     c = host.cluster(cluster)
     assert c["phase"] == "stopping", c
-    assert host.claimed() == {uuid: cluster}
+    assert host.gpu_claims() == {uuid: cluster}
     free = [g for g in host.gpus().values() if not g["clusterId"]]
     assert len(free) == 7
     host.faults()
     host.wait_exited(cluster, 5)
     assert host.receipts(cluster)[uuid]["ok"]
-    assert host.claimed() == {}
+    assert host.gpu_claims() == {}
 
 
 def test_lost_while_leased(host):
@@ -330,12 +319,12 @@ def test_killed_while_it_waits(host, gone):
     time.sleep(2)
     assert json.loads(host.journal()[cluster]["gpus"])[uuid]
     host.restart()
-    assert host.claimed() == {uuid: cluster}
+    assert host.gpu_claims() == {uuid: cluster}
     host.lease_rest(uuid)
     host.faults()
     if gone:
         end = time.monotonic() + 20
-        while uuid in host.claimed():
+        while uuid in host.gpu_claims():
             assert time.monotonic() < end
             time.sleep(0.05)
     else:
@@ -356,7 +345,7 @@ def test_killed_at_any_time(host, delay):
     host.wait_exited(cluster, 20)
     receipt = host.receipts(cluster)[uuid]
     assert receipt["ok"] and set(receipt["checks"]) == CHECKS, receipt
-    assert host.claimed() == {}
+    assert host.gpu_claims() == {}
     assert host.journal()[cluster]["gpus"] is None
     all_of_them = host.lease(8)
     assert len(set(host.uuids(all_of_them))) == 8
@@ -368,7 +357,7 @@ def test_crashing_program_keeps_its_gpu(host):
                           dockerArgs=json.dumps({"cmd": ["sh", "-c", "sleep 0.2; exit 3"]}))
     host.wait(cluster, lambda c: c["reason"] and "exit code 3" in c["reason"])
     uuid, = host.uuids(cluster)
-    assert host.claimed() in ({uuid: cluster}, {})
+    assert host.gpu_claims() in ({uuid: cluster}, {})
     assert json.loads(host.journal()[cluster]["gpus"])[uuid]
     assert host.gpus()[uuid]["clusterId"] == cluster
     assert host.stop_cluster(cluster)[uuid]["ok"]
@@ -432,7 +421,7 @@ def test_killed_while_it_scrubs():
             assert time.monotonic() < end
             time.sleep(0.02)
         h.restart()
-        assert h.claimed() == {uuid: cluster}
+        assert h.gpu_claims() == {uuid: cluster}
         h.faults(name="cuda-faults")
         # the one that hangs has begun anew: it is ended by its deadline, or by us
         end = time.monotonic() + 100

@@ -240,14 +240,26 @@ class Host:
         return self.call("clusterTerminate", cluster)
 
     def wait_released(self, timeout=30):
-        """Every terminated cluster has let go of its resources: no group, no link, no disk."""
+        """Every terminated cluster has let go of its resources: no group, no link, no disk, no GPU
+        that is still being checked."""
         end = time.monotonic() + timeout
-        while any((self.data / "volumes").iterdir()) or self.slices():
+        while any((self.data / "volumes").iterdir()) or self.slices() or self.gpu_claims():
             if time.monotonic() > end:
-                raise TimeoutError("still held: %s %s\n%s" % (
-                    list((self.data / "volumes").iterdir()), self.slices(),
+                raise TimeoutError("still held: %s %s %s\n%s" % (
+                    list((self.data / "volumes").iterdir()), self.slices(), self.gpu_claims(),
                     self.log_text()[-3000:]))
             time.sleep(0.02)
+
+    def gpu_claims(self):
+        """{UUID: cluster} of GPUs that clusters of this host have, or have not quite given back."""
+        found = {}
+        with contextlib.suppress(FileNotFoundError):
+            for f in (RUN / "gpus").iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    words = f.read_text().split()
+                    if words and words[0] == self.id:
+                        found[f.name] = words[1]
+        return found
 
     def slices(self):
         """Groups of clusters with processes in them, c<slot> and m<slot>; the pool's shells wait for

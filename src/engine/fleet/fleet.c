@@ -61,7 +61,7 @@ int fleet_new(const struct fleet_spec *spec, struct fleet **ret, struct err *e)
 static bool any_undo(const struct fleet *f)
 {
         for (const struct unit *u = f->units; u; u = u->next)
-                if (u->op_kind == UNIT_OP_UNDO)
+                if (u->op_kind == UNIT_OP_UNDO || u->gpu_job)
                         return true;
         return false;
 }
@@ -293,7 +293,7 @@ size_t fleet_count_held(const struct fleet *f)
         size_t n = 0;
 
         for (const struct unit *u = f->units; u; u = u->next)
-                n += unit_holds(u);
+                n += unit_holds(u) || u->row.gpus;
         return n;
 }
 

@@ -286,10 +286,10 @@ static void look_at_state(struct unit *u, const struct gpu_fleet *gpus)
                 const struct gpu *g = gpu_fleet_find(gpus, uuid);
                 char what[320];
 
-                if (!g || (g->state != GS_LOST && g->state != GS_UNHEALTHY))
+                if (gpus->n == 0 || (g && g->state != GS_LOST && g->state != GS_UNHEALTHY))
                         continue;
-                (void) snprintf(what, sizeof what, "%s%s%s", gpu_state_names[g->state],
-                                g->reason ? ": " : "", g->reason ? g->reason : "");
+                (void) snprintf(what, sizeof what, "%s%s%s", gpu_state_names[g ? g->state : GS_LOST],
+                                g && g->reason ? ": " : "", g && g->reason ? g->reason : "");
                 tell_trouble(u, uuid, what, true);
                 return;
         }

@@ -450,7 +450,6 @@ static int job_fill(struct handover_job *job, const json_t *held, char *const *u
 {
         const char *uuid;
         json_t *before;
-        int r = 0;
 
         job->items = calloc(json_object_size(held), sizeof *job->items);
         if (!job->items)
@@ -459,6 +458,7 @@ static int job_fill(struct handover_job *job, const json_t *held, char *const *u
         {
                 struct item *it = &job->items[job->n];
                 bool named = !uuids;
+                struct err why = { 0 };
 
                 for (char *const *u = uuids; !named && *u; u++)
                         named = str_eq(*u, uuid);
@@ -466,10 +466,9 @@ static int job_fill(struct handover_job *job, const json_t *held, char *const *u
                         continue;
                 *it = (struct item){ .job = job, .state = IS_LOOK };
                 (void) snprintf(it->uuid, sizeof it->uuid, "%s", uuid);
-                r = handover_before_decode(before, &it->before, e);
-                if (r < 0) /* damaged: nothing to compare with is no reason to pass it */
-                        item_bad(it, "how it was before the lease is not known: %s",
-                                 e ? e->msg : "?");
+                /* damaged: nothing to compare with is no reason to pass it */
+                if (handover_before_decode(before, &it->before, &why) < 0)
+                        item_bad(it, "how it was before the lease is not known: %s", why.msg);
                 job->n++;
         }
         return job->n ? 0 : err_set(e, -ENOENT, "there is no GPU to check");

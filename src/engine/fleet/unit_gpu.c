@@ -12,8 +12,9 @@
 #include "base/str.h"
 #include "engine/claim/claim.h"
 #include "engine/fleet/unit.h"
-#include "engine/gpu/handover_judge.h"
+#include "engine/gpu/gpuhost.h"
 #include "model/gpu.h"
+#include "model/gpu_xid.h"
 
 #define RECEIPTS_MOST  64U
 #define CHECK_AGAIN_US (1 * US_PER_S)
@@ -249,30 +250,50 @@ static void tell_trouble(struct unit *u, const char *uuid, const char *what, boo
         unit_report(u);
 }
 
-static void note_event(struct unit *u, const json_t *event)
+/* What happens to a GPU happens to the instances that lie on it. */
+static bool is_about(const struct unit *u, const char *uuid, const char *of)
+{
+        const struct gpuhost *host = u->fleet->spec.host->gpuhost;
+        const struct gpu *g = host ? gpu_fleet_find(gpuhost_fleet(host), uuid) : NULL;
+
+        return str_eq(uuid, of) || (g && str_eq(g->parent, of));
+}
+
+static void note_xid(struct unit *u, const char *of, uint64_t xid, const char *text)
 {
         AUTO(json_put) json_t *held = held_of(u);
-        json_int_t code = json_integer_value(json_object_get(event, "code"));
-        const char *text = jsonx_str(event, "text");
+        const char *uuid, *mine = NULL;
+        bool noted = false;
+        json_t *before;
+        void *next;
         char what[256];
 
-        if (!str_eq(jsonx_str(event, "kind"), "xid") || code <= 0)
-                return;
-        if (held && handover_note(held, event) &&
-            (put_held(u, held, NULL) < 0 || unit_save(u, false) < 0))
+        json_object_foreach_safe(held, next, uuid, before)
+        {
+                if (!is_about(u, uuid, of))
+                        continue;
+                mine = uuid;
+                noted = handover_note(held, uuid, xid) || noted;
+        }
+        if (noted && (put_held(u, held, NULL) < 0 || unit_save(u, false) < 0))
                 log_error("cluster %s: an Xid of its GPU was not written down", u->row.cluster);
-        if (handover_xid_is_program((uint64_t) code) || u->gpu_trouble)
+        if (!mine || gpu_xid_is_program(xid) || u->gpu_trouble)
                 return;
-        (void) snprintf(what, sizeof what, "the driver reported Xid %lld%s%.200s", (long long) code,
-                        text ? ": " : "", text ? text : "");
-        tell_trouble(u, jsonx_str(event, "uuid"), what, false);
+        (void) snprintf(what, sizeof what, "the driver reported Xid %llu%s%.200s",
+                        (unsigned long long) xid, text ? ": " : "", text ? text : "");
+        tell_trouble(u, mine, what, false);
 }
 
 void fleet_gpu_event(struct fleet *f, const json_t *event)
 {
+        json_int_t code = json_integer_value(json_object_get(event, "code"));
+        const char *uuid = jsonx_str(event, "uuid");
+
+        if (!uuid || !str_eq(jsonx_str(event, "kind"), "xid") || code <= 0)
+                return;
         for (struct unit *u = f->units; u; u = u->next)
-                if (holds(u, jsonx_str(event, "uuid")))
-                        note_event(u, event);
+                if (u->row.gpus)
+                        note_xid(u, uuid, (uint64_t) code, jsonx_str(event, "text"));
 }
 
 static void look_at_state(struct unit *u, const struct gpu_fleet *gpus)
@@ -288,8 +309,9 @@ static void look_at_state(struct unit *u, const struct gpu_fleet *gpus)
 
                 if (gpus->n == 0 || (g && g->state != GS_LOST && g->state != GS_UNHEALTHY))
                         continue;
-                (void) snprintf(what, sizeof what, "%s%s%s", gpu_state_names[g ? g->state : GS_LOST],
-                                g && g->reason ? ": " : "", g && g->reason ? g->reason : "");
+                (void) snprintf(what, sizeof what, "%s%s%s",
+                                gpu_state_names[g ? g->state : GS_LOST], g && g->reason ? ": " : "",
+                                g && g->reason ? g->reason : "");
                 tell_trouble(u, uuid, what, true);
                 return;
         }

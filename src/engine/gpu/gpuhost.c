@@ -382,13 +382,19 @@ static bool may_tell(struct gpuhost *g)
         return true;
 }
 
+static bool is_new_and_fatal(const struct gpu_row *row, const struct gpu_word_event *ev)
+{
+        return str_eq(ev->kind, "xid") && gpu_xid_is_fatal(ev->code) && row->bad_xid != ev->code;
+}
+
 static int on_event(struct gpuhost *g, const json_t *msg, struct err *e)
 {
         struct gpu_word_event ev;
         int r = gpu_words_event(msg, &ev, e);
         struct gpu_row *row = r < 0 ? NULL : gpuhost_row(g, ev.uuid);
 
-        if (!row || !may_tell(g))
+        /* a fatal one is not lost in a flood of what programs do */
+        if (!row || (!is_new_and_fatal(row, &ev) && !may_tell(g)))
                 return r;
         if (str_eq(ev.kind, "xid")) {
                 row->j.xid = (uint32_t) ev.code;

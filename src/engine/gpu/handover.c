@@ -126,20 +126,16 @@ int handover_begin(struct handover *h, char *const *uuids, json_t *held, struct 
         return r;
 }
 
-bool handover_note(json_t *held, const json_t *event)
+bool handover_note(json_t *held, const char *uuid, uint64_t xid)
 {
-        const char *uuid = jsonx_str(event, "uuid");
-        const json_t *code = json_object_get(event, "code");
-        const json_t *mine = uuid ? json_object_get(held, uuid) : NULL;
-        struct handover_before b;
-        size_t before;
+        const json_t *mine = json_object_get(held, uuid);
+        struct handover_before b, was;
 
-        if (!mine || !str_eq(jsonx_str(event, "kind"), "xid") || !json_is_integer(code) ||
-            json_integer_value(code) <= 0 || handover_before_decode(mine, &b, NULL) < 0)
+        if (!mine || handover_before_decode(mine, &b, NULL) < 0)
                 return false;
-        before = b.n_xids;
-        handover_note_xid(&b, (uint64_t) json_integer_value(code));
-        return (b.n_xids != before || b.n_xids == HANDOVER_XIDS) &&
+        was = b;
+        handover_note_xid(&b, xid);
+        return memcmp(b.xids, was.xids, sizeof b.xids) != 0 &&
                json_object_set_new(held, uuid, handover_before_encode(&b)) >= 0;
 }
 

@@ -36,8 +36,9 @@ DEFINE_AUTO(struct handover *, handover_free)
 /* A lease of these GPUs begins: adds {"GPU-...":{...}} to the object @held; those that are in it already
  * stay as they are. */
 int handover_begin(struct handover *h, char *const *uuids, json_t *held, struct err *e);
-/* An "event" message came: true when it belongs into @held and was written down there. */
-bool handover_note(json_t *held, const json_t *event);
+/* The driver reported an Xid of this GPU, or of the one that it lies on: true when it belongs into @held
+ * and was written down there. */
+bool handover_note(json_t *held, const char *uuid, uint64_t xid);
 
 /* @receipts: an array of them, one per GPU, borrowed.  By then what is not ok is in quarantine. */
 typedef void handover_done_fn(void *arg, const json_t *receipts);

@@ -13,6 +13,7 @@
 
 #include "base/jsonx.h"
 #include "base/str.h"
+#include "model/gpu_xid.h"
 
 const char *const handover_check_names[HC_COUNT] = {
         [HC_PROCESSES] = "processes", [HC_MEMORY] = "memory",   [HC_ECC] = "ecc",
@@ -105,18 +106,6 @@ static enum handover_verdict check_retired(const struct handover_before *b,
         return n->retired_pending ? HV_BAD : HV_CLEAN;
 }
 
-bool handover_xid_is_program(uint64_t xid)
-{
-        /* engine exception, page fault, stopped by its own fault, cleaned up after a kill, video
-         * processor exception, graphics class error */
-        static const uint64_t of_programs[] = { 13, 31, 43, 45, 68, 69 };
-
-        for (size_t i = 0; i < NELEM(of_programs); i++)
-                if (of_programs[i] == xid)
-                        return true;
-        return false;
-}
-
 static bool noted(const struct handover_before *b, uint64_t xid)
 {
         for (size_t i = 0; i < b->n_xids; i++)
@@ -132,7 +121,7 @@ void handover_note_xid(struct handover_before *b, uint64_t xid)
                 return;
         if (b->n_xids < HANDOVER_XIDS)
                 b->xids[b->n_xids++] = xid;
-        else if (!handover_xid_is_program(xid))
+        else if (!gpu_xid_is_program(xid))
                 b->xids[HANDOVER_XIDS - 1] = xid;
 }
 
@@ -147,7 +136,7 @@ static enum handover_verdict check_xid(const struct handover_before *b,
                 handover_note_xid(&all, n->xid);
         for (int pass = 0; pass < 2; pass++) { /* reasons first: what is behind may be cut */
                 for (size_t i = 0; i < all.n_xids; i++) {
-                        bool program = handover_xid_is_program(all.xids[i]);
+                        bool program = gpu_xid_is_program(all.xids[i]);
 
                         if (program != (pass == 1))
                                 continue;

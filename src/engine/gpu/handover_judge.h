@@ -70,9 +70,8 @@ struct handover_finding {
 void handover_judge(const struct handover_before *before, const struct handover_now *now,
                     struct handover_finding *ret);
 
-/* Xids that any program can cause on a sound GPU at will, and killing one does: they stand in the
- * receipt and are no reason, else every tenant could take GPUs off the market. */
-bool handover_xid_is_program(uint64_t xid);
+/* Xids of programs (model/gpu_xid.h) stand in the receipt and are no reason, else every tenant could take
+ * GPUs off the market. */
 void handover_note_xid(struct handover_before *b, uint64_t xid);
 
 int handover_now_decode(const json_t *j, struct handover_now *ret, struct err *e);

@@ -25,10 +25,10 @@ PATHS = ["numa", "bridge", "switch", "leaf"]
 class Ctl:
     """One gpuhostctl; its lines are kept in `seen`."""
 
-    def __init__(self, data, driver, *more, ident=None):
+    def __init__(self, data, driver, *more, ident=None, libexec=None):
         self.id = ident or "t" + uuid.uuid4().hex[:7]
         self.run = f"/run/hypervisor-vmm/{self.id}"
-        self.proc = subprocess.Popen([CTL, self.id, str(data), build_dir(), driver, *more], text=True,
+        self.proc = subprocess.Popen([CTL, self.id, str(data), libexec or build_dir(), driver, *more], text=True,
                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                      stderr=open(os.path.join(data, "log"), "a", encoding="utf-8"))
         self.lines, self.seen = queue.Queue(), []
@@ -560,3 +560,117 @@ def test_old_library(ctl, library):
     assert (t["memory_used_mib"], t["processes"]) == (1, 2) and "util_pct" not in t
     row = c.ask("check", "GPU-0ld", kind="checked")["gpus"][0]
     assert row["processes"] == [{"pid": 12, "memory_mib": 5}, {"pid": 13}] and "vbios" not in row
+
+
+TWO = """
+/* Two GPUs; a call about the second one ends who makes it. */
+#include <stdlib.h>
+#include <string.h>
+int nvmlInit_v2(void); int nvmlInit_v2(void) { return 0; }
+int nvmlShutdown(void); int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetCount_v2(unsigned *n); int nvmlDeviceGetCount_v2(unsigned *n) { *n = 2; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d);
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { *d = (void *) (8UL + i); return 0; }
+int nvmlDeviceGetUUID(void *d, char *s, unsigned n);
+int nvmlDeviceGetUUID(void *d, char *s, unsigned n) { strncpy(s, d == (void *) 8 ? "GPU-a" : "GPU-b", n); return 0; }
+struct pci { char id[16]; unsigned domain, bus, device, a, b; char more[32]; };
+int nvmlDeviceGetPciInfo_v3(void *d, struct pci *p);
+int nvmlDeviceGetPciInfo_v3(void *d, struct pci *p)
+{ memset(p, 0, sizeof *p); p->bus = (unsigned) (unsigned long) d; return 0; }
+struct util { unsigned gpu, memory; };
+int nvmlDeviceGetUtilizationRates(void *d, struct util *u);
+int nvmlDeviceGetUtilizationRates(void *d, struct util *u) { if (d != (void *) 8) abort(); u->gpu = 5; return 0; }
+"""
+
+
+def test_a_call_that_ends_it(ctl, library):
+    c = ctl("simulated:4090x1", library(TWO))
+    row = c.state("GPU-b", "unhealthy", 8)
+    assert row["reason"] == "a driver call (nvmlDeviceGetUtilizationRates) has ended the program that made it"
+    t = c.of("telemetry", 5)
+    assert [(g["uuid"], g["util_pct"]) for g in t["gpus"]] == [("GPU-a", 5)]
+    assert {g["uuid"]: g["state"] for g in c.ask("fleet", kind="gpus")["list"]} == {
+        "GPU-a": "ok", "GPU-b": "unhealthy"}
+
+
+# --- a vmm-gpu that lies ---------------------------------------------------------------------------
+
+LIAR = r"""
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static int fd;
+static void say(const char *text)
+{
+        unsigned len = htonl((unsigned) strlen(text));
+        char head[8] = { 0, 0, 0, 0, 1, 0, 0, 0 };
+        memcpy(head, &len, 4);
+        if (write(fd, head, 8) != 8 || write(fd, text, strlen(text)) != (ssize_t) strlen(text))
+                exit(1);
+}
+#define GPU(more) "{\"uuid\":\"GPU-1\",\"name\":\"x\",\"pci\":\"00000000:01:00.0\",\"state\":" more "}"
+#define FLEET(gpu) say("{\"type\":\"fleet\",\"list\":[" gpu "]}")
+int main(int argc, char **argv)
+{
+        unsigned long n = 0;
+        (void) argc;
+        fd = atoi(argv[2]);
+        FLEET(GPU("\"ok\""));
+        for (;; n++) {
+                (void) n;
+                WHAT;
+        }
+}
+"""
+
+LIES = {
+    "no frame": 'write(fd, "\\xff\\xff\\xff\\xff garbage garbage", 20)',
+    "no JSON": 'say("{{{{")',
+    "no type": 'say("{}")',
+    "a type of its own": 'say("{\\"type\\":\\"welcome\\"}")',
+    "quarantine": 'FLEET(GPU("\\"quarantined\\""))',
+    "a path": 'FLEET("{\\"uuid\\":\\"GPU-../../x\\",\\"name\\":\\"x\\",\\"state\\":\\"ok\\"}")',
+    "fleets": 'FLEET(GPU("\\"ok\\"")); FLEET(GPU("\\"unhealthy\\""))',
+    "events": 'say("{\\"type\\":\\"event\\",\\"uuid\\":\\"GPU-1\\",\\"kind\\":\\"xid\\",\\"code\\":79,\\"text\\":\\"x\\"}")',
+    "telemetry": 'say("{\\"type\\":\\"telemetry\\",\\"gpus\\":[{\\"uuid\\":\\"GPU-1\\"},{\\"uuid\\":\\"GPU-1\\"},{\\"uuid\\":\\"GPU-2\\"}]}")',
+    "answers": 'say("{\\"type\\":\\"checked\\",\\"req\\":1,\\"gpus\\":[]}")',
+    "at": 'say("{\\"type\\":\\"at\\",\\"gpu\\":\\"GPU-1\\",\\"call\\":\\"nvmlX\\"}")',
+    "at nowhere": 'say("{\\"type\\":\\"at\\",\\"gpu\\":\\"GPU-1\\",\\"call\\":\\"rm -rf /\\"}")',
+    "an end": "exit(0)",
+    "a hung-up line": "close(fd); pause()",
+}
+
+
+def cpu_s(pid):
+    with open(f"/proc/{pid}/schedstat", encoding="utf-8") as f:
+        return int(f.read().split()[0]) / 1e9
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_liar(tmp_path, lie):
+    """Whatever vmm-gpu says and however fast: the loop goes on, little of it reaches others, nothing wrong does."""
+    libexec = tmp_path / "libexec"
+    libexec.mkdir()
+    for name in os.listdir(build_dir()):
+        if name != "vmm-gpu":
+            (libexec / name).symlink_to(os.path.join(os.path.abspath(build_dir()), name))
+    subprocess.run(["cc", "-x", "c", "-w", "-o", str(libexec / "vmm-gpu"), "-"], input=LIAR.replace("WHAT", LIES[lie]),
+                   text=True, check=True)
+    c = Ctl(tmp_path, "simulated:4090x1", libexec=str(libexec))
+    try:
+        c.fleet()
+        c.ask("lag")
+        time.sleep(3)
+        lag = c.ask("lag")["ms"]
+        kinds = [m["type"] for m in c.seen]
+        assert lag < 250, lag
+        assert c.proc.poll() is None and cpu_s(c.proc.pid) < 2
+        assert kinds.count("event") <= 75 and kinds.count("telemetry") <= 20 and kinds.count("gpus") <= 80
+        for m in c.seen:
+            for g in m.get("list", []):
+                assert (g["uuid"], g["state"] in ("ok", "unhealthy")) == ("GPU-1", True)
+            assert m["type"] != "telemetry" or len(m["gpus"]) == 1
+    finally:
+        c.stop()

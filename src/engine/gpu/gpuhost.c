@@ -23,6 +23,9 @@
 #define XID_BAD_US      (600 * US_PER_S) /* so long a fatal Xid keeps a GPU from being rented */
 #define EVENTS_BURST    50.0             /* events that are passed on at once */
 #define EVENTS_A_SECOND 5.0
+#define FLEETS_BURST    30.0 /* a sound vmm-gpu has a new one every few seconds at most */
+#define FLEETS_A_SECOND 2.0
+#define TELEMETRY_US    (200 * US_PER_MS) /* it may come once in so long */
 
 /* ---- telling ---- */
 
@@ -304,10 +307,28 @@ static void take_fleet(struct gpuhost *g, struct gpu_fleet *merged, const struct
         gpu_fleet_done(&was);
 }
 
+/* So many at once, and so many each second. */
+static bool may(struct gpu_allowance *a, double burst, double a_second)
+{
+        uint64_t now = clock_mono_us();
+
+        a->credit = a->at_us ? a->credit + (double) (now - a->at_us) / (double) US_PER_S * a_second
+                             : burst;
+        a->at_us = now;
+        if (a->credit > burst)
+                a->credit = burst;
+        if (a->credit < 1)
+                return false;
+        a->credit -= 1;
+        return true;
+}
+
 static int on_fleet(struct gpuhost *g, const json_t *msg, struct err *e)
 {
         struct gpu_fleet now, merged;
-        int r = gpu_words_fleet(msg, &now, e);
+        int r = may(&g->fleets, FLEETS_BURST, FLEETS_A_SECOND)
+                        ? gpu_words_fleet(msg, &now, e)
+                        : err_set(e, -EPROTO, "another fleet all the time");
 
         if (r < 0)
                 return r;
@@ -354,8 +375,13 @@ static json_t *telemetry_of(struct gpuhost *g, const json_t *rows, struct err *e
 
 static int on_telemetry(struct gpuhost *g, const json_t *msg, struct err *e)
 {
-        json_t *mine = telemetry_of(g, json_object_get(msg, "gpus"), e);
+        uint64_t now = clock_mono_us();
+        json_t *mine;
 
+        if (g->telemetry && now - g->telemetry_us < TELEMETRY_US)
+                return 0;
+        g->telemetry_us = now;
+        mine = telemetry_of(g, json_object_get(msg, "gpus"), e);
         if (!mine)
                 return -EPROTO;
         g->failures = 0;
@@ -367,24 +393,17 @@ static int on_telemetry(struct gpuhost *g, const json_t *msg, struct err *e)
         return 0;
 }
 
-/* However many errors a GPU reports, or vmm-gpu invents, only so many are passed on. */
-static bool may_tell(struct gpuhost *g)
-{
-        uint64_t now = clock_mono_us();
-
-        g->event_credit += (double) (now - g->event_us) / (double) US_PER_S * EVENTS_A_SECOND;
-        g->event_us = now;
-        if (g->event_credit > EVENTS_BURST)
-                g->event_credit = EVENTS_BURST;
-        if (g->event_credit < 1)
-                return false;
-        g->event_credit -= 1;
-        return true;
-}
-
 static bool is_new_and_fatal(const struct gpu_row *row, const struct gpu_word_event *ev)
 {
         return str_eq(ev->kind, "xid") && gpu_xid_is_fatal(ev->code) && row->bad_xid != ev->code;
+}
+
+/* However many errors a GPU reports, or vmm-gpu invents, only so many are passed on; a fatal one is not
+ * lost in a flood of what programs do. */
+static bool may_tell(struct gpuhost *g, const struct gpu_row *row, const struct gpu_word_event *ev)
+{
+        return (is_new_and_fatal(row, ev) && may(&g->fatals, EVENTS_BURST, EVENTS_A_SECOND)) ||
+               may(&g->events, EVENTS_BURST, EVENTS_A_SECOND);
 }
 
 static int on_event(struct gpuhost *g, const json_t *msg, struct err *e)
@@ -393,8 +412,7 @@ static int on_event(struct gpuhost *g, const json_t *msg, struct err *e)
         int r = gpu_words_event(msg, &ev, e);
         struct gpu_row *row = r < 0 ? NULL : gpuhost_row(g, ev.uuid);
 
-        /* a fatal one is not lost in a flood of what programs do */
-        if (!row || (!is_new_and_fatal(row, &ev) && !may_tell(g)))
+        if (!row || !may_tell(g, row, &ev))
                 return r;
         if (str_eq(ev.kind, "xid")) {
                 row->j.xid = (uint32_t) ev.code;
@@ -489,8 +507,6 @@ int gpuhost_new(const struct gpuhost_spec *spec, struct gpuhost **ret, struct er
         if (!g)
                 return err_set(e, -ENOMEM, "out of memory");
         g->spec = *spec;
-        g->event_credit = EVENTS_BURST;
-        g->event_us = clock_mono_us();
         g->known = d->kind == GD_NONE;
         g->fleet.simulated = d->kind == GD_SIMULATED;
         g->fleet.note =

@@ -27,15 +27,16 @@
 #include "engine/gpu/gpuhost_priv.h"
 #include "engine/instance.h"
 
-#define PROGRAM         "vmm-gpu"
-#define PAUSE_FIRST_US  (250 * US_PER_MS)
-#define PAUSE_MAX_US    (60 * US_PER_S)
-#define STEADY_US       (60 * US_PER_S) /* after so long a life the pause is short again */
-#define END_MS          1000
-#define DYING_MAX       4 /* that even SIGKILL does not end; more are not started beside them */
-#define MESSAGES_A_TURN 64
-#define AFTER_OTHERS    10 /* priority in the loop */
-#define TIMER_AFTER     20
+#define PROGRAM           "vmm-gpu"
+#define PAUSE_FIRST_US    (250 * US_PER_MS)
+#define PAUSE_MAX_US      (60 * US_PER_S)
+#define STEADY_US         (60 * US_PER_S) /* after so long a life the pause is short again */
+#define END_MS            1000
+#define DYING_MAX         4 /* that even SIGKILL does not end; more are not started beside them */
+#define MESSAGES_A_TURN   64
+#define MESSAGES_A_SECOND 4000U /* 64 GPUs are worth a sixth of that */
+#define AFTER_OTHERS      10    /* priority in the loop */
+#define TIMER_AFTER       20
 
 /* One that was killed and has not ended yet. */
 struct dying {
@@ -50,6 +51,8 @@ struct gpu_child {
         struct frame_conn *conn;
         sd_event_source *exit_src, *conn_src, *silence_src, *start_src;
         uint64_t heard_us, started_us, pause_us;
+        uint64_t counted_us; /* when a second of messages began, and how many there were */
+        unsigned count;
         char at_gpu[72], at_call[72]; /* of its last "at"; "" outside of a call */
         struct dying dying[DYING_MAX];
         bool full_said;
@@ -266,6 +269,12 @@ static int dispatch(struct gpu_child *c, const json_t *msg, struct err *e)
 {
         const char *type = jsonx_str(msg, "type");
 
+        if (c->heard_us - c->counted_us >= US_PER_S) {
+                c->counted_us = c->heard_us;
+                c->count = 0;
+        }
+        if (++c->count > MESSAGES_A_SECOND)
+                return err_set(e, -EPROTO, "more than %u messages in a second", MESSAGES_A_SECOND);
         if (!type)
                 return err_set(e, -EPROTO, "a message without type");
         if (str_eq(type, "at"))

@@ -80,6 +80,11 @@ struct gpu_hang {
         char why[160];
 };
 
+struct gpu_allowance { /* zero-initialised: all of it */
+        double credit;
+        uint64_t at_us;
+};
+
 struct gpu_check {
         struct gpu_check *next;
         struct gpuhost *host;
@@ -105,8 +110,8 @@ struct gpuhost {
         bool known;             /* see gpuhost_is_known() */
         char down[320];         /* why there is no vmm-gpu that answers; "": there is */
         unsigned failures;      /* of vmm-gpu in a row */
-        double event_credit;    /* events that may be passed on, and when that was counted */
-        uint64_t event_us;
+        struct gpu_allowance events, fatals, fleets;
+        uint64_t telemetry_us; /* when the last one came */
 };
 
 struct gpu_row *gpuhost_row(struct gpuhost *g, const char *uuid);

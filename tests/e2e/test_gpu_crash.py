@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+import pytest
 import requests
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -110,6 +111,7 @@ def wait_gpus(host):
     wait_until(lambda: len(host.gql("{ gpus { id } }")["gpus"]) == 8, what="the GPUs")
 
 
+@pytest.mark.limit(300)
 def test_kills_at_random(capsys):
     rng = random.Random(SEED)
     with capsys.disabled():

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from host import RUN, ApiError, Host, our_node
+from host import RUN, ApiError, Host, our_node, program
 from ocimake import Image, Layer
 
 CONFIG = {"pool_networks": 2, "pool_disks": 2, "grace": "1s", "cpu_overcommit": 100,
@@ -66,7 +66,7 @@ def deploy(h, n, image="tensorone/llm-starter", **kw):
     kw.setdefault("dockerArgs", SLEEP)
     kw.setdefault("containerDiskInGb", 2)
     if n:
-        kw.setdefault("gpuType", "NVIDIA A100")
+        kw.setdefault("gpuTypeId", "NVIDIA A100")
     cluster = eventually(lambda: h.deploy(imageName=image, gpuCount=n, **kw))
     h.wait_running(cluster)
     return cluster
@@ -140,14 +140,14 @@ def test_loader_finds_it(host):
 def test_two_tenants(host):
     key = host.new_account("other")
     a = deploy(host, 2)
-    b = host.deploy(key=key, imageName="tensorone/llm-starter", gpuCount=4, gpuType="NVIDIA A100",
+    b = host.deploy(key=key, imageName="tensorone/llm-starter", gpuCount=4, gpuTypeId="NVIDIA A100",
                     dockerArgs=SLEEP, containerDiskInGb=2)
     end = time.monotonic() + 30
     while not host.cluster(b, key=key)["runtime"]:
         assert time.monotonic() < end
         time.sleep(0.05)
     env = dict(host.cli_env(), TENSORONE_API_KEY=key)
-    theirs = subprocess.run([os.environ.get("HVMM_CLI", str(pathlib.Path(host_program()))), "exec", b, "--",
+    theirs = subprocess.run([host_program(), "exec", b, "--",
                              "nvidia-smi", "-L"], env=env, capture_output=True, text=True, check=True).stdout
     theirs = set(re.findall(r"UUID: (\S+)\)", theirs))
     mine = set(smi(host, a))
@@ -157,9 +157,8 @@ def test_two_tenants(host):
     host.call("clusterTerminate", b, key=key)
 
 
-def host_program():
-    from host import program  # pylint: disable=import-outside-toplevel
-    return program("tensoronecli")
+def host_program(name="tensoronecli"):
+    return program(name)
 
 
 def test_without_gpus(host):
@@ -194,12 +193,76 @@ def test_capabilities(host):
     c = deploy(host, 1, env=[{"key": "NVIDIA_DRIVER_CAPABILITIES", "value": "utility"}])
     assert sh(host, c, "ls /usr/lib/x86_64-linux-gnu | grep libcuda; true") == ""
     assert len(smi(host, c)) == 1
-    bad = host.deploy(imageName="tensorone/llm-starter", gpuCount=1, gpuType="NVIDIA A100",
+    bad = host.deploy(imageName="tensorone/llm-starter", gpuCount=1, gpuTypeId="NVIDIA A100",
                       env=[{"key": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,teleport"}])
     assert "unknown word 'teleport'" in host.wait_exited(bad)["reason"]
     wait_of = time.monotonic() + 10
     while held_by(host, bad):
         assert time.monotonic() < wait_of
+
+
+@pytest.fixture
+def specs(host):
+    """The driver root's /etc/cdi."""
+    where = driver_root(host) / "etc/cdi"
+    where.mkdir(parents=True, exist_ok=True)
+    yield where
+    for f in where.iterdir():
+        f.unlink()
+
+
+def test_operators_spec(host, specs, tmp_path):
+    """An existing spec is used, ours as another runtime would get it; its hooks are never run."""
+    done = subprocess.run([host_program("hypervisor-vmm"), "cdi", "generate", "--root", driver_root(host)],
+                          capture_output=True, text=True, check=True)
+    evil = tmp_path / "evil"
+    evil.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    evil.chmod(0o755)
+    (specs / "nvidia.yaml").write_text(done.stdout.replace(
+        '  env:\n', '  env:\n    - "FROM_SPEC=yes"\n', 1).replace(
+        '/usr/bin/nvidia-cdi-hook', str(evil)).replace('  hooks:\n', f"""  hooks:
+    - hookName: prestart
+      path: {evil}
+      args: [evil, please]
+""", 1))
+    c = deploy(host, 1)
+    assert smi(host, c) == held_by(host, c) and opens(host, c, "/dev/nvidiactl") == "ENXIO"
+    assert "FROM_SPEC=yes" in python(host, c, "print(open('/proc/1/environ').read().replace(chr(0), '\\n'))")
+    python(host, c, "import ctypes; ctypes.CDLL('libcuda.so.1'); ctypes.CDLL('libcuda.so')")
+    assert sh(host, c, "ls /lib/firmware/nvidia/*/gsp*") != ""  # as the spec says
+    assert not (tmp_path / "ran").exists()
+    assert f"hook {evil} please is not run" in host.log_text()
+
+
+@pytest.mark.parametrize("text, why", [
+    ("kind: nvidia.com/gpu\ncdiVersion: 0.6.0\ndevices: 5\n", "/etc/cdi/nvidia.yaml:3: devices is not a list"),
+    ("kind: nvidia.com/gpu\ncdiVersion: 0.6.0\ndevices: [{name: none}]\n", "names no device for GPU-"),
+])
+def test_spec_with_a_mistake(host, specs, text, why):
+    (specs / "nvidia.yaml").write_text(text)
+    c = host.deploy(imageName="tensorone/starter", gpuCount=1, gpuTypeId="NVIDIA A100")
+    assert why in host.wait_exited(c)["reason"]
+
+
+@pytest.mark.limit(180)
+def test_mig():
+    """Two tenants on one GPU: each has its instance's capabilities, and cannot open the other's."""
+    with Host({"engine": dict(CONFIG, gpu_driver="simulated:a100mig")}) as h:
+        h.import_image("tensorone/llm-starter")
+        a, b = (deploy(h, 1, gpuTypeId="NVIDIA A100 1g.10gb") for _ in range(2))
+        seen = [re.findall(r"MIG-[0-9a-f-]+", sh(h, c, "nvidia-smi -L")) for c in (a, b)]
+        assert seen == [held_by(h, a), held_by(h, b)] and seen[0] != seen[1]
+        caps = [set(sh(h, c, "ls /dev/nvidia-caps").split()) for c in (a, b)]
+        assert len(caps[0]) == len(caps[1]) == 2 and not caps[0] & caps[1]
+        assert sh(h, a, "ls /dev | grep -x 'nvidia[0-9]*'") == sh(h, b, "ls /dev | grep -x 'nvidia[0-9]*'")
+        # nodes that everybody may open, by their mode
+        inside = f"/proc/{h.first_pid(a)}/root/dev/"
+        for name, of, want in (("theirs", caps[1], "EPERM"), ("mine", caps[0], "ENXIO")):
+            node = driver_root(h) / "dev/nvidia-caps" / of.pop()
+            os.mknod(inside + name, 0o20666, os.stat(node).st_rdev)
+            os.chmod(inside + name, 0o666)
+            assert opens(h, a, "/dev/" + name) == want
+            assert passed(h, a, str(node)) in ("EPERM", "EACCES")  # the host's node is root's
 
 
 # ---- the others'
@@ -270,6 +333,7 @@ def h_stderr(h, cluster, script):
 RECEIVE = """
 import array, errno, os, socket
 s = socket.socket(socket.AF_UNIX)
+if os.path.exists("/tmp/pass"): os.unlink("/tmp/pass")
 s.bind("/tmp/pass"); s.listen(1); print("ready", flush=True)
 c, _ = s.accept()
 msg, anc, _, _ = c.recvmsg(1, 64)
@@ -345,7 +409,7 @@ def test_refused_image(host, tmp_path, target):
     evil(layer.symlink("usr/lib", "lib64")).write_layout(str(tmp_path / "image"))
     ref = "evil/r" + re.sub(r"\W", "-", target)
     host.import_image(ref, tmp_path / "image")
-    c = host.deploy(imageName=ref, gpuCount=1, gpuType="NVIDIA A100")
+    c = host.deploy(imageName=ref, gpuCount=1, gpuTypeId="NVIDIA A100")
     assert "image: no driver file can be shown at " in host.wait_exited(c)["reason"]
 
 
@@ -392,7 +456,7 @@ def test_killed_in_the_middle():
         uuids = sorted(re.findall(r"GPU UUID:\s*(\S+)", "".join(
             p.read_text() for p in (driver_root(h) / "proc/driver/nvidia/gpus").glob("*/information"))))
         for i in range(12):
-            c = eventually(lambda: h.deploy(gpuCount=8, gpuType="NVIDIA A100"))
+            c = eventually(lambda: h.deploy(gpuCount=8, gpuTypeId="NVIDIA A100"))
             time.sleep(i * 0.002)
             h.restart()
             h.wait_running(c)

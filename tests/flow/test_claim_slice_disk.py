@@ -9,7 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("HVMM_BUILD", ROOT / "build"))
 PROGRAMS = {name: BUILD / "tests/flow/claim_slice_disk" / f"flow_{name}"
-            for name in ("claim", "slice", "disk")}
+            for name in ("claim", "slice", "disk", "holders")}
 
 
 def cases():

@@ -1,15 +1,16 @@
 /* change.c - more or less of everything for a cluster that runs.  Operation process; see boot.h.
  *
- * The order: what can be known to be impossible is refused; then CPUs are claimed and memory is taken
- * away, which others or the kernel may refuse, too; then disks grow; then the group gets its limits and
- * the CPUs that it has no more are let go.  What is asked is what should be, never by how much, and
+ * The order: what can be known to be impossible is refused; then CPUs and GPUs are claimed and memory
+ * is taken away, which others or the kernel may refuse, too; then disks grow; then the group gets its
+ * limits and the CPUs that it has no more are let go; and then GPUs come and go.  What is asked is what should be, never by how much, and
  * each step looks at what there is: the state that an earlier run was killed in is as good as any.
- * Nothing here looks into the cluster's own mounts. */
+ * Nothing here looks into the cluster's own mounts but sandbox_change(). */
+#include "engine/boot/change.h"
+
 #include <errno.h>
 #include <stdio.h>
 
 #include "base/str.h"
-#include "engine/boot/stage.h"
 #include "engine/claim/claim.h"
 #include "engine/disk/disk.h"
 #include "engine/instance.h"
@@ -18,12 +19,6 @@
 #define MIB (1ULL << 20)
 #define MARGIN_BYTES                                                                               \
         (64 * MIB) /* what must be left after less memory: the next fork, the next page */
-
-struct change {
-        struct boot *b;
-        const struct plan *to, *from;
-        char slice[32], disk[64], volume[64];
-};
 
 /* ---- checks ---- */
 
@@ -45,11 +40,14 @@ static int check_plan(const struct change *c, struct err *e)
 
 static int check_memory(const struct change *c, struct err *e)
 {
-        uint64_t want = c->to->memory_mib * MIB, held = 0;
+        uint64_t want = c->to->memory_mib * MIB, held = 0, now = 0;
         int r;
 
         if (c->to->memory_mib >= c->from->memory_mib)
                 return 0;
+        r = slice_memory_limit(c->b->host->slices, c->slice, &now, e);
+        if (r < 0 || now <= want) /* an earlier run came that far */
+                return r;
         r = slice_memory_held(c->b->host->slices, c->slice, &held, e);
         if (r < 0)
                 return r;
@@ -105,33 +103,11 @@ static int check_disks(const struct change *c, struct err *e)
         return r < 0 ? err_wrap(e, r, "volumeInGb") : 0;
 }
 
-static bool same_set(char *const *a, char *const *b)
-{
-        if (strv_len(a) != strv_len(b))
-                return false;
-        for (; a && *a; a++) {
-                char *const *k = b;
-
-                while (*k && !str_eq(*k, *a))
-                        k++;
-                if (!*k)
-                        return false;
-        }
-        return true;
-}
-
-static int check_gpus(const struct change *c, struct err *e)
-{
-        if (same_set(c->from->gpus, c->to->gpus))
-                return 0;
-        return err_set(e, -EOPNOTSUPP, "gpuCount: stop the cluster, update it, and start it again");
-}
-
 static int check(const struct change *c, struct err *e)
 {
         static int (*const all[])(const struct change *, struct err *) = {
                 check_plan,
-                check_gpus,
+                change_gpus_check,
                 check_memory,
                 check_disks,
         };
@@ -150,6 +126,9 @@ static int claim(const struct change *c, struct err *e)
         struct slice_limits l;
         int r;
 
+        r = claim_gpus(c->b->host->claims, c->to->cluster, c->from->generation, c->to->gpus, e);
+        if (r < 0)
+                return err_set(e, r, "gpuCount: a GPU is in use by another host on this machine");
         boot_limits(c->b, c->to, cpus, &l);
         if (l.n_cpus == 0)
                 return 0;
@@ -211,7 +190,24 @@ static int make(const struct change *c, struct err *e)
                 r = lower_memory(c, e);
         if (r >= 0)
                 r = grow_disks(c, e);
-        return r < 0 ? r : limit(c, c->to, e);
+        if (r >= 0)
+                r = limit(c, c->to, e);
+        /* last of all: what was once opened cannot be taken back by putting things back */
+        return r < 0 ? r : change_gpus(c, e);
+}
+
+/* As it was.  Claims of GPUs are the engine's to give back, after a check.  -ENOTRECOVERABLE: one may be
+ * open that it shall not have. */
+static int put_back(const struct change *c, int r, struct err *e)
+{
+        struct err mine = { 0 };
+
+        (void) limit(c, c->from, &mine); /* the next plan says the same again */
+        if (change_gpus_back(c, &mine) >= 0)
+                return r;
+        (void) err_wrap(e, r, "%s; and its GPUs cannot be put back as they were (%s)", mine.msg,
+                        "they stay with it until it ends");
+        return -ENOTRECOVERABLE;
 }
 
 int boot_change(struct boot *b, struct err *e)
@@ -222,11 +218,9 @@ int boot_change(struct boot *b, struct err *e)
         boot_slice_name(b->slot, c.slice);
         boot_disk_name(b->plan.cluster, b->attempt, c.disk);
         boot_volume_name(b->plan.cluster, c.volume);
+        (void) slice_thaw(b->host->slices, c.slice, NULL); /* an earlier run was killed */
         r = check(&c, e);
-        if (r < 0)
-                return r;
-        r = make(&c, e);
-        if (r < 0)
-                (void) limit(&c, c.from, NULL); /* the next plan says the same again */
-        return r;
+        if (r >= 0)
+                r = make(&c, e);
+        return r < 0 ? put_back(&c, r, e) : 0;
 }

@@ -149,6 +149,14 @@ bool unit_is_released(const struct unit *u)
         return u->row.slot == 0 && !u->row.gpus && !cluster_holds_resources(u->row.state);
 }
 
+/* That of a plan counts as an answer: resources that it gives up are free then. */
+static uint64_t reported_generation(const struct unit *u)
+{
+        if (u->change.refused)
+                return u->row.want_generation;
+        return u->row.generation - (unit_gpus_open(u) && u->row.generation > 1);
+}
+
 void unit_report(struct unit *u)
 {
         const struct journal_row *row = &u->row;
@@ -157,7 +165,7 @@ void unit_report(struct unit *u)
         json_t *j = json_pack(
                 "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:s?, s:b, s:b, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
                 "type", "report", "cluster", row->cluster, "generation",
-                (json_int_t) (u->change.refused ? row->want_generation : row->generation), "state",
+                (json_int_t) reported_generation(u), "state",
                 cluster_state_name(row->state), "progress_pct", (int) u->progress_pct,
                 "progress_bytes", (json_int_t) u->pull.done_bytes, "progress_total_bytes",
                 (json_int_t) u->pull.total_bytes, "progress_bytes_per_s",

@@ -47,6 +47,7 @@ struct unit {
                 uint64_t generation;
                 uint32_t failures; /* operations that died in a row */
                 char *refused;     /* why the newest generation cannot be had while it runs */
+                bool stuck; /* a GPU that it shall not have may be open: with it until it ends */
         } change;
         bool wants_login;             /* in CS_PULLING: for the credentials that its plan names */
         struct handover_job *gpu_job; /* GPUs of it are being checked */
@@ -104,6 +105,8 @@ void unit_catch_up(struct unit *u);
 void unit_change(struct unit *u);
 void unit_change_forget(struct unit *u); /* a refusal; there is another order */
 int unit_read_want(struct unit *u, struct err *e);
+/* It runs, and a GPU that its plan does not name any more is being checked. */
+bool unit_gpus_open(const struct unit *u);
 
 /* unit_ops.c, for the above */
 int unit_boot_open(struct unit *u, struct err *e);

@@ -12,9 +12,11 @@
 #include <fcntl.h>
 #include <stdio.h>
 
+#include "base/jsonx.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/fleet/unit.h"
+#include "engine/gpu/gpuhost.h"
 
 #define CHANGE_TIMEOUT_US (120 * US_PER_S)
 #define RETRY_FIRST_US    (20 * US_PER_MS)
@@ -46,12 +48,47 @@ void unit_change_forget(struct unit *u)
         u->change.failures = 0;
 }
 
+/* GPUs that it holds and its plan does not name: taken away, or not given after all. */
+static char **surplus(const struct unit *u)
+{
+        AUTO(json_put)
+        json_t *held = u->row.gpus ? jsonx_parse(u->row.gpus, strlen(u->row.gpus), NULL) : NULL;
+        char **v = NULL;
+        const char *uuid;
+        json_t *how;
+
+        json_object_foreach(held, uuid, how)
+        {
+                char *const *k = u->plan.gpus;
+
+                while (k && *k && !str_eq(*k, uuid))
+                        k++;
+                if ((!k || !*k) && strv_push(&v, uuid) < 0)
+                        return strv_free(v);
+        }
+        return v;
+}
+
+bool unit_gpus_open(const struct unit *u)
+{
+        AUTO(strv_free) char **v = NULL;
+
+        if (u->change.stuck || (u->row.state != CS_RUNNING && u->row.state != CS_BACKOFF))
+                return false;
+        v = surplus(u);
+        return v != NULL;
+}
+
 void unit_catch_up(struct unit *u)
 {
+        AUTO(strv_free) char **extra = unit_gpus_open(u) ? surplus(u) : NULL;
         const uint32_t restarts = u->row.restarts;
         char reason[sizeof u->row.reason];
         struct err e = { 0 };
 
+        if (extra && (u->row.state == CS_RUNNING ? !unit_same_start(u) || u->change.refused
+                                                 : !unit_holds(u)))
+                unit_gpus_check(u, extra); /* its end settles again */
         if (!unit_wanted(u) || !unit_same_start(u))
                 return;
         if (u->row.state != CS_ACCEPTED && u->row.state != CS_PULLING &&
@@ -120,6 +157,7 @@ static void on_changed(void *arg, int r, const struct err *err)
                 unit_settle_waiting(f);
                 return;
         } else if (r != -ECANCELED) {
+                u->change.stuck = u->change.stuck || r == -ENOTRECOVERABLE;
                 refuse(u, err);
         }
         free(u->change.plan);
@@ -130,8 +168,59 @@ static void on_changed(void *arg, int r, const struct err *err)
         unit_settle_waiting(f);
 }
 
+/* GPUs of @p that are not the running plan's. */
+static int new_gpus(const struct unit *u, const struct plan *p, char ***ret)
+{
+        for (char *const *id = p->gpus; id && *id; id++) {
+                char *const *k = u->plan.gpus;
+
+                while (k && *k && !str_eq(*k, *id))
+                        k++;
+                if ((!k || !*k) && strv_push(ret, *id) < 0)
+                        return -ENOMEM;
+        }
+        return 0;
+}
+
+/* What the operation has to know of the GPUs of both plans; those that it gets are its own from here on,
+ * in the journal, too.  Of those that it has, lost ones are passed over. */
+static int take_gpus(struct unit *u, const struct plan *p, struct err *e)
+{
+        const struct gpuhost *g = u->fleet->spec.host->gpuhost;
+        const struct gpu_fleet *fleet = g ? gpuhost_fleet(g) : NULL;
+        const struct plan lent = u->boot->plan;
+        AUTO(strv_free) char **all = strv_dup(p->gpus), **more = NULL;
+        int r = 0;
+
+        if (strv_len(p->gpus) + strv_len(u->plan.gpus) == 0)
+                return 0;
+        if (!fleet)
+                return err_set(e, -ENODEV, "gpuCount: this host has no GPU driver");
+        if (new_gpus(u, p, &more) < 0 || (p->gpus && !all))
+                return err_set(e, -ENOMEM, "out of memory");
+        for (char *const *id = u->plan.gpus; id && *id && r >= 0; id++) {
+                char *const *k = p->gpus;
+
+                while (k && *k && !str_eq(*k, *id))
+                        k++;
+                if ((!k || !*k) && gpu_fleet_find(fleet, *id))
+                        r = strv_push(&all, *id);
+        }
+        u->boot->plan.gpus = all;
+        if (r >= 0 && all)
+                r = boot_take_gpus(u->boot, fleet, e);
+        u->boot->plan = lent;
+        if (r >= 0 && more)
+                r = unit_gpus_begin(u, more, e);
+        if (r >= 0 && more && unit_save(u, false) < 0) /* no intent on disk, no act */
+                r = err_set(e, -EIO, "the journal cannot be written");
+        return r;
+}
+
 static int begin(struct unit *u, struct err *e)
 {
+        AUTO(plan_done) struct plan want = { 0 };
+        struct image image = { 0 };
         char name[48];
         const struct order o = { .kind = ORDER_CHANGE,
                                  .plan = u->row.want_plan,
@@ -148,13 +237,22 @@ static int begin(struct unit *u, struct err *e)
         u->change.generation = u->row.want_generation;
         if (!u->change.plan)
                 return err_set(e, -ENOMEM, "out of memory");
-        r = unit_boot_open(u, e);
+        r = unit_decode_plan(u->row.want_plan, &want, e);
+        if (r >= 0)
+                r = unit_boot_open(u, e);
+        if (r >= 0 && (r = take_gpus(u, &want, e)) < 0)
+                unit_boot_close(u);
         if (r < 0)
                 return r;
         u->boot->proc.init = u->row.init.pid;
         if (u->init_pidfd >= 0)
                 u->boot->proc.init_pidfd = fcntl(u->init_pidfd, F_DUPFD_CLOEXEC, 3);
+        if (strv_len(want.gpus) > 0) /* it may say what of the driver it needs */
+                (void) unit_find_image(u, &image, NULL);
+        u->boot->image = image; /* lent for the length of the call */
         r = unit_dispatch(u, &o, UNIT_OP_CHANGE, &spec, e);
+        u->boot->image = (struct image){ 0 };
+        image_done(&image);
         if (r < 0)
                 unit_boot_close(u);
         return r;

@@ -155,7 +155,7 @@ static int inject_bind(struct inject *j, const struct sandbox_bind *b, struct er
         AUTO(fd) int at = -EBADF;
         const char *name = NULL;
         char path[PATH_MAX];
-        struct stat st;
+        struct stat st, there;
         int r = expand(j, b->target, path);
 
         if (r < 0)
@@ -167,6 +167,9 @@ static int inject_bind(struct inject *j, const struct sandbox_bind *b, struct er
                 r = at = S_ISDIR(st.st_mode) ? dir_target(j, r, name) : file_target(j, r, name);
         if (r < 0)
                 return err_errno(e, r, "image: no driver file can be shown at %s", path);
+        /* there already: the cluster runs, and has had GPUs before */
+        if (fstat(at, &there) == 0 && there.st_dev == st.st_dev && there.st_ino == st.st_ino)
+                return 0;
         r = mount_attach(b->mnt, at, "", e);
         return r < 0 ? err_wrap(e, r, "driver file %s", path) : 0;
 }

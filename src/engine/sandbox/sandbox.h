@@ -131,6 +131,20 @@ int sandbox_start(const struct sandbox_spec *s, uint32_t id_base, struct sandbox
 int sandbox_exec(const struct sandbox_spec *s, const struct sandbox_place *p, int init_pidfd,
                  struct sandbox_proc *ret, struct err *e);
 
+/* Other devices for a sandbox that runs. */
+struct sandbox_live {
+        int init_pidfd;
+        uint32_t id_base;
+        /* of @spec: devices (all that there shall be beside the base set), and binds, symlinks and
+         * libraries of the host's, which are added where they are not there yet */
+        const struct sandbox_spec *spec;
+        const struct slice_device *allowed; /* nodes of others are taken away */
+        size_t n_allowed;
+        int proc_mnt; /* what lies at /proc/driver from now on; -EBADF: nothing */
+};
+/* The sandbox's processes must be held still: slice_freeze().  May be repeated after a kill. */
+int sandbox_change(const struct sandbox_live *l, struct err *e);
+
 /* Compile the seccomp policy once; later starts inherit it by fork.  Call at engine start. */
 int sandbox_prepare(struct err *e);
 

@@ -91,6 +91,8 @@ int slice_thaw(struct slice_host *h, const char *name, struct err *e);
 /* Memory that the group cannot do without: what it uses less the file pages that the kernel drops when
  * asked. */
 int slice_memory_held(struct slice_host *h, const char *name, uint64_t *ret_bytes, struct err *e);
+/* What it is limited to now; UINT64_MAX: nothing. */
+int slice_memory_limit(struct slice_host *h, const char *name, uint64_t *ret_bytes, struct err *e);
 /* Lower its limit to @bytes while processes run in it, without ending any: the kernel gives back what
  * it can, and when that is not enough the limit stays what it was.  -EBUSY.  May take a second. */
 int slice_memory_lower(struct slice_host *h, const char *name, uint64_t bytes, struct err *e);

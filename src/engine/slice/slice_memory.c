@@ -62,6 +62,27 @@ int slice_memory_held(struct slice_host *h, const char *name, uint64_t *ret_byte
         return 0;
 }
 
+int slice_memory_limit(struct slice_host *h, const char *name, uint64_t *ret_bytes, struct err *e)
+{
+        AUTO(free) char *now = NULL;
+        char path[SLICE_PATH_MAX];
+        int root = root_of(h, e), r = slice_name_check(name, e);
+
+        if (root < 0 || r < 0)
+                return root < 0 ? root : r;
+        r = fd_read_file(
+                root,
+                slice_path(path, name, h->version == 1 ? "memory.limit_in_bytes" : "memory.max"),
+                64, &now, NULL);
+        if (r < 0)
+                return err_errno(e, r, "cgroup %s: its limit of memory", name);
+        if (str_after(now, "max"))
+                *ret_bytes = UINT64_MAX;
+        else if (str_u64_prefix(now, 10, ret_bytes) < 0)
+                return err_set(e, -EPROTO, "cgroup %s: its limit of memory", name);
+        return 0;
+}
+
 static int put(int root, const char *name, const char *file, const char *value, struct err *e)
 {
         char path[SLICE_PATH_MAX];

@@ -182,7 +182,24 @@ static int copy_run(int from, int to, off_t off, off_t end)
         return 0;
 }
 
-static int copy_sparse(int from, int to)
+/* Bytes at @at that are a spare superblock and the group descriptors behind it: 0, or so many.  A disk
+ * that is thrown away is never repaired from them, the kernel does not read them, and when it grows the
+ * disk it writes them anew. */
+static off_t spare_super(int fd, off_t at, off_t size)
+{
+        uint64_t groups = ((uint64_t) size + GROUP_BYTES - 1) / GROUP_BYTES;
+        uint64_t descriptors = (groups * 64 + DISK_BLOCK - 1) / DISK_BLOCK;
+        uint64_t group = (uint64_t) at / GROUP_BYTES;
+        uint8_t raw[0x5C];
+
+        if (at == 0 || (uint64_t) at % GROUP_BYTES ||
+            pread(fd, raw, sizeof raw, at) != (ssize_t) sizeof raw || raw[0x38] != 0x53 ||
+            raw[0x39] != 0xEF || (uint64_t) (raw[0x5A] | raw[0x5B] << 8) != group)
+                return 0;
+        return (off_t) ((1 + descriptors) * DISK_BLOCK);
+}
+
+static int copy_sparse(int from, int to, uint64_t size_bytes)
 {
         off_t data = 0, hole;
 
@@ -194,6 +211,7 @@ static int copy_sparse(int from, int to)
                 hole = lseek(from, data, SEEK_HOLE);
                 if (hole < 0)
                         return -errno;
+                data += spare_super(from, data, (off_t) size_bytes);
                 r = copy_run(from, to, data, hole);
                 if (r < 0)
                         return r;
@@ -265,7 +283,7 @@ int disk_make_fast(int dirfd, const char *name, uint64_t size_bytes, struct err 
         fd = new_file(dirfd, size_bytes, e);
         if (fd < 0)
                 return err_wrap(e, fd, "disk %s", name);
-        r = copy_sparse(master, fd);
+        r = copy_sparse(master, fd, size_bytes);
         if (r < 0)
                 return err_errno(e, r, "disk %s: copy of the master", name);
         r = give_name(fd, dirfd, name, false, e);

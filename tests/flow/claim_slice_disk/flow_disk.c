@@ -535,12 +535,12 @@ static void test_grow_mounted(void **state)
                 }
                 (void) close(mnt);
                 assert_int_equal(loops_in_the_end(w), 0);
-                if (t[i].volume && grows_mounted()) { /* whole on disk, too */
+                if (grows_mounted()) { /* whole on disk, too */
                         AUTO(fd) int fd = openat(w->dir, "d", O_RDWR | O_CLOEXEC);
                         static const char *const fsck[] = { "/sbin/e2fsck", "-f", "-n",
                                                             DISK_TOOL_FILE, NULL };
 
-                        assert_int_equal(disk_tool_run(fsck, fd, 0, &flow_err), 0);
+                        ok(disk_tool_run(fsck, fd, 0, &flow_err));
                         assert_int_equal(disk_fs_size(w->dir, "d", &logical, &flow_err), 0);
                         assert_int_equal(logical, t[i].to);
                 }

@@ -453,3 +453,29 @@ def test_vfio(host):
     key = host.new_account("vfio%d" % os.getpid())
     with pytest.raises(hosts.ApiError):
         host.gql("{ gpuVfio }", key=key)
+
+
+def test_instances():
+    """MIG: an instance is checked and quarantined by itself; what happens to its GPU concerns it."""
+    with GpuHost(gpu_driver="simulated:a100mig") as h:
+        h.import_image()
+        time.sleep(1.5)
+        kind = "NVIDIA A100 1g.10gb"
+        cluster = h.deploy(gpuCount=1, gpuTypeId=kind, dockerArgs="sleep 100000")
+        h.wait_running(cluster)
+        uuid, = h.uuids(cluster)
+        assert uuid.startswith("MIG-")
+        receipt = h.stop_cluster(cluster)[uuid]
+        assert receipt["ok"] and receipt["checks"]["processes"] == "none", receipt
+        h.call("clusterResume", cluster)
+        h.wait_running(cluster)
+        uuid, = h.uuids(cluster)
+        parent = h.gql("{ gpus { id parentId } }")["gpus"]
+        parent = next(g["parentId"] for g in parent if g["id"] == uuid)
+        h.faults("xid %s 95" % parent)
+        c = h.wait(cluster, lambda c: c["reason"])
+        assert uuid in c["reason"], c["reason"]
+        receipt = h.stop_cluster(cluster)[uuid]
+        assert not receipt["ok"] and "95" in receipt["reason"], receipt
+        h.wait_gpu(uuid, lambda g: g["state"] == "quarantined")
+        h.faults()

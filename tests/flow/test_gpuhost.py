@@ -204,6 +204,7 @@ def test_helper_is_nobody(ctl):
     assert set(status["Uid"].split()) == {str(0x4FD00001)} == set(status["Gid"].split())
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
     assert status["NoNewPrivs"].strip() == "1" and status["Groups"].strip() == ""
+    assert open(f"/proc/{pid}/oom_score_adj", encoding="utf-8").read().strip() == "500"
     env = open(f"/proc/{pid}/environ", encoding="utf-8").read().split("\0")
     assert {e.split("=")[0] for e in env if e} <= {"PATH", "LANG", "JOURNAL_STREAM"}
     kinds = sorted(os.readlink(f"/proc/{pid}/fd/{fd}").split(":")[0] for fd in os.listdir(f"/proc/{pid}/fd"))

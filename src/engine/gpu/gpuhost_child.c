@@ -70,6 +70,7 @@ static void be_nobody(pid_t engine)
         (void) sigprocmask(SIG_SETMASK, &empty, NULL);
         (void) setpriority(PRIO_PROCESS, 0, 0);
         (void) setrlimit(RLIMIT_CORE, &none);
+        (void) fd_write_value(AT_FDCWD, "/proc/self/oom_score_adj", "500"); /* it is replaced */
         if (syscall(SYS_setgroups, 0, NULL) < 0 || syscall(SYS_setresgid, id, id, id) < 0 ||
             syscall(SYS_setresuid, id, id, id) < 0)
                 _exit(126);

@@ -322,9 +322,23 @@ void gpu_fleet_done(struct gpu_fleet *f)
 
 int gpu_copy(const struct gpu *g, struct gpu *ret)
 {
-        AUTO(json_put) json_t *j = gpu_encode(g);
+        struct gpu copy = *g;
+        bool failed = false;
 
-        return j ? gpu_decode(j, ret, NULL) : -ENOMEM;
+        for (size_t i = 0; i < NELEM(gpu_fields); i++) {
+                char **s = (char **) ((char *) &copy + gpu_fields[i].off);
+
+                if (gpu_fields[i].kind != J_STR || !*s)
+                        continue;
+                *s = failed ? NULL : strdup(*s);
+                failed |= !*s;
+        }
+        if (failed) {
+                gpu_done(&copy);
+                return -ENOMEM;
+        }
+        *ret = copy;
+        return 0;
 }
 
 int gpu_fleet_copy(const struct gpu_fleet *f, struct gpu_fleet *ret)

@@ -51,13 +51,25 @@ static const struct jfield image_fields[] = {
 #undef I
 #undef IC
 
-/* A list of their own: the plan has no more than the UUIDs. */
+/* What a boot needs of a GPU beyond its UUID, which is all that the plan has; a list of eight takes
+ * its time. */
+static const struct jfield gpu_fields[] = {
+        { "uuid", .kind = J_STR, .off = offsetof(struct gpu, uuid), .max = 64, .required = true },
+        { "pci", .kind = J_STR, .off = offsetof(struct gpu, pci), .max = 31 },
+        { "mig", .kind = J_STR, .off = offsetof(struct gpu, mig_profile), .max = 63 },
+        { "index", .kind = J_U32, .off = offsetof(struct gpu, index) },
+        { "minor", .kind = J_U32, .off = offsetof(struct gpu, minor) },
+        { "gi", .kind = J_U32, .off = offsetof(struct gpu, gi) },
+        { "ci", .kind = J_U32, .off = offsetof(struct gpu, ci) },
+};
+
 static json_t *gpus_encode(const struct boot *b)
 {
         AUTO(json_put) json_t *list = json_array();
 
         for (size_t i = 0; list && i < b->n_gpus; i++)
-                if (json_array_append_new(list, gpu_encode(&b->gpus[i])) < 0)
+                if (json_array_append_new(
+                            list, jsonx_encode(gpu_fields, NELEM(gpu_fields), &b->gpus[i])) < 0)
                         return NULL;
         return TAKE(list);
 }
@@ -74,11 +86,11 @@ static int gpus_decode(const json_t *list, struct boot *b, struct err *e)
                 return err_set(e, n <= GPU_MAX ? -ENOMEM : -EPROTO, "order: %zu GPUs", n);
         json_array_foreach(list, k, j)
         {
-                int r = gpu_decode(j, &b->gpus[k], e);
+                int r = jsonx_decode(j, gpu_fields, NELEM(gpu_fields), &b->gpus[k], e);
 
+                b->n_gpus++; /* boot_done() frees what there is of it */
                 if (r < 0)
-                        return r;
-                b->n_gpus++;
+                        return err_wrap(e, r, "order");
         }
         return 0;
 }

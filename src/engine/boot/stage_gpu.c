@@ -28,6 +28,9 @@ int boot_take_gpus(struct boot *b, const struct gpu_fleet *fleet, struct err *e)
 
                 if (!g)
                         return err_set(e, -ENODEV, "gpu %s is not on this host", b->plan.gpus[i]);
+                if (!gpu_is_for_rent(g))
+                        return err_set(e, -EINVAL, "gpu %s is divided and cannot be had as a whole",
+                                       b->plan.gpus[i]);
                 r = gpu_copy(g, &b->gpus[i]);
                 if (r < 0)
                         return err_set(e, r, "out of memory");
@@ -51,8 +54,8 @@ static int check(const struct boot *b, struct err *e)
                 return err_set(e, -EINVAL, "gpuCount: %u, but %zu GPUs are named",
                                b->plan.gpu_count, strv_len(b->plan.gpus));
         for (size_t i = 0; i < b->n_gpus; i++)
-                if (!str_eq(b->gpus[i].uuid, b->plan.gpus[i]) || !gpu_is_for_rent(&b->gpus[i]))
-                        return err_set(e, -EINVAL, "gpu %s cannot be had as a whole",
+                if (!str_eq(b->gpus[i].uuid, b->plan.gpus[i]))
+                        return err_set(e, -EINVAL, "gpu %s: nothing is known of it",
                                        b->plan.gpus[i]);
         return 0;
 }

@@ -288,6 +288,31 @@ def test_its_next_start_has_what_it_had(host):
         assert inside(host, c, "echo $RUNPOD_GPU_COUNT").stdout.strip() == "2"
 
 
+def test_a_stopped_one_has_them_at_its_next_start(host):
+    with cluster_with(host, 1) as c:
+        host.call("clusterStop", c)
+        host.wait_exited(c, CHECK_S)
+        assert not claimed(host, c)
+        assert update(host, c, gpuCount=3)["gpuCount"] == 3
+        host.call("clusterResume", c)
+        host.wait_running(c, CHECK_S)
+        check(host, c, 3)
+
+
+def test_none_left_for_another(host):
+    """What one has taken live is not sold, and what it gives back is."""
+    with cluster_with(host, 1) as c:
+        gpu_count(host, c, 8)
+        with pytest.raises(ApiError) as e:
+            host.deploy(gpuCount=1, gpuTypeId=TYPE)
+        assert "no longer any instances" in str(e.value)
+        gpu_count(host, c, 7)
+        with cluster_with(host, 1) as other:
+            assert not check(host, other, 1)[0] & check(host, c, 7)[0]
+            message = refused(host, c, "not enough free GPUs", gpuCount=8)
+            assert "update this cluster" in message
+
+
 @pytest.mark.limit(400)
 @pytest.mark.parametrize("kill", [kill_engine, kill_api, kill_operation])
 def test_killed_at_any_instant(host, kill):

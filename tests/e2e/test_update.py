@@ -466,6 +466,12 @@ def converged(host, cluster, was):
     return v
 
 
+def revived(host):
+    """And the two have found each other again."""
+    revive(host)
+    wait_until(lambda: host.rest("GET", "/health").status_code == 200, what="health")
+
+
 def kill_engine(host):
     host.kill()
 
@@ -500,7 +506,7 @@ def test_killed_at_any_instant(host, cluster, kill):
         time.sleep(rng.random() * 0.015)
         kill(host)
         t.join()
-        revive(host)
+        revived(host)
         now = converged(host, cluster, was)
         assert now["updateRefused"] is None
         has = (now["vcpuCount"], now["memoryInGb"])
@@ -520,7 +526,7 @@ def test_killed_while_it_is_refused(host, cluster, kill):
             update(host, cluster, memoryInGb=1, vcpuCount=3)
         time.sleep(rng.random() * 0.02)
         kill(host)
-        revive(host)
+        revived(host)
         v = converged(host, cluster, was)
         assert (v["vcpuCount"], v["memoryInGb"]) == (1, 2), v
     assert taken(host) == (1, 2)

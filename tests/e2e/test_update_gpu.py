@@ -15,7 +15,7 @@ import inventory
 from crash import revive, wait_until
 from host import ApiError, Host
 from test_update import (changed, first, inside, kill_api, kill_engine, kill_operation,  # noqa: F401
-                         refused, settled, update, view)
+                         refused, revived, settled, update, view)
 
 TYPE = "NVIDIA GeForce RTX 3090"
 CHECK_S = 40  # a GPU that was taken away is looked at before its change is answered
@@ -325,7 +325,7 @@ def test_killed_at_any_instant(host, kill):
                 update(host, c, gpuCount=n)
             time.sleep(rng.random() * 0.04)
             kill(host)
-            revive(host)
+            revived(host)
             v = settled(host, c, CHECK_S)
             assert v["desiredStatus"] == "RUNNING" and v["updateRefused"] is None, v
             check(host, c, v["gpuCount"])

@@ -69,6 +69,8 @@ int claim_gpus(struct claim_host *c, const char *cluster, uint64_t generation, c
  * over. */
 int claim_gpus_drop(struct claim_host *c, const char *cluster, uint64_t generation,
                     char *const *uuids, struct err *e);
+/* Drop its claims of GPUs other than these; idempotent. */
+int claim_gpus_keep(struct claim_host *c, const char *cluster, char *const *uuids, struct err *e);
 /* Drop every slot and CPU of the cluster up to and including @generation; idempotent.  Its GPUs stay: they
  * are looked at first (gpu/handover.h). */
 int claim_release(struct claim_host *c, const char *cluster, uint64_t generation, struct err *e);

@@ -124,17 +124,18 @@ struct drop {
         const struct claim_host *c;
         const struct claim_rec *rec;
         char *const *uuids;
+        bool others; /* those that are not among them */
         struct err *e;
 };
 
 static int drop_one(void *arg, const char *uuid, const struct claim_rec *have)
 {
         const struct drop *d = arg;
-        bool named = !d->uuids;
+        bool named = !d->uuids && !d->others;
 
-        for (char *const *u = d->uuids; !named && *u; u++)
+        for (char *const *u = d->uuids; !named && u && *u; u++)
                 named = str_eq(*u, uuid);
-        if (!named || !have || !claim_rec_same(have, d->rec) ||
+        if (named == d->others || !have || !claim_rec_same(have, d->rec) ||
             have->generation > d->rec->generation)
                 return 0;
         if (unlinkat(d->c->gpus, uuid, 0) < 0 && errno != ENOENT)
@@ -142,8 +143,8 @@ static int drop_one(void *arg, const char *uuid, const struct claim_rec *have)
         return 0;
 }
 
-int claim_gpus_drop(struct claim_host *c, const char *cluster, uint64_t generation,
-                    char *const *uuids, struct err *e)
+static int drop(struct claim_host *c, const char *cluster, uint64_t generation, char *const *uuids,
+                bool others, struct err *e)
 {
         struct claim_rec rec;
         AUTO(fd) int lock = -EBADF;
@@ -154,7 +155,18 @@ int claim_gpus_drop(struct claim_host *c, const char *cluster, uint64_t generati
         lock = claim_lock(c, e);
         if (lock < 0)
                 return lock;
-        return claim_gpu_walk(c, drop_one, &(struct drop){ c, &rec, uuids, e });
+        return claim_gpu_walk(c, drop_one, &(struct drop){ c, &rec, uuids, others, e });
+}
+
+int claim_gpus_drop(struct claim_host *c, const char *cluster, uint64_t generation,
+                    char *const *uuids, struct err *e)
+{
+        return drop(c, cluster, generation, uuids, false, e);
+}
+
+int claim_gpus_keep(struct claim_host *c, const char *cluster, char *const *uuids, struct err *e)
+{
+        return drop(c, cluster, UINT64_MAX, uuids, true, e);
 }
 
 int claim_gpu_walk(const struct claim_host *c, claim_gpu_walk_fn *fn, void *arg)

@@ -166,8 +166,8 @@ static int on_claim(void *arg, const char *kind, uint32_t number, const char *cl
                         return 0;
                 if (!str_eq(kind, "slot") && str_eq(u->row.cluster, cluster) && u->row.slot != 0)
                         return 0;
-                if (str_eq(kind, "gpu") && str_eq(u->row.cluster, cluster) && u->row.gpus)
-                        return 0; /* until it was checked */
+                if (str_eq(kind, "gpu") && str_eq(u->row.cluster, cluster))
+                        return 0; /* the row says which: unit_gpus_let_go() */
         }
         strbuf_fmt(&s->names, "%u %s\n", str_eq(kind, "slot") ? number : 0, cluster);
         return 0;
@@ -245,6 +245,8 @@ int fleet_adopt(struct fleet *f, struct err *e)
                         holds_nothing(u);
         drop_stale_slots(f);
         sweep_claims(f);
+        for (struct unit *u = f->units; u; u = u->next)
+                unit_gpus_let_go(u);
         r = sweep_files(f, f->spec.host->disks, disk_wanted, e);
         if (r >= 0)
                 r = sweep_files(f, f->spec.host->inst->run_fd, socket_wanted, e);

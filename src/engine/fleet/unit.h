@@ -125,6 +125,8 @@ int unit_gpus_begin(struct unit *u, char *const *uuids, struct err *e);
 void unit_gpus_check(struct unit *u, char *const *uuids);
 /* True: it holds none (any more).  False: a check is under way. */
 bool unit_gpus_back(struct unit *u);
+/* Give back claims of GPUs that the row does not name (any more). */
+void unit_gpus_let_go(struct unit *u);
 /* Adds `gpu_receipts` where they belong. */
 void unit_gpus_report(struct unit *u, json_t *report);
 

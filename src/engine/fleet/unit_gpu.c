@@ -112,13 +112,27 @@ static int add_receipts(struct unit *u, const json_t *receipts)
         return 0;
 }
 
-/* The claims go last: from then on another engine may take the GPU. */
-static void let_go(struct unit *u, char *const *uuids)
+/* The claims go last: from then on another engine may take the GPU.  All that the row does not name go,
+ * those too that an engine which was killed here has left. */
+void unit_gpus_let_go(struct unit *u)
 {
+        AUTO(json_put) json_t *held = held_of(u);
+        AUTO(strv_free) char **uuids = NULL;
         struct err e = { 0 };
+        const char *uuid;
+        json_t *how;
+        int r = held ? 0 : -ENOMEM;
 
-        if (claim_gpus_drop(u->fleet->spec.host->claims, u->row.cluster, UINT64_MAX, uuids, &e) < 0)
-                log_error("cluster %s: %s", u->row.cluster, e.msg);
+        json_object_foreach(held, uuid, how)
+        {
+                if (r >= 0)
+                        r = strv_push(&uuids, uuid);
+        }
+        if (r >= 0)
+                r = claim_gpus_keep(u->fleet->spec.host->claims, u->row.cluster, uuids, &e);
+        if (r < 0)
+                log_error("cluster %s: claims of GPUs: %s", u->row.cluster,
+                          *e.msg ? e.msg : "out of memory");
 }
 
 static char **uuids_of(const json_t *receipts)
@@ -173,7 +187,7 @@ static void on_handed_over(void *arg, const json_t *receipts)
                 unit_timer(u, CHECK_AGAIN_US);
                 return;
         }
-        let_go(u, uuids);
+        unit_gpus_let_go(u);
         clear_trouble(u);
         u->gpus_told = true;
         if (last && !u->row.gpus)
@@ -201,8 +215,10 @@ void unit_gpus_check(struct unit *u, char *const *uuids)
 
 bool unit_gpus_back(struct unit *u)
 {
-        if (!u->row.gpus)
+        if (!u->row.gpus) {
+                unit_gpus_let_go(u);
                 return true;
+        }
         unit_gpus_check(u, NULL);
         return false;
 }

@@ -15,8 +15,9 @@ static const struct stage stages[] = {
         { "shell", stage_shell_run, NULL },          /* undone by net and slice */
         { "image", stage_image_run, NULL },          /* lower mount; ends with us */
         { "disk", stage_disk_run, stage_disk_undo }, /* upper layer, volume */
-        { "gpu", stage_gpu_run, NULL },           /* claims, nodes, driver files; undone by plan */
-        { "net", stage_net_run, stage_net_undo }, /* address, firewall */
+        { "gpu", stage_gpu_run,
+          NULL }, /* claims, nodes, driver files; given back after their check */
+        { "net", stage_net_run, stage_net_undo },             /* address, firewall */
         { "slice", stage_slice_run, stage_slice_undo },       /* cgroup with limits */
         { "session", stage_session_run, stage_session_undo }, /* monitor and first process */
 };

@@ -3,8 +3,8 @@
  * puts nodes, files and links where the program finds them.  Operation process, but for
  * boot_take_gpus().
  *
- * Undone by the plan stage, which gives back all claims, and by the end of this process, which holds the
- * descriptors. */
+ * The descriptors end with this process; the claims when the engine has looked at the GPUs
+ * (gpu/handover.h). */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -45,23 +45,40 @@ static int read_rec(int dir, const char *uuid, struct claim_rec *ret)
         return claim_rec_parse(text, ret);
 }
 
-static int write_rec(int dir, const char *uuid, const struct claim_rec *rec, bool replace)
+/* A complete file, to be linked or renamed to where it counts.  Never an old one written anew: a
+ * process that was killed may have left it linked. */
+static int make_new(int dir, const struct claim_rec *rec)
 {
         char text[CLAIM_REC_MAX];
-        int len = claim_rec_format(rec, text, sizeof text), r;
+        int len = claim_rec_format(rec, text, sizeof text);
         AUTO(fd) int fd = -EBADF;
 
         if (len < 0)
                 return len;
-        fd = openat(dir, NEW_FILE, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
-        if (fd < 0)
+        if (unlinkat(dir, NEW_FILE, 0) < 0 && errno != ENOENT)
                 return -errno;
-        r = fd_write_full(fd, text, (size_t) len);
-        if (r < 0)
-                return r;
-        if (renameat2(dir, NEW_FILE, dir, uuid, replace ? 0 : RENAME_NOREPLACE) < 0)
+        fd = openat(dir, NEW_FILE, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+        return fd < 0 ? -errno : fd_write_full(fd, text, (size_t) len);
+}
+
+/* All claims of one call are links to one file. */
+static int take(int dir, const char *uuid, const struct claim_rec *rec)
+{
+        int r;
+
+        if (linkat(dir, NEW_FILE, dir, uuid, 0) == 0)
+                return 0;
+        if (errno != ENOENT)
                 return -errno;
-        return 0;
+        r = make_new(dir, rec);
+        return r < 0 || linkat(dir, NEW_FILE, dir, uuid, 0) == 0 ? r : -errno;
+}
+
+static int replace(int dir, const char *uuid, const struct claim_rec *rec)
+{
+        int r = make_new(dir, rec);
+
+        return r < 0 || renameat(dir, NEW_FILE, dir, uuid) == 0 ? r : -errno;
 }
 
 /* 1: newly taken; 0: the cluster had it. */
@@ -72,7 +89,7 @@ static int claim_one(int dir, const char *uuid, const struct claim_rec *rec, str
 
         if (!uuid_ok(uuid))
                 return err_set(e, -EINVAL, "gpu '%.80s': not a UUID of a GPU", uuid);
-        r = write_rec(dir, uuid, rec, false);
+        r = take(dir, uuid, rec);
         if (r == 0)
                 return 1;
         if (r != -EEXIST)
@@ -88,7 +105,7 @@ static int claim_one(int dir, const char *uuid, const struct claim_rec *rec, str
                                "gpu %s: held by generation %" PRIu64
                                " of cluster %s, newer than %" PRIu64,
                                uuid, have.generation, rec->cluster, rec->generation);
-        r = have.generation < rec->generation ? write_rec(dir, uuid, rec, true) : 0;
+        r = have.generation < rec->generation ? replace(dir, uuid, rec) : 0;
         return r < 0 ? err_errno(e, r, "claim gpu %s", uuid) : 0;
 }
 
@@ -108,11 +125,13 @@ int claim_gpus(struct claim_host *c, const char *cluster, uint64_t generation, c
         lock = claim_lock(c, e);
         if (lock < 0)
                 return lock;
+        (void) unlinkat(c->gpus, NEW_FILE, 0); /* of one who was killed: it says something else */
         for (char *const *u = uuids; u && *u && r >= 0; u++) {
                 r = claim_one(c->gpus, *u, &rec, e);
                 if (r == 1)
                         taken[n_taken++] = *u;
         }
+        (void) unlinkat(c->gpus, NEW_FILE, 0);
         if (r >= 0)
                 return 0;
         while (n_taken > 0)

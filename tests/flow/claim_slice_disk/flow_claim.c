@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "base/str.h"
 #include "engine/claim/claim_priv.h"
 #include "model/limits.h"
 
@@ -140,6 +141,60 @@ static void test_cpus(void **state)
 }
 
 /* What one holds, the other sees, and is told when it changes. */
+#define GPU(c) ((char[]){ "GPU-" c "0000000-1111-2222-3333-444444444444" })
+
+static int elsewhere(struct claim_host *c)
+{
+        AUTO(strv_free) char **list = NULL;
+        int n = claim_gpus_elsewhere(c, &list, &flow_err);
+
+        assert_int_equal(n, strv_len(list));
+        return n;
+}
+
+static void test_gpus(void **state)
+{
+        char *low[] = { GPU("0"), GPU("1"), NULL }, *mid[] = { GPU("2"), GPU("1"), NULL };
+        char *odd[] = { GPU("3"), (char[]){ "../x" }, NULL };
+        struct world *w = *state;
+        AUTO(claim_close) struct claim_host *a = open_ok(&w->a), *b = open_ok(&w->b);
+        AUTO(fd) int watch = claim_watch_open(b, &flow_err);
+        struct err e = { 0 };
+
+        ok(watch);
+        ok(claim_gpus(a, "one", 1, low, &flow_err));
+        assert_true(claim_watch_read(watch));
+        assert_int_equal(elsewhere(b), 2);
+        assert_int_equal(elsewhere(a), 0);
+        ok(claim_gpus(a, "one", 2, low, &flow_err)); /* its own, of a newer generation */
+        assert_int_equal(claim_gpus(a, "one", 1, low, &flow_err), -ESTALE);
+        assert_int_equal(claim_gpus(b, "two", 1, mid, &e), -EUSERS);
+        assert_non_null(strstr(e.msg, " is held by cluster one of instance flowaaaa"));
+        assert_int_equal(claims(b), 0);                                       /* all or none */
+        assert_int_equal(claim_gpus(a, "three", 1, mid, &flow_err), -EUSERS); /* a neighbour, too */
+        assert_int_equal(claim_gpus(b, "two", 1, odd, &flow_err), -EINVAL);
+        assert_int_equal(claims(b), 0);
+        ok(claim_gpus_drop(a, "one", 1, NULL, &flow_err)); /* late, of an older generation: kept */
+        assert_int_equal(claims(a), 2);
+        ok(claim_release(a, "one", 2, &flow_err)); /* they are looked at first */
+        assert_int_equal(claims(a), 2);
+        /* a process that was killed between two steps: what is claimed does not change under it */
+        assert_int_equal(link("/run/hypervisor-vmm/gpus/GPU-00000000-1111-2222-3333-444444444444",
+                              "/run/hypervisor-vmm/gpus/.new"),
+                         0);
+        ok(claim_gpus(b, "two", 1, (char *[]){ GPU("7"), NULL }, &flow_err));
+        assert_int_equal(elsewhere(b), 2);
+        assert_int_equal(elsewhere(a), 1);
+        ok(claim_gpus_drop(a, "one", 2, (char *[]){ GPU("1"), GPU("7"), NULL }, &flow_err));
+        assert_int_equal(claims(a), 1);
+        assert_int_equal(claims(b), 1);
+        ok(claim_gpus(b, "two", 1, mid, &flow_err));
+        assert_int_equal(claims(b), 3);
+        ok(claim_gpus_drop(b, "two", 1, NULL, &flow_err));
+        ok(claim_gpus_drop(a, "one", 2, NULL, &flow_err));
+        assert_int_equal(claims(a) + claims(b), 0);
+}
+
 static void test_cpus_elsewhere(void **state)
 {
         static const uint32_t mine[] = { 7, 3 };
@@ -536,9 +591,10 @@ int main(int argc, char **argv)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, world_up, world_down)
         const struct CMUnitTest tests[] = {
-                T(test_slots),           T(test_cpus),   T(test_cpus_elsewhere), T(test_full),
-                T(test_one_engine_each), T(test_perms),  T(test_reap),           T(test_settings),
-                T(test_restart_waits),   T(test_stress), T(test_stress_killed),
+                T(test_slots),          T(test_gpus),   T(test_cpus),
+                T(test_cpus_elsewhere), T(test_full),   T(test_one_engine_each),
+                T(test_perms),          T(test_reap),   T(test_settings),
+                T(test_restart_waits),  T(test_stress), T(test_stress_killed),
         };
 
         return flow_main(argc, argv, tests, NELEM(tests));

@@ -88,7 +88,7 @@ class Driver:
 
     def bind(self, gpus, caps="", fabric=False, version=VERSION, times=None):
         gpus = [self.gpus[g] if isinstance(g, int) else g for g in gpus]
-        done = subprocess.run([BUILD / "tests/flow/gpu/flow_bind", self.root, version, caps,
+        done = subprocess.run([BUILD / "tests/flow/gpu/bindctl", self.root, version, caps,
                                "1" if fabric else "0"] + ([str(times)] if times else []),
                               input=json.dumps(gpus), capture_output=True, text=True, check=True)
         self.log = done.stderr

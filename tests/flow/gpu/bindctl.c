@@ -1,6 +1,6 @@
-/* flow_bind.c - engine/gpu/bind.c on a driver's tree made by a test: root, real mounts.
+/* bindctl.c - engine/gpu/bind.c on a driver's tree made by a test: root, real mounts.
  *
- *   flow_bind ROOT VERSION CAPS FABRIC [TIMES]    list of struct gpu, as JSON, on stdin
+ *   bindctl ROOT VERSION CAPS FABRIC [TIMES]    list of struct gpu, as JSON, on stdin
  *
  * Prints what a cluster would get as one JSON object; with TIMES, microseconds of one binding. */
 #include <dirent.h>
@@ -129,7 +129,7 @@ int main(int argc, char **argv)
         uint64_t start, took = 0;
         json_t *out;
 
-        log_init("flow_bind", LOG_LVL_INFO);
+        log_init("bindctl", LOG_LVL_INFO);
         if (argc < 5)
                 return 2;
         d.root_fd = open(argv[1], O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -13,6 +13,7 @@
 #include "cli/values.h"
 
 #define NO_CAPACITY "no longer any instances available"
+#define TRY_AGAIN   "try again. " /* what follows is about the type that was asked for */
 
 static const struct field_row create_fields[] = {
         { OPT_IMAGE_NAME, "imageName" },
@@ -133,14 +134,29 @@ static int create_one(struct api *a, json_t *input, json_t **ret, struct err *e)
         return 0;
 }
 
+/* Why each type of the list had no room: the API's sentence, then what it says of every one. */
+static void add_reason(struct err *all, const struct err *why)
+{
+        struct err was = *all;
+        const char *of_it = strstr(why->msg, TRY_AGAIN);
+
+        if (str_empty(was.msg))
+                (void) err_copy(all, why);
+        else
+                (void) err_set(all, why->code, "%s; %s", was.msg,
+                               of_it ? of_it + strlen(TRY_AGAIN) : why->msg);
+}
+
 /* The comma list from *@at on: the first type that has room.  *@at stays on the one that worked. */
 static int create_on_some_gpu(struct api *a, char *const *types, size_t *at, json_t *input,
                               json_t **ret, struct err *e)
 {
-        struct err why = { 0 };
+        struct err all = { 0 };
         size_t n = strv_len(types);
 
         for (;; (*at)++) {
+                struct err why = { 0 };
+                bool full;
                 int r;
 
                 if (n > 0 && json_object_set_new(input, "gpuTypeId", json_string(types[*at])) < 0)
@@ -148,8 +164,11 @@ static int create_on_some_gpu(struct api *a, char *const *types, size_t *at, jso
                 r = create_one(a, input, ret, &why);
                 if (r >= 0)
                         return r;
-                if (*at + 1 >= n || !strcasestr(why.msg, NO_CAPACITY))
-                        return err_copy(e, &why);
+                full = strcasestr(why.msg, NO_CAPACITY) != NULL;
+                if (full)
+                        add_reason(&all, &why);
+                if (*at + 1 >= n || !full)
+                        return err_copy(e, full ? &all : &why);
         }
 }
 
@@ -191,6 +210,8 @@ int cmd_create(struct cli *c, struct err *e)
         r = build_input(c, &input, e);
         if (r >= 0)
                 r = values_split(c->opt[OPT_GPU_TYPE].s, &types, e);
+        if (r >= 0 && !str_empty(c->opt[OPT_GPU_TYPE].s) && strv_len(types) == 0)
+                r = err_set(e, -EINVAL, "--gpuType: \"%s\" names no type", c->opt[OPT_GPU_TYPE].s);
         for (uint64_t i = 0; r >= 0 && i < count; i++) {
                 json_t *one = NULL;
 

@@ -204,13 +204,16 @@ static void price_text(const json_t *v, char *buf, size_t len)
                 (void) snprintf(buf, len, "Reserved");
 }
 
+#define SIMULATED " (simulated)" /* as the API ends the names of GPUs that do not exist */
+
 static int add_gpu_row(struct table *t, const json_t *price, uint64_t count)
 {
         AUTO(free) char *type = NULL, *mem = NULL, *vcpu = NULL;
         char spot[32], demand[32];
-        const char *id = jsonx_str(price, "gpuTypeId");
+        const char *id = jsonx_str(price, "gpuTypeId"), *name = jsonx_str(price, "gpuName");
 
-        type = str_fmt("%llux %s", (unsigned long long) count, id ? id : "");
+        type = str_fmt("%llux %s%s", (unsigned long long) count, id ? id : "",
+                       name && strstr(name, SIMULATED) ? SIMULATED : "");
         mem = str_fmt("%.0f", json_number_value(json_object_get(price, "minMemory")));
         vcpu = str_fmt("%.0f", json_number_value(json_object_get(price, "minVcpu")));
         price_text(json_object_get(price, "minimumBidPrice"), spot, sizeof spot);
@@ -249,6 +252,21 @@ static int cloud_input(const struct cli *c, uint64_t count, json_t **ret, struct
         return 0;
 }
 
+/* An empty table leaves people with the question why. */
+static void note_none(uint64_t count, size_t types)
+{
+        AUTO(free) char *text = NULL;
+
+        if (types == 0)
+                text = strdup("there are no GPUs here");
+        else
+                text = str_fmt("no type has %llu GPU%s free that may be rented %s",
+                               (unsigned long long) count, count == 1 ? "" : "s",
+                               count == 1 ? "with what was asked for" : "together");
+        if (text)
+                out_note(text);
+}
+
 int cmd_get_cloud(struct cli *c, struct err *e)
 {
         static const char query[] =
@@ -283,5 +301,7 @@ int cmd_get_cloud(struct cli *c, struct err *e)
                 if (json_array_append(free_ones, price) < 0 || add_gpu_row(t, price, count) < 0)
                         return err_set(e, -ENOMEM, "out of memory");
         }
+        if (json_array_size(free_ones) == 0)
+                note_none(count, json_array_size(json_object_get(data, "gpuTypes")));
         return cli_json(c) ? out_json(free_ones, e) : table_print(t, e);
 }

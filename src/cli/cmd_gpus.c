@@ -214,8 +214,11 @@ int cmd_get_gpus(struct cli *c, struct err *e)
         AUTO(strbuf_done) struct strbuf b = { 0 };
         AUTO(json_put) json_t *data = NULL;
         const json_t *gpus, *host;
-        int r = c->opt[OPT_VFIO].b ? gpu_vfio(c, e) : gpu_list(c->api, &data, e);
+        int r;
 
+        if (c->opt[OPT_VFIO].b && (c->opt[OPT_TOPO].b || c->opt[OPT_ALL_FIELDS].b))
+                return err_set(e, -EINVAL, "--vfio goes with neither --topo nor --allfields");
+        r = c->opt[OPT_VFIO].b ? gpu_vfio(c, e) : gpu_list(c->api, &data, e);
         if (r < 0 || c->opt[OPT_VFIO].b)
                 return r;
         gpus = json_object_get(data, "gpus");

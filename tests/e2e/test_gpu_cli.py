@@ -50,6 +50,36 @@ def test_cloud(make):  # noqa: F811
     assert table(cli(w, "get", "cloud")) == [["GPU TYPE", "MEM GB", "VCPU", "SPOT $/HR", "ONDEMAND $/HR"]]
 
 
+@pytest.mark.parametrize("fleet, args, says", [
+    (None, ["3"], "no type has 3 GPUs free that may be rented together\n"),
+    (None, ["--mem", "5000"], "no type has 1 GPU free that may be rented with what was asked for\n"),
+    ({"note": "no driver", "list": []}, [], "there are no GPUs here\n"),
+])
+def test_an_empty_cloud_says_why(make, fleet, args, says):  # noqa: F811
+    p = subprocess.run([CLI, "get", "cloud", *args], env=env_of(make(fleet)), capture_output=True, timeout=20)
+    assert p.returncode == 0 and p.stderr.decode() == says and len(table(p.stdout.decode())) == 1
+
+
+def test_cloud_of_a_stand_in_says_so(make):  # noqa: F811
+    w = make(fleets.a100x8(simulated=True))
+    named = table(cli(w, "get", "cloud"))[1][0]
+    assert named == "1x " + A100 + " (simulated)"
+    cli(w, "create", "cluster", "--gpuType", named[3:], "--imageName", "x", "--mem", "1", "--containerDiskSize", "1")
+
+
+def test_why_of_each_wish(make):  # noqa: F811
+    w = make()
+    w.take(8)
+    say = cli(w, "create", "cluster", "--gpuType", "RTX 4090,A100", "--imageName", "x", rc=1)
+    assert "RTX 4090 is not on this host; it has " + A100 in say and "1 x A100 wanted, 0 of 8 free" in say
+    assert say.count("no longer any instances") == 1
+    assert "names no type" in cli(w, "create", "cluster", "--gpuType", " , ", "--imageName", "x", rc=1)
+
+
+def test_matrices_exclude_each_other(make):  # noqa: F811
+    assert "--vfio goes with neither" in cli(make(), "get", "gpus", "--topo", "--vfio", rc=1)
+
+
 def test_free_of_charge_is_reserved(make):  # noqa: F811
     w = make(fleets.rtx3090x4())
     assert table(cli(w, "get", "cloud", "2"))[1] == ["2x NVIDIA GeForce RTX 3090", "128", "8", "Reserved", "Reserved"]

@@ -168,6 +168,9 @@ def test_memory_in_use_cannot_be_taken(host, cluster):
     was = first(host, cluster)
     inside(host, cluster, "dd if=/dev/zero of=/dev/shm/x bs=1M count=980 2> /dev/null")
     v = refused_by_host(host, cluster, "memoryInGb", "in use", memoryInGb=1)
+    (event,) = host.gql("query($c: String) { events(input: {clusterId: $c, kind: \"refused\"}) { text } }",
+                        {"c": cluster})["events"]
+    assert event["text"] == v["updateRefused"]
     assert "1024 MiB" in v["updateRefused"] and v["lastStatusChange"].startswith("Update refused")
     # and with it nothing of what was asked for in the same breath
     refused_by_host(host, cluster, "memoryInGb", memoryInGb=1, vcpuCount=4)
@@ -221,8 +224,8 @@ def disks_cannot_grow_and_say_so(host, cluster):
     (["gpuCount", "below 0"], dict(gpuCount=-1)),
     (["gpuCount", "outside 0..64"], dict(gpuCount=65)),
     (["not enough free GPUs"], dict(gpuCount=1)),
-    (["not enough room", "minVcpuCount: 1024"], dict(vcpuCount=1024)),
-    (["not enough room", "GB free"], dict(memoryInGb=60000)),
+    (["not enough room", "machine to update this cluster. vcpuCount: 1024"], dict(vcpuCount=1024)),
+    (["machine to update this cluster. memoryInGb: 60000 GB", "GB free"], dict(memoryInGb=60000)),
     (["not enough room", "GB free"], dict(containerDiskInGb=65536)),
     (["generation", "is at", "look at it again"], dict(vcpuCount=2, generation=99)),
 ])
@@ -282,6 +285,9 @@ def test_the_generation_that_was_seen(host, cluster):
     changed(host, cluster, vcpuCount=2, generation=v)
     message = refused(host, cluster, "generation", vcpuCount=3, generation=v)
     assert "at %d now" % (v + 1) in message
+    answer = host.post("mutation($i: ClusterUpdateInput!) { clusterUpdate(input: $i) { id } }",
+                       {"i": {"clusterId": cluster, "vcpuCount": 3, "generation": v}})
+    assert answer.json()["errors"][0]["extensions"]["code"] == "CONFLICT"
 
 
 def test_a_stopped_one_has_it_at_its_next_start(host, cluster):

@@ -12,11 +12,12 @@ const char *gql_code_of(int r)
         } codes[] = {
                 { -EINVAL, "BAD_USER_INPUT" },  { -ERANGE, "BAD_USER_INPUT" },
                 { -E2BIG, "BAD_USER_INPUT" },   { -ENOENT, "NOT_FOUND" },
-                { -EEXIST, "CONFLICT" },        { -EPERM, "FORBIDDEN" },
-                { -EACCES, "UNAUTHENTICATED" }, { -ENOSPC, "NO_CAPACITY" },
-                { -EDQUOT, "QUOTA_EXCEEDED" },  { -EBUSY, "BAD_STATE" },
-                { -EPROTO, "BAD_STATE" },       { -EOPNOTSUPP, "NOT_IMPLEMENTED" },
+                { -EEXIST, "CONFLICT" },        { -ESTALE, "CONFLICT" },
+                { -EACCES, "UNAUTHENTICATED" }, { -EPERM, "FORBIDDEN" },
+                { -EDQUOT, "QUOTA_EXCEEDED" },  { -ENOSPC, "NO_CAPACITY" },
+                { -EPROTO, "BAD_STATE" },       { -EBUSY, "BAD_STATE" },
                 { -EAGAIN, "UNAVAILABLE" },     { -ETIMEDOUT, "UNAVAILABLE" },
+                { -ENOTCONN, "UNAVAILABLE" },   { -EOPNOTSUPP, "NOT_IMPLEMENTED" },
         };
 
         for (size_t i = 0; i < NELEM(codes); i++)

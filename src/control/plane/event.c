@@ -110,12 +110,15 @@ void event_write(struct plane *p, struct store_txn *t, const struct event_view *
 
 void event_add(struct plane *p, struct store_txn *t, const struct cluster *c, const char *kind)
 {
+        bool refused = str_eq(kind, "refused"); /* an update; the cluster itself is well */
         const struct event_view v = {
                 .account = c->account,
                 .cluster = c->id,
                 .kind = kind,
                 .object = c->id,
-                .text = c->reason ? c->reason : c->status_change,
+                .text = refused && c->refused ? c->refused
+                        : c->reason           ? c->reason
+                                              : c->status_change,
         };
 
         event_write(p, t, &v);

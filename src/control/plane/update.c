@@ -166,10 +166,26 @@ static int update_stopped(struct plane *p, struct cluster *c, struct err *e)
 
 /* ---- one that runs ---- */
 
+/* The chooser says what is wrong in the words of a deployment. */
+static void name_own_fields(struct err *e)
+{
+        static const char *const names[][2] = {
+                { "minVcpuCount:", "vcpuCount:" },
+                { "minMemoryInGb:", "memoryInGb:" },
+        };
+        struct err was = *e;
+
+        for (size_t i = 0; i < NELEM(names); i++)
+                if (str_after(was.msg, names[i][0]))
+                        (void) err_set(e, was.code, "%s%s", names[i][1],
+                                       str_after(was.msg, names[i][0]));
+}
+
 static int no_room(enum place_limit limit, const char *noun, struct err *e)
 {
         struct err why = e ? *e : (struct err){ 0 };
 
+        name_own_fields(&why);
         return err_set(
                 e, -ENOSPC,
                 limit == PLACE_GPU

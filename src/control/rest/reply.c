@@ -203,6 +203,7 @@ unsigned http_status_of(int r)
         case -EFBIG:
                 return MHD_HTTP_CONTENT_TOO_LARGE;
         case -EEXIST:
+        case -ESTALE:
         case -EDQUOT:
         case -EBUSY:
         case -EPROTO:

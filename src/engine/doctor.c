@@ -273,7 +273,10 @@ int doctor_run(FILE *out, const char *config, struct err *e)
 
                 (void) fprintf(out, "%-8s %-16s %s\n", mark[f.grade], checks[i].name, f.what);
                 if (f.grade != GOOD)
-                        (void) fprintf(out, "%-8s %-16s -> %s\n", "", "", checks[i].without);
+                        (void) fprintf(out, "%-8s %-16s -> %s\n", "", "",
+                                       checks[i].probe_conf && f.grade == MISSING
+                                               ? "the engine does not start with this configuration"
+                                               : checks[i].without);
                 bad |= f.grade == MISSING;
         }
         (void) fprintf(out, "\n%s\n",

@@ -52,8 +52,11 @@ def test_doctor_with_a_configuration(tmp_path):
         return findings(r.stdout)[0]["NVIDIA driver"], r.returncode
     assert nvidia("none") == (("note", "gpu_driver = none", "clusters run with gpuCount 0 only"), 0)
     assert nvidia("simulated:a100x8") == (("ok", "simulated: 8 x NVIDIA A100-SXM4-80GB (a100x8)", None), 0)
-    (grade, what, _), code = nvidia("simulated:a100x7")
-    assert (grade, code) == ("MISSING", 1) and "one of 3090x8, 4090x1, a100mig, a100x8" in what
+    for value, says in (("simulated:a100x7", "one of 3090x8, 4090x1, a100mig, a100x8"),
+                        ("nvidia", "'nvidia' is not auto, none or simulated:FLEET")):
+        (grade, what, follows), code = nvidia(value)
+        assert (grade, code) == ("MISSING", 1) and says in what
+        assert follows == "the engine does not start with this configuration"
     conf.write_text("[engine]\nnonsense = 1\n")
     r = run("doctor", "--config", str(conf))
     assert r.returncode == 1 and r.stdout == "" and "nonsense" in r.stderr

@@ -120,6 +120,12 @@ static inline void close_cleanup(struct gpu_driver *d)
         gpu_driver_close(d);
 }
 
+static int unknown_wish(const char *want, struct err *e)
+{
+        return err_set(e, -EINVAL,
+                       "[engine] gpu_driver: '%.60s' is not auto, none or simulated:FLEET", want);
+}
+
 int gpu_driver_open(const struct instance *inst, struct gpu_driver *ret, struct err *e)
 {
         AUTO(close) struct gpu_driver d = { .root_fd = -EBADF };
@@ -133,9 +139,7 @@ int gpu_driver_open(const struct instance *inst, struct gpu_driver *ret, struct 
         else if (str_empty(want) || str_eq(want, "auto"))
                 r = open_real(&d, e);
         else
-                r = err_set(e, -EINVAL,
-                            "[engine] gpu_driver: '%.60s' is not auto, none or simulated:FLEET",
-                            want);
+                r = unknown_wish(want, e);
         if (r < 0)
                 return r;
         *ret = d;
@@ -164,7 +168,12 @@ int gpu_driver_describe(const char *want, const char *libexec, char **ret, struc
 
         if (fleet)
                 return simulated_describe(libexec, fleet, ret, e);
-        r = str_eq(want, "none") ? none(&d, "gpu_driver = none", e) : open_real(&d, e);
+        if (str_eq(want, "none"))
+                r = none(&d, "gpu_driver = none", e);
+        else if (str_empty(want) || str_eq(want, "auto"))
+                r = open_real(&d, e);
+        else
+                r = unknown_wish(want, e);
         if (r >= 0) {
                 *ret = d.kind == GD_NONE || d.note ? strdup(d.note)
                                                    : str_fmt("%s, %s", d.version, d.nvml);

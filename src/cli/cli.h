@@ -82,6 +82,7 @@ enum opt_id {
         OPT_CLOUD_MEM,
         OPT_CLOUD_VCPU,
         OPT_TOPO,
+        OPT_P2P,
         OPT_VFIO,
         OPT_TIMES,
         OPT_INTERVAL,

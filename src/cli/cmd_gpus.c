@@ -14,7 +14,7 @@ int gpu_list(struct api *a, json_t **ret, struct err *e)
         static const char query[] =
                 "query hostGpus{gpus{id name displayName gpuTypeId index pci numaNode cpus "
                 "memoryInGb state reason clusterId forRent migMode migProfile parentId ecc serial "
-                "vbios inforom links telemetry simulated}"
+                "vbios inforom links p2p telemetry simulated}"
                 "machines{id driverVersion cudaVersion gpuNote simulated}}";
         AUTO(json_put) json_t *data = NULL;
         int r = api_graphql(a, query, NULL, &data, e);
@@ -216,8 +216,10 @@ int cmd_get_gpus(struct cli *c, struct err *e)
         const json_t *gpus, *host;
         int r;
 
-        if (c->opt[OPT_VFIO].b && (c->opt[OPT_TOPO].b || c->opt[OPT_ALL_FIELDS].b))
-                return err_set(e, -EINVAL, "--vfio goes with neither --topo nor --allfields");
+        if (c->opt[OPT_ALL_FIELDS].b + c->opt[OPT_TOPO].b + c->opt[OPT_P2P].b + c->opt[OPT_VFIO].b >
+            1)
+                return err_set(e, -EINVAL,
+                               "--allfields, --topo, --p2p and --vfio exclude each other");
         r = c->opt[OPT_VFIO].b ? gpu_vfio(c, e) : gpu_list(c->api, &data, e);
         if (r < 0 || c->opt[OPT_VFIO].b)
                 return r;
@@ -227,9 +229,12 @@ int cmd_get_gpus(struct cli *c, struct err *e)
                 return out_json(gpus, e);
         if (json_array_size(gpus) == 0 && jsonx_str(host, "gpuNote"))
                 out_note(jsonx_str(host, "gpuNote"));
-        if (!c->opt[OPT_TOPO].b)
+        if (c->opt[OPT_TOPO].b)
+                gpu_topology(gpus, &b);
+        else if (c->opt[OPT_P2P].b)
+                gpu_p2p(gpus, &b);
+        else
                 return print_gpus(gpus, n, e);
-        gpu_topology(gpus, &b);
         return b.failed ? err_set(e, -ENOMEM, "out of memory") : out_printf(e, "%s", b.s);
 }
 

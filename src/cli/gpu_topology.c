@@ -1,13 +1,13 @@
-/* gpu_topology.c - the matrix of `get gpus --topo`.  Pure.
+/* gpu_topology.c - the matrices of `get gpus --topo` and `--p2p`.  Pure.
  *
- * Columns, words and tabs are those of `nvidia-smi topo -m`, which scripts cut apart. */
+ * Columns, words and tabs are those of `nvidia-smi topo -m` and `-p2p`, which scripts cut apart. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/jsonx.h"
 #include "cli/gpus.h"
 
-static const struct {
+static const struct meaning {
         const char *word, *meaning;
 } legend[] = {
         { "X", "the GPU itself" },
@@ -17,6 +17,17 @@ static const struct {
         { "PXB", "through several PCIe switches, and no host bridge" },
         { "PIX", "through one PCIe switch" },
         { "NV#", "through so many NVLinks" },
+};
+
+static const struct meaning p2p_legend[] = {
+        { "X", "the GPU itself" },
+        { "OK", "each reads and writes the other's memory" },
+        { "CNS", "not with this chipset" },
+        { "GNS", "not with these GPUs" },
+        { "TNS", "not across what lies between them" },
+        { "DR", "switched off in the driver" },
+        { "NS", "not, for another reason" },
+        { "U", "the driver does not say" },
 };
 
 /* MIG instances are not joined with anything. */
@@ -70,16 +81,57 @@ static void add_cpus(const json_t *cpus, struct strbuf *out)
                 strbuf_str(out, "N/A");
 }
 
+static void add_heads(const json_t *gpus, struct strbuf *out)
+{
+        const json_t *gpu;
+        size_t i;
+
+        json_array_foreach(gpus, i, gpu)
+        {
+                if (is_whole(gpu))
+                        strbuf_fmt(out, "\tGPU%lld", index_of(gpu));
+        }
+}
+
+static void add_legend(const struct meaning *m, size_t n, struct strbuf *out)
+{
+        strbuf_str(out, "\nLegend:\n\n");
+        for (size_t i = 0; i < n; i++)
+                strbuf_fmt(out, "  %-4s = %s\n", m[i].word, m[i].meaning);
+}
+
+void gpu_p2p(const json_t *gpus, struct strbuf *out)
+{
+        const json_t *a, *b;
+        size_t i, k;
+
+        add_heads(gpus, out);
+        strbuf_char(out, '\n');
+        json_array_foreach(gpus, i, a)
+        {
+                const json_t *row = json_object_get(a, "p2p");
+
+                if (!is_whole(a))
+                        continue;
+                strbuf_fmt(out, "GPU%lld", index_of(a));
+                json_array_foreach(gpus, k, b)
+                {
+                        const char *word = json_string_value(json_array_get(row, k));
+
+                        if (is_whole(b))
+                                add_link(a == b ? "X" : str_empty(word) ? "U" : word, out);
+                }
+                strbuf_char(out, '\n');
+        }
+        add_legend(p2p_legend, NELEM(p2p_legend), out);
+}
+
 void gpu_topology(const json_t *gpus, struct strbuf *out)
 {
         const json_t *a, *b;
         size_t i, k;
 
-        json_array_foreach(gpus, i, a)
-        {
-                if (is_whole(a))
-                        strbuf_fmt(out, "\tGPU%lld", index_of(a));
-        }
+        add_heads(gpus, out);
         strbuf_str(out, "\tCPU Affinity\tNUMA Affinity\n");
         json_array_foreach(gpus, i, a)
         {
@@ -102,7 +154,5 @@ void gpu_topology(const json_t *gpus, struct strbuf *out)
                 else
                         strbuf_str(out, "\tN/A\n");
         }
-        strbuf_str(out, "\nLegend:\n\n");
-        for (i = 0; i < NELEM(legend); i++)
-                strbuf_fmt(out, "  %-4s = %s\n", legend[i].word, legend[i].meaning);
+        add_legend(legend, NELEM(legend), out);
 }

@@ -19,3 +19,5 @@ int gpu_vfio(struct cli *c, struct err *e);
 
 /* How the GPUs of gpu_list() are joined, as a table of tabs: `nvidia-smi topo -m` has the same columns. */
 void gpu_topology(const json_t *gpus, struct strbuf *out);
+/* Which of them reach into each other's memory, as `nvidia-smi topo -p2p` prints it. */
+void gpu_p2p(const json_t *gpus, struct strbuf *out);

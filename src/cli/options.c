@@ -124,6 +124,8 @@ const struct option options[OPT_COUNT] = {
                              "fewest virtual CPUs" },
         [OPT_TOPO] = { "topo", 0, OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,
                        "print how they are joined, as a matrix" },
+        [OPT_P2P] = { "p2p", 0, OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,
+                      "print which reach into each other's memory, as a matrix" },
         [OPT_VFIO] = { "vfio", 0, OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,
                        "what would have to be done to hand them to virtual machines" },
         [OPT_TIMES] = { "times", 'n', OPT_KIND_INT, "N", NULL, 1, ANY, NULL,

@@ -87,11 +87,11 @@ const struct verb verbs[] = {
           .operands = "",
           .needs_api = true,
           .run = cmd_get_gpus,
-          .opts = OPTS(OPT_ALL_FIELDS, OPT_TOPO, OPT_VFIO),
+          .opts = OPTS(OPT_ALL_FIELDS, OPT_TOPO, OPT_P2P, OPT_VFIO),
           .summary = "list the host's GPUs; operators only",
           .detail = "STATE is ok, or why the GPU is not rented out: unhealthy, lost, quarantined "
-                    "(see gpu release), elsewhere. The matrix of --topo is that of nvidia-smi "
-                    "topo -m.",
+                    "(see gpu release), elsewhere. The matrices of --topo and --p2p are those of "
+                    "nvidia-smi topo -m and topo -p2p.",
           .examples = "tensoronecli get gpus\ntensoronecli get gpus --topo\n"
                       "tensoronecli get gpus --vfio" },
         { .word = "get",

@@ -1,4 +1,5 @@
-/* links.c - how the GPUs are joined: NVLinks, directly or through NVSwitches, and the way over PCIe.
+/* links.c - how the GPUs are joined: NVLinks, directly or through NVSwitches, the way over PCIe, and
+ * whether they reach into each other's memory.
  *
  * Through an NVSwitch every GPU with links to one reaches every other; between two of them there are as
  * many links as the one with fewer has. */
@@ -79,6 +80,27 @@ static void find_path(struct gpud *d, struct gpu_fleet *f, size_t a, size_t b)
                         link_at(f, a, b)->path = link_at(f, b, a)->path = (uint8_t) paths[i].path;
 }
 
+/* Both ways must be open; else the reason of the first that is not. */
+static void find_p2p(struct gpud *d, struct gpu_fleet *f, size_t a, size_t b)
+{
+        static const enum nvml_p2p_status of[GPP_COUNT] = {
+                [GPP_UNKNOWN] = NVML_P2P_UNKNOWN,   [GPP_OK] = NVML_P2P_OK,
+                [GPP_CHIPSET] = NVML_P2P_CHIPSET,   [GPP_GPU] = NVML_P2P_GPU,
+                [GPP_TOPOLOGY] = NVML_P2P_IOH,      [GPP_DISABLED] = NVML_P2P_REGKEY,
+                [GPP_NOT] = NVML_P2P_NOT_SUPPORTED,
+        };
+        static const unsigned ways[] = { NVML_P2P_READ, NVML_P2P_WRITE };
+        unsigned status = NVML_P2P_OK;
+
+        for (size_t i = 0; i < sizeof ways / sizeof *ways && status == NVML_P2P_OK; i++)
+                if (NVML(&d->nv, nvmlDeviceGetP2PStatus, d->devs[a].handle, d->devs[b].handle,
+                         ways[i], &status) != NVML_SUCCESS)
+                        return;
+        for (uint8_t i = 0; i < GPP_COUNT; i++)
+                if (of[i] == status)
+                        link_at(f, a, b)->p2p = link_at(f, b, a)->p2p = i;
+}
+
 size_t gpud_partitions(uint64_t joined, uint64_t *ret)
 {
         unsigned order[GPU_MAX], k = 0;
@@ -137,6 +159,8 @@ int gpud_links(struct gpud *d, struct gpu_fleet *f)
                                 gpud_at(d, d->devs[a].info.uuid,
                                         "nvmlDeviceGetTopologyCommonAncestor");
                                 find_path(d, f, a, b);
+                                gpud_at(d, d->devs[a].info.uuid, "nvmlDeviceGetP2PStatus");
+                                find_p2p(d, f, a, b);
                         }
         return fill_partitions(d, f);
 }

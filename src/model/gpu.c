@@ -20,6 +20,8 @@ static const char *const path_names[GP_PATH_COUNT] = {
         "", "SYS", "NODE", "PHB", "PXB", "PIX", "X"
 };
 
+const char *const gpu_p2p_names[GPP_COUNT] = { "", "OK", "CNS", "GNS", "TNS", "DR", "NS" };
+
 #define NVLINKS_MAX    64U
 #define PARTITIONS_MAX 256U
 
@@ -120,37 +122,85 @@ int gpu_link_parse(const char *s, struct gpu_link *ret)
         return 0;
 }
 
-static int decode_links(const json_t *j, struct gpu_fleet *f, struct err *e)
+/* A cell of a matrix, into its part of *@ret. */
+static int link_cell(const char *s, struct gpu_link *ret)
 {
-        f->links = calloc(f->n * f->n + 1, sizeof *f->links);
-        if (!f->links)
-                return err_set(e, -ENOMEM, "out of memory");
+        struct gpu_link l;
+        int r = gpu_link_parse(s, &l);
+
+        if (r < 0)
+                return r;
+        ret->path = l.path;
+        ret->nvlinks = l.nvlinks;
+        return 0;
+}
+
+static int p2p_cell(const char *s, struct gpu_link *ret)
+{
+        uint8_t i = 0;
+
+        while (i < GPP_COUNT && !str_eq(s, gpu_p2p_names[i]))
+                i++;
+        if (i == GPP_COUNT)
+                return -EINVAL;
+        ret->p2p = i;
+        return 0;
+}
+
+static int decode_matrix(const json_t *all, const char *key,
+                         int (*cell)(const char *s, struct gpu_link *ret), struct gpu_fleet *f,
+                         struct err *e)
+{
+        const json_t *j = json_object_get(all, key);
+
         if (!j)
                 return 0;
         if (json_array_size(j) != f->n)
-                return err_set(e, -EINVAL, "links: %zu rows for %zu GPUs", json_array_size(j),
+                return err_set(e, -EINVAL, "%s: %zu rows for %zu GPUs", key, json_array_size(j),
                                f->n);
         for (size_t a = 0; a < f->n; a++) {
                 const json_t *row = json_array_get(j, a);
 
                 if (json_array_size(row) != f->n)
-                        return err_set(e, -EINVAL, "links: row %zu has not %zu entries", a, f->n);
+                        return err_set(e, -EINVAL, "%s: row %zu has not %zu entries", key, a, f->n);
                 for (size_t b = 0; b < f->n; b++) {
                         const char *s = json_string_value(json_array_get(row, b));
 
-                        if (!s || gpu_link_parse(s, &f->links[a * f->n + b]) < 0)
-                                return err_set(e, -EINVAL, "links: '%.16s' is none", s ? s : "");
+                        if (!s || cell(s, &f->links[a * f->n + b]) < 0)
+                                return err_set(e, -EINVAL, "%s: '%.16s' is none", key, s ? s : "");
                 }
         }
         for (size_t a = 0; a < f->n; a++)
                 for (size_t b = 0; b < a; b++)
                         if (memcmp(&f->links[a * f->n + b], &f->links[b * f->n + a],
                                    sizeof *f->links) != 0)
-                                return err_set(e, -EINVAL, "links: %zu and %zu disagree", b, a);
+                                return err_set(e, -EINVAL, "%s: %zu and %zu disagree", key, b, a);
         return 0;
 }
 
-static json_t *encode_links(const struct gpu_fleet *f)
+static int decode_links(const json_t *j, struct gpu_fleet *f, struct err *e)
+{
+        int r;
+
+        f->links = calloc(f->n * f->n + 1, sizeof *f->links);
+        if (!f->links)
+                return err_set(e, -ENOMEM, "out of memory");
+        r = decode_matrix(j, "links", link_cell, f, e);
+        return r < 0 ? r : decode_matrix(j, "p2p", p2p_cell, f, e);
+}
+
+static void link_word(struct gpu_link l, char ret[static 16])
+{
+        gpu_link_text(l, true, ret);
+}
+
+static void p2p_word(struct gpu_link l, char ret[static 16])
+{
+        (void) snprintf(ret, 16, "%s", l.p2p < GPP_COUNT ? gpu_p2p_names[l.p2p] : "");
+}
+
+static json_t *encode_matrix(const struct gpu_fleet *f,
+                             void (*word)(struct gpu_link l, char ret[static 16]))
 {
         AUTO(json_put) json_t *rows = json_array();
 
@@ -162,12 +212,20 @@ static json_t *encode_links(const struct gpu_fleet *f)
                 for (size_t b = 0; b < f->n; b++) {
                         char text[16];
 
-                        gpu_link_text(f->links[a * f->n + b], true, text);
+                        word(f->links[a * f->n + b], text);
                         if (json_array_append_new(row, json_string(text)) < 0)
                                 return NULL;
                 }
         }
         return TAKE(rows);
+}
+
+static bool knows_p2p(const struct gpu_fleet *f)
+{
+        for (size_t i = 0; f->links && i < f->n * f->n; i++)
+                if (f->links[i].p2p)
+                        return true;
+        return false;
 }
 
 /* ---- partitions: arrays of positions ---- */
@@ -273,7 +331,7 @@ static int decode_list(const json_t *list, struct gpu_fleet *f, struct err *e)
 
 int gpu_fleet_decode(const json_t *j, struct gpu_fleet *ret, struct err *e)
 {
-        static const char *const lists[] = { "list", "links", "partitions" };
+        static const char *const lists[] = { "list", "links", "p2p", "partitions" };
         struct gpu_fleet f = { 0 };
         int r = jsonx_decode(j, fleet_fields, NELEM(fleet_fields), &f, e);
 
@@ -283,7 +341,7 @@ int gpu_fleet_decode(const json_t *j, struct gpu_fleet *ret, struct err *e)
         if (r >= 0)
                 r = decode_list(json_object_get(j, "list"), &f, e);
         if (r >= 0)
-                r = decode_links(json_object_get(j, "links"), &f, e);
+                r = decode_links(j, &f, e);
         if (r >= 0)
                 r = decode_partitions(json_object_get(j, "partitions"), &f, e);
         if (r < 0) {
@@ -303,7 +361,9 @@ json_t *gpu_fleet_encode(const struct gpu_fleet *f)
         for (size_t i = 0; r >= 0 && i < f->n; i++)
                 r = json_array_append_new(list, gpu_encode(&f->gpus[i]));
         if (r >= 0)
-                r = json_object_set_new(j, "links", encode_links(f));
+                r = json_object_set_new(j, "links", encode_matrix(f, link_word));
+        if (r >= 0 && knows_p2p(f))
+                r = json_object_set_new(j, "p2p", encode_matrix(f, p2p_word));
         if (r >= 0)
                 r = json_object_set_new(j, "partitions", encode_partitions(f));
         return r < 0 ? NULL : TAKE(j);

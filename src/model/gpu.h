@@ -56,9 +56,22 @@ enum gpu_path {
         GP_SELF,
         GP_PATH_COUNT
 };
+/* Whether each reads and writes the other's memory by itself, as `nvidia-smi topo -p2p` says it. */
+enum gpu_p2p {
+        GPP_UNKNOWN,
+        GPP_OK,
+        GPP_CHIPSET,  /* the chipset forbids */
+        GPP_GPU,      /* these GPUs cannot */
+        GPP_TOPOLOGY, /* not across what lies between */
+        GPP_DISABLED, /* switched off in the driver */
+        GPP_NOT,      /* not, for another reason */
+        GPP_COUNT
+};
+extern const char *const gpu_p2p_names[GPP_COUNT]; /* "", "OK", "CNS", "GNS", "TNS", "DR", "NS" */
 struct gpu_link {
         uint8_t path;    /* enum gpu_path; known beside NVLinks, too */
         uint8_t nvlinks; /* direct or through NVSwitch; 0: none */
+        uint8_t p2p;     /* enum gpu_p2p; of a GPU with itself: unknown */
 };
 /* "X", "NV12", "PIX", "PXB", "PHB", "NODE", "SYS"; with NVLinks and a known path the wire says
  * "NV12/SYS". */

@@ -77,7 +77,18 @@ def test_why_of_each_wish(make):  # noqa: F811
 
 
 def test_matrices_exclude_each_other(make):  # noqa: F811
-    assert "--vfio goes with neither" in cli(make(), "get", "gpus", "--topo", "--vfio", rc=1)
+    w = make()
+    for pair in (("--topo", "--vfio"), ("--topo", "--p2p"), ("-a", "--vfio")):
+        assert "exclude each other" in cli(w, "get", "gpus", *pair, rc=1)
+
+
+def test_p2p(make):  # noqa: F811
+    fleet = fleets.rtx3090x4()
+    words = ["", "OK", "CNS", ""]
+    fleet["p2p"] = [[words[abs(i - k)] for k in range(4)] for i in range(4)]
+    lines = cli(make(fleet), "get", "gpus", "--p2p").splitlines()
+    assert lines[:3] == ["\tGPU0\tGPU1\tGPU2\tGPU3", "GPU0\t X \tOK\tCNS\tU", "GPU1\tOK\t X \tOK\tCNS"]
+    assert "  CNS  = not with this chipset" in lines
 
 
 def test_free_of_charge_is_reserved(make):  # noqa: F811

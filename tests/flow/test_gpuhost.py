@@ -163,6 +163,13 @@ def link_of(a, b):
     return (f"NV{n}/" if n else "") + path_of(a, b)
 
 
+def p2p_of(link, a, b):
+    """The stand-in's rule: divided ones not at all, by NVLink always, else within a NUMA node where there is no display."""
+    if "on" in (a.get("mig"), b.get("mig")):
+        return "NS"
+    return "OK" if link.startswith("NV") or (a.get("display") != "on" and link != "SYS") else "CNS"
+
+
 @pytest.mark.parametrize("fleet", FLEETS)
 def test_inventory(ctl, fleet):
     got = ctl(f"simulated:{fleet}").fleet()
@@ -186,6 +193,8 @@ def test_inventory(ctl, fleet):
         for k, b in enumerate(got["list"]):
             want = "" if "parent" in a or "parent" in b else "X" if i == k else link_of(at[a["uuid"]], at[b["uuid"]])
             assert got["links"][i][k] == want, (fleet, i, k)
+            if len(whole) > 1:
+                assert got["p2p"][i][k] == ("" if want in ("", "X") else p2p_of(want, at[a["uuid"]], at[b["uuid"]]))
     fabric = [i for i, g in enumerate(got["list"]) if "parent" not in g and "fabric" in at[g["uuid"]]]
     blocks = [fabric[i:i + n] for n in (1, 2, 4, 8) if n < len(fabric) for i in range(0, len(fabric), n)]
     assert sorted(got["partitions"]) == sorted(blocks + ([fabric] if fabric else []))

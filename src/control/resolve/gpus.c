@@ -248,6 +248,18 @@ int r_hg_links(struct gql_call *c, const void *obj, struct err *e)
         return r < 0 ? r : gql_list_end(c);
 }
 
+int r_hg_p2p(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct host_gpu *v = obj;
+        const struct gpu_fleet *f = v->fleet;
+        int r = gql_list_begin(c);
+
+        (void) e;
+        for (size_t i = 0; r >= 0 && f->links && i < f->n; i++)
+                r = gql_put_str(c, gpu_p2p_names[f->links[v->place * f->n + i].p2p]);
+        return r < 0 ? r : gql_list_end(c);
+}
+
 int r_hg_telemetry(struct gql_call *c, const void *obj, struct err *e)
 {
         const struct host_gpu *v = obj;

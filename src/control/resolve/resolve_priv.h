@@ -79,6 +79,7 @@ RESOLVER(q_gpu_vfio);
 RESOLVER(r_hg_numa); /* of a struct host_gpu, as are the next */
 RESOLVER(r_hg_cpus);
 RESOLVER(r_hg_links);
+RESOLVER(r_hg_p2p);
 RESOLVER(r_hg_telemetry);
 RESOLVER(m_gpu_release);
 

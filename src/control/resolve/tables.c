@@ -402,6 +402,7 @@ static const struct gql_field host_gpu_rows[] = {
         H("vbios", "String", STR, vbios),
         H("inforom", "String", STR, inforom),
         F("links", "[String!]!", r_hg_links),
+        F("p2p", "[String!]!", r_hg_p2p),
         F("telemetry", "JSON", r_hg_telemetry),
         H("simulated", "Boolean!", BOOL, simulated),
 };

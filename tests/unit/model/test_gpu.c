@@ -29,7 +29,8 @@ static json_t *parse(const char *text)
 static void test_round_trip(void **state)
 {
         json_t *j = parse("{'driver_version':'550.54.15','simulated':true," TWO
-                          ",'links':[['X','NV12/SYS'],['NV12/SYS','X']],'partitions':[[0,1]]}");
+                          ",'links':[['X','NV12/SYS'],['NV12/SYS','X']],"
+                          "'p2p':[['','CNS'],['CNS','']],'partitions':[[0,1]]}");
         struct gpu_fleet f = { 0 }, copy = { 0 };
         struct err e = { 0 };
         json_t *again;
@@ -43,6 +44,7 @@ static void test_round_trip(void **state)
         assert_int_equal(f.gpus[1].state, GS_LOST);
         assert_int_equal(f.links[1].nvlinks, 12);
         assert_int_equal(f.links[1].path, GP_SYS);
+        assert_int_equal(f.links[1].p2p, GPP_CHIPSET);
         assert_int_equal(f.partitions[0], 3);
         assert_true(gpu_is_for_rent(&f.gpus[0]));
         assert_ptr_equal(gpu_fleet_find(&f, "GPU-b2"), &f.gpus[1]);
@@ -67,6 +69,10 @@ static void test_refused(void **state)
                 { "{" TWO ",'links':[['X','SYS']]}", "1 rows for 2" },
                 { "{" TWO ",'links':[['X','SYS'],['X']]}", "row 1" },
                 { "{" TWO ",'links':[['X','SYS'],['PIX','X']]}", "disagree" },
+                { "{" TWO ",'p2p':[['','OK'],['NS','']]}", "p2p: 0 and 1 disagree" },
+                { "{" TWO ",'p2p':[['','ok'],['ok','']]}", "'ok' is none" },
+                { "{" TWO ",'p2p':[[''],['']]}", "row 0" },
+                { "{" TWO ",'p2p':7}", "p2p: is no list" },
                 { "{" TWO ",'links':[['X','NV0'],['NV0','X']]}", "'NV0' is none" },
                 { "{" TWO ",'links':[['X','NVX'],['NVX','X']]}", "'NVX' is none" },
                 { "{" TWO ",'partitions':[[2]]}", "2 is no GPU" },

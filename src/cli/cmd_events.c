@@ -30,6 +30,31 @@ static int events_input(const struct cli *c, json_t **ret, struct err *e)
         return 0;
 }
 
+/* The text of gpu.handover is a receipt, in JSON for programs: here a sentence.  NULL: it is none. */
+static char *receipt_words(const json_t *event)
+{
+        AUTO(json_put) json_t *receipt = NULL;
+        AUTO(strbuf_done) struct strbuf b = { 0 };
+        const char *text = jsonx_str(event, "text"), *reason, *check;
+        const json_t *of_check;
+
+        if (!text || !str_eq(jsonx_str(event, "kind"), "gpu.handover"))
+                return NULL;
+        receipt = json_loads(text, 0, NULL);
+        if (!json_is_object(receipt))
+                return NULL;
+        reason = jsonx_str(receipt, "reason");
+        strbuf_str(&b, json_is_true(json_object_get(receipt, "ok")) ? "clean" : "not clean");
+        if (!str_empty(reason))
+                strbuf_fmt(&b, ": %s", reason);
+        json_object_foreach(json_object_get(receipt, "checks"), check, of_check)
+        {
+                if (json_is_string(of_check))
+                        strbuf_fmt(&b, "; %s: %s", check, json_string_value(of_check));
+        }
+        return b.failed ? NULL : strdup(b.s);
+}
+
 static int print_events(const json_t *list, struct err *e)
 {
         static const char *const headers[] = { "TIME", "KIND", "CLUSTER", "OBJECT", "TEXT" };
@@ -41,9 +66,12 @@ static int print_events(const json_t *list, struct err *e)
                 return err_set(e, -ENOMEM, "out of memory");
         while (i-- > 0) { /* the newest one is nearest to the prompt */
                 const json_t *j = json_array_get(list, i);
+                AUTO(free) char *words = receipt_words(j);
 
                 for (size_t k = 0; k < NELEM(keys); k++)
-                        if (table_cell(t, jsonx_str(j, keys[k])) < 0)
+                        if (table_cell(t, words && str_eq(keys[k], "text")
+                                                  ? words
+                                                  : jsonx_str(j, keys[k])) < 0)
                                 return err_set(e, -ENOMEM, "out of memory");
         }
         return table_print(t, e);

@@ -139,6 +139,9 @@ def test_receipt_of_a_clean_one(host):
     host.remove(cluster)
     told = host.gql('{ events(input: {kind: "gpu.handover", limit: 100}) { object clusterId } }')
     assert sum(e["clusterId"] == cluster for e in told["events"]) == 4
+    rows = [r for r in host.cli("get", "events", "--kind", "gpu.handover").stdout.splitlines() if cluster in r]
+    assert len(rows) == 4 and "{" not in "".join(rows)
+    assert all(re.search(r"clean; processes: none; memory: \d+ MiB, baseline \d+; ecc: none new; ", r) for r in rows), rows
 
 
 def test_cluster_without_gpus_has_none(host):

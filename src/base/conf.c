@@ -18,8 +18,8 @@ struct reader {
         conf_labelled_fn *labelled;
         void *arg;
         FILE *file;
-        int line;
-        struct err err; /* the first one */
+        int line, unread; /* negative errno of reading */
+        struct err err;   /* the first one */
 };
 
 static int parse_bool(const char *v, bool *ret)
@@ -193,8 +193,11 @@ static char *on_line(char *buf, int size, void *user)
         AUTO(free) char *section = NULL;
         const char *label, *end;
 
-        if (!fgets(buf, size, rd->file))
+        if (!fgets(buf, size, rd->file)) {
+                if (ferror(rd->file)) /* a directory opens, and does not read */
+                        rd->unread = errno ? -errno : -EIO;
                 return NULL;
+        }
         rd->line++;
         end = strchr(buf, ']');
         if (*buf != '[' || !end || rd->err.code || !rd->labelled)
@@ -225,6 +228,8 @@ int conf_load(const char *path, const struct conf_option *opt, size_t n, void *o
                 return err_errno(e, -errno ? -errno : -ENOENT, "configuration file %s", path);
         line = ini_parse_stream(on_line, &rd, on_key, &rd);
         (void) fclose(rd.file);
+        if (rd.unread)
+                return err_errno(e, rd.unread, "configuration file %s", path);
         if (rd.err.code)
                 return err_copy(e, &rd.err)
                                ? err_wrap(e, rd.err.code, "%s:%d", path, line > 0 ? line : rd.line)

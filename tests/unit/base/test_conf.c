@@ -151,6 +151,9 @@ static void test_no_file(void **state)
                 -ENOENT);
         assert_non_null(strstr(e.msg, "/nonexistent/conf: No such file"));
         conf_done(options, NELEM(options), &v);
+        assert_int_equal(conf_load("/tmp", options, NELEM(options), &v, NULL, NULL, &e), -EISDIR);
+        assert_non_null(strstr(e.msg, "configuration file /tmp: Is a directory"));
+        conf_done(options, NELEM(options), &v);
 }
 
 static void test_set(void **state)

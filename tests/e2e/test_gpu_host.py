@@ -65,7 +65,7 @@ def test_types_and_prices(host):
     assert t["maxGpuCount"] == 8 and t["securePrice"] == 1.19 and t["lowestPrice"]["stockStatus"] == "High"
     assert {1, 2, 4, 8} <= set(t["lowestPrice"]["availableGpuCounts"])
     rows = [[c.strip() for c in line.split("\t")] for line in host.cli("get", "cloud").splitlines()]
-    assert rows[1][0] == "1x " + A100 and rows[1][3:5] == ["0.600", "1.190"]
+    assert rows[1][0] == "1x " + A100 + " (simulated)" and rows[1][3:5] == ["0.600", "1.190"]
 
 
 def test_a_cluster_sees_its_own_numbers(host):

@@ -27,7 +27,10 @@
 #define HWCAP_EXT  (1ULL << 62) /* hwcap is 1 << 62 | number of a sub-directory */
 #define HWCAPS_MAX 64U
 #define ENDIAN_LE  2U
-#define OLD_ENTRY  12U /* the older table: a head of 16 bytes, then these */
+#define OLD_ENTRY  12U   /* the older table: a head of 16 bytes, then these */
+#define TEXT_MAX   4096U /* of a name or path, its end included */
+#define TEXTS_MAX                                                                                  \
+        (32U << 20) /* of all of them, as they are written: rows may share them in the old one */
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are written as they are here");
 
@@ -103,10 +106,13 @@ static bool get(struct bytes b, size_t off, void *to, size_t size)
         return true;
 }
 
-/* A string that ends within the bytes; else NULL. */
+/* A string that ends within the bytes, and soon; else NULL. */
 static const char *get_string(struct bytes b, uint32_t off)
 {
-        return off < b.len && memchr(b.at + off, '\0', b.len - off) ? b.at + off : NULL;
+        size_t left = off < b.len ? b.len - off : 0;
+
+        return left && memchr(b.at + off, '\0', left < TEXT_MAX ? left : TEXT_MAX) ? b.at + off
+                                                                                   : NULL;
 }
 
 /* Past the older table, when there is one. */
@@ -164,6 +170,7 @@ static bool row_usable(const struct row *r, const struct cache *c)
 /* @c has room for @max rows.  Rows that lead nowhere are left out. */
 static int read_cache(struct bytes b, struct cache *c, size_t max)
 {
+        size_t texts = 0;
         struct head h;
 
         if (!skip_old(&b) || !get(b, 0, &h, sizeof h) || memcmp(h.magic, MAGIC, 20) != 0 ||
@@ -180,8 +187,12 @@ static int read_cache(struct bytes b, struct cache *c, size_t max)
                 r.name = get_string(b, r.lib.name);
                 r.path = get_string(b, r.lib.path);
                 r.order = max + i; /* behind ours */
-                if (row_usable(&r, c))
-                        c->row[c->n++] = r;
+                if (!row_usable(&r, c))
+                        continue;
+                texts += strlen(r.name) + strlen(r.path) + 2;
+                if (texts > TEXTS_MAX)
+                        return -EBADMSG;
+                c->row[c->n++] = r;
         }
         return 0;
 }

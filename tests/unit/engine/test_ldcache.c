@@ -149,12 +149,48 @@ static void test_too_large(void **state)
         assert_true(!out && len == 7);
 }
 
+/* Many rows that share one long text would become a cache a thousand times as large as the image's, and
+ * hours of comparing: a text that no file could have is no row's, and all of them have a measure. */
+static void test_shared_texts(void **state)
+{
+        static const struct {
+                size_t text, rows;
+                int r;
+        } t[] = {
+                { 4095, 1, 0 },
+                { 1U << 20, 60000, 0 }, /* too long: no rows */
+                { 4000, 60000, -EBADMSG },
+        };
+
+        (void) state;
+        for (size_t i = 0; i < NELEM(t); i++) {
+                const size_t head = HEAD + t[i].rows * LIB, len = head + t[i].text + 1;
+                const uint32_t n = (uint32_t) t[i].rows, at = (uint32_t) head;
+                AUTO(free) char *old = calloc(1, len);
+                AUTO(free) void *out = NULL;
+                size_t out_len = 0;
+
+                assert_non_null(old);
+                memcpy(old, "glibc-ld.so.cache1.1", 20);
+                memcpy(old + 20, &n, sizeof n);
+                for (size_t k = 0; k < t[i].rows; k++) {
+                        memcpy(old + HEAD + k * LIB + 4, &at, sizeof at);
+                        memcpy(old + HEAD + k * LIB + 8, &at, sizeof at);
+                }
+                memset(old + head, '/', t[i].text);
+                assert_int_equal(ldcache_merge(old, len, more, NELEM(more), &out, &out_len, NULL),
+                                 t[i].r);
+                if (t[i].r == 0)
+                        assert_int_equal(count(out), NELEM(more) + (t[i].text < 4096));
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_compare),   cmocka_unit_test(test_merge),
-                cmocka_unit_test(test_old_table), cmocka_unit_test(test_broken),
-                cmocka_unit_test(test_too_large),
+                cmocka_unit_test(test_shared_texts), cmocka_unit_test(test_compare),
+                cmocka_unit_test(test_merge),        cmocka_unit_test(test_old_table),
+                cmocka_unit_test(test_broken),       cmocka_unit_test(test_too_large),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

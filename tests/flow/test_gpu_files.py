@@ -61,7 +61,7 @@ class Driver:
         (p.write_bytes if isinstance(text, bytes) else p.write_text)(text)
 
     def node(self, name, minor, mode=0o20666):
-        os.mknod(self.root / "dev" / name, mode, os.makedev(MAJOR, minor))
+        os.mknod(self.root / "dev" / name, mode, os.makedev(MAJOR + ("nvidia-caps/" in name), minor))
 
     def lib(self, name, version=VERSION, soname=None, where=LIB):
         self.file(f"{where}/{name}.{version}", self.library(soname or name + ".1", 32 if "i386" in where else 64))
@@ -317,6 +317,57 @@ def test_never_another_gpu(driver, change, why):
     driver.spec(s)
     b = driver.bind([1])
     assert b["r"] == -116 and why in b["err"] and "nvidia-ctk cdi generate" in b["err"]
+
+
+@pytest.mark.parametrize("host", ["//dev/nvidia5", "/dev/./nvidia5", "/run/nvidia/driver/dev/nvidia5",
+                                  "/dev/mine", "/mine"])
+def test_never_another_gpu_by_another_name(driver, host):
+    """A driver in a container has its nodes elsewhere; links and second nodes are what their number is."""
+    (driver.root / "run/nvidia/driver/dev").mkdir(parents=True)
+    driver.node("../run/nvidia/driver/dev/nvidia5", 5)
+    driver.node("mine", 5)
+    os.symlink("dev/nvidia5", driver.root / "mine")
+    s = spec(driver)
+    s["containerEdits"]["deviceNodes"].append({"path": "/dev/more", "hostPath": host})
+    driver.spec(s)
+    b = driver.bind([1])
+    assert b["r"] == -116 and "gives /dev/nvidia5" in b["err"]
+    assert "more" in driver.names(driver.ok([1, 5]))
+
+
+def test_instance_by_another_name(driver):
+    driver.mig(1, 7, 0, 30)
+    (driver.root / "run/nvidia/driver/dev/nvidia-caps").mkdir(parents=True)
+    driver.node("../run/nvidia/driver/dev/nvidia-caps/nvidia-cap30", 30)
+    s = spec(driver)
+    s["containerEdits"]["deviceNodes"].append({
+        "path": "/dev/nvidia-caps/nvidia-cap30",
+        "hostPath": "/run/nvidia/driver/dev/nvidia-caps/nvidia-cap30"})
+    driver.spec(s)
+    assert "nvidia-caps/nvidia-cap30" not in driver.names(driver.ok([1]))
+
+
+@pytest.mark.parametrize("change, why", [
+    ({"minor": 5}, "does not say that it is /dev/nvidia5"),
+    ({"pci": "00000000:06:00.0"}, "does not say that it is /dev/nvidia1"),
+    ({"pci": "00000000:06:00.0", "minor": 5}, "driver says that 00000000:06:00.0 is GPU-00000005-"),
+    ({"pci": "00000000:66:00.0"}, "has none at 0000:66:00.0"),
+    ({"uuid": "MIG-5", "mig_profile": "1g.10gb", "gi": 7, "ci": 0,
+      "parent": "GPU-00000005-1111-2222-3333-444444444444"}, "driver says that 00000000:02:00.0 is GPU-00000001-"),
+])
+def test_the_kernel_has_the_last_word(driver, change, why):
+    """What vmm-gpu says is believed less than the driver's own files: numbers may have changed since, or
+    somebody has taken it over and wants to be given a neighbour's GPU for his own."""
+    driver.mig(1, 7, 0, 30)
+    b = driver.bind([{**driver.gpus[1], **change}])
+    assert b["r"] < 0 and why in b["err"]
+
+
+def test_lost_while_it_runs(driver):
+    """Of a cluster that goes on: there is nothing to compare with."""
+    (driver.root / "proc/driver/nvidia/gpus/0000:02:00.0/information").unlink()
+    assert driver.bind([1])["r"] == -19
+    assert "nvidia1" in driver.names(driver.ok([{**driver.gpus[1], "state": "lost"}]))
 
 
 def test_left_out(driver):

@@ -120,9 +120,48 @@ static bool cap_is_ours(const struct binder *x, int64_t minor)
         return false;
 }
 
-/* 1: pass it on; 0: leave it out. */
-static int judge_node(const struct binder *x, const char *host)
+static int not_ours(const struct binder *x, int64_t minor)
 {
+        return err_set(x->e, -ESTALE,
+                       "%s gives /dev/nvidia%lld for %s, whose node is /dev/nvidia%u" BIND_STALE,
+                       bind_spec_name(x), (long long) minor, x->gpus[0].uuid, x->gpus[0].minor);
+}
+
+/* Whatever the file is called: a GPU's number on the GPUs' major is one that was leased.  What lies
+ * above is the driver's control nodes. */
+static int judge_number(const struct binder *x, dev_t rdev)
+{
+        AUTO(fd) int fd = -EBADF;
+        char path[32];
+        struct stat st;
+
+        (void) snprintf(path, sizeof path, "/dev/nvidia%u", x->gpus[0].minor);
+        fd = fd_open_in_root(x->d->root_fd, path, O_PATH, 0);
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return 0; /* check_nodes() will say so */
+        if (major(rdev) != major(st.st_rdev) || minor(rdev) >= GPU_MAX)
+                return 0;
+        for (size_t i = 0; i < x->n; i++)
+                if (x->gpus[i].minor == minor(rdev))
+                        return 0;
+        return not_ours(x, minor(rdev));
+}
+
+/* From its last "/dev/" on: a driver in a container has its nodes below a directory of its own, and
+ * a path may be written in more than one way. */
+static const char *node_of(const char *host)
+{
+        const char *at = host, *next;
+
+        while ((next = strstr(at + 1, "/dev/")))
+                at = next;
+        return at;
+}
+
+/* 1: pass it on; 0: leave it out. */
+static int judge_node(const struct binder *x, const char *path)
+{
+        const char *host = node_of(path);
         int64_t minor = number_behind(host, "/dev/nvidia"), cap;
         const char *dri = str_after(host, "/dev/dri/");
 
@@ -130,10 +169,7 @@ static int judge_node(const struct binder *x, const char *host)
                 for (size_t i = 0; i < x->n; i++)
                         if (x->gpus[i].minor == minor)
                                 return 1;
-                return err_set(
-                        x->e, -ESTALE,
-                        "%s gives /dev/nvidia%lld for %s, whose node is /dev/nvidia%u" BIND_STALE,
-                        bind_spec_name(x), (long long) minor, x->gpus[0].uuid, x->gpus[0].minor);
+                return not_ours(x, minor);
         }
         cap = number_behind(host, "/dev/nvidia-caps/nvidia-cap");
         if (cap >= 0)
@@ -200,6 +236,9 @@ static int bind_node(const struct binder *x, const struct cdi_node *n)
         if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode))
                 return err_set(x->e, -EINVAL, "%s: %s is no character device", bind_spec_name(x),
                                host);
+        r = judge_number(x, st.st_rdev);
+        if (r < 0)
+                return r;
         return add_device(x, name, fd_take(&fd), n->permissions);
 }
 

@@ -93,17 +93,56 @@ static int write_params(int from, int to)
         return write_file(to, "params", text ? text : "ModifyDeviceFiles: 0\n");
 }
 
-static int copy_gpu(int from, int gpus, const struct gpu *g)
+/* What stands behind @key at the start of a line; false: nothing. */
+static bool value_of(const char *text, const char *key, char ret[static 72])
+{
+        for (const char *at = text; (at = strstr(at, key)); at++)
+                if (at == text || at[-1] == '\n') {
+                        at += strlen(key);
+                        at += strspn(at, " \t");
+                        (void) snprintf(ret, 72, "%.*s", (int) strcspn(at, " \t\r\n"), at);
+                        return true;
+                }
+        return false;
+}
+
+/* Who has which node is what vmm-gpu said a while ago; the kernel says what it is now.  A name that it
+ * does not know yet ("GPU-????..") tells nothing. */
+static int is_the_one(const struct gpu *g, const char *text, struct err *e)
+{
+        const char *whole = g->parent ? g->parent : g->uuid;
+        char minor[72], uuid[72];
+        uint64_t v;
+
+        if (!value_of(text, "Device Minor:", minor) || str_u64(minor, 0, UINT32_MAX, &v) < 0 ||
+            v != g->minor)
+                return err_set(e, -ESTALE,
+                               "gpu %s: the driver does not say that it is /dev/nvidia%u", g->uuid,
+                               g->minor);
+        if (value_of(text, "GPU UUID:", uuid) && gpu_uuid_ok(uuid) && !str_eq(uuid, whole))
+                return err_set(e, -ESTALE, "gpu %s: the driver says that %s is %s", whole, g->pci,
+                               uuid);
+        return 0;
+}
+
+static int copy_gpu(int from, int gpus, const struct gpu *g, struct err *e)
 {
         char pci[16], in[64], out[64];
         AUTO(free) char *text = NULL;
+        int r;
 
         gpu_pci_short(g->pci, pci);
         (void) snprintf(in, sizeof in, "gpus/%s/information", pci);
         (void) snprintf(out, sizeof out, "%s/information", pci);
         text = read_text(from, in);
-        if (!text)
+        if (!text &&
+            g->state != GS_OK) /* fallen off the bus, in a cluster that goes on without it */
                 return 0;
+        if (!text)
+                return err_set(e, -ENODEV, "gpu %s: the driver has none at %s", g->uuid, pci);
+        r = is_the_one(g, text, e);
+        if (r < 0)
+                return r;
         if (mkdirat(gpus, pci, 0555) < 0) /* another instance on the same GPU has brought it */
                 return errno == EEXIST ? 0 : -errno;
         return write_file(gpus, out, text);
@@ -154,6 +193,7 @@ int bind_proc(const struct gpu_driver *d, const struct gpu *gpus, size_t n, stru
         AUTO(fd) int from = fd_open_in_root(d->root_fd, NVIDIA, O_PATH | O_DIRECTORY, 0);
         AUTO(fd) int mnt = -EBADF, to = -EBADF, all = -EBADF;
         struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
+        struct err mine = { 0 };
         int r;
 
         if (from < 0)
@@ -169,12 +209,12 @@ int bind_proc(const struct gpu_driver *d, const struct gpu *gpus, size_t n, stru
         if (r >= 0)
                 r = all = subdir(to, "gpus");
         for (size_t i = 0; i < n && r >= 0; i++) {
-                r = copy_gpu(from, all, &gpus[i]);
+                r = copy_gpu(from, all, &gpus[i], &mine);
                 if (r >= 0 && gpus[i].mig_profile)
                         r = copy_caps(from, to, &gpus[i]);
         }
         if (r < 0)
-                return err_errno(e, r, "fill /proc/driver");
+                return mine.code ? err_copy(e, &mine) : err_errno(e, r, "fill /proc/driver");
         if (mount_setattr(mnt, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0)
                 return err_errno(e, -errno, "/proc/driver");
         return fd_take(&mnt);

@@ -28,17 +28,18 @@ struct look {
         const struct slice_device *allowed;
         size_t n;
         pid_t pid;
+        bool mappings; /* of this process were seen: its threads have the same ones */
         struct err *e;
 };
 
-static bool is_allowed(const struct look *l, dev_t rdev)
+static bool is_allowed(const struct look *l, char type, dev_t rdev)
 {
         const struct slice_device *const set[] = { slice_base_devices, l->allowed };
         const size_t n[] = { slice_n_base_devices, l->n };
 
         for (size_t k = 0; k < NELEM(set); k++)
                 for (size_t i = 0; i < n[k]; i++)
-                        if (set[k][i].major == (int32_t) major(rdev) &&
+                        if (set[k][i].type == type && set[k][i].major == (int32_t) major(rdev) &&
                             (set[k][i].minor < 0 || set[k][i].minor == (int32_t) minor(rdev)))
                                 return true;
         return false;
@@ -93,7 +94,8 @@ static bool is_path_only(int dir, const char *fdinfo)
         return flags & O_PATH;
 }
 
-/* Descriptors in the queue of a socket, or of those that wait to be accepted there. */
+/* Descriptors in the queue of a socket, or of those that wait to be accepted there.  What cannot be read is
+ * believed to: a tenant makes the text as long as it likes, by locks on the socket. */
 static bool carries_files(int dir, const char *fdinfo)
 {
         AUTO(free) char *text = NULL;
@@ -101,13 +103,20 @@ static bool carries_files(int dir, const char *fdinfo)
         uint64_t n;
 
         if (fd_read_file(dir, fdinfo, 65536, &text, NULL) < 0)
-                return false;
+                return true;
         at = strstr(text, "scm_fds:");
         return at && str_u64_prefix(at + 8, 10, &n) >= 0 && n > 0;
 }
 
+/* Block devices count, too: no cluster ever opens one. */
+static bool is_foreign(const struct look *l, const struct stat *st)
+{
+        return (S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode)) &&
+               !is_allowed(l, S_ISCHR(st->st_mode) ? 'c' : 'b', st->st_rdev);
+}
+
 /* @dir/@sub: links to files; @fds: they are descriptors, and fdinfo/ lies beside. */
-static int look_at(const struct look *l, int dir, const char *sub, bool fds)
+static int look_at(struct look *l, int dir, const char *sub, bool fds)
 {
         int fd = openat(dir, sub, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
         DIR *d = fd < 0 ? NULL : fdopendir(fd);
@@ -119,11 +128,15 @@ static int look_at(const struct look *l, int dir, const char *sub, bool fds)
                 char info[64];
                 struct stat st;
 
-                if (de->d_name[0] == '.' || fstatat(dirfd(d), de->d_name, &st, 0) < 0)
+                if (de->d_name[0] == '.')
                         continue;
+                l->mappings = l->mappings || !fds;
+                if (fstatat(dirfd(d), de->d_name, &st, 0) < 0) {
+                        r = errno == ENOENT || errno == ESRCH ? 0 : -errno;
+                        continue;
+                }
                 (void) snprintf(info, sizeof info, "fdinfo/%.40s", de->d_name);
-                if (S_ISCHR(st.st_mode) && !is_allowed(l, st.st_rdev) &&
-                    !(fds && is_path_only(dir, info)))
+                if (is_foreign(l, &st) && !(fds && is_path_only(dir, info)))
                         r = held(l, fds ? "a GPU open" : "a GPU mapped");
                 else if (fds && S_ISSOCK(st.st_mode) && carries_files(dir, info))
                         r = held(l, "a socket in which files wait to be received");
@@ -132,33 +145,37 @@ static int look_at(const struct look *l, int dir, const char *sub, bool fds)
         return r;
 }
 
+/* By way of /proc/TID: a process whose first thread has ended shows no mappings under its own number. */
+static int look_at_thread(struct look *l, const char *tid)
+{
+        AUTO(fd) int task = -EBADF;
+        char path[32];
+        int r;
+
+        (void) snprintf(path, sizeof path, "/proc/%.16s", tid);
+        task = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (task < 0)
+                return errno == ENOENT || errno == ESRCH ? 0 : -errno;
+        r = look_at(l, task, "fd", true);
+        return r < 0 || l->mappings ? r : look_at(l, task, "map_files", false);
+}
+
 static int look_at_process(struct look *l, pid_t pid)
 {
-        AUTO(fd) int proc = -EBADF;
         char path[32];
         struct dirent *de;
         DIR *tasks;
-        int r, fd;
+        int r = 0;
 
         l->pid = pid;
-        (void) snprintf(path, sizeof path, "/proc/%d", (int) pid);
-        proc = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (proc < 0)
-                return errno == ENOENT ? 0 : -errno;
-        r = look_at(l, proc, "map_files", false);
-        fd = r < 0 ? r : openat(proc, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        tasks = fd < 0 ? NULL : fdopendir(fd);
+        l->mappings = false;
+        (void) snprintf(path, sizeof path, "/proc/%d/task", (int) pid);
+        tasks = opendir(path);
         if (!tasks)
-                return r < 0 ? r : 0; /* it has ended */
-        while (r >= 0 && (de = readdir(tasks)) != NULL) {
-                AUTO(fd) int task = -EBADF;
-
-                if (de->d_name[0] == '.')
-                        continue;
-                task = openat(dirfd(tasks), de->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-                if (task >= 0)
-                        r = look_at(l, task, "fd", true);
-        }
+                return errno == ENOENT || errno == ESRCH ? 0 : -errno;
+        while (r >= 0 && (de = readdir(tasks)) != NULL)
+                if (de->d_name[0] != '.')
+                        r = look_at_thread(l, de->d_name);
         (void) closedir(tasks);
         return r;
 }

@@ -8,7 +8,9 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 
 #include "engine/slice/slice.h"
@@ -16,6 +18,7 @@
 #define DEVICE "/dev/fuse"
 
 static const struct slice_device fuse = { 'c', 10, 229, "rw" };
+static const struct slice_device may_open[] = { { 'c', 10, 229, "rw" }, { 'b', -1, -1, "rw" } };
 
 struct world {
         struct slice_host *h;
@@ -194,6 +197,66 @@ static void before_it_is_accepted(struct world *w)
         said(w);
 }
 
+/* A socket whose description is longer than anybody reads: the number of its files comes last. */
+static void behind_many_locks(struct world *w)
+{
+        struct flock k = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
+        int pair[2];
+
+        if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
+                _exit(1);
+        send_it(pair[0]);
+        for (int i = 0; i < 4000; i++, k.l_start += 2)
+                if (fcntl(pair[1], F_SETLK, &k) < 0)
+                        _exit(1);
+        said(w);
+}
+
+/* Block devices stand in for what can be mapped. */
+static void map_it(void)
+{
+        const char *const names[] = { "/dev/loop0", "/dev/vda", "/dev/sda", "/dev/nvme0n1" };
+        int fd = -1;
+
+        for (size_t i = 0; i < NELEM(names) && fd < 0; i++)
+                fd = open(names[i], O_RDONLY);
+        if (fd < 0 || mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) == MAP_FAILED)
+                _exit(1);
+        (void) close(fd);
+}
+
+static void mapped(struct world *w)
+{
+        map_it();
+        said(w);
+}
+
+static void *wait_for_the_first(void *arg)
+{
+        char path[64], text[512] = "";
+
+        (void) snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int) getpid());
+        while (!strstr(text, ") Z")) {
+                int fd = open(path, O_RDONLY);
+
+                (void) !read(fd, text, sizeof text - 1);
+                (void) close(fd);
+                (void) usleep(1000);
+        }
+        said(arg);
+        return NULL;
+}
+
+/* A process without its first thread has no mappings under its own number. */
+static void mapped_and_first_thread_gone(struct world *w)
+{
+        pthread_t t;
+
+        map_it();
+        if (pthread_create(&t, NULL, wait_for_the_first, w) == 0)
+                (void) syscall(SYS_exit, 0);
+}
+
 static void test_holders(void **state)
 {
         static const struct {
@@ -208,6 +271,9 @@ static void test_holders(void **state)
                 { "in a socket", "a socket", in_a_socket },
                 { "in a datagram", "a socket", in_a_datagram },
                 { "before it is accepted", "a socket", before_it_is_accepted },
+                { "behind many locks", "a socket", behind_many_locks },
+                { "mapped", "GPU mapped", mapped },
+                { "mapped, first thread gone", "GPU mapped", mapped_and_first_thread_gone },
         };
         struct world *w = *state;
 
@@ -216,7 +282,7 @@ static void test_holders(void **state)
                 int r;
 
                 ok(slice_create_bare(w->h, "g", &flow_err));
-                ok(slice_devices(w->h, "g", &fuse, 1, &flow_err));
+                ok(slice_devices(w->h, "g", may_open, NELEM(may_open), &flow_err));
                 start(w, t[i].fn);
                 ok(slice_freeze(w->h, "g", clock_mono_us() + 5 * US_PER_S, &flow_err));
                 r = holders_check(w->h, "g", NULL, 0, &e);
@@ -224,7 +290,8 @@ static void test_holders(void **state)
                         fail_msg("%s: r=%d '%s'", t[i].name, r, e.msg);
                 if (t[i].word) /* by name, for people */
                         assert_non_null(strstr(e.msg, "(flow_holders)"));
-                if (t[i].word && strstr(t[i].word, "GPU")) /* and nobody minds it where it may be */
+                if (t[i].word &&
+                    strstr(t[i].word, "GPU open")) /* and nobody minds it where it may be */
                         assert_int_equal(holders_check(w->h, "g", &fuse, 1, &e), 0);
                 ok(slice_thaw(w->h, "g", &flow_err));
                 ok(slice_kill(w->h, "g", clock_mono_us() + 5 * US_PER_S, &flow_err));

@@ -7,6 +7,7 @@ import queue
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -478,6 +479,28 @@ def test_quarantine_survives(ctl):
     c.stop(keep=True)
     c = ctl(ident=c.id)
     assert c.fleet()["list"][0]["state"] == "ok"
+
+
+def test_quarantine_that_cannot_be_read(ctl, tmp_path):
+    """A damaged record does not let a GPU go, nor is it written over."""
+    c = ctl("simulated:4090x1")
+    gpu = c.fleet()["list"][0]["uuid"]
+    c.say("quarantine", gpu, "a process still holds it")
+    c.state(gpu, "quarantined")
+    c.stop(keep=True)
+
+    def rename(a, b):
+        with contextlib.closing(sqlite3.connect(next(tmp_path.rglob("journal.db")))) as db:
+            db.execute(f"ALTER TABLE gpu RENAME COLUMN {a} TO {b}")
+            db.commit()
+    rename("xid_us", "gone")
+    c = ctl("simulated:4090x1", ident=c.id)
+    g = c.fleet()["list"][0]
+    assert g["state"] == "quarantined" and "cannot be read" in g["reason"]
+    c.stop(keep=True)
+    rename("gone", "xid_us")
+    c = ctl("simulated:4090x1", ident=c.id)
+    assert c.fleet()["list"][0]["reason"] == "a process still holds it"
 
 
 def test_another_engines(ctl):

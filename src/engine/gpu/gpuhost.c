@@ -203,12 +203,16 @@ static void recall(struct gpuhost *g, const struct gpu *gpu, struct gpu_row *row
         struct err e = { 0 };
         int r = journal_gpu_get(g->spec.journal, gpu->uuid, j, &e);
 
-        if (r < 0)
-                log_warn("GPU %s: %s", gpu->uuid, e.msg);
         if (r <= 0) {
                 *j = (struct journal_gpu){ .first_us = clock_wall_us() };
                 (void) snprintf(j->uuid, sizeof j->uuid, "%s", gpu->uuid);
                 gpuhost_first_seen(g, gpu, j);
+        }
+        if (r < 0) { /* it may be in quarantine: so it is, and what is written stays as it is */
+                (void) snprintf(j->quarantine, sizeof j->quarantine,
+                                "what is known of it cannot be read: %.150s", e.msg);
+                j->since_us = clock_wall_us();
+        } else if (r == 0) {
                 remember(g, j);
         } else if (!str_eq(j->driver,
                            driver)) { /* another one needs more memory for itself, or less */

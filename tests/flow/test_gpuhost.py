@@ -111,8 +111,8 @@ class Ctl:
 def ctl(tmp_path):
     made = []
 
-    def start(driver="simulated:3090x8", *more, ident=None):
-        made.append(Ctl(tmp_path, driver, *more, ident=ident))
+    def start(driver="simulated:3090x8", *more, ident=None, libexec=None):
+        made.append(Ctl(tmp_path, driver, *more, ident=ident, libexec=libexec))
         return made[-1]
 
     yield start
@@ -497,10 +497,30 @@ def test_quarantine_that_cannot_be_read(ctl, tmp_path):
     c = ctl("simulated:4090x1", ident=c.id)
     g = c.fleet()["list"][0]
     assert g["state"] == "quarantined" and "cannot be read" in g["reason"]
+    c.of("telemetry")
+    c.of("telemetry")
     c.stop(keep=True)
     rename("gone", "xid_us")
     c = ctl("simulated:4090x1", ident=c.id)
     assert c.fleet()["list"][0]["reason"] == "a process still holds it"
+
+
+def test_ever_other_gpus(ctl, tmp_path):
+    """A vmm-gpu that was taken over does not fill the disk with GPUs that it invents."""
+    for name in os.listdir(build_dir()):
+        (tmp_path / "libexec").mkdir(exist_ok=True)
+        os.symlink(os.path.join(build_dir(), name), tmp_path / "libexec" / name)
+    (tmp_path / "libexec/vmm-gpu").unlink()
+    shutil.copy(os.path.join(os.path.dirname(CTL), "takenover"), tmp_path / "libexec/vmm-gpu")
+    c = ctl("simulated:4090x1", libexec=tmp_path / "libexec")
+    c.fleet(want=lambda f: len(f["list"]) == 64)
+    end = time.monotonic() + 15
+    while "other GPUs all the time" not in log(tmp_path):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    c.stop(keep=True)
+    with contextlib.closing(sqlite3.connect(next(tmp_path.rglob("journal.db")))) as db:
+        assert db.execute("SELECT count(*) FROM gpu").fetchone()[0] <= 8 * 64 + 20
 
 
 def test_another_engines(ctl):

@@ -23,6 +23,11 @@
 #define XID_BAD_US      (600 * US_PER_S) /* so long a fatal Xid keeps a GPU from being rented */
 #define EVENTS_BURST    50.0             /* events that are passed on at once */
 #define EVENTS_A_SECOND 5.0
+#define NAMES_BURST                                                                                \
+        (8.0 * GPU_MAX) /* of GPUs that were not there before: instances that are made anew */
+#define NAMES_A_SECOND  1.0
+#define LOWS_BURST      (4.0 * GPU_MAX) /* times that less memory was in use than ever */
+#define LOWS_A_SECOND   1.0
 #define FLEETS_BURST    30.0 /* a sound vmm-gpu has a new one every few seconds at most */
 #define FLEETS_A_SECOND 2.0
 #define TELEMETRY_US    (200 * US_PER_MS) /* it may come once in so long */
@@ -212,6 +217,7 @@ static void recall(struct gpuhost *g, const struct gpu *gpu, struct gpu_row *row
                 (void) snprintf(j->quarantine, sizeof j->quarantine,
                                 "what is known of it cannot be read: %.150s", e.msg);
                 j->since_us = clock_wall_us();
+                row->unread = true;
         } else if (r == 0) {
                 remember(g, j);
         } else if (!str_eq(j->driver,
@@ -232,19 +238,6 @@ const struct journal_gpu *gpuhost_remembered(const struct gpuhost *g, const char
         const struct gpu *gpu = gpu_fleet_find(&g->fleet, uuid);
 
         return gpu ? &g->rows[gpu - g->fleet.gpus].j : NULL;
-}
-
-/* The least that was seen in use while nobody had it. */
-static void note_idle_memory(struct gpuhost *g, const struct gpu_telemetry *t)
-{
-        struct gpu_row *row = gpuhost_row(g, t->uuid);
-        uint64_t used = t->value[GM_MEMORY_USED_MIB];
-
-        if (t->value[GM_PROCESSES] != 0 || used == GPU_UNKNOWN || used >= row->j.memory_mib ||
-            (g->spec.is_leased && g->spec.is_leased(g->spec.arg, t->uuid)))
-                return;
-        row->j.memory_mib = used;
-        remember(g, &row->j);
 }
 
 /* ---- what vmm-gpu says ---- */
@@ -327,6 +320,16 @@ static bool may(struct gpu_allowance *a, double burst, double a_second)
         return true;
 }
 
+/* Each new name is a row of the journal, for good. */
+static int allow_names(struct gpuhost *g, const struct gpu_fleet *now, struct err *e)
+{
+        for (size_t i = 0; i < now->n; i++)
+                if (!gpu_fleet_find(&g->fleet, now->gpus[i].uuid) &&
+                    !may(&g->names, NAMES_BURST, NAMES_A_SECOND))
+                        return err_set(e, -EPROTO, "other GPUs all the time");
+        return 0;
+}
+
 static int on_fleet(struct gpuhost *g, const json_t *msg, struct err *e)
 {
         struct gpu_fleet now, merged;
@@ -336,6 +339,11 @@ static int on_fleet(struct gpuhost *g, const json_t *msg, struct err *e)
 
         if (r < 0)
                 return r;
+        r = allow_names(g, &now, e);
+        if (r < 0) {
+                gpu_fleet_done(&now);
+                return r;
+        }
         now.simulated = g->spec.driver->kind == GD_SIMULATED;
         r = gpu_fleet_merge(&g->fleet, &now, &merged);
         if (r >= 0) {
@@ -347,6 +355,22 @@ static int on_fleet(struct gpuhost *g, const json_t *msg, struct err *e)
         }
         gpu_fleet_done(&now);
         return r < 0 ? err_set(e, r, "fleet: out of memory") : 0;
+}
+
+/* The least that was seen in use while nobody had it. */
+static void note_idle_memory(struct gpuhost *g, const struct gpu_telemetry *t)
+{
+        struct gpu_row *row = gpuhost_row(g, t->uuid);
+        uint64_t used = t->value[GM_MEMORY_USED_MIB];
+
+        if (row->unread || t->value[GM_PROCESSES] != 0 || used == GPU_UNKNOWN ||
+            used >= row->j.memory_mib ||
+            (g->spec.is_leased && g->spec.is_leased(g->spec.arg, t->uuid)))
+                return;
+        if (!may(&g->lows, LOWS_BURST, LOWS_A_SECOND)) /* a write to the disk; it says it again */
+                return;
+        row->j.memory_mib = used;
+        remember(g, &row->j);
 }
 
 /* Rows of GPUs that we know, each once, with our time on it. */
@@ -422,7 +446,8 @@ static int on_event(struct gpuhost *g, const json_t *msg, struct err *e)
                 row->j.xid = (uint32_t) ev.code;
                 row->j.xid_us = clock_wall_us();
                 note_xid(row);
-                remember(g, &row->j);
+                if (!row->unread)
+                        remember(g, &row->j);
         }
         tell(g, ev.uuid, ev.kind, &ev.code, ev.text);
         gpuhost_settle(g, false);

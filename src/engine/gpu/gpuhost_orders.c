@@ -39,6 +39,7 @@ int gpuhost_quarantine(struct gpuhost *g, const char *uuid, const char *reason, 
                 return r;
         if (row) {
                 row->j = j;
+                row->unread = false;
                 row->bad_xid_us = reason ? row->bad_xid_us : 0;
         }
         if (!reason && g->child) /* one that came back is known once the driver is opened anew */

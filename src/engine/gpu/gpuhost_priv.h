@@ -70,6 +70,7 @@ struct gpu_row {        /* beside fleet.gpus[i] */
         uint32_t bad_xid; /* the last fatal one, when it came (wall clock) */
         uint64_t bad_xid_us;
         struct journal_gpu j;
+        bool unread; /* the journal could not say: j is made up, and not to be written over that */
 };
 
 struct gpu_hang {
@@ -110,7 +111,7 @@ struct gpuhost {
         bool known;             /* see gpuhost_is_known() */
         char down[320];         /* why there is no vmm-gpu that answers; "": there is */
         unsigned failures;      /* of vmm-gpu in a row */
-        struct gpu_allowance events, fatals, fleets;
+        struct gpu_allowance events, fatals, fleets, names, lows;
         uint64_t telemetry_us; /* when the last one came */
 };
 

@@ -5,6 +5,7 @@ through answers ENXIO there, one that they refuse EPERM."""
 import contextlib
 import os
 import random
+import threading
 import time
 
 import pytest
@@ -331,3 +332,44 @@ def test_killed_at_any_instant(host, kill):
             check(host, c, v["gpuCount"])
             assert first(host, c) == was
             assert inside(host, c, "echo moves").stdout == "moves\n"  # nobody is held still
+
+
+def kill_changes(host, cluster, there, over):
+    """Every operation from the moment on when there are other nodes than @there."""
+    dev = f"/proc/{host.first_pid(cluster)}/root/dev"
+    while not over.is_set() and set(os.listdir(dev)) == there:
+        pass
+    while not over.is_set():
+        kill_operation(host)
+        if "is refused: " in host.log_text()[over.mark:]:
+            return
+
+
+@pytest.mark.limit(200)
+def test_what_may_be_open_stays_until_the_end(host):
+    """A change that is killed again and again, once it has let a GPU in, is refused; but the GPU is nobody
+    else's while the cluster may have it open, and no restart of the engine forgets that."""
+    with cluster_with(host, 1) as c:
+        for _ in range(10):
+            over = threading.Event()
+            over.mark = len(host.log_text())
+            there = set(os.listdir(f"/proc/{host.first_pid(c)}/root/dev"))
+            t = threading.Thread(target=kill_changes, args=(host, c, there, over))
+            t.start()
+            try:
+                update(host, c, gpuCount=2)
+                v = settled(host, c, CHECK_S)
+            finally:
+                over.set()
+                t.join()
+            if v["updateRefused"]:
+                break
+            gpu_count(host, c, 1)  # it was faster
+        assert v["gpuCount"] == 1 and v["updateRefused"], v
+        assert len(numbers(nodes(host, c))) == 2
+        for _ in range(2):
+            time.sleep(3)
+            assert len(claimed(host, c)) == 2
+            host.kill()
+            revive(host)
+        assert inside(host, c, "echo moves").stdout == "moves\n"

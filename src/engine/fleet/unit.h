@@ -47,7 +47,6 @@ struct unit {
                 uint64_t generation;
                 uint32_t failures; /* operations that died in a row */
                 char *refused;     /* why the newest generation cannot be had while it runs */
-                bool stuck; /* a GPU that it shall not have may be open: with it until it ends */
         } change;
         bool wants_login;             /* in CS_PULLING: for the credentials that its plan names */
         struct handover_job *gpu_job; /* GPUs of it are being checked */
@@ -123,6 +122,8 @@ int unit_gpus_begin(struct unit *u, char *const *uuids, struct err *e);
  * settle.  One check at a time: while one is under way this does nothing, and the next settle asks
  * again. */
 void unit_gpus_check(struct unit *u, char *const *uuids);
+/* These may be open in it, though its plan does not name them: they stay with it until it ends. */
+int unit_gpus_keep(struct unit *u, char *const *uuids);
 /* True: it holds none (any more).  False: a check is under way. */
 bool unit_gpus_back(struct unit *u);
 /* Give back claims of GPUs that the row does not name (any more). */

@@ -48,7 +48,8 @@ void unit_change_forget(struct unit *u)
         u->change.failures = 0;
 }
 
-/* GPUs that it holds and its plan does not name: taken away, or not given after all. */
+/* GPUs that it holds and its plan does not name: taken away, or not given after all; but for those that it
+ * may have open, which stay with it until it ends. */
 static char **surplus(const struct unit *u)
 {
         AUTO(json_put)
@@ -63,7 +64,8 @@ static char **surplus(const struct unit *u)
 
                 while (k && *k && !str_eq(*k, uuid))
                         k++;
-                if ((!k || !*k) && strv_push(&v, uuid) < 0)
+                if ((!k || !*k) && !json_is_true(json_object_get(how, "open")) &&
+                    strv_push(&v, uuid) < 0)
                         return strv_free(v);
         }
         return v;
@@ -73,7 +75,7 @@ bool unit_gpus_open(const struct unit *u)
 {
         AUTO(strv_free) char **v = NULL;
 
-        if (u->change.stuck || (u->row.state != CS_RUNNING && u->row.state != CS_BACKOFF))
+        if (u->row.state != CS_RUNNING && u->row.state != CS_BACKOFF)
                 return false;
         v = surplus(u);
         return v != NULL;
@@ -143,6 +145,22 @@ static void refuse(struct unit *u, const struct err *err)
                 unit_report(u);
 }
 
+/* It could not put things back, or was killed before it could. */
+static bool may_be_open(int r)
+{
+        return r == -ENOTRECOVERABLE || r == -EOWNERDEAD || r == -ETIMEDOUT;
+}
+
+/* On disk, because the next engine must not give such a GPU to anybody either. */
+static void keep_open(struct unit *u)
+{
+        AUTO(strv_free) char **v = surplus(u);
+
+        if (v && (unit_gpus_keep(u, v) < 0 || unit_save(u, true) < 0))
+                log_error("cluster %s: that GPUs stay with it was not written down",
+                          u->row.cluster);
+}
+
 static void on_changed(void *arg, int r, const struct err *err)
 {
         struct unit *u = arg;
@@ -157,7 +175,8 @@ static void on_changed(void *arg, int r, const struct err *err)
                 unit_settle_waiting(f);
                 return;
         } else if (r != -ECANCELED) {
-                u->change.stuck = u->change.stuck || r == -ENOTRECOVERABLE;
+                if (may_be_open(r))
+                        keep_open(u);
                 refuse(u, err);
         }
         free(u->change.plan);

@@ -213,6 +213,19 @@ void unit_gpus_check(struct unit *u, char *const *uuids)
         unit_timer(u, CHECK_AGAIN_US);
 }
 
+int unit_gpus_keep(struct unit *u, char *const *uuids)
+{
+        AUTO(json_put) json_t *held = held_of(u);
+
+        for (; uuids && *uuids; uuids++) {
+                json_t *how = json_object_get(held, *uuids);
+
+                if (!json_is_object(how) || json_object_set_new(how, "open", json_true()) < 0)
+                        return -ENOMEM;
+        }
+        return held ? put_held(u, held, NULL) : -ENOMEM;
+}
+
 bool unit_gpus_back(struct unit *u)
 {
         if (!u->row.gpus) {

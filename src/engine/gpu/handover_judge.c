@@ -275,7 +275,8 @@ int handover_before_decode(const json_t *j, struct handover_before *ret, struct 
         *ret = (struct handover_before){ .began_us = number(j, "began_us"),
                                          .memory_mib = number(j, "memory_mib"),
                                          .ecc_uncorrected = number(j, "ecc_uncorrected"),
-                                         .xid = number(j, "xid") };
+                                         .xid = number(j, "xid"),
+                                         .open = json_is_true(json_object_get(j, "open")) };
         if (ret->began_us == GPU_UNKNOWN)
                 ret->began_us = 0;
         if (ret->xid == GPU_UNKNOWN)
@@ -298,6 +299,8 @@ json_t *handover_before_encode(const struct handover_before *b)
                           (json_int_t) b->xid, "vbios", b->vbios, "inforom", b->inforom, "xids");
 
         if (!j)
+                return NULL;
+        if (b->open && json_object_set_new(j, "open", json_true()) < 0)
                 return NULL;
         put_number(j, "memory_mib", b->memory_mib);
         put_number(j, "ecc_uncorrected", b->ecc_uncorrected);

@@ -28,6 +28,7 @@ struct handover_before {
         char vbios[64], inforom[64];  /* as first seen, not as of the last lease */
         uint64_t xids[HANDOVER_XIDS]; /* seen during the lease, each once */
         size_t n_xids;
+        bool open; /* the cluster shall not have it and may, after a change that failed */
 };
 
 /* A row of a "checked" message (docs/gpu.md). */

@@ -180,7 +180,13 @@ class Host:
         body = {"query": query}
         if variables is not None:
             body["variables"] = variables
-        return requests.post(self.url + "/graphql", json=body, headers=headers, timeout=30, **kw)
+        try:
+            return requests.post(self.url + "/graphql", json=body, headers=headers, timeout=30, **kw)
+        except requests.ConnectionError:
+            if self.proc and self.proc.poll() is not None:
+                raise AssertionError("the engine has ended (%d); its last words:\n%s" %
+                                     (self.proc.returncode, self.log_text()[-3000:])) from None
+            raise
 
     def gql(self, query, variables=None, key=None):
         answer = self.post(query, variables, key)

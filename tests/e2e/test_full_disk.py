@@ -2,6 +2,7 @@
 what runs goes on, and can be stopped and removed, also after a kill; the journal and the store take
 their own space, which no tenant can fill."""
 import contextlib
+import time
 import os
 import pathlib
 import shutil
@@ -106,6 +107,8 @@ def test_stop_and_terminate_go_through(disk, host):
         host.call("clusterStop", c)
         host.wait_exited(c)
         disk.fill()
+    time.sleep(2.2)  # the engine looks every two seconds: a look from before the last fill is no more
+    wait_until(lambda: says_full(host), 15, "the sentence")
     assert FULL in refused(lambda: host.call("clusterResume", stop[0]))
     assert FULL in refused(lambda: host.call("clusterEditJob", stop[2], imageName="tensorone/starter",
                                              dockerArgs="sleep 1"))

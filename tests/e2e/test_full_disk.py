@@ -2,12 +2,12 @@
 what runs goes on, and can be stopped and removed, also after a kill; the journal and the store take
 their own space, which no tenant can fill."""
 import contextlib
-import time
 import os
 import pathlib
 import shutil
 import subprocess
 import tempfile
+import time
 
 import pytest
 

@@ -184,8 +184,8 @@ class Host:
             return requests.post(self.url + "/graphql", json=body, headers=headers, timeout=30, **kw)
         except requests.ConnectionError:
             if self.proc and self.proc.poll() is not None:
-                raise AssertionError("the engine has ended (%d); its last words:\n%s" %
-                                     (self.proc.returncode, self.log_text()[-3000:])) from None
+                raise requests.ConnectionError("the engine has ended (%d); its last words:\n%s" %
+                                               (self.proc.returncode, self.log_text()[-3000:])) from None
             raise
 
     def gql(self, query, variables=None, key=None):

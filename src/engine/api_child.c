@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -22,6 +21,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "engine/claim/claim.h"
 
@@ -103,14 +103,7 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
         (void) snprintf(data, sizeof data, "/run/hypervisor-vmm/%s/control", s->inst->id);
         (void) snprintf(node, sizeof node, "/run/hypervisor-vmm/%s/node.sock", s->inst->id);
         (void) snprintf(journal, sizeof journal, "JOURNAL_STREAM=%s", stream ? stream : "");
-        if (syscall(SYS_setgroups, 0, NULL) < 0 ||
-            syscall(SYS_setresgid, CLAIM_API_UID, CLAIM_API_UID, CLAIM_API_UID) < 0 ||
-            syscall(SYS_setresuid, CLAIM_API_UID, CLAIM_API_UID, CLAIM_API_UID) < 0)
-                _exit(126);
-        /* after the uid change, which clears it; the engine may have died in between */
-        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != engine)
-                _exit(126);
-        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || chdir("/") < 0)
+        if (proc_drop(CLAIM_API_UID, engine) < 0)
                 _exit(126);
         (void) fd_set_cloexec(s->listen_fd, false);
         (void) fd_set_cloexec(key, false);

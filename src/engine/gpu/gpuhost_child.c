@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -22,6 +21,7 @@
 #include "base/frame.h"
 #include "base/jsonx.h"
 #include "base/log.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "engine/claim/claim.h"
 #include "engine/gpu/gpuhost_priv.h"
@@ -62,7 +62,6 @@ struct gpu_child {
 
 static void be_nobody(pid_t engine)
 {
-        const uid_t id = CLAIM_GPU_UID;
         const struct rlimit none = { 0, 0 };
         sigset_t empty;
 
@@ -71,13 +70,7 @@ static void be_nobody(pid_t engine)
         (void) setpriority(PRIO_PROCESS, 0, 0);
         (void) setrlimit(RLIMIT_CORE, &none);
         (void) fd_write_value(AT_FDCWD, "/proc/self/oom_score_adj", "500"); /* it is replaced */
-        if (syscall(SYS_setgroups, 0, NULL) < 0 || syscall(SYS_setresgid, id, id, id) < 0 ||
-            syscall(SYS_setresuid, id, id, id) < 0)
-                _exit(126);
-        /* after the uid change, which clears it; the engine may have died in between */
-        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != engine)
-                _exit(126);
-        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || chdir("/") < 0)
+        if (proc_drop(CLAIM_GPU_UID, engine) < 0)
                 _exit(126);
 }
 

@@ -11,14 +11,13 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/jsonx.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "engine/claim/claim.h"
 
@@ -62,14 +61,8 @@ __attribute__((noreturn)) static void become(const struct scrub_op *s, pid_t par
                 argv[n++] = (char *) (uintptr_t) "--fleet";
                 argv[n++] = s->fleet;
         }
-        if (syscall(SYS_setgroups, 0, NULL) < 0 ||
-            syscall(SYS_setresgid, CLAIM_GPU_UID, CLAIM_GPU_UID, CLAIM_GPU_UID) < 0 ||
-            syscall(SYS_setresuid, CLAIM_GPU_UID, CLAIM_GPU_UID, CLAIM_GPU_UID) < 0)
-                _exit(126);
-        /* after the uid change, which clears it; the operation may have died in between */
-        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent ||
-            prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || chdir("/") < 0 ||
-            dup2(out, STDOUT_FILENO) < 0 || fd_close_from(STDERR_FILENO + 1) < 0)
+        if (proc_drop(CLAIM_GPU_UID, parent) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
+            fd_close_from(STDERR_FILENO + 1) < 0)
                 _exit(126);
         (void) execve(s->program, argv, env);
         _exit(127);

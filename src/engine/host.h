@@ -18,8 +18,9 @@ struct host {
         struct net_host *net;
         struct image_store *images;
         const struct gpu_driver *gpu_driver;
-        struct gpuhost *gpuhost; /* the engine process alone; NULL elsewhere and before it is made */
-        int disks;    /* O_PATH: DIR/disks, container disks, wiped at start and stop */
-        int volumes;  /* O_PATH: DIR/volumes */
-        int clusters; /* O_PATH: DIR/clusters/<id>/: logs and exit status */
+        struct gpuhost
+                *gpuhost; /* the engine process alone; NULL elsewhere and before it is made */
+        int disks;        /* O_PATH: DIR/disks, container disks, wiped at start and stop */
+        int volumes;      /* O_PATH: DIR/volumes */
+        int clusters;     /* O_PATH: DIR/clusters/<id>/: logs and exit status */
 };

@@ -41,4 +41,5 @@
 #define LIMIT_REGISTRY_AUTHS        100U       /* registry credentials of one account */
 #define LIMIT_REGISTRY_USER_LEN     255U       /* bytes of a user's name at a registry */
 #define LIMIT_REGISTRY_PASSWORD_LEN 4096U      /* bytes; some are tokens */
-#define LIMIT_REDIRECTS             5U         /* of one request to a registry */
+#define LIMIT_EGRESS                64U /* networks that one cluster's traffic is limited to */
+#define LIMIT_REDIRECTS             5U  /* of one request to a registry */

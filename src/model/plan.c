@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "model/gpu.h"
 #include "model/limits.h"
+#include "model/security.h"
 
 #define NUMA_NODE_MAX 1023U /* the largest number that a kernel gives */
 
@@ -41,6 +42,8 @@ static const struct jfield fields[] = {
         { F(gpus), .kind = J_STRV, .max = LIMIT_GPUS },
         { F(ports), .kind = J_STR, .max = 2048 },
         { F(new_privs), .kind = J_BOOL },
+        { F(security_profile), .kind = J_STR, .max = 16 },
+        { F(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
         { F(restart_max_s), .kind = J_U32, .max = 86400 },
 };
 #undef F
@@ -243,13 +246,16 @@ static int check_gpus(const struct plan *p, struct err *e)
 int plan_check(const struct plan *p, struct err *e)
 {
         struct plan_port ports[LIMIT_PORTS];
+        enum security_profile profile;
         int r;
 
         if (!plan_cluster_id_ok(p->cluster))
                 return err_set(e, -EINVAL,
                                "cluster: an id is 1 to %u of a-z and 0-9, a letter first",
                                LIMIT_CLUSTER_ID_LEN);
-        r = check_env(p->env, e);
+        r = security_profile_parse("securityProfile", p->security_profile, &profile, e);
+        if (r >= 0)
+                r = check_env(p->env, e);
         if (r >= 0)
                 r = check_args("entrypoint", p->entrypoint, e);
         if (r >= 0)

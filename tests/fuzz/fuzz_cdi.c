@@ -58,8 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 check_edits(&s.devices[i].edits);
         CHECK(cdi_print(&s, &b, &e) == 0 && !b.failed);
         r = cdi_parse("g", b.s, b.len, &again, &e);
-        CHECK(r == 0 && again.n_devices == s.n_devices &&
-              again.edits.n_mounts == s.edits.n_mounts);
+        CHECK(r == 0 && again.n_devices == s.n_devices && again.edits.n_mounts == s.edits.n_mounts);
         cdi_spec_done(&again);
         cdi_spec_done(&s);
         strbuf_done(&b);

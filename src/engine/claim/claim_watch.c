@@ -67,7 +67,8 @@ int claim_watch_open(const struct claim_host *c, struct err *e)
         for (size_t i = 0; i < NELEM(dirs); i++) {
                 /* by descriptor: /run is another one below a chroot */
                 (void) snprintf(path, sizeof path, "/proc/self/fd/%d", dirs[i]);
-                if (inotify_add_watch(fd, path, IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_ONLYDIR) < 0)
+                if (inotify_add_watch(fd, path, IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_ONLYDIR) <
+                    0)
                         return err_errno(e, -errno, "claims: watch cpus and gpus");
         }
         return fd_take(&fd);

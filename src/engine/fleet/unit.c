@@ -165,9 +165,9 @@ void unit_report(struct unit *u)
         json_t *j = json_pack(
                 "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:s?, s:b, s:b, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
                 "type", "report", "cluster", row->cluster, "generation",
-                (json_int_t) reported_generation(u), "state",
-                cluster_state_name(row->state), "progress_pct", (int) u->progress_pct,
-                "progress_bytes", (json_int_t) u->pull.done_bytes, "progress_total_bytes",
+                (json_int_t) reported_generation(u), "state", cluster_state_name(row->state),
+                "progress_pct", (int) u->progress_pct, "progress_bytes",
+                (json_int_t) u->pull.done_bytes, "progress_total_bytes",
                 (json_int_t) u->pull.total_bytes, "progress_bytes_per_s",
                 (json_int_t) u->pull.bytes_per_s, "reason", reason_of(u, reason, sizeof reason),
                 "refused", u->change.refused, "released", unit_is_released(u), "cpus_taken",

@@ -145,8 +145,7 @@ int main(int argc, char **argv)
                 gpu_binding_done(&b);
         }
         if (times) {
-                (void) printf("%llu\n",
-                              (unsigned long long) took / (unsigned long long) times);
+                (void) printf("%llu\n", (unsigned long long) took / (unsigned long long) times);
                 return 0;
         }
         r = gpu_bind(&d, gpus, (size_t) n, argv[3], str_eq(argv[4], "1"), &b, &e);

@@ -12,6 +12,7 @@ BUILD = pathlib.Path(os.environ.get("HVMM_BUILD", ROOT / "build"))
 VERSION = "550.54.15"
 LIB = "usr/lib/x86_64-linux-gnu"
 MAJOR = 60
+FIRMWARE = f"/lib/firmware/nvidia/{VERSION}"
 CAPS = {"utility": ["libnvidia-ml", "libnvidia-cfg"],
         "compute": ["libcuda", "libnvidia-opencl", "libnvidia-ptxjitcompiler", "libnvidia-nvvm",
                     "libcudadebugger", "libnvidia-pkcs11", "libnvidia-gpucomp", "libnvidia-allocator"],
@@ -49,7 +50,7 @@ class Driver:
             self.lib(soname + ".so")
         for name in ("nvidia-smi", "nvidia-cuda-mps-server"):
             self.file("usr/bin/" + name, "#!")
-        self.file(f"lib/firmware/nvidia/{VERSION}/gsp_ga10x.bin", "gsp")
+        self.file(f"{FIRMWARE[1:]}/gsp_ga10x.bin", "gsp")
         self.file("usr/share/vulkan/icd.d/nvidia_icd.json", "{}")
         self.file("proc/driver/nvidia/version", f"NVRM version: NVIDIA  {VERSION}\n")
         self.file("proc/driver/nvidia/params", "ModifyDeviceFiles: 1\nDeviceFileMode: 438\n")
@@ -125,7 +126,7 @@ def test_default(driver):
     b = driver.ok([3])
     assert driver.names(b) == {"nvidia3", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"}
     assert set(b["mounts"]) == libs("compute,utility") | {
-        "/usr/bin/nvidia-smi", "/usr/bin/nvidia-cuda-mps-server"}
+        FIRMWARE, "/usr/bin/nvidia-smi", "/usr/bin/nvidia-cuda-mps-server"}
     assert b["links"]["@lib/libcuda.so.1"] == f"libcuda.so.{VERSION}"
     assert b["links"]["@lib/libcuda.so"] == "libcuda.so.1"
     assert ["libcuda.so.1", "@lib/libcuda.so.1", False] in b["libraries"]
@@ -500,8 +501,7 @@ def test_generate(driver):
         assert driver.names(b) == driver.names(o)
         assert b["env"] == o["env"]
         real = lambda p: p.replace("@lib/", f"/{LIB}/").replace("@lib32/", "/usr/lib/i386-linux-gnu/")
-        firmware = f"/lib/firmware/nvidia/{VERSION}"
-        assert set(b["mounts"]) - {firmware} == {real(m) for m in o["mounts"]} and firmware in b["mounts"]
+        assert set(b["mounts"]) == {real(m) for m in o["mounts"]}
         assert b["links"] == {real(k): v for k, v in o["links"].items()}
         assert sorted(b["libraries"]) == sorted([n, real(p), is_32] for n, p, is_32 in o["libraries"])
     only = text[text.index("devices:"):]

@@ -81,14 +81,14 @@ static char *read_version(const struct gpu_driver *d)
         return strdup(text);
 }
 
-/* A file is kept open; a directory would have to be told apart, and there is none in our list. */
+/* Files, and the directory of the firmware. */
 static int open_ahead(const struct gpu_driver *d, struct cdi_mount *m, struct err *e)
 {
         int fd = -EBADF, r = bind_look_at(d, m);
 
         if (r >= 0)
                 r = bind_open(d, m, &fd);
-        if (r == 1)
+        if (r > 0)
                 m->held = fd;
         else
                 (void) fd_close(fd);
@@ -105,7 +105,7 @@ void gpu_bind_prepare(const struct gpu_driver *d)
         if (d->root_fd < 0 || prepared.version)
                 return;
         if (r >= 0)
-                r = cdi_make_common(d, caps, false, &s, &e);
+                r = cdi_make_common(d, caps, &s, &e);
         if (r >= 0)
                 r = cdi_make_fabric(d, &prepared.fabric, &e);
         for (size_t i = 0; i < s.edits.n_mounts && r >= 0; i++)
@@ -159,7 +159,7 @@ int bind_own(struct binder *x, unsigned caps)
                 if (r >= 0 && x->fabric)
                         r = bind_edits(x, &prepared.fabric);
         } else {
-                r = cdi_make_common(x->d, caps, false, &s, x->e);
+                r = cdi_make_common(x->d, caps, &s, x->e);
                 if (r >= 0)
                         r = bind_edits(x, &s.edits);
                 cdi_spec_done(&s);

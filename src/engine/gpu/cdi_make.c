@@ -480,8 +480,9 @@ int cdi_make_fabric(const struct gpu_driver *d, struct cdi_edits *ret, struct er
         return add_fabric(&m);
 }
 
-/* The GPU's own processor runs it.  Kernels before 5.10 looked for it in the root of whoever opened the
- * GPU first; since then it is the host's, and no cluster needs it. */
+/* The GPU's own processor runs it.  Kernels before 5.10 look for it in the root of whoever opens the GPU
+ * first; for others it is what a program finds that asks which one there is.  The directory is this
+ * version's alone, and one mount is half the price of two. */
 static int add_firmware(const struct maker *m)
 {
         char path[96];
@@ -490,8 +491,7 @@ static int add_firmware(const struct maker *m)
         return m->version && is_there(m, path) ? add_mount(m->x, path, path, m->e) : 0;
 }
 
-int cdi_make_common(const struct gpu_driver *d, unsigned caps, bool firmware, struct cdi_spec *ret,
-                    struct err *e)
+int cdi_make_common(const struct gpu_driver *d, unsigned caps, struct cdi_spec *ret, struct err *e)
 {
         const struct maker m = { d, d->version, caps, &ret->edits, e };
         int r = 0;
@@ -506,7 +506,7 @@ int cdi_make_common(const struct gpu_driver *d, unsigned caps, bool firmware, st
                 r = add_libraries(&m, ret);
         if (r >= 0)
                 r = add_files(&m);
-        if (r >= 0 && firmware)
+        if (r >= 0)
                 r = add_firmware(&m);
         if (r >= 0 && !ret->lib_dir)
                 return err_set(

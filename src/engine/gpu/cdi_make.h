@@ -20,10 +20,8 @@
 int gpu_caps_parse(const char *s, unsigned *ret, struct err *e);
 
 /* What all GPUs share.  Fills version, kind, edits and library directories of @ret, which is the
- * caller's to end, also after a failure.  @firmware: for other runtimes; a cluster of ours needs none,
- * because the kernel looks for it in the host's root (Linux 5.10 and later). */
-int cdi_make_common(const struct gpu_driver *d, unsigned caps, bool firmware, struct cdi_spec *ret,
-                    struct err *e);
+ * caller's to end, also after a failure. */
+int cdi_make_common(const struct gpu_driver *d, unsigned caps, struct cdi_spec *ret, struct err *e);
 /* Switches and channels, for whoever leases the whole of a fabric. */
 int cdi_make_fabric(const struct gpu_driver *d, struct cdi_edits *ret, struct err *e);
 /* What is this GPU's (or MIG instance's) own. */

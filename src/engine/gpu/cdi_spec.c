@@ -119,7 +119,7 @@ int cdi_make_spec(const struct gpu_driver *d, struct cdi_spec *ret, struct err *
         int r = list_addresses(d, &list, e);
 
         if (r >= 0)
-                r = cdi_make_common(d, GPU_CAP_ALL, true, ret, e);
+                r = cdi_make_common(d, GPU_CAP_ALL, ret, e);
         for (char **pci = list; pci && *pci && r >= 0; pci++) {
                 struct gpu g = { 0 };
 

@@ -89,9 +89,10 @@ const struct verb verbs[] = {
           .run = cmd_get_gpus,
           .opts = OPTS(OPT_ALL_FIELDS, OPT_TOPO, OPT_P2P, OPT_VFIO),
           .summary = "list the host's GPUs; operators only",
-          .detail = "STATE is ok, or why the GPU is not rented out: unhealthy, lost, quarantined "
-                    "(see gpu release), elsewhere. The matrices of --topo and --p2p are those of "
-                    "nvidia-smi topo -m and topo -p2p.",
+          .detail =
+                  "STATE is ok, or why the GPU is not rented out: unhealthy, lost, quarantined "
+                  "(see gpu release), elsewhere, open. The matrices of --topo and --p2p are those of "
+                  "nvidia-smi topo -m and topo -p2p.",
           .examples = "tensoronecli get gpus\ntensoronecli get gpus --topo\n"
                       "tensoronecli get gpus --vfio" },
         { .word = "get",

@@ -369,6 +369,13 @@ static bool gpu_is_leased(void *arg, const char *uuid)
         return !s->fleet || fleet_gpu_holder(s->fleet, uuid);
 }
 
+static const char *gpu_open_in(void *arg, const char *uuid)
+{
+        const struct standalone *s = arg;
+
+        return s->fleet ? fleet_gpu_open_in(s->fleet, uuid) : NULL;
+}
+
 /* Clusters that are resumed want to know their GPUs; a driver that takes longer holds up nobody else. */
 static int open_gpus(struct standalone *s, struct err *e)
 {
@@ -380,6 +387,7 @@ static int open_gpus(struct standalone *s, struct err *e)
                                            .telemetry = on_gpu_telemetry,
                                            .event = on_gpu_event,
                                            .is_leased = gpu_is_leased,
+                                           .open_in = gpu_open_in,
                                            .arg = s };
         uint64_t until = clock_mono_us() + GPU_WAIT_US, now;
         int r = gpuhost_new(&spec, &s->host.gpuhost, e);
@@ -441,6 +449,7 @@ static int open_service(struct standalone *s, struct err *e)
                 return r;
         channel_set_fleet(s->channel, s->fleet);
         channel_set_gpus(s->channel, s->host.gpuhost);
+        gpuhost_claims_changed(s->host.gpuhost); /* what the journal's clusters may have open */
         fleet_gpus_changed(s->fleet, gpuhost_fleet(s->host.gpuhost));
         upkeep_watch_images(s->upkeep, fleet_images, s->fleet);
         fleet_images_tidy(s->fleet);

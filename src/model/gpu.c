@@ -11,7 +11,7 @@
 #include "model/limits.h"
 
 const char *const gpu_state_names[GS_STATE_COUNT] = {
-        "none", "ok", "unhealthy", "lost", "quarantined", "elsewhere",
+        "none", "ok", "unhealthy", "lost", "quarantined", "elsewhere", "open",
 };
 static_assert(sizeof(enum gpu_state) == sizeof(int), "J_ENUM wants an int");
 static_assert(GPU_MAX == LIMIT_GPUS, "a set of GPUs is one word");

@@ -20,6 +20,7 @@ enum gpu_state {
         GS_LOST,        /* it was here and the driver does not list it any more */
         GS_QUARANTINED, /* a hand-over check failed: only an operator's release ends it */
         GS_ELSEWHERE,   /* held by a cluster of another engine on this machine */
+        GS_OPEN,        /* a cluster that was not given it may have it open; until that ends */
         GS_STATE_COUNT
 };
 extern const char *const gpu_state_names[GS_STATE_COUNT]; /* "none", "ok", "unhealthy", ... */

@@ -386,6 +386,24 @@ def test_unhealthy_and_well_again(ctl):
     assert "reason" not in c.state(gpu, "ok")
 
 
+def test_open_in_a_cluster_that_was_refused_it(ctl):
+    """Not for rent while it may be; no event, because nothing is wrong with it."""
+    c = ctl()
+    gpu = c.fleet()["list"][2]["uuid"]
+    c.say("open", gpu, "c0ffee")
+    row = c.state(gpu, "open")
+    assert row["reason"] == ("cluster c0ffee may have it open after a change that failed; it is free when that"
+                             " cluster is stopped")
+    assert [g["state"] for g in c.ask("fleet", kind="gpus")["list"]].count("ok") == 7
+    c.say("quarantine", gpu, "dust")
+    assert c.state(gpu, "quarantined")["reason"] == "dust"
+    c.say("release", gpu)
+    c.state(gpu, "open")
+    c.say("open")
+    assert "reason" not in c.state(gpu, "ok")
+    assert not [m for m in c.seen if m["type"] == "event" and m["kind"] not in ("quarantined", "released")]
+
+
 def test_lost_and_back(ctl):
     c = ctl("simulated:a100x8")
     gpus = c.fleet()["list"]

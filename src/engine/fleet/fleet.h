@@ -70,6 +70,8 @@ void fleet_gpu_event(struct fleet *f, const json_t *event);
 void fleet_gpus_changed(struct fleet *f, const struct gpu_fleet *gpus);
 /* The cluster that holds it, also while that is checked; NULL: none.  Borrowed. */
 const char *fleet_gpu_holder(const struct fleet *f, const char *uuid);
+/* The cluster that may have it open although it was refused it; NULL: none.  Borrowed. */
+const char *fleet_gpu_open_in(const struct fleet *f, const char *uuid);
 size_t fleet_count(const struct fleet *f);      /* clusters with a record */
 size_t fleet_count_held(const struct fleet *f); /* that hold host resources */
 

@@ -159,6 +159,8 @@ static void keep_open(struct unit *u)
         if (v && (unit_gpus_keep(u, v) < 0 || unit_save(u, true) < 0))
                 log_error("cluster %s: that GPUs stay with it was not written down",
                           u->row.cluster);
+        if (v && u->fleet->spec.host->gpuhost) /* told before the refusal, which frees its rows */
+                gpuhost_claims_changed(u->fleet->spec.host->gpuhost);
 }
 
 static void on_changed(void *arg, int r, const struct err *err)

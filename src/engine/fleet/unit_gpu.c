@@ -263,6 +263,26 @@ const char *fleet_gpu_holder(const struct fleet *f, const char *uuid)
         return NULL;
 }
 
+/* Asked for each GPU each second: rows without the word are not parsed. */
+static bool is_left_open(const struct unit *u, const char *uuid)
+{
+        AUTO(json_put) json_t *held = NULL;
+
+        if (!u->row.gpus || !strstr(u->row.gpus, "\"open\""))
+                return false;
+        held = held_of(u);
+        return json_is_true(json_object_get(json_object_get(held, uuid), "open")) &&
+               !strv_has(u->plan.gpus, uuid);
+}
+
+const char *fleet_gpu_open_in(const struct fleet *f, const char *uuid)
+{
+        for (const struct unit *u = f->units; u; u = u->next)
+                if (is_left_open(u, uuid))
+                        return u->row.cluster;
+        return NULL;
+}
+
 /* The tenant is told; what becomes of the cluster is up to it. */
 static void tell_trouble(struct unit *u, const char *uuid, const char *what, bool passes)
 {

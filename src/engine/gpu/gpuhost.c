@@ -96,6 +96,7 @@ static enum gpu_state state_of(const struct gpuhost *g, size_t at, char *why, si
         const struct gpu_row *r = &g->rows[at];
         const struct gpu_row *xid = bad_xid(g, at);
         const struct gpu_hang *hang = hang_of(g, &g->fleet.gpus[at]);
+        const char *holder;
 
         why[0] = '\0';
         if (*r->j.quarantine) {
@@ -123,19 +124,30 @@ static enum gpu_state state_of(const struct gpuhost *g, size_t at, char *why, si
                 (void) snprintf(why, size, "a cluster of another engine on this machine has it");
                 return GS_ELSEWHERE;
         }
+        holder = r->said == GS_OK && g->spec.open_in
+                         ? g->spec.open_in(g->spec.arg, g->fleet.gpus[at].uuid)
+                         : NULL;
+        if (holder) {
+                (void) snprintf(
+                        why, size,
+                        "cluster %s may have it open after a change that failed; it is free "
+                        "when that cluster is stopped",
+                        holder);
+                return GS_OPEN;
+        }
         return r->said;
 }
 
 static const char *kind_of(enum gpu_state from, enum gpu_state to)
 {
-        static const char *const into[GS_STATE_COUNT] = { [GS_OK] = "healthy",
-                                                          [GS_UNHEALTHY] = "unhealthy",
-                                                          [GS_LOST] = "lost",
-                                                          [GS_QUARANTINED] = "quarantined",
-                                                          [GS_ELSEWHERE] = "" };
+        static const char *const into[GS_STATE_COUNT] = {
+                [GS_OK] = "healthy", [GS_UNHEALTHY] = "unhealthy",
+                [GS_LOST] = "lost",  [GS_QUARANTINED] = "quarantined",
+                [GS_ELSEWHERE] = "", [GS_OPEN] = ""
+        };
 
-        if (from == GS_NONE && to == GS_OK)
-                return "";
+        if (to == GS_OK && (from == GS_NONE || from == GS_ELSEWHERE || from == GS_OPEN))
+                return ""; /* it was never ill */
         return from == GS_QUARANTINED ? "released" : into[to];
 }
 

@@ -25,6 +25,8 @@ struct gpuhost_spec {
         void (*event)(void *arg, const json_t *msg);
         /* a cluster has it: what is in use then says nothing about an idle GPU; NULL: none ever has */
         bool (*is_leased)(void *arg, const char *uuid);
+        /* the cluster that may have it open although its plan does not name it; NULL: none */
+        const char *(*open_in)(void *arg, const char *uuid);
         void *arg;
 };
 
@@ -55,7 +57,8 @@ const struct journal_gpu *gpuhost_remembered(const struct gpuhost *g, const char
 int gpuhost_quarantine(struct gpuhost *g, const char *uuid, const char *reason, const char *cluster,
                        struct err *e);
 
-/* GPUs were claimed or released, by any engine on this machine (claim_watch_open()). */
+/* GPUs were claimed or released, by any engine on this machine (claim_watch_open()), or a cluster may
+ * have one open now that it was not given. */
 void gpuhost_claims_changed(struct gpuhost *g);
 
 /* vmm-gpu without these GPUs from now on: its open handles would block a rebind. */

@@ -8,6 +8,7 @@
  *
  *   check GPU...             {"type":"checked","error":"..."|absent,"gpus":[...]}
  *   quarantine GPU REASON    release GPU    omit GPU...    fleet    remembered GPU    claims
+ *   open [GPU CLUSTER]       that cluster may have it open; none
  *   lag                      {"type":"lag","ms":N}: the longest that the loop was late since the last */
 #include <errno.h>
 #include <fcntl.h>
@@ -41,6 +42,7 @@ struct world {
         struct journal *journal;
         sd_event *loop;
         struct gpuhost *g;
+        char open[2][80]; /* a GPU, and the cluster that may have it open */
         uint64_t due_us, lag_us;
         char line[8192];
         size_t len;
@@ -83,6 +85,22 @@ static void on_checked(void *arg, const json_t *gpus, const struct err *e)
         else
                 say(json_pack("{s:s, s:s, s:i}", "type", "checked", "error", e->msg, "code",
                               e->code));
+}
+
+static const char *open_in(void *arg, const char *uuid)
+{
+        const struct world *w = arg;
+
+        return str_eq(uuid, w->open[0]) ? w->open[1] : NULL;
+}
+
+static void set_open(struct world *w, char **word)
+{
+        size_t n = strv_len(word);
+
+        for (size_t i = 0; i < 2; i++)
+                (void) snprintf(w->open[i], sizeof w->open[i], "%s", n > i ? word[i] : "");
+        gpuhost_claims_changed(w->g);
 }
 
 static int on_tick(sd_event_source *s, uint64_t usec, void *arg)
@@ -128,6 +146,8 @@ static void obey(struct world *w, char **word)
                 say_fleet(w);
         else if (str_eq(word[0], "remembered"))
                 remembered(w, word[1]);
+        else if (str_eq(word[0], "open"))
+                set_open(w, word + 1);
         else if (str_eq(word[0], "claims"))
                 gpuhost_claims_changed(w->g);
         else if (str_eq(word[0], "lag")) {
@@ -191,6 +211,7 @@ static int open_all(struct world *w, char **argv, struct err *e)
                                            .changed = on_changed,
                                            .telemetry = on_message,
                                            .event = on_message,
+                                           .open_in = open_in,
                                            .arg = w };
         struct gpuhost_spec s = spec;
         int r = make_instance(w, argv, e);

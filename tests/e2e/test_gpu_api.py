@@ -167,6 +167,21 @@ def test_lowest_price_follows_what_is_free(make):
     assert a["gpuAvailability"] == [{"stockStatus": None, "available": False}]
 
 
+def deploys(w, args):
+    """Whether a cluster with these wishes is had; the reason when it is not is theirs."""
+    r = w.api.post('mutation { clusterFindAndDeployOnDemand(input: {imageName: "i", gpuTypeId: "%s", gpuCount: 1, '
+                   'containerDiskInGb: 1, %s}) { id } }' % (A100, args)).json()
+    if "errors" not in r:
+        k = r["data"]["clusterFindAndDeployOnDemand"]["id"]
+        w.api.gql('mutation { clusterTerminate(input: {clusterId: "%s"}) }' % k)
+        w.until(lambda gpus: not any(g["clusterId"] for g in gpus), w.gpus)
+        return True
+    message = r["errors"][0]["message"]
+    assert "no longer any instances" in message, message
+    assert args.split(":")[0] in message and "this host's driver has CUDA 12.4" in message, message
+    return False
+
+
 def test_lowest_price_filters(make):
     w = make()
     for args, free in (("minMemoryInGb: 200", True), ("minMemoryInGb: 300", False), ("minVcpuCount: 16", True),
@@ -179,6 +194,18 @@ def test_lowest_price_filters(make):
         p = w.lowest(args)
         assert (p["minMemory"] is not None) == free, (args, p)
         assert (p["stockStatus"] is not None) == free, (args, p)
+        if "uda" in args:  # what is offered is deployed, and nothing else
+            assert deploys(w, args) == free, args
+    for field in ("gpuCount", "minMemoryInGb", "minVcpuCount", "totalDisk", "minDisk"):
+        why = w.api.refused("{ gpuTypes { %s } }" % (LOWEST % (field + ": -1")))["message"]
+        assert why == field + ": -1 is below 0", why
+    for field in ("minCudaVersion", "cudaVersion", "allowedCudaVersions"):
+        for query in ("{ gpuTypes { %s } }" % (LOWEST % (field + ': "new"')),
+                      'mutation { podFindAndDeployOnDemand(input: {imageName: "i", gpuCount: 1, %s: "new"}) { id } }'
+                      % field):
+            assert w.api.refused(query)["message"] == field + ": 'new' is no version such as 12.4"
+    cpu = 'mutation { deployCpuPod(input: {imageName: "i", instanceId: "cpu3c-1-1"}) { id } }'
+    assert "errors" not in w.api.post(cpu).json()
     assert w.lowest("minMemoryInGb: 200")["minMemory"] == 200
     for full in ("the disk is full", ""):
         w.node.say({"type": "facts", "cpus_elsewhere": [], "disk_full": full})
@@ -393,7 +420,9 @@ def test_release(make):
     w.until(lambda g: g[3]["state"] == "quarantined", w.gpus)
     assert w.lowest()["availableGpuCounts"] == [1, 2, 4]
     assert "only a quarantined" in w.api.refused(release(u[2]))["message"]
-    assert "there is no GPU GPU-none" in w.api.refused(release("GPU-none"))["message"]
+    assert w.api.refused(release("GPU-none"))["message"] == ("gpuId: there is no GPU 'GPU-none'; the query gpus"
+                                                             " names them")
+    assert w.api.refused(release(""))["message"] == "gpuId: is empty; the query gpus names them"
     other = w.api.account("other")
     assert w.api.refused(release(u[3]), other)["extensions"]["code"] == "FORBIDDEN"
     assert w.api.gql(release(u[3])) == {"gpuRelease": {"id": u[3], "state": "ok"}}
@@ -421,13 +450,17 @@ def test_events(make):
     every = w.events()
     assert [e["kind"] for e in every] == ["gpu.xid", "gpu.throttle", "deployed"]
     assert every[0]["account"] is None and every[0]["object"] == w.node.fleet["list"][5]["uuid"]
-    for args, n in (('kind: "gpu"', 2), ('kind: "gpu.xid"', 1), ('kind: "gp"', 0), ("limit: 1", 1),
+    for args, n in (('kind: "gpu"', 2), ('kind: "gpu.xid"', 1), ('kind: "removed"', 0), ("limit: 1", 1),
                     ('clusterId: "%s"' % k, 2), ('podId: "%s"' % k, 2), ('object: "%s"' % uuid, 1),
                     ('since: "2100-01-01"', 0), ('since: "2020-01-01"', 3), ('until: "2020-01-01"', 0),
                     ('kind: "", object: ""', 3)):
         assert len(w.events(args="(input: {%s})" % args)) == n, args
     assert "limit" in w.api.refused("{ events(input: {limit: 0}) { kind } }")["message"]
     assert "limit" in w.api.refused("{ events(input: {limit: 1001}) { kind } }")["message"]
+    for kind in ("zzz", "gp", "gpu.", "gpu.xi", "Deployed", "gpu.xid.x"):
+        why = w.api.refused('{ events(input: {kind: "%s"}) { kind } }' % kind)["message"]
+        assert why.startswith("kind: '%s' is none; the known ones: deployed, started, " % kind), why
+        assert "gpu.xid" in why and "gpu.handover" in why
     assert "since" in w.api.refused('{ events(input: {since: "soon"}) { kind } }')["message"]
     assert requests.post(w.api.base + "/graphql", json={"query": "{ events { kind } }"}).status_code == 401
     # a clock that goes on saying the same is one event; they are there after a restart
@@ -447,12 +480,12 @@ def test_events_are_bounded(make):
     w = make()
     w.api.stop()
     db = sqlite3.connect(os.path.join(w.api.data, "store.db"))
-    db.executemany("INSERT INTO event (id, at_us, kind, message, object) VALUES (?, ?, 'old', ?, 'x')",
+    db.executemany("INSERT INTO event (id, at_us, kind, message, object) VALUES (?, ?, 'exited', ?, 'x')",
                    [("%05d" % i, i + 1, "number %d" % i) for i in range(20000)])
     db.commit()
     db.close()
     w.api.start()
-    assert w.events(args='(input: {kind: "old", limit: 1})')[0]["text"] == "number 19999"
+    assert w.events(args='(input: {kind: "exited", limit: 1})')[0]["text"] == "number 19999"
     w.node.happen(0, "xid", "new", code=13)
     w.until(lambda e: e and e[0]["kind"] == "gpu.xid", w.events)
     w.api.stop()
@@ -460,7 +493,7 @@ def test_events_are_bounded(make):
     assert db.execute("SELECT count(*), min(at_us) FROM event").fetchone() == (20000, 2)
     db.close()
     w.api.start()
-    assert [e["kind"] for e in w.events(args="(input: {limit: 2})")] == ["gpu.xid", "old"]
+    assert [e["kind"] for e in w.events(args="(input: {limit: 2})")] == ["gpu.xid", "exited"]
 
 
 def test_events_that_could_not_be_written_leave_no_gap(make):

@@ -74,6 +74,67 @@ int docker_args_parse(const char *s, char ***ret_entrypoint, char ***ret_command
         return 0;
 }
 
+/* "12.4" -> 12004; a number of one or two parts. */
+static int cuda_version(const char *field, const char *s, unsigned *ret, struct err *e)
+{
+        uint64_t major, minor = 0;
+        size_t n = str_empty(s) ? 0 : strcspn(s, ".");
+        AUTO(free) char *first = n ? strndup(s, n) : NULL;
+
+        if (!first || str_u64(first, 0, 999, &major) < 0 ||
+            (s[n] == '.' && str_u64(s + n + 1, 0, 999, &minor) < 0))
+                return err_set(e, -EINVAL, "%s: '%.20s' is no version such as 12.4", field,
+                               s ? s : "");
+        *ret = (unsigned) (major * 1000 + minor);
+        return 0;
+}
+
+static int cuda_refuse(const char *field, const char *want, const char *have, struct err *e)
+{
+        return err_set(e, -ENOSPC, "%s: %.100s wanted, %s%.20s", field, want,
+                       have ? "this host's driver has CUDA " : "this host has no driver",
+                       have ? have : "");
+}
+
+static int cuda_allowed(const struct cuda_wish *w, unsigned is, const char *have, struct err *e)
+{
+        static const char field[] = "allowedCudaVersions";
+        AUTO(strbuf_done) struct strbuf all = { 0 };
+        bool found = false;
+
+        for (char *const *v = w->allowed; v && *v; v++) {
+                unsigned one;
+                int r = str_empty(*v) ? 0 : cuda_version(field, *v, &one, e);
+
+                if (r < 0)
+                        return r;
+                if (str_empty(*v))
+                        continue;
+                strbuf_fmt(&all, "%s%s", all.len ? ", " : "", *v);
+                found = found || (have && one == is);
+        }
+        return found || all.len == 0 ? 0 : cuda_refuse(field, all.s, have, e);
+}
+
+int cuda_check(const struct cuda_wish *w, const char *have, struct err *e)
+{
+        static const char *const fields[NELEM(w->least)] = { "minCudaVersion", "cudaVersion" };
+        unsigned is = 0;
+
+        if (str_empty(have) || cuda_version("", have, &is, NULL) < 0)
+                have = NULL;
+        for (size_t i = 0; i < NELEM(fields); i++) {
+                unsigned want;
+                int r = str_empty(w->least[i]) ? 0 : cuda_version(fields[i], w->least[i], &want, e);
+
+                if (r < 0)
+                        return r;
+                if (!str_empty(w->least[i]) && want > is)
+                        return cuda_refuse(fields[i], w->least[i], have, e);
+        }
+        return cuda_allowed(w, is, have, e);
+}
+
 int image_check(const char *image, struct err *e)
 {
         struct imageref ref;

@@ -34,6 +34,9 @@ void deploy_done(struct deploy *d)
         free(d->stop_after);
         free(d->terminate_after);
         free(d->instance_id);
+        free(d->cuda);
+        free(d->min_cuda);
+        d->cudas = strv_free(d->cudas);
         d->gpu_types = strv_free(d->gpu_types);
         d->instance_ids = strv_free(d->instance_ids);
         *d = (struct deploy){ 0 };
@@ -124,6 +127,20 @@ static int check_unsupported(const struct deploy *d, struct err *e)
                                "%s countryCode: %.8s wanted, this host names no country",
                                NO_INSTANCES, d->country);
         return 0;
+}
+
+/* Only who has GPUs has to do with their driver. */
+static int check_cuda(const struct plane *p, const struct deploy *d, struct err *e)
+{
+        const struct cuda_wish w = { { d->min_cuda, d->cuda }, d->cudas };
+        struct err why = { 0 };
+        int r = d->no_gpu || !d->gpu_count || !p->have_inv
+                        ? 0
+                        : cuda_check(&w, plane_gpus(p)->cuda_version, &why);
+
+        if (r == -ENOSPC)
+                return err_set(e, r, "%s %s", NO_INSTANCES, why.msg);
+        return r < 0 ? err_copy(e, &why) : 0;
 }
 
 static int parse_time(const char *field, const char *text, uint64_t now, uint64_t *ret,
@@ -281,6 +298,8 @@ int plane_deploy(struct plane *p, const struct caller *who, struct deploy *d,
                 r = apply_instance(d, e);
         if (r >= 0)
                 r = check_unsupported(d, e);
+        if (r >= 0)
+                r = check_cuda(p, d, e);
         if (r >= 0)
                 r = registry_auth_check(p, who, d->registry_auth, e);
         if (r >= 0 && str_empty(d->image))

@@ -16,6 +16,15 @@
 #define EVENT_MAX 20000U
 #define AGAIN_US  (60 * US_PER_S) /* a GPU's event that repeats within so long is one */
 
+/* docs/gpu.md has those of GPUs. */
+const char *const event_kinds[] = {
+        "deployed",      "started",      "stopped",         "exited",       "edited",
+        "updated",       "refused",      "moved",           "terminated",   "removed",
+        "gpu.xid",       "gpu.throttle", "gpu.ecc",         "gpu.lost",     "gpu.hang",
+        "gpu.unhealthy", "gpu.healthy",  "gpu.quarantined", "gpu.released", "gpu.handover",
+};
+const size_t event_kinds_n = NELEM(event_kinds);
+
 /* One allocation: the view's texts lie behind it. */
 struct event {
         struct event_view v;
@@ -190,6 +199,19 @@ static bool is_kind(const char *kind, const char *want)
         const char *rest = str_after(kind, want);
 
         return rest && (*rest == '\0' || *rest == '.');
+}
+
+int event_kind_check(const char *kind, struct err *e)
+{
+        AUTO(strbuf_done) struct strbuf known = { 0 };
+
+        for (size_t i = 0; i < event_kinds_n; i++) {
+                if (is_kind(event_kinds[i], kind))
+                        return 0;
+                strbuf_fmt(&known, "%s%s", i ? ", " : "", event_kinds[i]);
+        }
+        return err_set(e, -EINVAL, "kind: '%.40s' is none; the known ones: %s, gpu (all of a GPU)",
+                       kind, known.s ? known.s : "");
 }
 
 int plane_events(const struct plane *p, const struct caller *who, const struct event_filter *f,

@@ -104,6 +104,7 @@ struct deploy {
         char *gpu_type, *registry_auth, *network_volume, *volume_key;
         char *data_center, *country, *stop_after, *terminate_after, *instance_id;
         char **gpu_types, **instance_ids;
+        char *cuda, *min_cuda, **cudas; /* of the driver, for a cluster with GPUs */
         uint32_t container_disk_gib, volume_gib, min_memory_gib, min_vcpu;
         uint32_t gpu_count;
         bool no_gpu, interruptible;
@@ -197,6 +198,11 @@ struct event_view {
         const char *object; /* what it happened to: a cluster's id, a GPU's UUID */
         const char *text;   /* a sentence */
 };
+/* Every kind that is written, and what comes before its dot: "gpu" is every "gpu.xid" and so on. */
+extern const char *const event_kinds[];
+extern const size_t event_kinds_n;
+int event_kind_check(const char *kind, struct err *e); /* -EINVAL names the known ones */
+
 struct event_filter {
         const char *kind, *cluster, *object; /* NULL: any; kind "gpu" is also "gpu.xid" */
         uint64_t since_us, until_us;         /* 0: no border */

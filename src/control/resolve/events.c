@@ -43,9 +43,11 @@ int q_events(struct gql_call *c, const void *obj, struct err *e)
                                   .object = text_arg(in, "object"),
                                   .limit = EVENTS_PRESET };
         json_int_t n = json_integer_value(limit);
-        int r = time_arg(in, "since", &f.since_us, e);
+        int r = f.kind ? event_kind_check(f.kind, e) : 0;
 
         (void) obj;
+        if (r >= 0)
+                r = time_arg(in, "since", &f.since_us, e);
         if (r >= 0)
                 r = time_arg(in, "until", &f.until_us, e);
         if (r >= 0 && limit && (n < 1 || n > EVENTS_MOST))

@@ -9,6 +9,7 @@
 
 #include "base/jsonx.h"
 #include "base/str.h"
+#include "control/plane/args.h"
 #include "control/resolve/resolve_priv.h"
 
 #define UNKNOWN ((double) NAN) /* null in the answer */
@@ -105,29 +106,25 @@ static const char *stock(unsigned left, unsigned total)
 
 /* ---- lowestPrice ---- */
 
-/* "12.4" -> 1204; 0: no version. */
-static unsigned version(const char *s)
+/* As deploy() has it.  -EINVAL: one of them is no version. */
+static int cuda_fits(const json_t *in, const struct gpu_fleet *f, bool *ret, struct err *e)
 {
-        unsigned major = 0, minor = 0;
-
-        if (str_empty(s) || sscanf(s, "%3u.%2u", &major, &minor) < 1)
-                return 0;
-        return major * 100 + minor;
-}
-
-static bool cuda_fits(const json_t *in, const struct gpu_fleet *f)
-{
-        static const char *const least[] = { "minCudaVersion", "cudaVersion" };
-        const json_t *allowed = json_object_get(in, "allowedCudaVersions"), *v;
-        unsigned have = version(f->cuda_version);
-        bool listed = json_array_size(allowed) == 0;
+        const json_t *list = json_object_get(in, "allowedCudaVersions"), *v;
+        AUTO(strv_free) char **allowed = NULL;
+        struct cuda_wish w = { .least = { jsonx_str(in, "minCudaVersion"),
+                                          jsonx_str(in, "cudaVersion") } };
         size_t i;
+        int r;
 
-        for (i = 0; i < NELEM(least); i++)
-                if (version(jsonx_str(in, least[i])) > have)
-                        return false;
-        json_array_foreach(allowed, i, v) listed = listed || version(json_string_value(v)) == have;
-        return listed;
+        json_array_foreach(list, i, v)
+        {
+                if (strv_push(&allowed, json_string_value(v)) < 0)
+                        return err_set(e, -ENOMEM, "out of memory");
+        }
+        w.allowed = allowed;
+        r = cuda_check(&w, f->cuda_version, e);
+        *ret = r >= 0;
+        return r == -ENOSPC ? 0 : r;
 }
 
 /* Where it may be, as deploy() has it. */
@@ -184,8 +181,23 @@ static bool room_fits(const struct plane *p, const json_t *in, uint64_t gpus,
                share(h.disk_gib, h.disk_taken_gib, gpus, all, disk, &ret->disk_gib);
 }
 
+/* What is below nothing is a mistake rather than no wish. */
+static int check_numbers(const json_t *in, struct err *e)
+{
+        static const char *const fields[] = { "gpuCount", "minMemoryInGb", "minVcpuCount",
+                                              "totalDisk", "minDisk" };
+
+        for (size_t i = 0; i < NELEM(fields); i++) {
+                json_int_t n = json_integer_value(json_object_get(in, fields[i]));
+
+                if (n < 0)
+                        return err_set(e, -ERANGE, "%s: %lld is below 0", fields[i], (long long) n);
+        }
+        return 0;
+}
+
 static void lowest_price(const struct plane *p, const struct gpu_type_view *t, const json_t *in,
-                         struct lowest_price *ret)
+                         bool cuda, struct lowest_price *ret)
 {
         uint64_t free_set = free_of(p, t), gpus = number(in, "gpuCount");
         unsigned n_free = set_len(free_set);
@@ -202,8 +214,8 @@ static void lowest_price(const struct plane *p, const struct gpu_type_view *t, c
         for (unsigned i = 0; i < GPU_MAX; i++)
                 if (ret->counts >> i & 1)
                         ret->most = i + 1;
-        if (gpus <= GPU_MAX && ret->counts >> (gpus - 1) & 1 && cuda_fits(in, t->fleet) &&
-            place_fits(in) && room_fits(p, in, gpus, ret))
+        if (gpus <= GPU_MAX && ret->counts >> (gpus - 1) & 1 && cuda && place_fits(in) &&
+            room_fits(p, in, gpus, ret))
                 ret->stock = stock(n_free, t->count);
         else
                 ret->memory_gib = ret->vcpu = ret->disk_gib = UNKNOWN;
@@ -211,10 +223,17 @@ static void lowest_price(const struct plane *p, const struct gpu_type_view *t, c
 
 int r_lowest_price(struct gql_call *c, const void *obj, struct err *e)
 {
+        const json_t *in = gql_arg(c, "input");
+        const struct gpu_type_view *t = obj;
         struct lowest_price v;
+        bool cuda = false;
+        int r = check_numbers(in, e);
 
-        (void) e;
-        lowest_price(ctx_of(c)->plane, obj, gql_arg(c, "input"), &v);
+        if (r >= 0)
+                r = cuda_fits(in, t->fleet, &cuda, e);
+        if (r < 0)
+                return r;
+        lowest_price(ctx_of(c)->plane, t, in, cuda, &v);
         return gql_put_object(c, &v);
 }
 

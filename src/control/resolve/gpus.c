@@ -310,8 +310,11 @@ int m_gpu_release(struct gql_call *c, const void *obj, struct err *e)
         int64_t r;
 
         (void) obj;
+        if (str_empty(id))
+                return err_set(e, -EINVAL, "gpuId: is empty; the query gpus names them");
         if (!g)
-                return err_set(e, -ENOENT, "gpuId: there is no GPU %.80s", id ? id : "");
+                return err_set(e, -ENOENT,
+                               "gpuId: there is no GPU '%.80s'; the query gpus names them", id);
         if (g->state != GS_QUARANTINED)
                 return err_set(e, -EBUSY, "gpuId: %s is %s, only a quarantined GPU is released",
                                g->uuid, gpu_state_names[g->state]);

@@ -118,13 +118,53 @@ static void test_env_check(void **state)
         assert_int_equal(env_check(NULL, NULL), 0);
 }
 
+static void test_cuda(void **state)
+{
+        static const struct {
+                const char *least, *exact, *allowed, *have;
+                int r;
+                const char *why;
+        } t[] = {
+                { NULL, NULL, NULL, NULL, 0, "" },
+                { "", "", "", "12.4", 0, "" },
+                { "12.4", NULL, NULL, "12.4", 0, "" },
+                { "12", "11.8", NULL, "12.4", 0, "" },
+                { "12.10", NULL, NULL, "12.4", -ENOSPC,
+                  "minCudaVersion: 12.10 wanted, this host's driver has CUDA 12.4" },
+                { NULL, "13.0", NULL, "12.4", -ENOSPC,
+                  "cudaVersion: 13.0 wanted, this host's driver has CUDA 12.4" },
+                { NULL, NULL, "12.4", "12.4", 0, "" },
+                { NULL, NULL, "12.5", "12.4", -ENOSPC,
+                  "allowedCudaVersions: 12.5 wanted, this host's driver has CUDA 12.4" },
+                { "11.0", NULL, NULL, NULL, -ENOSPC,
+                  "minCudaVersion: 11.0 wanted, this host has no driver" },
+                { "new", NULL, NULL, "12.4", -EINVAL,
+                  "minCudaVersion: 'new' is no version such as 12.4" },
+                { NULL, "12.", NULL, "12.4", -EINVAL,
+                  "cudaVersion: '12.' is no version such as 12.4" },
+                { NULL, NULL, "12.4.1", "12.4", -EINVAL,
+                  "allowedCudaVersions: '12.4.1' is no version such as 12.4" },
+        };
+
+        (void) state;
+        for (size_t i = 0; i < NELEM(t); i++) {
+                char *allowed[] = { (char *) (uintptr_t) t[i].allowed, NULL };
+                const struct cuda_wish w = { { t[i].least, t[i].exact },
+                                             t[i].allowed ? allowed : NULL };
+                struct err e = { 0 };
+                int r = cuda_check(&w, t[i].have, &e);
+
+                if (r != t[i].r || !str_eq(e.msg, t[i].why))
+                        fail_msg("row %zu: %d %s", i, r, e.msg);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_docker_args),
-                cmocka_unit_test(test_too_long),
-                cmocka_unit_test(test_env_merge),
-                cmocka_unit_test(test_env_check),
+                cmocka_unit_test(test_docker_args), cmocka_unit_test(test_too_long),
+                cmocka_unit_test(test_env_merge),   cmocka_unit_test(test_env_check),
+                cmocka_unit_test(test_cuda),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

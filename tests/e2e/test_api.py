@@ -666,6 +666,8 @@ def test_events(api, node):
     kinds = lambda c: [r[0] for r in db.execute(  # noqa: E731
         "SELECT kind FROM event WHERE cluster = ? ORDER BY id", (c,))]
     assert kinds(cid) == ["deployed", "stopped", "started", "terminated", "removed"]
+    texts = [r[0].split(":")[0] for r in db.execute("SELECT message FROM event WHERE cluster = ? ORDER BY id", (cid,))]
+    assert texts == ["Rented by User", "Exited by user", "Resumed by User", "Terminated by user", "Removed by host"]
     assert kinds(bad) == ["deployed", "exited"]
     assert "not found in the registry" in db.execute(
         "SELECT message FROM event WHERE kind = 'exited'").fetchone()[0]
@@ -683,6 +685,9 @@ def test_timers(api, node):
     api.start()
     api.until(a, lambda c: c["desiredStatus"] == "EXITED")
     api.until(b, lambda c: c is None)
+    told = api.gql("{ events { kind clusterId text } }")["events"]
+    assert {(e["clusterId"], e["text"].split(":")[0]) for e in told if e["kind"] in ("stopped", "terminated")} == {
+        (a, "Exited by stopAfter"), (b, "Terminated by terminateAfter")}
     assert "lies in the past" in api.refused(
         'mutation { clusterFindAndDeployOnDemand(input: {imageName: "x" gpuCount: 0 stopAfter: '
         '"2020-01-01T00:00:00Z"}) { id } }')["message"]

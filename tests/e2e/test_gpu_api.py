@@ -475,6 +475,22 @@ def test_events(make):
                                                                         "GPU has fallen off the bus (79)"]
 
 
+def test_an_old_reason_is_not_that_of_what_people_do(make):
+    """A GPU's trouble is the cluster's reason; who changes, stops or ends the cluster does so all the same."""
+    w = make()
+    k = w.take(1)["id"]
+    w.api.until(k, lambda c: c and c["phase"] == "running")
+    w.node.report(k, state="running", reason="GPU 3: lost")
+    w.api.until(k, lambda c: c["reason"] == "GPU 3: lost")
+    w.api.gql('mutation { clusterUpdate(input: {clusterId: "%s", memoryInGb: 9}) { id } }' % k)
+    w.node.report(k, state="running", reason="GPU 3: lost")
+    w.api.until(k, lambda c: c["reason"] == "GPU 3: lost")
+    w.api.gql('mutation { clusterStop(input: {clusterId: "%s"}) { id } }' % k)
+    texts = {e["kind"]: e["text"] for e in w.events() if e["clusterId"] == k}
+    assert "GPU 3" not in str(texts), texts
+    assert texts["stopped"].startswith("Exited by user: ")
+
+
 def test_events_are_bounded(make):
     """The ring in the store and the one in memory agree when they have gone round."""
     w = make()

@@ -119,15 +119,16 @@ void event_write(struct plane *p, struct store_txn *t, const struct event_view *
 
 void event_add(struct plane *p, struct store_txn *t, const struct cluster *c, const char *kind)
 {
-        bool refused = str_eq(kind, "refused"); /* an update; the cluster itself is well */
+        /* of an end that nobody asked for, the reason; else who did it: a reason may be an old one */
+        const char *why = str_eq(kind, "refused")  ? c->refused
+                          : str_eq(kind, "exited") ? c->reason
+                                                   : NULL;
         const struct event_view v = {
                 .account = c->account,
                 .cluster = c->id,
                 .kind = kind,
                 .object = c->id,
-                .text = refused && c->refused ? c->refused
-                        : c->reason           ? c->reason
-                                              : c->status_change,
+                .text = why ? why : c->status_change,
         };
 
         event_write(p, t, &v);

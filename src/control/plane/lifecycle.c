@@ -53,7 +53,7 @@ int lifecycle_check_locked(const struct cluster *c, const char *noun, struct err
 /* ---- stop ---- */
 
 static void stop_in(struct plane *p, struct store_txn *t, struct cluster *c, const char *verb,
-                    const char *who)
+                    const char *who, const char *kind)
 {
         c->desired = DESIRED_STOPPED;
         c->stop_after_us = 0;
@@ -61,7 +61,7 @@ static void stop_in(struct plane *p, struct store_txn *t, struct cluster *c, con
                 c->state = CS_STOPPING;
         (void) status_change_set(c, verb, who, clock_wall_us());
         ledger_releasing(p->ledger, c->id, t);
-        plane_commit(p, t, c, "stopped");
+        plane_commit(p, t, c, kind);
 }
 
 void cluster_do_stop(struct plane *p, struct cluster *c, const char *verb, const char *who)
@@ -69,7 +69,7 @@ void cluster_do_stop(struct plane *p, struct cluster *c, const char *verb, const
         struct store_txn *t = store_txn_new();
 
         if (t)
-                stop_in(p, t, c, verb, who);
+                stop_in(p, t, c, verb, who, "stopped");
 }
 
 int plane_stop(struct plane *p, const struct caller *who, const char *id, const char *noun,
@@ -84,7 +84,7 @@ int plane_stop(struct plane *p, const struct caller *who, const char *id, const 
         if (r < 0)
                 return r;
         if (c->desired == DESIRED_RUNNING) {
-                stop_in(p, TAKE(t), c, "Exited", "user");
+                stop_in(p, TAKE(t), c, "Exited", "user", "stopped");
                 plane_set_alarm(p);
         }
         *ret = c;
@@ -189,12 +189,13 @@ void cluster_do_move(struct plane *p, struct cluster *c)
         if (r == -ENOMEM || (r < 0 && c->generation != before)) {
                 plane_abandon(p, TAKE(t)); /* half made; memory is loaded again, @c is gone */
         } else if (r >= 0) {
+                (void) status_change_set(c, "Moved to other CPUs", "host", clock_wall_us());
                 plane_commit(p, TAKE(t), c, "moved");
         } else if (!ran) { /* what its deployment would have been answered a moment later */
                 AUTO(free) char *reason = str_fmt("%s %s", NO_INSTANCES, e.msg);
 
                 (void) text_set(&c->reason, reason);
-                stop_in(p, TAKE(t), c, "Exited", "failure");
+                stop_in(p, TAKE(t), c, "Exited", "failure", "exited");
         } /* else it waits for its CPUs to come back */
 }
 
@@ -253,7 +254,7 @@ int plane_restart(struct plane *p, const struct caller *who, const char *id, con
 
 /* ---- terminate ---- */
 
-static void terminate_in(struct plane *p, struct store_txn *t, struct cluster *c)
+static void terminate_in(struct plane *p, struct store_txn *t, struct cluster *c, const char *who)
 {
         char id[16];
 
@@ -261,18 +262,19 @@ static void terminate_in(struct plane *p, struct store_txn *t, struct cluster *c
         c->desired = DESIRED_TERMINATED;
         c->state = CS_TERMINATING;
         c->stop_after_us = c->terminate_after_us = 0;
+        (void) status_change_set(c, "Terminated", who, clock_wall_us());
         ledger_releasing(p->ledger, c->id, t);
         accounts_del_cluster_key(p->accounts, t, c->id);
         plane_commit(p, t, c, "terminated");
         plane_tell(p, id, NULL);
 }
 
-void cluster_do_terminate(struct plane *p, struct cluster *c)
+void cluster_do_terminate(struct plane *p, struct cluster *c, const char *who)
 {
         struct store_txn *t = store_txn_new();
 
         if (t)
-                terminate_in(p, t, c);
+                terminate_in(p, t, c, who);
 }
 
 int plane_terminate(struct plane *p, const struct caller *who, const char *id, const char *noun,
@@ -288,7 +290,7 @@ int plane_terminate(struct plane *p, const struct caller *who, const char *id, c
                 r = lifecycle_check_locked(c, noun, e);
         if (r < 0)
                 return r;
-        terminate_in(p, TAKE(t), c);
+        terminate_in(p, TAKE(t), c, "user");
         plane_set_alarm(p);
         return 0;
 }

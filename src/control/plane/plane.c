@@ -90,6 +90,7 @@ void plane_remove(struct plane *p, struct cluster *c)
         if (!t)
                 return; /* the engine repeats its report */
         (void) snprintf(id, sizeof id, "%s", c->id);
+        (void) status_change_set(c, "Removed", "host", clock_wall_us());
         event_add(p, t, c, "removed");
         ledger_release(p->ledger, id, true, t);
         accounts_del_cluster_key(p->accounts, t, id);
@@ -314,7 +315,7 @@ static int on_alarm(sd_event_source *s, uint64_t usec, void *arg)
                 if (c->desired == DESIRED_TERMINATED)
                         continue;
                 if (c->terminate_after_us && c->terminate_after_us <= now)
-                        cluster_do_terminate(p, c);
+                        cluster_do_terminate(p, c, "terminateAfter");
                 else if (c->stop_after_us && c->stop_after_us <= now)
                         cluster_do_stop(p, c, "Exited", "stopAfter");
         }

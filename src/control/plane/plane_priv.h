@@ -93,7 +93,7 @@ void update_refused(struct plane *p, struct cluster *c, const char *why);
 
 /* lifecycle.c, without a caller: the alarm */
 void cluster_do_stop(struct plane *p, struct cluster *c, const char *verb, const char *who);
-void cluster_do_terminate(struct plane *p, struct cluster *c);
+void cluster_do_terminate(struct plane *p, struct cluster *c, const char *who);
 /* Another engine on the machine holds a CPU of @c: give it others.  @c may be gone afterwards. */
 void cluster_do_move(struct plane *p, struct cluster *c);
 /* 0, or why nothing new may begin on the node: its disk is full. */

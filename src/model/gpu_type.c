@@ -124,6 +124,30 @@ static bool is_name(const char *wish, size_t n, const char *name)
         return name && same_name(wish, n, name, strlen(name));
 }
 
+/* The id's first @m bytes, or what is left of it without the line of products that it begins with:
+ * "GeForce RTX 4090" is "RTX 4090" and "4090". */
+static bool is_id(const char *wish, size_t n, const char *id, size_t m)
+{
+        static const char *const lines[] = { "GeForce", "RTX", "GTX", "Quadro", "Tesla" };
+        const char *end = id + trim(id, m);
+
+        for (id = bare(id); id < end; id = skip_gaps(id)) {
+                size_t k = 0, len = 0;
+
+                if (same_name(wish, n, id, (size_t) (end - id)))
+                        return true;
+                while (id + len < end && !is_gap(id[len]))
+                        len++;
+                while (k < NELEM(lines) &&
+                       (strlen(lines[k]) != len || strncasecmp(lines[k], id, len) != 0))
+                        k++;
+                if (k == NELEM(lines))
+                        return false;
+                id += len;
+        }
+        return false;
+}
+
 const struct gpu_product *gpu_product_find(const char *name)
 {
         for (size_t i = 0; i < gpu_products_n; i++)
@@ -302,10 +326,9 @@ bool gpu_type_matches(const struct gpu_type *t, const char *wish)
                         return false;
         }
         if (p)
-                return is_name(wish, n, p->id) || is_name(wish, n, p->display) ||
+                return is_id(wish, n, p->id, strlen(p->id)) || is_name(wish, n, p->display) ||
                        is_name(wish, n, p->family);
-        return same_name(wish, n, t->id,
-                         strlen(t->id) - (profile ? strlen(t->mig_profile) + 1 : 0));
+        return is_id(wish, n, t->id, strlen(t->id) - (profile ? strlen(t->mig_profile) + 1 : 0));
 }
 
 uint64_t gpu_types_match(const struct gpu_types *t, const char *wish)

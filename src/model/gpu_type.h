@@ -50,8 +50,8 @@ const struct gpu_type *gpu_types_of(const struct gpu_types *t, size_t i);
 const struct gpu_type *gpu_types_find(const struct gpu_types *t, const char *id);
 
 /* Does @wish mean this type?  It says, in any case, with or without "NVIDIA" before it, blanks and
- * dashes being the same: an id, a display name ("A100 SXM"), a family ("NVIDIA A100" is every A100),
- * and for MIG one of these and the profile ("NVIDIA A100 1g.10gb", "A100 MIG 1g.10gb").  "(simulated)"
+ * dashes being the same: an id, also without the line of products before it ("4090" is "GeForce RTX
+ * 4090"), a display name ("A100 SXM"), a family ("NVIDIA A100" is every A100), and for MIG one of these and the profile ("NVIDIA A100 1g.10gb", "A100 MIG 1g.10gb").  "(simulated)"
  * at the end, as it is shown, is no part of it.  A wish
  * without a profile means whole GPUs.  NULL, "" and "any" mean every type of whole GPUs. */
 bool gpu_type_matches(const struct gpu_type *t, const char *wish);

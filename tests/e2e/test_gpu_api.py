@@ -212,6 +212,19 @@ def test_lowest_price_filters(make):
         w.until(lambda p: (p["minMemory"] is None) == bool(full), w.lowest)
 
 
+def test_gpu_type_is_gpu_type_id(make):
+    """The name that REST and the command line have for it; not a field that is passed over."""
+    w = make()
+    ask = 'mutation { %s(input: {imageName: "i", gpuCount: 1, containerDiskInGb: 1, %s}) { gpuCount %s } }'
+    for call in ("podFindAndDeployOnDemand", "clusterFindAndDeployOnDemand", "podRentInterruptable",
+                 "clusterRentInterruptable"):
+        assert "H100 is not on this host" in w.api.refused(ask % (call, 'gpuType: "H100"', "id"))["message"]
+        why = w.api.refused(ask % (call, 'gpuType: "H100", gpuTypeId: "A100"', "id"))["message"]
+        assert why == "gpuType: 'H100' and gpuTypeId 'A100' are two names of one field; give one"
+        got = w.api.gql(ask % (call, 'gpuType: "A100", gpuTypeId: ""', "machine { gpuTypeId }"))[call]
+        assert got == {"gpuCount": 1, "machine": {"gpuTypeId": A100}}
+
+
 @pytest.mark.parametrize("name", ["a100x8", "rtx3090x4"])
 def test_sizes_are_those_that_are_granted(make, name):
     """What availableGpuCounts lists may be deployed, and nothing else, whatever is taken already."""

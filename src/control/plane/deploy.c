@@ -26,6 +26,7 @@ void deploy_done(struct deploy *d)
         free(d->volume_path);
         d->env = strv_free(d->env);
         free(d->gpu_type);
+        free(d->gpu_type_too);
         free(d->registry_auth);
         free(d->network_volume);
         free(d->volume_key);
@@ -165,6 +166,21 @@ static char *name_of_image(const char *image)
         return strndup(image, (size_t) (tail - image) + strcspn(tail, ":@"));
 }
 
+/* Unknown fields are passed over, but this one is too near to be meant as nothing: any GPU would do then. */
+static int one_gpu_type(struct deploy *d, struct err *e)
+{
+        if (str_empty(d->gpu_type_too) || str_eq(d->gpu_type_too, d->gpu_type))
+                return 0;
+        if (!str_empty(d->gpu_type))
+                return err_set(
+                        e, -EINVAL,
+                        "gpuType: '%.64s' and gpuTypeId '%.64s' are two names of one field; give one",
+                        d->gpu_type_too, d->gpu_type);
+        free(d->gpu_type);
+        d->gpu_type = TAKE(d->gpu_type_too);
+        return 0;
+}
+
 /* gpuTypeId, then gpuTypeIdList, as one list with commas; NULL: none.  -ENOMEM. */
 static int join_wishes(const struct deploy *d, char **ret)
 {
@@ -292,6 +308,8 @@ int plane_deploy(struct plane *p, const struct caller *who, struct deploy *d,
         if (!c || !t)
                 return err_set(e, -ENOMEM, "out of memory");
         r = env_check(d->env, e);
+        if (r >= 0)
+                r = one_gpu_type(d, e);
         if (r >= 0)
                 r = apply_template(p, who, d, e);
         if (r >= 0)

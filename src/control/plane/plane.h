@@ -101,7 +101,8 @@ void cluster_host_id(const struct cluster *c, char ret[32]); /* "<id>-<8 hex>" *
 struct deploy {
         char *name, *image, *template_id, *docker_args, *ports, *volume_path;
         char **env;
-        char *gpu_type, *registry_auth, *network_volume, *volume_key;
+        char *gpu_type, *gpu_type_too; /* two names of one field */
+        char *registry_auth, *network_volume, *volume_key;
         char *data_center, *country, *stop_after, *terminate_after, *instance_id;
         char **gpu_types, **instance_ids;
         char *cuda, *min_cuda, **cudas; /* of the driver, for a cluster with GPUs */

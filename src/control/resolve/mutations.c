@@ -17,6 +17,7 @@ static const struct jfield deploy_fields[] = {
         { D("ports", ports), .kind = J_STR },
         { D("volumeMountPath", volume_path), .kind = J_STR },
         { D("gpuTypeId", gpu_type), .kind = J_STR, .max = 256 },
+        { D("gpuType", gpu_type_too), .kind = J_STR, .max = 256 },
         { D("gpuTypeIdList", gpu_types), .kind = J_STRV, .max = 64 },
         { D("cudaVersion", cuda), .kind = J_STR },
         { D("minCudaVersion", min_cuda), .kind = J_STR },

@@ -308,7 +308,7 @@ static void test_members(void **state)
                 const char *type, *fields;
         } t[] = {
                 { "PodFindAndDeployOnDemandInput",
-                  "imageName templateId gpuTypeId gpuTypeIdList gpuCount cloudType name containerDiskInGb "
+                  "imageName templateId gpuTypeId gpuType gpuTypeIdList gpuCount cloudType name containerDiskInGb "
                   "volumeInGb volumeKey volumeMountPath networkVolumeId dockerArgs env ports port "
                   "minMemoryInGb minVcpuCount minDisk minDownload minUpload countryCode dataCenterId "
                   "deployCost supportPublicIp startSsh startJupyter cudaVersion minCudaVersion "

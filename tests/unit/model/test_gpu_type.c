@@ -74,6 +74,7 @@ static void test_wishes(void **state)
                 gpu("NVIDIA H200", NULL, false),                   /* 200 */
                 gpu("NVIDIA H200 NVL", NULL, false),               /* 400 */
                 gpu("Tesla T4", NULL, false),                      /* 800 */
+                gpu("NVIDIA GeForce RTX 6070", NULL, false),       /* 1000: not in the table */
         };
         struct gpu_fleet f = { .gpus = list, .n = NELEM(list) };
         static const struct {
@@ -93,6 +94,16 @@ static void test_wishes(void **state)
                 { "RTX 4080", 0x08 },
                 { "NVIDIA GeForce RTX 4080", 0x08 },
                 { "RTX 4080 SUPER", 0x10 },
+                { "4080", 0x08 },
+                { "NVIDIA 4080", 0x08 },
+                { "nvidia 4080-super", 0x10 },
+                { "GeForce 4080", 0 },
+                { "RTX", 0 },
+                { "GeForce RTX", 0 },
+                { "408", 0 },
+                { "6070", 0x1000 },
+                { "GeForce RTX 6070", 0x1000 },
+                { "Tesla T4", 0x800 },
                 { "NVIDIA Frobnicator 7", 0x20 },
                 { "frobnicator 7", 0x20 },
                 { "Frobnicator", 0 },
@@ -113,9 +124,9 @@ static void test_wishes(void **state)
                 { "A100 SXM (simulated)", 0x01 },
                 { "A100 1g.10gb (simulated)", 0x40 },
                 { "(simulated)", 0 },
-                { "any", 0xe3f },
-                { "", 0xe3f },
-                { NULL, 0xe3f },
+                { "any", 0x1e3f },
+                { "", 0x1e3f },
+                { NULL, 0x1e3f },
                 { "NVIDIA", 0 },
                 { "NVIDIA ", 0 },
                 { "-", 0 },

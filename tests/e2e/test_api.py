@@ -291,8 +291,13 @@ def test_cluster_key(api, node):
     assert "not found" in api.refused('mutation { podStop(input: {podId: "%s"}) { id } }' % other, key)["message"]
     e = api.refused('mutation { clusterFindAndDeployOnDemand(input: {imageName: "x"}) { id } }', key)
     assert e["extensions"]["code"] == "FORBIDDEN"
+    assert e["message"] == "forbidden: an account's key that may change things is needed"
     assert api.get("/v1/clusters/%s/logs" % cid, key).status_code == 403
     assert api.get("/v1/images", key).status_code == 403
+    for path in ("/v1/accounts", "/metrics"):
+        r = api.get(path, key)
+        assert r.status_code == 403
+        assert r.text.find("forbidden: an administrator's key is needed; the host's lies in admin.key") > 0, r.text
     assert api.gql('mutation { podStop(input: {podId: "%s"}) { desiredStatus } }' % cid,
                    key) == {"podStop": {"desiredStatus": "EXITED"}}
     api.gql('mutation { podTerminate(input: {podId: "%s"}) }' % cid, key)

@@ -26,6 +26,15 @@
 
 const char *const key_right_names[KEY_RIGHT_COUNT] = { "none", "cluster", "read", "write",
                                                        "admin" };
+#define ADMIN_NEEDED                                                                               \
+        "forbidden: an administrator's key is needed; the host's lies in admin.key of its data directory"
+const char *const key_needed[KEY_RIGHT_COUNT] = {
+        [KEY_NONE] = "forbidden",
+        [KEY_CLUSTER] = "forbidden: a cluster's key is needed",
+        [KEY_READ] = "forbidden: an account's key is needed, this one is a cluster's own",
+        [KEY_WRITE] = "forbidden: an account's key that may change things is needed",
+        [KEY_ADMIN] = ADMIN_NEEDED,
+};
 
 struct api_key {
         char *id, *account, *name, *prefix, *hash, *cluster;

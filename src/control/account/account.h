@@ -31,6 +31,8 @@ enum key_right {
         KEY_RIGHT_COUNT
 };
 extern const char *const key_right_names[KEY_RIGHT_COUNT];
+/* What a good key is told that has less than is needed. */
+extern const char *const key_needed[KEY_RIGHT_COUNT];
 
 /* What a request may do.  Holds copies: it outlives a reload of the accounts. */
 struct caller {

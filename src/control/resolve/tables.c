@@ -464,6 +464,15 @@ static const bool may[KEY_RIGHT_COUNT][GQL_RIGHT_COUNT] = {
                         [GQL_ADMIN] = true },
 };
 
+static enum key_right least_key(enum gql_right need)
+{
+        enum key_right k = KEY_NONE;
+
+        while (k < KEY_ADMIN && !may[k][need])
+                k++;
+        return k;
+}
+
 static int allow(void *arg, enum gql_right need, struct err *e)
 {
         const struct resolve_ctx *ctx = arg;
@@ -472,7 +481,7 @@ static int allow(void *arg, enum gql_right need, struct err *e)
                 return 0;
         if (ctx->who.right == KEY_NONE)
                 return err_set(e, -EACCES, "unauthorized: an API key is needed");
-        return err_set(e, -EPERM, "forbidden: this API key may not do that");
+        return err_set(e, -EPERM, "%s", key_needed[least_key(need)]);
 }
 
 int resolve_schema_new(struct gql_schema **ret, struct err *e)

@@ -266,7 +266,7 @@ static void refuse(struct http_request *q, unsigned status)
                                  q->bad_key ? "unauthorized: this API key is not valid here"
                                             : "unauthorized: an API key is needed");
         else if (status == MHD_HTTP_FORBIDDEN)
-                http_reply_error(q, status, "forbidden: this API key may not do that");
+                http_reply_error(q, status, "%s", key_needed[q->route->need]);
         else if (status == MHD_HTTP_NOT_FOUND)
                 http_reply_error(q, status, "there is nothing at this path");
         else

@@ -286,8 +286,8 @@ static int open_import(struct job *j)
         if (!check_reference(j->q, "name", name))
                 return -EINVAL;
         if (is_public && j->q->ctx.who.right != KEY_ADMIN) {
-                http_reply_error(j->q, MHD_HTTP_FORBIDDEN,
-                                 "forbidden: only an administrator may show an image to all");
+                http_reply_error(j->q, MHD_HTTP_FORBIDDEN, "%s (to show an image to all)",
+                                 key_needed[KEY_ADMIN]);
                 return -EPERM;
         }
         if (pipe2(fds, O_CLOEXEC) < 0) {

@@ -15,6 +15,7 @@ import pytest
 
 from host import RUN, ApiError, Host, our_node, program
 from ocimake import Image, Layer
+from test_update import settled, update
 
 CONFIG = {"pool_networks": 2, "pool_disks": 2, "grace": "1s", "cpu_overcommit": 100,
           "memory_overcommit": 20, "disk_overcommit": 100, "gpu_driver": "simulated:a100x8"}
@@ -179,6 +180,20 @@ def test_all_of_them(host):
     c = deploy(host, 8)
     assert len(smi(host, c)) == 8
     assert "nvidia-nvswitch0" in sh(host, c, "ls /dev")
+
+
+def test_what_goes_live_leaves_nothing(host):
+    """From all, with the fabric's nodes, to one: no node, and no empty directory of theirs."""
+    c = deploy(host, 8)
+    assert sh(host, c, "ls /dev/nvidia-caps-imex-channels; ls -d /dev/nvidia-nvswitch0")
+    sh(host, c, "mkdir /dev/mine")
+    update(host, c, gpuCount=1)
+    assert settled(host, c, 40)["gpuCount"] == 1
+    left = sh(host, c, "cd /dev; ls -d nvidia* mine; find . -type d -empty ! -path './shm*' ! -path './pts*' ! -path './mqueue*'")
+    assert re.fullmatch(r"mine\nnvidia-uvm\nnvidia-uvm-tools\nnvidia\d\nnvidiactl\n./mine\n", left), left
+    update(host, c, gpuCount=8)
+    assert settled(host, c, 40)["gpuCount"] == 8
+    assert "channel0" in sh(host, c, "ls /dev/nvidia-caps-imex-channels")
 
 
 def test_some_have_no_switches(host):

@@ -60,7 +60,14 @@ static int open_tree_of(int root, const char *name, long magic, struct err *e)
 
 /* ---- nodes ---- */
 
-/* Take away nodes that are not allowed any more, in @dir and, at the top, in directories below. */
+/* Directories that a driver's nodes lie in. */
+static bool is_drivers(const char *name)
+{
+        return str_after(name, "nvidia-caps") || str_eq(name, "dri");
+}
+
+/* Take away nodes that are not allowed any more, in @dir and, at the top, in directories below; of the
+ * driver's those, too, that are empty then. */
 static int prune(const struct sandbox_live *l, int at, bool top, struct err *e)
 {
         int fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
@@ -90,6 +97,8 @@ static int prune(const struct sandbox_live *l, int at, bool top, struct err *e)
                         if (sub >= 0 && fstat(sub, &below) == 0 && fstat(at, &here) == 0 &&
                             below.st_dev == here.st_dev)
                                 r = prune(l, sub, false, e);
+                        if (is_drivers(de->d_name))
+                                (void) unlinkat(dirfd(dir), de->d_name, AT_REMOVEDIR);
                 }
         }
         (void) closedir(dir);

@@ -186,19 +186,37 @@ static int on_key(void *user, const char *section, const char *key, const char *
         return 0;
 }
 
+/* As fgets(), but for a byte that would end a text in the middle, and hide from inih what comes after it. */
+static char *read_line(struct reader *rd, char *buf, int size)
+{
+        int n = 0, c = 0;
+
+        while (n < size - 1 && c != '\n' && (c = fgetc(rd->file)) != EOF) {
+                if (c == '\0' && !rd->err.code)
+                        (void) err_set(&rd->err, -EINVAL, "a NUL byte: this is no text file");
+                buf[n++] = (char) c;
+        }
+        buf[n] = '\0';
+        if (ferror(rd->file)) { /* a directory opens, and does not read */
+                rd->unread = errno ? -errno : -EIO;
+                return NULL;
+        }
+        return n ? buf : NULL;
+}
+
 /* inih says nothing of a section without keys, so section lines are seen here, on their way to it. */
 static char *on_line(char *buf, int size, void *user)
 {
         struct reader *rd = user;
         AUTO(free) char *section = NULL;
         const char *label, *end;
+        bool failed = rd->err.code < 0;
 
-        if (!fgets(buf, size, rd->file)) {
-                if (ferror(rd->file)) /* a directory opens, and does not read */
-                        rd->unread = errno ? -errno : -EIO;
+        if (!read_line(rd, buf, size))
                 return NULL;
-        }
         rd->line++;
+        if (!failed && rd->err.code < 0)
+                return NULL; /* the end, at this line */
         end = strchr(buf, ']');
         if (*buf != '[' || !end || rd->err.code || !rd->labelled)
                 return buf; /* an indented line goes on with the value before it */

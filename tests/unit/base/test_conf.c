@@ -50,18 +50,52 @@ static int labelled(void *arg, const char *section, const char *label, const cha
         return 0;
 }
 
-static int load(const char *text, struct values *v, struct err *e)
+static int load_bytes(const char *text, size_t len, struct values *v, struct err *e)
 {
         char path[] = "/tmp/test_conf-XXXXXX";
         int fd = mkstemp(path), r;
 
         assert_true(fd >= 0);
-        assert_int_equal(fd_write_full(fd, text, strlen(text)), 0);
+        assert_int_equal(fd_write_full(fd, text, len), 0);
         (void) close(fd);
         seen[0] = '\0';
         r = conf_load(path, options, NELEM(options), v, labelled, NULL, e);
         (void) unlink(path);
         return r;
+}
+
+static int load(const char *text, struct values *v, struct err *e)
+{
+        return load_bytes(text, strlen(text), v, e);
+}
+
+static void test_nul(void **state)
+{
+        static const struct {
+                const char *text;
+                size_t len;
+                const char *says;
+        } t[] = {
+#define T(s) s, sizeof s - 1
+                { T("[a]\nnumber = 5\n\0\n"), ":3: a NUL byte: this is no text file" },
+                { T("[a]\nnumber = 5\0 = 7\n"), ":2: a NUL byte" },
+                { T("\0"), ":1: a NUL byte" },
+                { T("# \0 in a comment\n[a]\nflag = maybe\n"), ":1: a NUL byte" },
+                { T("[a]\nflag = maybe\n\0"), ":2: [a] flag = maybe" }, /* the first one */
+                { T("[a]\nnumber = 5\n[registry \"x\"]\0"), ":3: a NUL byte" },
+#undef T
+        };
+
+        (void) state;
+        for (size_t i = 0; i < NELEM(t); i++) {
+                struct values v = { 0 };
+                struct err e = { 0 };
+                int r = load_bytes(t[i].text, t[i].len, &v, &e);
+
+                if (r != -EINVAL || !strstr(e.msg, t[i].says))
+                        fail_msg("row %zu: %d %s", i, r, e.msg);
+                conf_done(options, NELEM(options), &v);
+        }
 }
 
 static void test_defaults(void **state)
@@ -177,7 +211,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_defaults), cmocka_unit_test(test_values),
                 cmocka_unit_test(test_refusals), cmocka_unit_test(test_no_file),
-                cmocka_unit_test(test_set),
+                cmocka_unit_test(test_set),      cmocka_unit_test(test_nul),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -472,6 +472,31 @@ def test_omit(ctl):
     c.of("telemetry", 5, lambda m: len(m["gpus"]) == 8)
 
 
+def test_gone_for_long(ctl, tmp_path):
+    """A GPU that is here is written down as such; one that has not been for a month is forgotten, unless it is
+    in quarantine."""
+    def rows(sql, *args):
+        with contextlib.closing(sqlite3.connect(tmp_path / "journal.db", timeout=10)) as db, db:
+            return dict(db.execute(sql, *args).fetchall())
+
+    c = ctl()
+    here = [g["uuid"] for g in c.fleet()["list"]]
+    c.of("telemetry")
+    c.stop()
+    month = 30 * 86400
+    ago = lambda s: int((time.time() - s) * 1e6)  # noqa: E731
+    rows("UPDATE gpu SET seen_us = ?", [ago(2 * month)])
+    for name, seen, why in (("GPU-old", month + 60, ""), ("GPU-bad", 2 * month, "dust"), ("GPU-late", month - 60, "")):
+        rows("INSERT INTO gpu SELECT ?, vbios, inforom, driver, memory_mib, first_us, ?, '', 0, 0, 0, ? FROM gpu LIMIT 1",
+             [name, why, ago(seen)])
+    c = ctl(ident=c.id)
+    c.of("telemetry")
+    c.stop()
+    left = rows("SELECT uuid, seen_us FROM gpu")
+    assert set(left) == {*here, "GPU-bad", "GPU-late"}
+    assert all(left[u] > ago(60) for u in here), left
+
+
 # --- quarantine ------------------------------------------------------------------------------------
 
 def test_quarantine_survives(ctl):

@@ -181,77 +181,6 @@ void gpuhost_settle(struct gpuhost *g, bool changed)
                 g->spec.changed(g->spec.arg);
 }
 
-/* ---- what the journal remembers ---- */
-
-static void remember(struct gpuhost *g, const struct journal_gpu *j)
-{
-        struct err e = { 0 };
-
-        if (journal_gpu_save(g->spec.journal, j, &e) < 0)
-                log_warn("GPU %s: %s", j->uuid, e.msg);
-}
-
-/* How it is when nobody has touched it yet: what a later check compares with. */
-void gpuhost_first_seen(const struct gpuhost *g, const struct gpu *gpu, struct journal_gpu *j)
-{
-        const char *driver = g->fleet.driver_version;
-
-        (void) snprintf(j->vbios, sizeof j->vbios, "%s", gpu->vbios ? gpu->vbios : "");
-        (void) snprintf(j->inforom, sizeof j->inforom, "%s", gpu->inforom ? gpu->inforom : "");
-        (void) snprintf(j->driver, sizeof j->driver, "%s", driver ? driver : "");
-        j->memory_mib = JOURNAL_GPU_UNKNOWN;
-}
-
-void gpuhost_forget_first(struct journal_gpu *j)
-{
-        j->vbios[0] = j->inforom[0] = '\0';
-        j->memory_mib = JOURNAL_GPU_UNKNOWN;
-}
-
-static bool is_forgotten(const struct journal_gpu *j, const struct gpu *gpu)
-{
-        return !*j->vbios && !*j->inforom && !*j->quarantine && (gpu->vbios || gpu->inforom);
-}
-
-static void recall(struct gpuhost *g, const struct gpu *gpu, struct gpu_row *row)
-{
-        struct journal_gpu *j = &row->j;
-        const char *driver = g->fleet.driver_version ? g->fleet.driver_version : "";
-        struct err e = { 0 };
-        int r = journal_gpu_get(g->spec.journal, gpu->uuid, j, &e);
-
-        if (r <= 0) {
-                *j = (struct journal_gpu){ .first_us = clock_wall_us() };
-                (void) snprintf(j->uuid, sizeof j->uuid, "%s", gpu->uuid);
-                gpuhost_first_seen(g, gpu, j);
-        }
-        if (r < 0) { /* it may be in quarantine: so it is, and what is written stays as it is */
-                (void) snprintf(j->quarantine, sizeof j->quarantine,
-                                "what is known of it cannot be read: %.150s", e.msg);
-                j->since_us = clock_wall_us();
-                row->unread = true;
-        } else if (r == 0) {
-                remember(g, j);
-        } else if (!str_eq(j->driver,
-                           driver)) { /* another one needs more memory for itself, or less */
-                (void) snprintf(j->driver, sizeof j->driver, "%s", driver);
-                j->memory_mib = JOURNAL_GPU_UNKNOWN;
-                remember(g, j);
-        }
-        if (journal_rebooted(g->spec.journal) && j->xid) { /* the driver has forgotten it, too */
-                j->xid = 0;
-                remember(g, j);
-        }
-        note_xid(row);
-}
-
-const struct journal_gpu *gpuhost_remembered(const struct gpuhost *g, const char *uuid)
-{
-        const struct gpu *gpu = gpu_fleet_find(&g->fleet, uuid);
-
-        return gpu ? &g->rows[gpu - g->fleet.gpus].j : NULL;
-}
-
 /* ---- what vmm-gpu says ---- */
 
 int gpuhost_send_open(struct gpuhost *g)
@@ -271,6 +200,12 @@ bool gpuhost_leaves_out(const struct gpuhost *g, const char *uuid)
                 if (str_eq(*o, uuid))
                         return true;
         return false;
+}
+
+static void recall_row(struct gpuhost *g, const struct gpu *gpu, struct gpu_row *row)
+{
+        gpuhost_recall(g, gpu, row);
+        note_xid(row);
 }
 
 /* Rows move with their GPUs to the places of the new fleet. */
@@ -293,14 +228,11 @@ static void take_fleet(struct gpuhost *g, struct gpu_fleet *merged, const struct
                 if (old)
                         *row = g->rows[old - was.gpus];
                 else
-                        recall(g, gpu, row);
+                        recall_row(g, gpu, row);
                 row->listed = gpu_fleet_find(now, gpu->uuid) != NULL;
                 row->left_out = gpuhost_leaves_out(g, gpu->uuid);
-                if (row->listed && is_forgotten(&row->j, gpu)) {
-                        gpuhost_first_seen(g, gpu, &row->j);
-                        remember(g, &row->j);
-                }
                 if (row->listed) {
+                        gpuhost_seen(g, gpu, row);
                         gpuhost_hang_over(g, gpu->uuid);
                         row->said = gpu->state;
                         (void) snprintf(row->said_why, sizeof row->said_why, "%s",
@@ -332,7 +264,7 @@ static bool may(struct gpu_allowance *a, double burst, double a_second)
         return true;
 }
 
-/* Each new name is a row of the journal, for good. */
+/* Each new name is a row of the journal, for a month. */
 static int allow_names(struct gpuhost *g, const struct gpu_fleet *now, struct err *e)
 {
         for (size_t i = 0; i < now->n; i++)
@@ -382,7 +314,7 @@ static void note_idle_memory(struct gpuhost *g, const struct gpu_telemetry *t)
         if (!may(&g->lows, LOWS_BURST, LOWS_A_SECOND)) /* a write to the disk; it says it again */
                 return;
         row->j.memory_mib = used;
-        remember(g, &row->j);
+        gpuhost_remember(g, &row->j);
 }
 
 /* Rows of GPUs that we know, each once, with our time on it. */
@@ -425,6 +357,7 @@ static int on_telemetry(struct gpuhost *g, const json_t *msg, struct err *e)
         if (!mine)
                 return -EPROTO;
         g->failures = 0;
+        gpuhost_forget_gone(g);
         json_decref(g->telemetry);
         g->telemetry = mine;
         if (g->fleet.n && g->spec.telemetry)
@@ -459,7 +392,7 @@ static int on_event(struct gpuhost *g, const json_t *msg, struct err *e)
                 row->j.xid_us = clock_wall_us();
                 note_xid(row);
                 if (!row->unread)
-                        remember(g, &row->j);
+                        gpuhost_remember(g, &row->j);
         }
         tell(g, ev.uuid, ev.kind, &ev.code, ev.text);
         gpuhost_settle(g, false);

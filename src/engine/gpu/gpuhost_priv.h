@@ -113,15 +113,21 @@ struct gpuhost {
         unsigned failures;      /* of vmm-gpu in a row */
         struct gpu_allowance events, fatals, fleets, names, lows;
         uint64_t telemetry_us; /* when the last one came */
+        uint64_t looked_us;    /* for rows of GPUs that are gone; monotonic, 0: never */
 };
 
 struct gpu_row *gpuhost_row(struct gpuhost *g, const char *uuid);
 /* Turn causes into states and tell what has changed; @changed: something has, beside them. */
 void gpuhost_settle(struct gpuhost *g, bool changed);
-void gpuhost_first_seen(const struct gpuhost *g, const struct gpu *gpu, struct journal_gpu *j);
-void gpuhost_forget_first(struct journal_gpu *j); /* until the next fleet */
 int gpuhost_send_open(struct gpuhost *g);
 bool gpuhost_leaves_out(const struct gpuhost *g, const char *uuid);
+/* gpuhost_journal.c */
+void gpuhost_remember(struct gpuhost *g, const struct journal_gpu *j);
+void gpuhost_first_seen(const struct gpuhost *g, const struct gpu *gpu, struct journal_gpu *j);
+void gpuhost_forget_first(struct journal_gpu *j); /* until the next fleet */
+void gpuhost_recall(struct gpuhost *g, const struct gpu *gpu, struct gpu_row *row);
+void gpuhost_seen(struct gpuhost *g, const struct gpu *gpu, struct gpu_row *row); /* listed, now */
+void gpuhost_forget_gone(struct gpuhost *g); /* looks once a day */
 /* gpuhost_orders.c; changes causes alone */
 void gpuhost_look_at_claims(struct gpuhost *g);
 /* gpuhost_hang.c */

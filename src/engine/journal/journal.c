@@ -34,6 +34,7 @@ static const char *const schema[] = {
         "ALTER TABLE cluster ADD COLUMN gpus TEXT;"
         "ALTER TABLE cluster ADD COLUMN gpu_receipts TEXT;",
         JOURNAL_GPU_SCHEMA,
+        JOURNAL_GPU_SEEN,
 };
 
 enum { COL_COUNT = 24 };

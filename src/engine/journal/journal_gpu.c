@@ -7,12 +7,16 @@
 
 #include "engine/journal/journal_priv.h"
 
-enum { COL_COUNT = 11 };
+enum { COL_COUNT = 12 };
 
-static const char save_sql[] = "INSERT OR REPLACE INTO gpu VALUES (?,?,?,?,?,?,?,?,?,?,?)";
+static const char save_sql[] = "INSERT OR REPLACE INTO gpu VALUES (?,?,?,?,?,?,?,?,?,?,?,?)";
 static const char get_sql[] =
         "SELECT uuid, vbios, inforom, driver, memory_mib, first_us, quarantine, cluster, since_us,"
-        " xid, xid_us FROM gpu WHERE uuid = ?1";
+        " xid, xid_us, seen_us FROM gpu WHERE uuid = ?1";
+
+static const char expire_sql[] =
+        "DELETE FROM gpu WHERE seen_us < ?1 AND quarantine = '' AND NOT EXISTS"
+        " (SELECT 1 FROM cluster WHERE instr(cluster.gpus, '\"' || gpu.uuid || '\"'))";
 
 static void copy(sqlite3_stmt *st, int col, char *to, size_t size)
 {
@@ -40,6 +44,7 @@ static void read_row(sqlite3_stmt *st, struct journal_gpu *r)
         r->since_us = u64(st, 8);
         r->xid = (uint32_t) u64(st, 9);
         r->xid_us = u64(st, 10);
+        r->seen_us = u64(st, 11);
 }
 
 int journal_gpu_get(struct journal *j, const char *uuid, struct journal_gpu *ret, struct err *e)
@@ -87,6 +92,7 @@ int journal_gpu_save(struct journal *j, const struct journal_gpu *row, struct er
         bind_u64(st, &c, row->since_us);
         bind_u64(st, &c, row->xid);
         bind_u64(st, &c, row->xid_us);
+        bind_u64(st, &c, row->seen_us);
         assert(c == COL_COUNT + 1);
         r = journal_exec(j, "PRAGMA synchronous=FULL", e);
         if (r < 0)
@@ -95,5 +101,19 @@ int journal_gpu_save(struct journal *j, const struct journal_gpu *row, struct er
         (void) sqlite3_reset(st);
         (void) sqlite3_clear_bindings(st);
         (void) journal_exec(j, "PRAGMA synchronous=NORMAL", NULL);
+        return r;
+}
+
+int journal_gpu_expire(struct journal *j, uint64_t before_us, struct err *e)
+{
+        sqlite3_stmt *st = NULL;
+        int c = 1, r;
+
+        if (sqlite3_prepare_v2(j->db, expire_sql, -1, &st, NULL) != SQLITE_OK)
+                return journal_err(j, e, "forget GPUs");
+        bind_u64(st, &c, before_us);
+        r = sqlite3_step(st) == SQLITE_DONE ? sqlite3_changes(j->db)
+                                            : journal_err(j, e, "forget GPUs");
+        (void) sqlite3_finalize(st);
         return r;
 }

@@ -23,3 +23,7 @@ int journal_exec(struct journal *j, const char *sql, struct err *e);
         " driver TEXT NOT NULL, memory_mib INTEGER NOT NULL, first_us INTEGER NOT NULL,"           \
         " quarantine TEXT NOT NULL, cluster TEXT NOT NULL, since_us INTEGER NOT NULL,"             \
         " xid INTEGER NOT NULL, xid_us INTEGER NOT NULL);"
+/* What older versions have written was seen as late as now: it goes a month after that. */
+#define JOURNAL_GPU_SEEN                                                                           \
+        "ALTER TABLE gpu ADD COLUMN seen_us INTEGER NOT NULL DEFAULT 0;"                           \
+        "UPDATE gpu SET seen_us = CAST(strftime('%s', 'now') AS INTEGER) * 1000000;"

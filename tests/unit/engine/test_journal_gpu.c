@@ -62,7 +62,8 @@ static const struct journal_gpu sample = { .uuid = "GPU-1",
                                            .cluster = "abc",
                                            .since_us = 18,
                                            .xid = 79,
-                                           .xid_us = 19 };
+                                           .xid_us = 19,
+                                           .seen_us = 20 };
 
 static void test_kept(void **state)
 {
@@ -119,11 +120,60 @@ static void test_older_file(void **state)
         assert_int_equal(journal_epoch(w->j), 8);
 }
 
+static bool is_there(struct world *w, const char *uuid)
+{
+        struct journal_gpu g;
+
+        return journal_gpu_get(w->j, uuid, &g, NULL) == 1;
+}
+
+/* What is long gone is forgotten; not what is in quarantine, and not what a cluster holds. */
+static void test_expire(void **state)
+{
+        static const struct {
+                const char *uuid;
+                uint64_t seen_us;
+                const char *quarantine, *holder;
+                bool stays;
+        } t[] = {
+                { "GPU-new", 1000, "", NULL, true },
+                { "GPU-old", 999, "", NULL, false },
+                { "GPU-bad", 10, "dust", NULL, true },
+                { "GPU-held", 10, "", "{\"GPU-held\":{}}", true },
+                { "GPU-hel", 10, "", "{\"GPU-other\":{\"vbios\":\"GPU-hel-\"}}", false },
+                { "MIG-0", 0, "", NULL, false },
+        };
+        struct world *w = *state;
+        size_t gone = 0;
+
+        open_it(w);
+        for (size_t i = 0; i < NELEM(t); i++) {
+                struct journal_gpu g = { .seen_us = t[i].seen_us };
+                struct journal_row row = { .plan = (char *) (uintptr_t) "{}",
+                                           .state = CS_RUNNING,
+                                           .gpus = (char *) (uintptr_t) t[i].holder };
+
+                (void) snprintf(row.cluster, sizeof row.cluster, "c%zu", i);
+                (void) snprintf(g.uuid, sizeof g.uuid, "%s", t[i].uuid);
+                (void) snprintf(g.quarantine, sizeof g.quarantine, "%s", t[i].quarantine);
+                assert_int_equal(journal_gpu_save(w->j, &g, NULL), 0);
+                if (t[i].holder)
+                        assert_int_equal(journal_save(w->j, &row, true, NULL), 0);
+                gone += !t[i].stays;
+        }
+        assert_int_equal(journal_gpu_expire(w->j, 1000, NULL), gone);
+        for (size_t i = 0; i < NELEM(t); i++)
+                if (is_there(w, t[i].uuid) != t[i].stays)
+                        fail_msg("%s", t[i].uuid);
+        assert_int_equal(journal_gpu_expire(w->j, 1000, NULL), 0);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_kept, up, down),
                 cmocka_unit_test_setup_teardown(test_older_file, up, down),
+                cmocka_unit_test_setup_teardown(test_expire, up, down),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

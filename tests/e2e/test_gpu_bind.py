@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import socket
+import stat
 import subprocess
 import time
 
@@ -346,6 +347,56 @@ def test_nodes_of_others(host, n):
         for name in ("dev", "tmp"):
             subprocess.run(["nsenter", "-t", pid, "-m", "umount", "/mnt/" + name], check=True)
     assert passed(host, c, path) == "EPERM"
+
+
+HOLD = """
+import array, os, socket
+s = socket.socket(socket.AF_UNIX)
+s.bind("/tmp/hold"); s.listen(1); print("ready", flush=True)
+c, _ = s.accept()
+msg, anc, _, _ = c.recvmsg(1, 64)
+print(array.array("i", anc[0][2])[0] > 2, flush=True)
+c.recv(1)
+"""
+
+
+@pytest.fixture
+def real_device(host, specs):
+    """A number behind which something stands, as a part of every GPU: behind simulated ones is nothing."""
+    node = driver_root(host) / "dev/nvidia-real"
+    os.mknod(node, 0o666 | stat.S_IFCHR, os.stat("/dev/kmsg").st_rdev)
+    done = subprocess.run([host_program("hypervisor-vmm"), "cdi", "generate", "--root", driver_root(host)],
+                          capture_output=True, text=True, check=True)
+    (specs / "nvidia.yaml").write_text(done.stdout.replace(
+        '  deviceNodes:\n', '  deviceNodes:\n    - path: "/dev/nvidia-real"\n', 1))
+    yield "/dev/kmsg"
+    node.unlink()
+
+
+def test_open_while_one_goes(host, real_device):
+    """Eight GPUs, seven are to go, and a process has a device of one open: refused, and all is as it was."""
+    c = deploy(host, 8)
+    assert "nvidia-real" in sh(host, c, "ls /dev")
+    with subprocess.Popen([host_program(), "exec", c, "--", "python3", "-c", HOLD], env=host.cli_env(),
+                          stdout=subprocess.PIPE, text=True) as p, socket.socket(socket.AF_UNIX) as s:
+        assert p.stdout.readline() == "ready\n"
+        s.connect(f"/proc/{host.first_pid(c)}/root/tmp/hold")
+        device = os.open(real_device, os.O_RDONLY)
+        s.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [device]))])
+        os.close(device)
+        assert p.stdout.readline() == "True\n"
+        look = "find /dev/nvidia* -ls; ls /proc/driver/nvidia/gpus; nvidia-smi -L"
+        before, first = sh(host, c, look), host.first_pid(c)
+        update(host, c, gpuCount=1)
+        v = settled(host, c, 40)
+        assert v["gpuCount"] == 8 and re.search(r"^gpuCount: process \d+ \(python3\S*\) has a GPU open; end it first$",
+                                                v["updateRefused"]), v["updateRefused"]
+        assert sh(host, c, look) == before and host.first_pid(c) == first and len(held_by(host, c)) == 8
+        assert all(opens(host, c, f"/dev/nvidia{i}") == "ENXIO" for i in range(8))
+        s.send(b"x")
+        assert p.wait(20) == 0
+    update(host, c, gpuCount=1)
+    assert settled(host, c, 40)["gpuCount"] == 1 and len(held_by(host, c)) == 1
 
 
 def h_stderr(h, cluster, script):

@@ -1,9 +1,11 @@
 """What happens to a GPU when a lease ends: checked, scrubbed, given back with a receipt, or put into
 quarantine.  Everything with the simulated driver and its faults (tests/fakes); the hosts, clusters and
 the driver library's calls are real."""
+import contextlib
 import json
 import os
 import re
+import sqlite3
 import time
 
 import pytest
@@ -87,20 +89,34 @@ class GpuHost(hosts.Host):
             time.sleep(0.05)
         self.wait_released()
 
+    def known(self):
+        """{uuid: row} of the GPUs that it has measured."""
+        with contextlib.suppress(sqlite3.DatabaseError):  # it was being written
+            return {u: r for u, r in self.journal("gpu").items() if r["vbios"] and r["memory_mib"] >= 0}
+        return {}
+
+    def measured(self, timeout=60):
+        """What later checks compare with has been seen: nobody has a GPU, and none was just released."""
+        end = time.monotonic() + timeout
+        while not self.gpus() or set(self.gpus()) - set(self.known()):
+            assert time.monotonic() < end, (self.gpus(), self.known())
+            time.sleep(0.2)
+
     def mended(self):
-        """No faults, no quarantine: as at the beginning."""
+        """No faults, no quarantine, and it knows how each GPU is: as at the beginning."""
         self.faults()
         for uuid, g in self.gpus().items():
             if g["state"] == "quarantined":
                 self.release(uuid)
             self.wait_gpu(uuid, lambda g: g["state"] == "ok", 90)
+        self.measured()
 
 
 @pytest.fixture(scope="module")
 def host():
     with GpuHost() as h:
         h.import_image()
-        time.sleep(1.5)  # it has measured them once
+        h.measured()
         yield h
 
 
@@ -215,7 +231,11 @@ def test_program_faults_are_no_reason(host):
     cluster = host.lease()
     uuid, = host.uuids(cluster)
     host.faults("xid %s 13" % uuid, "xid %s 31" % uuid, "xid %s 45" % uuid)
-    time.sleep(2.5)
+    asked = 'query($u: String!) { events(input: {object: $u, kind: "gpu.xid"}) { text } }'
+    end = time.monotonic() + 20
+    while len(host.gql(asked, {"u": uuid})["events"]) < 3:
+        assert time.monotonic() < end
+        time.sleep(0.05)
     assert not host.cluster(cluster)["reason"]
     receipt = host.stop_cluster(cluster)[uuid]
     assert receipt["ok"] and "(of a program)" in receipt["checks"]["xid"], receipt
@@ -230,7 +250,8 @@ def test_first_versions_are_kept(host):
     host.wait_gpu(uuid, lambda g: g["state"] == "quarantined")
     host.release(uuid)
     host.wait_gpu(uuid, lambda g: g["state"] == "ok")
-    time.sleep(2)  # the driver is opened anew for that
+    host.measured()  # the driver is opened anew for that
+    assert host.known()[uuid]["vbios"] == "1.2.3"
     everything = host.lease(8)
     receipts = host.stop_cluster(everything)
     assert receipts[uuid]["ok"] and receipts[uuid]["checks"]["vbios"] == "1.2.3", receipts
@@ -382,7 +403,7 @@ def library(h):
 def test_scrub(mode):
     with GpuHost(gpu_scrub=mode) as h:
         h.import_image()
-        time.sleep(1.5)
+        h.measured()
         cluster = h.lease(2)
         receipts = h.stop_cluster(cluster)
         assert all(r["ok"] and re.fullmatch(r"\d+ of 64 MiB overwritten and read back in \d\.\d s",
@@ -414,7 +435,7 @@ def test_scrub(mode):
 def test_killed_while_it_scrubs():
     with GpuHost(gpu_scrub="require") as h:
         h.import_image()
-        time.sleep(1.5)
+        h.measured()
         cluster = h.lease()
         uuid, = h.uuids(cluster)
         h.faults("hang", name="cuda-faults")
@@ -462,7 +483,7 @@ def test_instances():
     """MIG: an instance is checked and quarantined by itself; what happens to its GPU concerns it."""
     with GpuHost(gpu_driver="simulated:a100mig") as h:
         h.import_image()
-        time.sleep(1.5)
+        h.measured()
         kind = "NVIDIA A100 1g.10gb"
         cluster = h.deploy(gpuCount=1, gpuTypeId=kind, dockerArgs="sleep 100000")
         h.wait_running(cluster)

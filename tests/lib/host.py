@@ -470,8 +470,8 @@ class Host:
             raise RuntimeError("tensorone-api is not running")
         return found[0]
 
-    def journal(self):
-        """Rows of the engine's journal as {cluster: {column: value}}; the engine must be down or
+    def journal(self, table="cluster"):
+        """Rows of the engine's journal as {first column: {column: value}}; the engine must be down or
         idle (its lock is exclusive), so a copy is read."""
         import sqlite3
         with tempfile.TemporaryDirectory() as tmp:
@@ -479,7 +479,7 @@ class Host:
                 shutil.copy(f, tmp)
             db = sqlite3.connect(tmp + "/journal.db")
             db.row_factory = sqlite3.Row
-            rows = {r["cluster"]: dict(r) for r in db.execute("SELECT * FROM cluster")}
+            rows = {r[0]: dict(r) for r in db.execute("SELECT * FROM " + table)}
             db.close()
             return rows
 

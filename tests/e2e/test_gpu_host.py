@@ -8,7 +8,7 @@ import time
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from host import RUN, Host, program  # noqa: E402
+from host import RUN, ApiError, Host, program  # noqa: E402
 from prometheus import Metrics  # noqa: E402
 
 A100 = "NVIDIA A100-SXM4-80GB"
@@ -151,3 +151,14 @@ def test_quarantine_is_shown_and_ended(host):
     assert "released" in host.cli("gpu", "release", str(i))
     host.until(lambda: host.gpus()[i], lambda g: g["state"] == "ok")
     assert host.metrics().one("hvmm_gpus_quarantined") == 0
+
+
+def test_no_driver():
+    """The answer says why there is no GPU, in the words of the one who looked for it."""
+    with GpuHost(config={"engine": {"gpu_driver": "none", "cpu_overcommit": 100, "memory_overcommit": 50,
+                                    "disk_overcommit": 50}}) as h:
+        assert h.gpus() == [] and h.gql("{ gpuTypes { id } }")["gpuTypes"] == []
+        with pytest.raises(ApiError) as e:
+            h.deploy(gpuCount=1, gpuTypeId="NVIDIA A100")
+        assert "gpuCount: 1 x NVIDIA A100 wanted, this host has no GPU (gpu_driver = none); gpuCount 0 would fit" in str(e.value)
+        assert h.clusters() == []

@@ -136,6 +136,32 @@ def test_messages(tmp_path):
         assert "this host has no GPU (the kernel module is missing); gpuCount 0 would fit" in m
 
 
+def test_mig_on_a_gpu_without_it(tmp_path):
+    """Instances that nobody has made, or that this GPU cannot have: the message says what there is."""
+    for fleet, wish, kind in ((fleets.rtx3090x4(), "RTX 3090 1g.10gb", R3090), (fleets.a100x8(), "A100 1g.10gb", A100)):
+        with world(tmp_path, fleet) as (api, node):
+            m = api.refused(ask(type_id(wish), 1))["message"]
+            assert NO_INSTANCES in m and m.endswith(f"gpuTypeId: {wish} is not on this host; it has {kind}"), m
+            assert holders(api) == [None] * len(fleet["list"])
+    with world(tmp_path, fleets.a100mig()) as (api, node):
+        m = api.refused(ask(type_id("A100 2g.20gb"), 1))["message"]
+        assert f"A100 2g.20gb is not on this host; it has {A100}, {A100} 1g.10gb" in m, m
+
+
+def test_half_of_a_fabric(tmp_path):
+    """Two that are free and lie in two halves are no pair, and no three are a set at all."""
+    with world(tmp_path, fleets.a100x8()) as (api, node):
+        ones = [deploy(api, type_id(A100), 1) for _ in range(8)]
+        at = {got(node, c)[0]: c for c in ones}
+        for place in (1, 2):
+            end(api, node, at[place])
+        m = api.refused(ask(type_id(A100), 2))["message"]
+        assert NO_INSTANCES in m and "2 are free, but no 2 of them are a set of the NVSwitch fabric" in m, m
+        end(api, node, at[3])
+        assert "divided into sets of 2, 4 or 8, not 3" in api.refused(ask(type_id(A100), 3))["message"]
+        assert got(node, deploy(api, type_id(A100), 2)) == [2, 3]
+
+
 def test_only_those_in_order_are_sold(tmp_path):
     with world(tmp_path, fleets.rtx3090x4()) as (api, node):
         held = deploy(api, type_id(R3090), 1)

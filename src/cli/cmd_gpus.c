@@ -6,6 +6,7 @@
 
 #include "base/jsonx.h"
 #include "cli/cli.h"
+#include "cli/each.h"
 #include "cli/gpus.h"
 #include "cli/out.h"
 
@@ -240,11 +241,10 @@ int cmd_get_gpus(struct cli *c, struct err *e)
 
 /* ---- gpu release ---- */
 
-static int release_one(struct cli *c, const json_t *gpus, const char *word, json_t *done,
-                       struct err *e)
+static int release_one(struct cli *c, const char *word, void *gpus, json_t **ret, struct err *e)
 {
         AUTO(json_put) json_t *data = NULL;
-        const json_t *gpu = NULL, *j, *freed;
+        const json_t *gpu = NULL, *j;
         size_t i;
         int r;
 
@@ -266,30 +266,14 @@ static int release_one(struct cli *c, const json_t *gpus, const char *word, json
                         json_pack("{s:O}", "id", json_object_get(gpu, "id")), &data, e);
         if (r < 0)
                 return r;
-        freed = json_object_get(data, "gpuRelease");
-        if (!cli_json(c))
-                return out_printf(e, "GPU \"%s\" released\n", jsonx_str(gpu, "id"));
-        return json_array_append(done, (json_t *) (uintptr_t) freed) < 0
-                       ? err_set(e, -ENOMEM, "out of memory")
-                       : 0;
+        *ret = json_incref(json_object_get(data, "gpuRelease"));
+        return cli_json(c) ? 0 : out_printf(e, "GPU \"%s\" released\n", jsonx_str(gpu, "id"));
 }
 
 int cmd_gpu_release(struct cli *c, struct err *e)
 {
-        AUTO(json_put) json_t *data = NULL, *done = json_array();
-        int status = 0, r = gpu_list(c->api, &data, e);
+        AUTO(json_put) json_t *data = NULL;
+        int r = gpu_list(c->api, &data, e);
 
-        for (size_t i = 0; r >= 0 && i < c->n_operands; i++) {
-                struct err why = { 0 };
-
-                if (release_one(c, json_object_get(data, "gpus"), c->operands[i], done, &why) >= 0)
-                        continue;
-                if (c->n_operands == 1)
-                        return err_copy(e, &why);
-                out_error(why.msg);
-                status = 1;
-        }
-        if (r >= 0 && cli_json(c))
-                r = out_json(c->n_operands == 1 ? json_array_get(done, 0) : done, e);
-        return r < 0 ? r : status;
+        return r < 0 ? r : each_operand(c, release_one, json_object_get(data, "gpus"), e);
 }

@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "cli/api.h"
 #include "cli/cli.h"
+#include "cli/each.h"
 #include "cli/ndjson.h"
 #include "cli/out.h"
 #include "cli/tarsource.h"
@@ -194,12 +195,13 @@ int cmd_image_ls(struct cli *c, struct err *e)
         return table_print(t, e);
 }
 
-static int remove_one(struct cli *c, const char *reference, json_t *done, struct err *e)
+static int remove_one(struct cli *c, const char *reference, void *arg, json_t **ret, struct err *e)
 {
         AUTO(strbuf_done) struct strbuf path = { 0 };
         struct api_request q = { .method = "DELETE" };
         int r;
 
+        (void) arg;
         strbuf_str(&path, "/v1/images");
         api_path_add(&path, "reference", reference);
         if (path.failed)
@@ -208,29 +210,13 @@ static int remove_one(struct cli *c, const char *reference, json_t *done, struct
         r = api_request(c->api, &q, e);
         if (r < 0)
                 return r;
-        if (!cli_json(c))
-                return out_printf(e, "image \"%s\" removed\n", reference);
-        return json_array_append_new(
-                       done, json_pack("{s:s,s:b}", "reference", reference, "removed", 1)) < 0
-                       ? err_set(e, -ENOMEM, "out of memory")
-                       : 0;
+        *ret = json_pack("{s:s,s:b}", "reference", reference, "removed", 1);
+        if (!*ret)
+                return err_set(e, -ENOMEM, "out of memory");
+        return cli_json(c) ? 0 : out_printf(e, "image \"%s\" removed\n", reference);
 }
 
 int cmd_image_rm(struct cli *c, struct err *e)
 {
-        AUTO(json_put) json_t *done = json_array();
-        int status = 0, r;
-
-        for (size_t i = 0; i < c->n_operands; i++) {
-                struct err why = { 0 };
-
-                if (remove_one(c, c->operands[i], done, &why) >= 0)
-                        continue;
-                if (c->n_operands == 1)
-                        return err_copy(e, &why);
-                out_error(why.msg);
-                status = 1;
-        }
-        r = cli_json(c) ? out_json(c->n_operands == 1 ? json_array_get(done, 0) : done, e) : 0;
-        return r < 0 ? r : status;
+        return each_operand(c, remove_one, NULL, e);
 }

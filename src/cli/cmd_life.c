@@ -1,7 +1,4 @@
-/* cmd_life.c - start, stop, restart, update and remove.  Runs in tensoronecli.
- *
- * Each verb takes several clusters; one that fails does not keep the others from being tried, and
- * the exit status is 1 when any failed. */
+/* cmd_life.c - start, stop, restart, update and remove, each of several clusters.  Runs in tensoronecli. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +7,7 @@
 #include "base/str.h"
 #include "cli/cli.h"
 #include "cli/clusters.h"
+#include "cli/each.h"
 
 /* One cluster by id; *@ret is what the mutation answered (may stay NULL). */
 typedef int one_fn(struct cli *c, const char *id, json_t **ret, struct err *e);
@@ -184,42 +182,24 @@ static int remove_one(struct cli *c, const char *id, json_t **ret, struct err *e
         return cli_json(c) ? 0 : out_printf(e, "cluster \"%s\" removed\n", id);
 }
 
-static int one_of_many(struct cli *c, one_fn *fn, const char *word, json_t *answers, struct err *e)
+struct deed {
+        one_fn *fn;
+};
+
+static int find_and_do(struct cli *c, const char *word, void *arg, json_t **ret, struct err *e)
 {
+        const struct deed *d = arg;
         AUTO(free) char *id = NULL;
-        AUTO(json_put) json_t *answer = NULL;
         int r = cluster_find(c->api, word, &id, e);
 
-        if (r >= 0)
-                r = fn(c, id, &answer, e);
-        if (json_is_object(answer) && json_array_append(answers, answer) < 0)
-                return err_set(e, -ENOMEM, "out of memory");
-        return r;
+        return r < 0 ? r : d->fn(c, id, ret, e);
 }
 
 static int for_each(struct cli *c, one_fn *fn, struct err *e)
 {
-        AUTO(json_put) json_t *answers = json_array();
-        int status = 0, r;
+        struct deed d = { fn };
 
-        if (!answers)
-                return err_set(e, -ENOMEM, "out of memory");
-        for (size_t i = 0; i < c->n_operands; i++) {
-                struct err why = { 0 };
-
-                if (one_of_many(c, fn, c->operands[i], answers, &why) >= 0)
-                        continue;
-                if (c->n_operands == 1)
-                        return err_copy(e, &why);
-                out_error(why.msg);
-                status = 1;
-        }
-        if (cli_json(c)) {
-                r = out_json(c->n_operands == 1 ? json_array_get(answers, 0) : answers, e);
-                if (r < 0)
-                        return r;
-        }
-        return status;
+        return each_operand(c, find_and_do, &d, e);
 }
 
 int cmd_start(struct cli *c, struct err *e)

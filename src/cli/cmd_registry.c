@@ -8,6 +8,7 @@
 #include "base/str.h"
 #include "cli/api.h"
 #include "cli/cli.h"
+#include "cli/each.h"
 #include "cli/out.h"
 #include "cli/secret.h"
 #include "cli/values.h"
@@ -114,8 +115,7 @@ int cmd_registry_ls(struct cli *c, struct err *e)
         return table_print(t, e);
 }
 
-static int remove_one(struct cli *c, const json_t *list, const char *word, json_t *done,
-                      struct err *e)
+static int remove_one(struct cli *c, const char *word, void *list, json_t **ret, struct err *e)
 {
         AUTO(json_put) json_t *data = NULL;
         json_t *one = NULL;
@@ -129,31 +129,17 @@ static int remove_one(struct cli *c, const json_t *list, const char *word, json_
                         json_pack("{s:O}", "id", json_object_get(one, "id")), &data, e);
         if (r < 0)
                 return r;
-        if (!cli_json(c))
-                return out_printf(e, "registry credentials \"%s\" removed\n", word);
-        return json_array_append_new(
-                       done, json_pack("{s:O,s:O,s:b}", "id", json_object_get(one, "id"), "name",
-                                       json_object_get(one, "name"), "removed", 1)) < 0
-                       ? err_set(e, -ENOMEM, "out of memory")
-                       : 0;
+        *ret = json_pack("{s:O,s:O,s:b}", "id", json_object_get(one, "id"), "name",
+                         json_object_get(one, "name"), "removed", 1);
+        if (!*ret)
+                return err_set(e, -ENOMEM, "out of memory");
+        return cli_json(c) ? 0 : out_printf(e, "registry credentials \"%s\" removed\n", word);
 }
 
 int cmd_registry_rm(struct cli *c, struct err *e)
 {
-        AUTO(json_put) json_t *list = NULL, *done = json_array();
-        int status = 0, r = list_auths(c->api, &list, e);
+        AUTO(json_put) json_t *list = NULL;
+        int r = list_auths(c->api, &list, e);
 
-        for (size_t i = 0; r >= 0 && i < c->n_operands; i++) {
-                struct err why = { 0 };
-
-                if (remove_one(c, list, c->operands[i], done, &why) >= 0)
-                        continue;
-                if (c->n_operands == 1)
-                        return err_copy(e, &why);
-                out_error(why.msg);
-                status = 1;
-        }
-        if (r >= 0 && cli_json(c))
-                r = out_json(c->n_operands == 1 ? json_array_get(done, 0) : done, e);
-        return r < 0 ? r : status;
+        return r < 0 ? r : each_operand(c, remove_one, list, e);
 }

@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "cli/api.h"
 #include "cli/cli.h"
+#include "cli/each.h"
 #include "cli/out.h"
 #include "cli/values.h"
 
@@ -129,7 +130,7 @@ int cmd_template_get(struct cli *c, struct err *e)
         return only ? print_templates(only, e) : err_set(e, -ENOMEM, "out of memory");
 }
 
-static int remove_one(struct cli *c, const json_t *list, const char *word, struct err *e)
+static int remove_one(struct cli *c, const char *word, void *list, json_t **ret, struct err *e)
 {
         AUTO(json_put) json_t *data = NULL;
         json_t *one = NULL;
@@ -143,30 +144,17 @@ static int remove_one(struct cli *c, const json_t *list, const char *word, struc
                         json_pack("{s:O}", "name", json_object_get(one, "name")), &data, e);
         if (r < 0)
                 return r;
-        if (!cli_json(c))
-                return out_printf(e, "template \"%s\" removed\n", word);
-        data = json_put(data);
-        data = json_pack("{s:O,s:O,s:b}", "id", json_object_get(one, "id"), "name",
+        *ret = json_pack("{s:O,s:O,s:b}", "id", json_object_get(one, "id"), "name",
                          json_object_get(one, "name"), "removed", 1);
-        return data ? out_json(data, e) : err_set(e, -ENOMEM, "out of memory");
+        if (!*ret)
+                return err_set(e, -ENOMEM, "out of memory");
+        return cli_json(c) ? 0 : out_printf(e, "template \"%s\" removed\n", word);
 }
 
 int cmd_template_rm(struct cli *c, struct err *e)
 {
         AUTO(json_put) json_t *list = NULL;
-        int status = 0, r = list_templates(c->api, &list, e);
+        int r = list_templates(c->api, &list, e);
 
-        if (r < 0)
-                return r;
-        for (size_t i = 0; i < c->n_operands; i++) {
-                struct err why = { 0 };
-
-                if (remove_one(c, list, c->operands[i], &why) >= 0)
-                        continue;
-                if (c->n_operands == 1)
-                        return err_copy(e, &why);
-                out_error(why.msg);
-                status = 1;
-        }
-        return status;
+        return r < 0 ? r : each_operand(c, remove_one, list, e);
 }

@@ -7,27 +7,14 @@
 #include "base/jsonx.h"
 #include "cli/gpus.h"
 
-static const struct meaning {
-        const char *word, *meaning;
-} legend[] = {
-        { "X", "the GPU itself" },
-        { "SYS", "through PCIe and the link between NUMA nodes" },
-        { "NODE", "through PCIe and the link between host bridges of one NUMA node" },
-        { "PHB", "through PCIe and one host bridge" },
-        { "PXB", "through several PCIe switches, and no host bridge" },
-        { "PIX", "through one PCIe switch" },
-        { "NV#", "through so many NVLinks" },
-};
-
-static const struct meaning p2p_legend[] = {
-        { "X", "the GPU itself" },
-        { "OK", "each reads and writes the other's memory" },
-        { "CNS", "not with this chipset" },
-        { "GNS", "not with these GPUs" },
-        { "TNS", "not across what lies between them" },
-        { "DR", "switched off in the driver" },
-        { "NS", "not, for another reason" },
-        { "U", "the driver does not say" },
+struct matrix {
+        const char *heads;                                   /* of the columns behind the GPUs' */
+        const char *key;                                     /* of the list that has a GPU's row */
+        const char *self, *unknown;                          /* NULL: as the list says */
+        void (*more)(const json_t *gpu, struct strbuf *out); /* those columns; NULL: none */
+        struct {
+                const char *word, *meaning;
+        } legend[9];
 };
 
 /* MIG instances are not joined with anything. */
@@ -93,66 +80,89 @@ static void add_heads(const json_t *gpus, struct strbuf *out)
         }
 }
 
-static void add_legend(const struct meaning *m, size_t n, struct strbuf *out)
+static void add_affinity(const json_t *gpu, struct strbuf *out)
 {
-        strbuf_str(out, "\nLegend:\n\n");
-        for (size_t i = 0; i < n; i++)
-                strbuf_fmt(out, "  %-4s = %s\n", m[i].word, m[i].meaning);
+        const json_t *numa = json_object_get(gpu, "numaNode");
+
+        strbuf_char(out, '\t');
+        add_cpus(json_object_get(gpu, "cpus"), out);
+        if (json_is_integer(numa))
+                strbuf_fmt(out, "\t%lld", (long long) json_integer_value(numa));
+        else
+                strbuf_str(out, "\tN/A");
 }
 
-void gpu_p2p(const json_t *gpus, struct strbuf *out)
+static const struct matrix topology = {
+        .heads = "\tCPU Affinity\tNUMA Affinity",
+        .key = "links",
+        .more = add_affinity,
+        .legend = { { "X", "the GPU itself" },
+                    { "SYS", "through PCIe and the link between NUMA nodes" },
+                    { "NODE", "through PCIe and the link between host bridges of one NUMA node" },
+                    { "PHB", "through PCIe and one host bridge" },
+                    { "PXB", "through several PCIe switches, and no host bridge" },
+                    { "PIX", "through one PCIe switch" },
+                    { "NV#", "through so many NVLinks" } },
+};
+
+static const struct matrix p2p = {
+        .heads = "",
+        .key = "p2p",
+        .self = "X",
+        .unknown = "U",
+        .legend = { { "X", "the GPU itself" },
+                    { "OK", "each reads and writes the other's memory" },
+                    { "CNS", "not with this chipset" },
+                    { "GNS", "not with these GPUs" },
+                    { "TNS", "not across what lies between them" },
+                    { "DR", "switched off in the driver" },
+                    { "NS", "not, for another reason" },
+                    { "U", "the driver does not say" } },
+};
+
+static void add_row(const struct matrix *m, const json_t *gpus, const json_t *a, struct strbuf *out)
 {
-        const json_t *a, *b;
-        size_t i, k;
+        const json_t *row = json_object_get(a, m->key), *b;
+        size_t k;
+
+        strbuf_fmt(out, "GPU%lld", index_of(a));
+        json_array_foreach(gpus, k, b)
+        {
+                const char *word = json_string_value(json_array_get(row, k));
+
+                if (m->self && a == b)
+                        word = m->self;
+                if (is_whole(b))
+                        add_link(str_empty(word) && m->unknown ? m->unknown : word, out);
+        }
+        if (m->more)
+                m->more(a, out);
+        strbuf_char(out, '\n');
+}
+
+static void print(const struct matrix *m, const json_t *gpus, struct strbuf *out)
+{
+        const json_t *gpu;
+        size_t i;
 
         add_heads(gpus, out);
-        strbuf_char(out, '\n');
-        json_array_foreach(gpus, i, a)
+        strbuf_fmt(out, "%s\n", m->heads);
+        json_array_foreach(gpus, i, gpu)
         {
-                const json_t *row = json_object_get(a, "p2p");
-
-                if (!is_whole(a))
-                        continue;
-                strbuf_fmt(out, "GPU%lld", index_of(a));
-                json_array_foreach(gpus, k, b)
-                {
-                        const char *word = json_string_value(json_array_get(row, k));
-
-                        if (is_whole(b))
-                                add_link(a == b ? "X" : str_empty(word) ? "U" : word, out);
-                }
-                strbuf_char(out, '\n');
+                if (is_whole(gpu))
+                        add_row(m, gpus, gpu, out);
         }
-        add_legend(p2p_legend, NELEM(p2p_legend), out);
+        strbuf_str(out, "\nLegend:\n\n");
+        for (i = 0; m->legend[i].word; i++)
+                strbuf_fmt(out, "  %-4s = %s\n", m->legend[i].word, m->legend[i].meaning);
 }
 
 void gpu_topology(const json_t *gpus, struct strbuf *out)
 {
-        const json_t *a, *b;
-        size_t i, k;
+        print(&topology, gpus, out);
+}
 
-        add_heads(gpus, out);
-        strbuf_str(out, "\tCPU Affinity\tNUMA Affinity\n");
-        json_array_foreach(gpus, i, a)
-        {
-                const json_t *numa = json_object_get(a, "numaNode");
-
-                if (!is_whole(a))
-                        continue;
-                strbuf_fmt(out, "GPU%lld", index_of(a));
-                json_array_foreach(gpus, k, b)
-                {
-                        if (is_whole(b))
-                                add_link(json_string_value(
-                                                 json_array_get(json_object_get(a, "links"), k)),
-                                         out);
-                }
-                strbuf_char(out, '\t');
-                add_cpus(json_object_get(a, "cpus"), out);
-                if (json_is_integer(numa))
-                        strbuf_fmt(out, "\t%lld\n", (long long) json_integer_value(numa));
-                else
-                        strbuf_str(out, "\tN/A\n");
-        }
-        add_legend(legend, NELEM(legend), out);
+void gpu_p2p(const json_t *gpus, struct strbuf *out)
+{
+        print(&p2p, gpus, out);
 }

@@ -24,6 +24,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "engine/claim/claim.h"
+#include "engine/op/restart.h"
 
 #define PROGRAM    "tensorone-api"
 #define RESTART_US US_PER_S
@@ -33,7 +34,8 @@ struct api_child {
         struct api_child_spec spec;
         pid_t pid;
         int pidfd, ready_fd;
-        sd_event_source *exit_src, *ready_src, *timer_src;
+        sd_event_source *exit_src, *ready_src;
+        struct restart again;
 };
 
 /* DIR/control for the API's uid, and the place where it sees it. */
@@ -113,24 +115,6 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
         _exit(127);
 }
 
-static int spawn(struct api_child *c, struct err *e);
-static void restart_later(struct api_child *c);
-
-static int on_restart(sd_event_source *s, uint64_t usec, void *arg)
-{
-        struct api_child *c = arg;
-        struct err e = { 0 };
-
-        (void) s;
-        (void) usec;
-        c->timer_src = sd_event_source_disable_unref(c->timer_src);
-        if (spawn(c, &e) < 0) {
-                log_error("%s", e.msg);
-                restart_later(c);
-        }
-        return 0;
-}
-
 static void unwatch(struct api_child *c)
 {
         c->exit_src = sd_event_source_disable_unref(c->exit_src);
@@ -139,31 +123,19 @@ static void unwatch(struct api_child *c)
         c->ready_fd = fd_close(c->ready_fd);
 }
 
-static void restart_later(struct api_child *c)
-{
-        int r;
-
-        unwatch(c);
-        r = sd_event_add_time_relative(c->spec.loop, &c->timer_src, CLOCK_MONOTONIC, RESTART_US,
-                                       US_PER_MS, on_restart, c);
-        if (r < 0)
-                log_error(PROGRAM ": timer: %s", strerror(-r));
-}
-
 static int on_exit_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
 {
         struct api_child *c = arg;
-        siginfo_t si = { 0 };
+        char why[64];
 
         (void) s;
         (void) fd;
         (void) revents;
-        if (waitid(P_PIDFD, (id_t) c->pidfd, &si, WEXITED | WNOHANG) == 0 && si.si_pid == 0)
+        if (!restart_ended(c->pidfd, why, sizeof why))
                 return 0;
-        log_error(PROGRAM " %s %d; starting it again",
-                  si.si_code == CLD_EXITED ? "ended with status" : "was killed by signal",
-                  si.si_status);
-        restart_later(c);
+        log_error(PROGRAM " %s; starting it again", why);
+        unwatch(c);
+        restart_later(&c->again);
         return 0;
 }
 
@@ -220,6 +192,19 @@ static int spawn(struct api_child *c, struct err *e)
         return err_errno(e, r, "watch " PROGRAM);
 }
 
+static void on_restart(void *arg)
+{
+        struct api_child *c = arg;
+        struct err e = { 0 };
+
+        restart_begun(&c->again);
+        if (spawn(c, &e) >= 0)
+                return;
+        log_error("%s", e.msg);
+        unwatch(c);
+        restart_later(&c->again);
+}
+
 int api_child_start(const struct api_child_spec *spec, struct api_child **ret, struct err *e)
 {
         AUTO(api_child_stop) struct api_child *c = calloc(1, sizeof *c);
@@ -229,6 +214,12 @@ int api_child_start(const struct api_child_spec *spec, struct api_child **ret, s
                 return err_set(e, -ENOMEM, "out of memory");
         c->spec = *spec;
         c->pidfd = c->ready_fd = -EBADF;
+        c->again = (struct restart){ .loop = spec->loop,
+                                     .program = PROGRAM,
+                                     .first_us = RESTART_US,
+                                     .most_us = RESTART_US,
+                                     .start = on_restart,
+                                     .arg = c };
         r = prepare_dir(spec->inst, e);
         if (r >= 0)
                 r = spawn(c, e);
@@ -256,7 +247,7 @@ struct api_child *api_child_stop(struct api_child *c)
         (void) umount2(path, MNT_DETACH);
         sd_event_source_disable_unref(c->exit_src);
         sd_event_source_disable_unref(c->ready_src);
-        sd_event_source_disable_unref(c->timer_src);
+        restart_done(&c->again);
         (void) fd_close(c->pidfd);
         (void) fd_close(c->ready_fd);
         free(c);

@@ -26,6 +26,7 @@
 #include "engine/claim/claim.h"
 #include "engine/gpu/gpuhost_priv.h"
 #include "engine/instance.h"
+#include "engine/op/restart.h"
 
 #define PROGRAM           "vmm-gpu"
 #define PAUSE_FIRST_US    (250 * US_PER_MS)
@@ -49,8 +50,9 @@ struct gpu_child {
         struct gpu_child_spec spec;
         int pidfd;
         struct frame_conn *conn;
-        sd_event_source *exit_src, *conn_src, *silence_src, *start_src;
-        uint64_t heard_us, started_us, pause_us;
+        sd_event_source *exit_src, *conn_src, *silence_src;
+        struct restart again;
+        uint64_t heard_us;
         uint64_t counted_us; /* when a second of messages began, and how many there were */
         unsigned count;
         char at_gpu[72], at_call[72]; /* of its last "at"; "" outside of a call */
@@ -159,29 +161,12 @@ static void let_go(struct gpu_child *c)
         c->pidfd = fd_close(c->pidfd);
 }
 
-static int on_start(sd_event_source *s, uint64_t usec, void *arg);
-
-static int start_in(struct gpu_child *c, uint64_t us)
-{
-        c->start_src = sd_event_source_disable_unref(c->start_src);
-        return sd_event_add_time_relative(c->spec.loop, &c->start_src, CLOCK_MONOTONIC, us,
-                                          US_PER_MS, on_start, c);
-}
-
 /* The present one is over: say why, and let another follow after a pause that grows. */
 static void end(struct gpu_child *c, const struct gpu_child_end *why)
 {
-        uint64_t lived = clock_mono_us() - c->started_us;
-        int r;
-
         log_error(PROGRAM " %s; starting it again", why->why);
         let_go(c);
-        c->pause_us = !c->pause_us || lived >= STEADY_US ? PAUSE_FIRST_US : 2 * c->pause_us;
-        if (c->pause_us > PAUSE_MAX_US)
-                c->pause_us = PAUSE_MAX_US;
-        r = start_in(c, c->pause_us);
-        if (r < 0)
-                log_error(PROGRAM ": timer: %s", strerror(-r));
+        restart_later(&c->again);
         c->spec.ended(c->spec.arg, why);
 }
 
@@ -207,17 +192,15 @@ end_because(struct gpu_child *c, const char *fmt, ...)
 static int on_exit_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
 {
         struct gpu_child *c = arg;
-        siginfo_t si = { 0 };
+        char why[64];
 
         (void) s;
         (void) fd;
         (void) revents;
-        if (waitid(P_PIDFD, (id_t) c->pidfd, &si, WEXITED | WNOHANG) == 0 && si.si_pid == 0)
+        if (!restart_ended(c->pidfd, why, sizeof why))
                 return 0;
         c->pidfd = fd_close(c->pidfd);
-        end_because(c, "%s %d",
-                    si.si_code == CLD_EXITED ? "ended with status" : "was killed by signal",
-                    si.si_status);
+        end_because(c, "%s", why);
         return 0;
 }
 
@@ -363,30 +346,31 @@ static int spawn(struct gpu_child *c, struct err *e)
         return err_errno(e, r, "watch " PROGRAM);
 }
 
-static int on_start(sd_event_source *s, uint64_t usec, void *arg)
+static void on_start(void *arg)
 {
         struct gpu_child *c = arg;
         struct err e = { 0 };
+        int r;
 
-        (void) s;
-        (void) usec;
-        c->start_src = sd_event_source_disable_unref(c->start_src);
         if (!free_place(c)) { /* each of them sits in the driver */
                 if (!c->full_said)
                         log_error(PROGRAM
                                   ": %d of them cannot even be killed; waiting for one to end",
                                   DYING_MAX);
                 c->full_said = true;
-                return start_in(c, PAUSE_MAX_US);
+                r = restart_in(&c->again, PAUSE_MAX_US);
+                if (r < 0)
+                        log_error(PROGRAM ": timer: %s", strerror(-r));
+                return;
         }
         c->full_said = false;
-        c->started_us = c->heard_us = clock_mono_us();
+        restart_begun(&c->again);
+        c->heard_us = clock_mono_us();
         c->at_gpu[0] = c->at_call[0] = '\0';
         if (spawn(c, &e) < 0)
                 end_because(c, "cannot be started: %.200s", e.msg);
         else
                 c->spec.started(c->spec.arg);
-        return 0;
 }
 
 int gpu_child_send(struct gpu_child *c, const json_t *msg)
@@ -409,7 +393,14 @@ int gpu_child_new(const struct gpu_child_spec *spec, struct gpu_child **ret, str
         c->pidfd = -EBADF;
         for (size_t i = 0; i < DYING_MAX; i++)
                 c->dying[i] = (struct dying){ .child = c, .pidfd = -EBADF };
-        r = start_in(c, 0);
+        c->again = (struct restart){ .loop = spec->loop,
+                                     .program = PROGRAM,
+                                     .first_us = PAUSE_FIRST_US,
+                                     .most_us = PAUSE_MAX_US,
+                                     .steady_us = STEADY_US,
+                                     .start = on_start,
+                                     .arg = c };
+        r = restart_in(&c->again, 0);
         if (r < 0)
                 return err_errno(e, r, PROGRAM ": timer");
         *ret = TAKE(c);
@@ -439,7 +430,7 @@ struct gpu_child *gpu_child_free(struct gpu_child *c)
 {
         if (!c)
                 return NULL;
-        sd_event_source_disable_unref(c->start_src);
+        restart_done(&c->again);
         let_go(c);
         wait_for_dying(c);
         free(c);

@@ -196,6 +196,7 @@ struct journal *journal_close(struct journal *j)
         (void) sqlite3_finalize(j->save);
         (void) sqlite3_finalize(j->forget);
         (void) sqlite3_finalize(j->gpu_save);
+        (void) sqlite3_finalize(j->gpu_get);
         (void) sqlite3_close(j->db);
         free(j->path);
         free(j);

@@ -96,24 +96,21 @@ static int prepare(const struct launch *l, struct tree *t, struct err *e)
         return r;
 }
 
-/* Those mounts that came with the order, and then the others. */
-static int take_binds(const struct launch *l, struct program *p, const int fds[static NOTE_FDS],
-                      struct err *e)
+/* Wait for the mounts that the operation brings, and for what it had to do in /dev. */
+static int take_binds(const struct launch *l, struct program *p, struct err *e)
 {
         struct note n = { .type = NOTE_NONE };
-        int more[NOTE_FDS];
-        size_t i = 0, n_binds = p->spec.n_binds;
+        int fds[NOTE_FDS];
+        size_t i = 0;
 
-        for (; i < n_binds && i < NOTE_FDS - ORDER_BINDS; i++)
-                p->binds[i].mnt = fds[ORDER_BINDS + i];
-        while (i < n_binds) {
-                int r = note_recv(l->report, &n, more);
+        do {
+                int r = note_recv(l->report, &n, fds);
 
                 if (r <= 0 || n.type != NOTE_BINDS)
                         return err_set(e, -EPIPE, "the operation has ended");
-                for (size_t k = 0; k < NOTE_FDS && i < n_binds; k++)
-                        p->binds[i++].mnt = more[k];
-        }
+                for (size_t k = 0; k < NOTE_FDS && i < p->spec.n_binds; k++)
+                        p->binds[i++].mnt = fds[k];
+        } while (i < p->spec.n_binds);
         return 0;
 }
 
@@ -130,22 +127,29 @@ static int take_order(const struct launch *l, struct program *p, int fds[static 
         if (r < 0)
                 return r;
         p->spec.root_mnt = fds[ORDER_ROOT];
-        return take_binds(l, p, fds, e);
+        return 0;
 }
 
 /* Where the program will live; O_PATH on its root. */
-static int enter_root(const struct launch *l, const struct sandbox_spec *s, const struct tree *t,
+static int enter_root(const struct launch *l, struct program *p, const struct tree *t,
                       struct err *e)
 {
-        int root;
+        const struct sandbox_spec *s = &p->spec;
+        AUTO(fd) int root = -EBADF;
+        int r;
 
-        if (l->join < 0) {
-                if (sethostname(s->hostname, strlen(s->hostname)) < 0)
-                        return err_errno(e, -errno, "set the host name");
-                return mounts_setup(s, t, e);
-        }
-        root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-        return root < 0 ? err_errno(e, -errno, "open /") : root;
+        if (l->join >= 0)
+                root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        else if (sethostname(s->hostname, strlen(s->hostname)) < 0)
+                return err_errno(e, -errno, "set the host name");
+        else
+                root = mounts_enter(s, t, e);
+        if (root < 0)
+                return l->join >= 0 ? err_errno(e, -errno, "open /") : root;
+        r = take_binds(l, p, e);
+        if (r >= 0 && l->join < 0)
+                r = mounts_fill(root, s, e);
+        return r < 0 ? r : fd_take(&root);
 }
 
 /* A terminal of the cluster's own devpts; the master goes to the monitor.  In an exec session the
@@ -250,12 +254,13 @@ static int close_all(struct launch *l, struct err *e)
 }
 
 /* From an order to the last step before execve. */
-static int become_program(struct launch *l, const struct sandbox_spec *s, const struct tree *t,
+static int become_program(struct launch *l, struct program *p, const struct tree *t,
                           const int fds[static NOTE_FDS], char ***env, struct err *e)
 {
+        const struct sandbox_spec *s = &p->spec;
         struct note n = { .type = NOTE_EXEC };
         struct user u;
-        int root = enter_root(l, s, t, e), r = root;
+        int root = enter_root(l, p, t, e), r = root;
 
         if (r >= 0)
                 r = user_resolve(root, s->user, &u, e);
@@ -291,7 +296,7 @@ static int run(struct launch *l, struct err *e)
         if (r >= 0)
                 r = take_order(l, &p, fds, e);
         if (r >= 0)
-                r = become_program(l, &p.spec, &t, fds, &env, e);
+                r = become_program(l, &p, &t, fds, &env, e);
         if (r < 0)
                 return r;
         r = confine_exec(p.spec.argv, env, e);

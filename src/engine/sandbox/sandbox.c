@@ -100,21 +100,19 @@ int sandbox_overlay(int lower_mnt, int data_mnt, int upper_mnt, struct err *e)
 struct start {
         const struct sandbox_spec *s;
         struct sandbox_shell *shell;
-        int order[NOTE_FDS]; /* enum order_fd; binds are borrowed */
-        int run[RUN_COUNT];  /* enum run_fd; the spec's are borrowed */
-        bool ready;          /* execve comes next */
+        int order[ORDER_COUNT]; /* enum order_fd */
+        int run[RUN_COUNT];     /* enum run_fd; the spec's are borrowed */
+        bool ready;             /* execve comes next */
 };
 
 static void start_init(struct start *g, const struct sandbox_spec *s, struct sandbox_shell *shell)
 {
         *g = (struct start){ .s = s, .shell = shell };
-        for (size_t i = 0; i < NOTE_FDS; i++)
+        for (size_t i = 0; i < ORDER_COUNT; i++)
                 g->order[i] = -EBADF;
         for (size_t i = 0; i < RUN_COUNT; i++)
                 g->run[i] = -EBADF;
         g->order[ORDER_ROOT] = s->root_mnt;
-        for (size_t i = 0; i < s->n_binds && i < NOTE_FDS - ORDER_BINDS; i++)
-                g->order[ORDER_BINDS + i] = s->binds[i].mnt;
         g->run[RUN_LISTEN] = s->listen_fd;
         g->run[RUN_STATUS] = s->status_fd;
         g->run[RUN_LOG0] = s->log_fd[0];
@@ -155,21 +153,23 @@ static int check_spec(const struct sandbox_spec *s, struct err *e)
         return 0;
 }
 
-/* The mounts that did not fit into the order. */
-static int send_binds(const struct start *g)
+/* A note at least, even without any: /dev is complete. */
+static int send_binds(const struct start *g, struct err *e)
 {
         const struct sandbox_spec *s = g->s;
-        int fds[NOTE_FDS], r = 0;
+        int fds[NOTE_FDS], r;
+        size_t i = 0;
 
-        for (size_t i = NOTE_FDS - ORDER_BINDS; i < s->n_binds && r >= 0; i += NOTE_FDS) {
+        do {
                 struct note n = { .type = NOTE_BINDS };
                 size_t k = 0;
 
-                for (; k < NOTE_FDS && i + k < s->n_binds; k++)
-                        fds[k] = s->binds[i + k].mnt;
+                for (; k < NOTE_FDS && i < s->n_binds; k++)
+                        fds[k] = s->binds[i++].mnt;
                 r = note_send(g->shell->report, &n, fds, k);
-        }
-        return r;
+        } while (r >= 0 && i < s->n_binds);
+        /* EPIPE: it has ended, and has said why */
+        return r < 0 && r != -EPIPE ? err_errno(e, r, "mounts to the first process") : 0;
 }
 
 static int send_order(struct start *g, struct err *e)
@@ -179,9 +179,7 @@ static int send_order(struct start *g, struct err *e)
 
         if (r < 0)
                 return r;
-        r = note_send(g->shell->report, &n, g->order, NOTE_FDS);
-        if (r >= 0)
-                r = send_binds(g);
+        r = note_send(g->shell->report, &n, g->order, ORDER_COUNT);
         if (r == -EPIPE)
                 return err_set(e, -EOWNERDEAD, "the first process was killed");
         return r < 0 ? err_errno(e, r, "order to the first process") : 0;
@@ -263,7 +261,8 @@ static void hand_over(struct sandbox_shell *s, struct sandbox_proc *ret)
                                       .init_pidfd = fd_take(&s->first_pidfd) };
 }
 
-static int start(const struct sandbox_spec *s, uint32_t id_base, bool stdin_too,
+/* @fresh: /dev is to be completed, which happens while the first process enters its root. */
+static int start(const struct sandbox_spec *s, uint32_t id_base, bool fresh,
                  struct sandbox_shell *shell, struct sandbox_proc *ret, struct err *e)
 {
         struct start g;
@@ -271,9 +270,13 @@ static int start(const struct sandbox_spec *s, uint32_t id_base, bool stdin_too,
 
         start_init(&g, s, shell);
         if (r >= 0 && !s->tty)
-                r = make_pipes(&g, stdin_too, id_base, e);
+                r = make_pipes(&g, !fresh, id_base, e);
         if (r >= 0)
                 r = send_order(&g, e);
+        if (r >= 0 && fresh)
+                r = mounts_finish(s, id_base, shell->dev, shell->shm, e);
+        if (r >= 0)
+                r = send_binds(&g, e);
         if (r >= 0)
                 r = await_exec(&g, e);
         if (r >= 0)
@@ -289,12 +292,8 @@ static int start(const struct sandbox_spec *s, uint32_t id_base, bool stdin_too,
 int sandbox_start(const struct sandbox_spec *s, uint32_t id_base, struct sandbox_shell *shell,
                   struct sandbox_proc *ret, struct err *e)
 {
-        int r = mounts_finish(s, id_base, shell->dev, shell->shm, e);
+        int r = start(s, id_base, true, shell, ret, e);
 
-        if (r < 0)
-                shell_kill(shell);
-        else
-                r = start(s, id_base, false, shell, ret, e);
         sandbox_shell_done(shell);
         return r;
 }
@@ -310,7 +309,7 @@ int sandbox_exec(const struct sandbox_spec *s, const struct sandbox_place *p, in
         r = shell_make(p, init_pidfd, &shell, e);
         if (r < 0)
                 return r;
-        r = start(s, p->id_base, true, &shell, ret, e);
+        r = start(s, p->id_base, false, &shell, ret, e);
         sandbox_shell_done(&shell);
         return r;
 }

@@ -103,7 +103,6 @@ static int clear(int dir, const char *name)
 /* A plain file to mount over; its content does not matter. */
 static int file_target(struct inject *j, int dir, const char *name)
 {
-        AUTO(fd) int fd = -EBADF;
         struct stat st;
         int r = 0;
 
@@ -115,19 +114,22 @@ static int file_target(struct inject *j, int dir, const char *name)
         if (r == -EXDEV && !str_eq(j->dir, ""))
                 return r;
         j->dir_ok = true;
-        fd = openat(dir, name, O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
-        if (fd >= 0 || errno != EEXIST)
-                return fd >= 0 ? fd_take(&fd) : -errno;
-        fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-        if (fd < 0 || fstat(fd, &st) < 0)
-                return -errno;
-        if (S_ISREG(st.st_mode))
-                return fd_take(&fd);
-        r = clear(dir, name);
-        if (r < 0)
-                return r;
-        r = openat(dir, name, O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
-        return r < 0 ? -errno : r;
+        for (int i = 0; i < 2; i++) { /* as it is, or once more when it has given way */
+                /* never opened: that alone takes longer than making it */
+                AUTO(fd) int fd = -EBADF;
+
+                if (mknodat(dir, name, S_IFREG | 0644, 0) < 0 && errno != EEXIST)
+                        return -errno;
+                fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+                if (fd < 0 || fstat(fd, &st) < 0)
+                        return -errno;
+                if (S_ISREG(st.st_mode))
+                        return fd_take(&fd);
+                r = clear(dir, name);
+                if (r < 0)
+                        return r;
+        }
+        return -EEXIST;
 }
 
 static int dir_target(struct inject *j, int dir, const char *name)

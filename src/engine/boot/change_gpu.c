@@ -88,6 +88,8 @@ static int open_set(const struct change *c, const struct plan *p, bool strict, s
         if (!caps)
                 caps = strv_env_get(b->image.config.env, name);
         r = gpu_bind(d, ret->gpus, ret->n, caps, is_whole_fabric(b, p), &ret->bound, e);
+        if (r >= 0)
+                r = gpu_bind_proc(d, ret->gpus, ret->n, &ret->bound, e);
         return r < 0 ? r : gpu_binding_rules(&ret->bound, &ret->rules, &ret->n_rules, e);
 }
 

@@ -37,6 +37,7 @@ static const char read_profiles[] = "for f in /etc/profile.d/*.sh; do\n"
 struct host_files {
         struct sandbox_bind *binds;
         size_t n_binds;
+        struct sandbox_bind *proc_driver; /* one of them, opened last; NULL: no GPU */
         struct sandbox_symlink *symlinks;
         struct sandbox_library *libraries;
         struct sandbox_device *devices;
@@ -63,8 +64,10 @@ static int host_files(const struct boot *b, struct host_files *h, struct err *e)
         if (b->plan.volume_gib > 0)
                 h->binds[h->n_binds++] =
                         (struct sandbox_bind){ b->volume_mnt, b->plan.volume_path, false };
-        if (g->proc_mnt >= 0)
-                h->binds[h->n_binds++] = (struct sandbox_bind){ g->proc_mnt, "/proc/driver", true };
+        if (b->n_gpus > 0) {
+                h->proc_driver = &h->binds[h->n_binds++];
+                *h->proc_driver = (struct sandbox_bind){ -EBADF, "/proc/driver", true };
+        }
         for (size_t i = 0; i < g->n_mounts; i++)
                 h->binds[h->n_binds++] =
                         (struct sandbox_bind){ g->mounts[i].mnt, g->mounts[i].target, true };
@@ -79,6 +82,26 @@ static int host_files(const struct boot *b, struct host_files *h, struct err *e)
                 h->devices[i] = (struct sandbox_device){ g->devices[i].name, g->devices[i].fd,
                                                          g->devices[i].mode };
         return 0;
+}
+
+struct late {
+        struct boot *b;
+        const struct host_files *host;
+};
+
+/* Copying what the driver says of eight GPUs takes 0.3 ms: as long as the first process takes to make links
+ * to its files. */
+static int open_proc_driver(void *arg, struct err *e)
+{
+        const struct late *l = arg;
+        struct boot *b = l->b;
+        int r = 0;
+
+        if (l->host->proc_driver) {
+                r = gpu_bind_proc(b->host->gpu_driver, b->gpus, b->n_gpus, &b->gpu, e);
+                l->host->proc_driver->mnt = b->gpu.proc_mnt;
+        }
+        return r;
 }
 
 /* What a GPU's spec says wins over user and image, who could otherwise ask for "all". */
@@ -99,6 +122,7 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                  struct err *e)
 {
         const struct plan *p = &b->plan;
+        struct late late = { b, host };
         AUTO(free)
         char *hosts = session_hosts(p->cluster, b->lease.ipv4_text, b->lease.service_text);
         AUTO(free) char *profile = session_profile(shell_env);
@@ -115,6 +139,8 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                 .cluster = p->cluster,
                 .hostname = p->cluster,
                 .root_mnt = b->root_mnt,
+                .meanwhile = open_proc_driver,
+                .meanwhile_arg = &late,
                 .binds = host->binds,
                 .n_binds = host->n_binds,
                 .files = small,

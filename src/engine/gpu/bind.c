@@ -539,8 +539,6 @@ int gpu_bind(const struct gpu_driver *d, const struct gpu *gpus, size_t n, const
                 r = name_links(&x);
         if (r >= 0 && strv_env_set(&b.env, "NVIDIA_VISIBLE_DEVICES", "void") < 0)
                 r = no_memory(e);
-        if (r >= 0)
-                r = b.proc_mnt = bind_proc(d, gpus, n, e);
         cdi_set_done(&set);
         strbuf_done(&x.folders);
         if (r < 0)
@@ -548,6 +546,18 @@ int gpu_bind(const struct gpu_driver *d, const struct gpu *gpus, size_t n, const
         else
                 *ret = b;
         return r < 0 ? r : 0;
+}
+
+int gpu_bind_proc(const struct gpu_driver *d, const struct gpu *gpus, size_t n,
+                  struct gpu_binding *b, struct err *e)
+{
+        int mnt = bind_proc(d, gpus, n, e);
+
+        if (mnt < 0)
+                return mnt;
+        (void) fd_close(b->proc_mnt);
+        b->proc_mnt = mnt;
+        return 0;
 }
 
 int gpu_binding_rules(const struct gpu_binding *b, struct slice_device **ret, size_t *ret_n,

@@ -96,21 +96,28 @@ static int prepare(const struct launch *l, struct tree *t, struct err *e)
         return r;
 }
 
-/* Wait for the mounts that the operation brings, and for what it had to do in /dev. */
-static int take_binds(const struct launch *l, struct program *p, struct err *e)
+struct binds {
+        const struct launch *l;
+        struct program *p;
+};
+
+/* Wait for the host's files, and for what the operation had to do in /dev. */
+static int take_binds(void *arg, struct err *e)
 {
+        const struct binds *b = arg;
+        struct sandbox_bind *at = b->p->binds, *end = at + b->p->spec.n_binds;
         struct note n = { .type = NOTE_NONE };
         int fds[NOTE_FDS];
-        size_t i = 0;
 
         do {
-                int r = note_recv(l->report, &n, fds);
+                int r = note_recv(b->l->report, &n, fds);
 
                 if (r <= 0 || n.type != NOTE_BINDS)
                         return err_set(e, -EPIPE, "the operation has ended");
-                for (size_t k = 0; k < NOTE_FDS && i < p->spec.n_binds; k++)
-                        p->binds[i++].mnt = fds[k];
-        } while (i < p->spec.n_binds);
+                for (size_t k = 0; k < NOTE_FDS && at < end; at++)
+                        if (at->host)
+                                at->mnt = fds[k++];
+        } while (at < end);
         return 0;
 }
 
@@ -127,6 +134,9 @@ static int take_order(const struct launch *l, struct program *p, int fds[static 
         if (r < 0)
                 return r;
         p->spec.root_mnt = fds[ORDER_ROOT];
+        for (size_t i = 0, k = ORDER_BINDS; i < p->spec.n_binds && k < NOTE_FDS; i++)
+                if (!p->binds[i].host)
+                        p->binds[i].mnt = fds[k++];
         return 0;
 }
 
@@ -135,6 +145,8 @@ static int enter_root(const struct launch *l, struct program *p, const struct tr
                       struct err *e)
 {
         const struct sandbox_spec *s = &p->spec;
+        struct binds binds = { l, p };
+        const struct inject_wait wait = { take_binds, &binds };
         AUTO(fd) int root = -EBADF;
         int r;
 
@@ -146,9 +158,7 @@ static int enter_root(const struct launch *l, struct program *p, const struct tr
                 root = mounts_enter(s, t, e);
         if (root < 0)
                 return l->join >= 0 ? err_errno(e, -errno, "open /") : root;
-        r = take_binds(l, p, e);
-        if (r >= 0 && l->join < 0)
-                r = mounts_fill(root, s, e);
+        r = l->join < 0 ? mounts_fill(root, s, &wait, e) : take_binds(&binds, e);
         return r < 0 ? r : fd_take(&root);
 }
 

@@ -220,7 +220,7 @@ static int change(const struct sandbox_live *l, struct err *e)
                 return r;
         if (setns(l->init_pidfd, CLONE_NEWUSER) < 0 || setgid(0) < 0 || setuid(0) < 0)
                 return err_errno(e, -errno, "enter the cluster's user namespace");
-        return inject_all(root, l->spec, e);
+        return inject_all(root, l->spec, NULL, e);
 }
 
 static _Noreturn void child(const struct sandbox_live *l, int out, pid_t parent)

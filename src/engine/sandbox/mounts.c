@@ -235,18 +235,16 @@ int mounts_enter(const struct sandbox_spec *s, const struct tree *t, struct err 
 
         for (size_t i = 0; i < NELEM(rows) && r >= 0; i++)
                 r = attach_at(rows[i].mnt, root, rows[i].name, e);
-        return r < 0 ? r : fd_take(&root);
-}
-
-int mounts_fill(int root, const struct sandbox_spec *s, struct err *e)
-{
-        int r = 0;
-
         for (size_t i = 0; i < s->n_binds && r >= 0; i++)
                 if (!s->binds[i].host)
                         r = root_bind(root, &s->binds[i], mount_attrs_for(s), e);
-        if (r >= 0)
-                r = inject_all(root, s, e);
+        return r < 0 ? r : fd_take(&root);
+}
+
+int mounts_fill(int root, const struct sandbox_spec *s, const struct inject_wait *w, struct err *e)
+{
+        int r = inject_all(root, s, w, e);
+
         for (size_t i = 0; i < s->n_files && r >= 0; i++)
                 r = root_write_file(root, &s->files[i], e);
         return r;

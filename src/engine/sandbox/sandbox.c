@@ -100,15 +100,15 @@ int sandbox_overlay(int lower_mnt, int data_mnt, int upper_mnt, struct err *e)
 struct start {
         const struct sandbox_spec *s;
         struct sandbox_shell *shell;
-        int order[ORDER_COUNT]; /* enum order_fd */
-        int run[RUN_COUNT];     /* enum run_fd; the spec's are borrowed */
-        bool ready;             /* execve comes next */
+        int order[NOTE_FDS]; /* enum order_fd; binds are borrowed */
+        int run[RUN_COUNT];  /* enum run_fd; the spec's are borrowed */
+        bool ready;          /* execve comes next */
 };
 
 static void start_init(struct start *g, const struct sandbox_spec *s, struct sandbox_shell *shell)
 {
         *g = (struct start){ .s = s, .shell = shell };
-        for (size_t i = 0; i < ORDER_COUNT; i++)
+        for (size_t i = 0; i < NOTE_FDS; i++)
                 g->order[i] = -EBADF;
         for (size_t i = 0; i < RUN_COUNT; i++)
                 g->run[i] = -EBADF;
@@ -153,7 +153,22 @@ static int check_spec(const struct sandbox_spec *s, struct err *e)
         return 0;
 }
 
-/* A note at least, even without any: /dev is complete. */
+static int own_binds(struct start *g, struct err *e)
+{
+        size_t k = ORDER_BINDS;
+
+        for (size_t i = 0; i < g->s->n_binds; i++) {
+                if (g->s->binds[i].host)
+                        continue;
+                if (k == NOTE_FDS)
+                        return err_set(e, -E2BIG, "sandbox: more than %u mounts of its own",
+                                       NOTE_FDS - ORDER_BINDS);
+                g->order[k++] = g->s->binds[i].mnt;
+        }
+        return 0;
+}
+
+/* The host's files.  A note at least, even without any: /dev is complete. */
 static int send_binds(const struct start *g, struct err *e)
 {
         const struct sandbox_spec *s = g->s;
@@ -164,8 +179,9 @@ static int send_binds(const struct start *g, struct err *e)
                 struct note n = { .type = NOTE_BINDS };
                 size_t k = 0;
 
-                for (; k < NOTE_FDS && i < s->n_binds; k++)
-                        fds[k] = s->binds[i++].mnt;
+                for (; k < NOTE_FDS && i < s->n_binds; i++)
+                        if (s->binds[i].host)
+                                fds[k++] = s->binds[i].mnt;
                 r = note_send(g->shell->report, &n, fds, k);
         } while (r >= 0 && i < s->n_binds);
         /* EPIPE: it has ended, and has said why */
@@ -179,7 +195,10 @@ static int send_order(struct start *g, struct err *e)
 
         if (r < 0)
                 return r;
-        r = note_send(g->shell->report, &n, g->order, ORDER_COUNT);
+        r = own_binds(g, e);
+        if (r < 0)
+                return r;
+        r = note_send(g->shell->report, &n, g->order, NOTE_FDS);
         if (r == -EPIPE)
                 return err_set(e, -EOWNERDEAD, "the first process was killed");
         return r < 0 ? err_errno(e, r, "order to the first process") : 0;
@@ -261,7 +280,7 @@ static void hand_over(struct sandbox_shell *s, struct sandbox_proc *ret)
                                       .init_pidfd = fd_take(&s->first_pidfd) };
 }
 
-/* @fresh: /dev is to be completed, which happens while the first process enters its root. */
+/* @fresh: a cluster's first program, whose /dev is completed while it enters its root. */
 static int start(const struct sandbox_spec *s, uint32_t id_base, bool fresh,
                  struct sandbox_shell *shell, struct sandbox_proc *ret, struct err *e)
 {
@@ -275,6 +294,8 @@ static int start(const struct sandbox_spec *s, uint32_t id_base, bool fresh,
                 r = send_order(&g, e);
         if (r >= 0 && fresh)
                 r = mounts_finish(s, id_base, shell->dev, shell->shm, e);
+        if (r >= 0 && s->meanwhile)
+                r = s->meanwhile(s->meanwhile_arg, e);
         if (r >= 0)
                 r = send_binds(&g, e);
         if (r >= 0)

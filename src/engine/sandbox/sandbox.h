@@ -87,6 +87,10 @@ int sandbox_shell_make(const struct sandbox_place *p, struct sandbox_shell *ret,
 struct sandbox_spec {
         const char *cluster, *hostname;
         int root_mnt; /* detached overlay mount that becomes / */
+        /* Called when the order is out and the first process at work on its root: for what takes a while and is
+         * not needed before.  It may open mounts of host binds, which are negative until then.  NULL: nothing. */
+        int (*meanwhile)(void *arg, struct err *e);
+        void *meanwhile_arg;
         const struct sandbox_bind *binds;
         size_t n_binds;
         const struct sandbox_file *files;

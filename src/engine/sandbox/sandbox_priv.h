@@ -64,7 +64,7 @@ enum note_type {
         NOTE_GO,    /* operation -> first: you are known and mapped, begin */
         NOTE_READY, /* first -> operation: waiting for a program */
         NOTE_ORDER, /* operation -> first: enum order_fd */
-        NOTE_BINDS, /* operation -> first: /dev is complete; mounts, NOTE_FDS of them or the rest */
+        NOTE_BINDS, /* operation -> first: /dev is complete; host binds, all that fit or the rest */
         NOTE_PTY,   /* first -> operation: master of its terminal */
         NOTE_EXEC,  /* first -> operation: execve comes next; an end of file then is its success */
         NOTE_RUN,   /* operation -> launcher: become the monitor; enum run_fd */
@@ -77,7 +77,7 @@ enum order_fd {
         ORDER_IN,      /* the program's stdin (an exec session's), stdout, stderr; no tty */
         ORDER_OUT,
         ORDER_ERR,
-        ORDER_COUNT
+        ORDER_BINDS /* the cluster's own; the host's follow in NOTE_BINDS */
 };
 /* Of a NOTE_RUN. */
 enum run_fd {
@@ -160,10 +160,11 @@ struct tree {
         int dev, proc, sys;
 };
 int mounts_prepare(const struct launch *l, struct tree *ret, struct err *e);
-/* The cluster's root becomes /, with those three; returns O_PATH on /. */
+/* The cluster's root becomes /, with those three and its volumes; returns O_PATH on /. */
 int mounts_enter(const struct sandbox_spec *s, const struct tree *t, struct err *e);
-/* Its volumes and files. */
-int mounts_fill(int root, const struct sandbox_spec *s, struct err *e);
+/* What the host adds, and files. */
+struct inject_wait;
+int mounts_fill(int root, const struct sandbox_spec *s, const struct inject_wait *w, struct err *e);
 /* fsopen, options ("key", "value" or NULL for a flag; ended by NULL), fsmount: a detached mount. */
 int mount_make(const char *type, const char *const (*options)[2], unsigned attrs, struct err *e);
 /* What holds for the root and for every bind. */
@@ -192,8 +193,13 @@ int root_parent(int root, const char *path, const char **name);
 /* A plain file to write, whatever lay there: links, FIFOs and devices are replaced. */
 int root_open_plain(int dir, const char *name, mode_t mode);
 
-/* ---- inject.c: files of the host's, links and loader cache; host binds alone */
-int inject_all(int root, const struct sandbox_spec *s, struct err *e);
+/* ---- inject.c: links, loader cache, files of the host's; host binds alone.  @w: how to wait for the mounts
+ * of those, when they are not there yet; or NULL */
+struct inject_wait {
+        int (*fn)(void *arg, struct err *e);
+        void *arg;
+};
+int inject_all(int root, const struct sandbox_spec *s, const struct inject_wait *w, struct err *e);
 
 /* ---- user.c */
 #define USER_GROUPS_MAX 256U

@@ -30,6 +30,7 @@ PROGRAMS = {
     "fetch": [{"fetch"}],
     "monitor": [{"monitor"}],
     "gpu": [{"gpu"}],
+    "dns": [{"dns"}],
     "edge": [{"edge"}],
 }
 # Files that lie in a program's top folder and belong to its lowest row.

@@ -69,6 +69,8 @@ static const struct conf_option options[] = {
           "addresses of clusters; must not overlap a route of the host" },
         { "network", "dns", CONF_STR, C(dns), "", 0, 0, "addresses",
           "name servers for clusters, separated by commas; empty: the host's" },
+        { "network", "resolver", CONF_BOOL, C(resolver), "yes", 0, 0, NULL,
+          "clusters ask a resolver of this host, which knows an account's clusters as ID.internal and asks the name servers for all else; no: they ask those themselves" },
         { "network", "allow", CONF_STR, C(network_allow), "", 0, 0, "IPv4 prefixes",
           "private networks (within 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10) that clusters may reach, separated by commas; empty: none but name servers" },
 };

@@ -34,6 +34,7 @@ struct engine_conf {
         /* [network] */
         char *network_pool;  /* IPv4 pool "100.96.0.0/16"; address = base + slot */
         char *dns;           /* comma list; "" = the host's */
+        bool resolver;       /* clusters have a resolver of ours */
         char *network_allow; /* comma list of private prefixes that clusters may reach */
         /* [api] */
         char *log_level;

@@ -25,6 +25,7 @@
 #include "engine/boot/order.h"
 #include "engine/channel/channel.h"
 #include "engine/claim/claim.h"
+#include "engine/dns_child.h"
 #include "engine/fleet/fetch_guard.h"
 #include "engine/fleet/fleet.h"
 #include "engine/gpu/bind.h"
@@ -66,6 +67,7 @@ struct standalone {
         struct handover *handover;
         struct fleet *fleet;
         struct api_child *api;
+        struct dns_child *dns;
         json_t *inventory;
         int listen_fd, inner_fd;
         bool api_ready, synced, said_ready, stopping;
@@ -123,6 +125,7 @@ static void standalone_done(struct standalone *s)
         bool empty;
 
         s->api = api_child_stop(s->api);
+        s->dns = dns_child_stop(s->dns);
         s->care = imagecare_free(s->care);
         if (s->fleet)
                 fleet_stop(s->fleet); /* its last reports still go out */
@@ -238,6 +241,35 @@ static int try_service(struct standalone *s, const char *arg, struct err *e)
 {
         (void) arg;
         return s->inner_fd = net_service_listen(s->host.net, e);
+}
+
+static void each_name(void *arg, dns_name_fn *fn, void *fn_arg)
+{
+        const struct standalone *s = arg;
+
+        fleet_each_name(s->fleet, fn, fn_arg);
+}
+
+static int try_resolver(struct standalone *s, const char *arg, struct err *e)
+{
+        struct dns_child_spec spec = {
+                .loop = s->loop, .host = &s->host, .each = each_name, .arg = s
+        };
+        int r;
+
+        (void) arg;
+        if (!s->inst->conf.resolver)
+                return 0;
+        r = net_resolver_listen(s->host.net, &spec.udp, &spec.tcp, e);
+        return r < 0 ? r : dns_child_start(&spec, &s->dns, e);
+}
+
+static void on_named(void *arg, uint32_t slot, const char *account, const char *cluster)
+{
+        const struct standalone *s = arg;
+
+        if (s->dns) /* else it is told of all when it starts */
+                dns_child_name(s->dns, slot, account, cluster);
 }
 
 /* Mounts of ours are nobody else's, and end with us; the host's changes still reach us. */
@@ -444,6 +476,8 @@ static int open_service(struct standalone *s, struct err *e)
         fl.released = upkeep_released;
         fl.image_died = upkeep_image_died;
         fl.upkeep = s->upkeep;
+        fl.named = on_named;
+        fl.names = s;
         r = fleet_new(&fl, &s->fleet, e);
         if (r < 0)
                 return r;
@@ -452,6 +486,9 @@ static int open_service(struct standalone *s, struct err *e)
         gpuhost_claims_changed(s->host.gpuhost); /* what the journal's clusters may have open */
         fleet_gpus_changed(s->fleet, gpuhost_fleet(s->host.gpuhost));
         upkeep_watch_images(s->upkeep, fleet_images, s->fleet);
+        r = retry_while_in_use(try_resolver, s, NULL, e);
+        if (r < 0)
+                return r;
         fleet_images_tidy(s->fleet);
         r = imagecare_new(s->loop, s->runner, &s->host, s->fleet, &s->care, e);
         if (r < 0)

@@ -29,6 +29,7 @@
 #define CLAIM_FETCH_BASE   0x4FE00000U
 #define CLAIM_API_UID      0x4FD00000U
 #define CLAIM_GPU_UID      0x4FD00001U /* vmm-gpu's */
+#define CLAIM_DNS_UID      0x4FD00002U /* vmm-dns's */
 
 static inline uint32_t claim_id_base(uint32_t slot)
 {

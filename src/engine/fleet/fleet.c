@@ -279,6 +279,15 @@ void fleet_report_all(struct fleet *f)
                 unit_report(u);
 }
 
+void fleet_each_name(const struct fleet *f,
+                     void (*fn)(void *arg, uint32_t slot, const char *account, const char *cluster),
+                     void *arg)
+{
+        for (const struct unit *u = f->units; u; u = u->next)
+                if (u->row.slot && u->plan.account)
+                        fn(arg, u->row.slot, u->plan.account, u->row.cluster);
+}
+
 size_t fleet_count(const struct fleet *f)
 {
         size_t n = 0;

@@ -38,6 +38,9 @@ struct fleet_spec {
         void (*released)(void *arg);   /* a cluster's network was given back; may be NULL */
         void (*image_died)(void *arg); /* an image operation was killed; may be NULL */
         void *upkeep;                  /* argument of the two */
+        /* a cluster has this slot from now on; @account NULL: it has not; may be NULL */
+        void (*named)(void *names, uint32_t slot, const char *account, const char *cluster);
+        void *names;
 };
 
 /* Reads the journal and compares it with the kernel: adopts what runs, finishes or undoes what was
@@ -72,6 +75,10 @@ void fleet_gpus_changed(struct fleet *f, const struct gpu_fleet *gpus);
 const char *fleet_gpu_holder(const struct fleet *f, const char *uuid);
 /* The cluster that may have it open although it was refused it; NULL: none.  Borrowed. */
 const char *fleet_gpu_open_in(const struct fleet *f, const char *uuid);
+/* Call @fn for every cluster that has a slot, as spec.named would be. */
+void fleet_each_name(const struct fleet *f,
+                     void (*fn)(void *arg, uint32_t slot, const char *account, const char *cluster),
+                     void *arg);
 size_t fleet_count(const struct fleet *f);      /* clusters with a record */
 size_t fleet_count_held(const struct fleet *f); /* that hold host resources */
 

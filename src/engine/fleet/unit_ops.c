@@ -61,6 +61,15 @@ int unit_boot_open(struct unit *u, struct err *e)
         return 0;
 }
 
+/* Before its first process runs, which may ask for a name at once. */
+static void unit_named(const struct unit *u, bool is_here)
+{
+        const struct fleet_spec *s = &u->fleet->spec;
+
+        if (s->named && u->row.slot)
+                s->named(s->names, u->row.slot, is_here ? u->plan.account : NULL, u->row.cluster);
+}
+
 /* Slot and disk from the pools, or a slot of our own. */
 static int take_resources(struct unit *u, struct err *e)
 {
@@ -82,6 +91,7 @@ static int take_resources(struct unit *u, struct err *e)
         }
         u->boot->slot = u->row.slot;
         memcpy(u->boot->claim, u->row.claim, sizeof u->boot->claim);
+        unit_named(u, true);
         if (pool_take_disk(u->fleet->spec.pool, u->plan.container_disk_gib, &d) >= 0) {
                 u->boot->disk_mnt = d.mnt;
                 memcpy(u->boot->disk_pool_name, d.name, sizeof d.name);
@@ -244,6 +254,7 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
 static void forget_boot(struct unit *u)
 {
         unit_unwatch(u);
+        unit_named(u, false);
         u->row.slot = 0;
         u->row.claim[0] = '\0';
         u->row.monitor = u->row.init = (struct proc_id){ 0 };

@@ -197,9 +197,10 @@ void net_ns_done(struct net_ns *n)
 
 int net_lease_of(const struct net_host *h, uint32_t slot, struct net_lease *ret)
 {
+        const struct dns_servers own = { .addr = { h->service }, .n = 1 };
         struct net_lease l = { .slot = slot, .ipv4 = ipv4_of_slot(&h->pool, slot) };
 
-        l.resolv_conf = dns_render(&h->dns);
+        l.resolv_conf = h->resolver ? dns_render(&own) : dns_render(&h->dns);
         if (!l.resolv_conf)
                 return -ENOMEM;
         ipv4_format(l.ipv4, l.ipv4_text);

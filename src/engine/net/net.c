@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/jsonx.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/claim/claim.h"
@@ -463,6 +464,7 @@ int net_host_open(const struct instance *inst, struct claim_host *claims, struct
                 return err_set(e, -ENOMEM, "network");
         h->netns = -EBADF;
         h->claims = claims;
+        h->resolver = inst->conf.resolver;
         h->dns_option = inst->conf.dns;
         set_names(h, inst->id);
         if (strspn(h->id, "abcdefghijklmnopqrstuvwxyz0123456789") != strlen(h->id) || !*h->id)
@@ -518,20 +520,56 @@ int net_host_remove(struct net_host *h, struct err *e)
         return r < 0 ? r : unmake(h, e);
 }
 
-int net_service_listen(struct net_host *h, struct err *e)
+/* A socket of @type on port @port of the service address. */
+static int service_socket(const struct net_host *h, int type, uint16_t port, struct err *e)
 {
-        AUTO(fd) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        AUTO(fd) int fd = socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         struct sockaddr_in a = { .sin_family = AF_INET,
-                                 .sin_port = htons(80),
+                                 .sin_port = htons(port),
                                  .sin_addr.s_addr = htonl(h->service) };
         char text[IPV4_TEXT];
         int one = 1;
 
         if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0)
                 return err_errno(e, -errno, "socket");
-        if (bind(fd, (const struct sockaddr *) &a, sizeof a) < 0 || listen(fd, SERVICE_BACKLOG) < 0)
-                return err_errno(e, -errno, "listen on %s port 80", ipv4_format(h->service, text));
+        if (bind(fd, (const struct sockaddr *) &a, sizeof a) < 0 ||
+            (type == SOCK_STREAM && listen(fd, SERVICE_BACKLOG) < 0))
+                return err_errno(e, -errno, "listen on %s port %u", ipv4_format(h->service, text),
+                                 port);
         return fd_take(&fd);
+}
+
+int net_service_listen(struct net_host *h, struct err *e)
+{
+        return service_socket(h, SOCK_STREAM, 80, e);
+}
+
+int net_resolver_listen(struct net_host *h, int *ret_udp, int *ret_tcp, struct err *e)
+{
+        AUTO(fd) int udp = service_socket(h, SOCK_DGRAM, 53, e);
+        AUTO(fd) int tcp = udp < 0 ? udp : service_socket(h, SOCK_STREAM, 53, e); /* or why not */
+
+        if (tcp == -EADDRINUSE)
+                return err_wrap(
+                        e, tcp,
+                        "another program answers for names on every address of this host; let it listen on its own alone, or set `resolver = no` in [network]");
+        if (tcp < 0)
+                return tcp;
+        *ret_udp = fd_take(&udp);
+        *ret_tcp = fd_take(&tcp);
+        return 0;
+}
+
+json_t *net_resolver_settings(const struct net_host *h, struct err *e)
+{
+        char service[IPV4_TEXT], base[IPV4_TEXT];
+        AUTO(json_put) json_t *servers = dns_upstreams(h->dns_option, RESOLV_CONF, e);
+
+        if (!servers)
+                return NULL;
+        return json_pack("{s:s, s:s, s:s, s:i, s:O}", "type", "settings", "service",
+                         ipv4_format(h->service, service), "pool", ipv4_format(h->pool.base, base),
+                         "pool_bits", (int) h->pool.bits, "servers", servers);
 }
 
 void net_link_name(uint32_t slot, char buf[static IF_NAMESIZE])

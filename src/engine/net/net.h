@@ -7,6 +7,7 @@
  * A slot passed in here has been claimed by this instance (claim_slot).
  * Blocking calls (netlink); one thread. */
 #pragma once
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -90,6 +91,10 @@ int net_reap(struct net_host *h, net_keep_fn *keep, void *arg, struct err *e);
 /* The service address for the API's inner listener: a listening TCP socket on port 80 of it,
  * bound so that it is reachable from cluster links only. */
 int net_service_listen(struct net_host *h, struct err *e);
+/* The same for names: sockets on port 53 of it, UDP and TCP, not blocking; and what their program has to
+ * know ("settings" in docs/node-protocol.md), with the host's name servers as they are now.  NULL: *e. */
+int net_resolver_listen(struct net_host *h, int *ret_udp, int *ret_tcp, struct err *e);
+json_t *net_resolver_settings(const struct net_host *h, struct err *e);
 
 /* vmm-fetch uses the host's network.  net_fetch_confine(): the 65,536 ids from @id_base on, which the
  * caller has claimed and nobody uses yet, reach name servers, what net_fetch_allow() named, and what

@@ -18,6 +18,7 @@ struct net_host {
         char id[9];
         char table[NFT_TABLE_BYTES];
         char label[IF_NAMESIZE]; /* of the service address on lo */
+        bool resolver;           /* clusters ask vmm-dns on the service address */
         const char *dns_option;  /* borrowed from the instance */
         struct claim_host *claims;
         struct ipv4_pool pool;

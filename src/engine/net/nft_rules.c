@@ -40,7 +40,7 @@ static const char *const chains[] = { "early",         "from_cluster",  "input",
                                       "leave_cluster", "enter_cluster", "output", "from_fetcher",
                                       "nat_in",        "nat_out" };
 
-/* Arguments: table, service address, pool (address, bits), what is allowed, service address twice.
+/* Arguments: table, service address twice, pool (address, bits), what is allowed, service address thrice.
  *
  * Where a cluster may go: the name servers that it was told about, whatever is public, and of what
  * is private only what the operator opened.  The metadata services of clouds are link-local, and
@@ -57,6 +57,7 @@ static const char rules[] =
         "    ct state invalid drop\n"
         "    ct state established,related accept\n"
         "    ip daddr %s tcp dport 80 accept comment \"api.internal\"\n"
+        "    ip daddr %s meta l4proto { tcp, udp } th dport 53 accept comment \"names\"\n"
         "    ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 accept\n"
         "    fib daddr type != unicast drop comment \"the host itself, broadcast, multicast\"\n"
         "    ip daddr { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, %s/%u } drop\n"
@@ -65,7 +66,8 @@ static const char rules[] =
         "  }\n"
         "  chain input {\n"
         "    iifname @links ct state established,related accept\n"
-        "    iifname @links ip daddr %s tcp dport 80 accept\n"
+        "    iifname @links ip daddr %s tcp dport { 53, 80 } accept\n"
+        "    iifname @links ip daddr %s udp dport 53 accept\n"
         "    iifname @links drop\n"
         "    ip daddr %s drop comment \"for clusters only\"\n"
         "  }\n"
@@ -135,7 +137,7 @@ char *nft_rules(const char *table, const struct ipv4_pool *pool, uint32_t servic
         strbuf_fmt(&b, declarations, table);
         for (size_t i = 0; i < NELEM(chains); i++)
                 strbuf_fmt(&b, "flush chain inet %s %s\n", table, chains[i]);
-        strbuf_fmt(&b, rules, table, api, base, pool->bits, open, api, api);
+        strbuf_fmt(&b, rules, table, api, api, base, pool->bits, open, api, api, api);
         return strbuf_take(&b);
 }
 

@@ -95,8 +95,13 @@ static void test_addresses(void **state)
         (void) state;
         assert_non_null(text);
         assert_int_equal(count(text, "100.96.0.0/16"), 1);
-        assert_int_equal(count(text, "ip daddr 100.96.18.52 tcp dport 80 accept"), 2);
-        assert_int_equal(count(text, "100.96.18.52"), 3);
+        assert_int_equal(count(text, "ip daddr 100.96.18.52 tcp dport 80 accept"), 1);
+        assert_int_equal(
+                count(text, "ip daddr 100.96.18.52 meta l4proto { tcp, udp } th dport 53 accept"),
+                1);
+        assert_int_equal(count(text, "ip daddr 100.96.18.52 tcp dport { 53, 80 } accept"), 1);
+        assert_int_equal(count(text, "ip daddr 100.96.18.52 udp dport 53 accept"), 1);
+        assert_int_equal(count(text, "100.96.18.52"), 5);
 }
 
 /* What is opened comes after what never is, and before what else is private. */

@@ -24,6 +24,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "engine/claim/claim.h"
+#include "engine/jail.h"
 #include "engine/op/restart.h"
 
 #define PROGRAM    "tensorone-api"
@@ -68,6 +69,29 @@ static int open_key(const struct instance *inst, const char *name, struct err *e
         return fd < 0 ? err_errno(e, -errno, "open %s/%s", inst->data_dir, name) : fd;
 }
 
+/* All that the API sees of the host's files. */
+static void enter_root(char *data, char *node)
+{
+        const struct jail_row rows[] = {
+                { "/usr/lib", JAIL_READ }, /* the loader and libraries, and the links to them */
+                { "/usr/lib64", JAIL_READ },
+                { "/usr/local/lib", JAIL_READ },
+                { "/lib", JAIL_READ },
+                { "/lib64", JAIL_READ },
+                { "/etc/ld.so.cache", JAIL_READ },
+                { "/etc/ssl/openssl.cnf", JAIL_READ }, /* the host's choice of ciphers */
+                { "/dev/urandom", JAIL_DEVICE },       /* SQLite's temporary names */
+                { data, JAIL_WRITE },                  /* the store */
+                { node, JAIL_WRITE },                  /* the engine; connecting is writing */
+        };
+        struct err e = { 0 };
+
+        if (jail_enter(rows, NELEM(rows), &e) >= 0)
+                return;
+        log_error(PROGRAM ": %s", e.msg);
+        _exit(126);
+}
+
 /* The child: drop to the API's uid, keep the five descriptors, run. */
 __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_t engine, int prog,
                                             int key, int seal, int ready)
@@ -105,6 +129,7 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
         (void) snprintf(data, sizeof data, "/run/hypervisor-vmm/%s/control", s->inst->id);
         (void) snprintf(node, sizeof node, "/run/hypervisor-vmm/%s/node.sock", s->inst->id);
         (void) snprintf(journal, sizeof journal, "JOURNAL_STREAM=%s", stream ? stream : "");
+        enter_root(data, node);
         if (proc_drop(CLAIM_API_UID, engine) < 0)
                 _exit(126);
         (void) fd_set_cloexec(s->listen_fd, false);

@@ -12,7 +12,7 @@ esac
 
 build="gcc make git pkg-config meson ninja-build ca-certificates
  libsystemd-dev libmicrohttpd-dev libwslay-dev libcurl4-openssl-dev libjansson-dev libsqlite3-dev
- libssl-dev libarchive-dev libisal-dev zlib1g-dev libzstd-dev libseccomp-dev libcap-ng-dev
+ libssl-dev libarchive-dev libisal-dev zlib1g-dev libzstd-dev libseccomp-dev
  libmnl-dev libnftables-dev libinih-dev libyaml-dev libcmocka-dev
  e2fsprogs util-linux iproute2 busybox-static python3 debootstrap"
 test_="$build python3-pytest python3-requests python3-websocket clang clang-format libclang-rt-$clang-dev

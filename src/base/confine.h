@@ -39,15 +39,36 @@ struct confine_call {
         uint64_t mask, value;
 };
 
+#define CONFINE_ALLOW(name)                                                                        \
+        {                                                                                          \
+                SCMP_SYS(name), SCMP_ACT_ALLOW, CONFINE_ANY, 0, 0                                  \
+        }
+#define CONFINE_KILL(name)                                                                         \
+        {                                                                                          \
+                SCMP_SYS(name), SCMP_ACT_KILL_PROCESS, CONFINE_ANY, 0, 0                           \
+        }
+/* When the argument is @value; the second compares the low half, which is what the kernel takes of an
+ * int. */
+#define CONFINE_ALLOW_IF(name, arg, value)                                                         \
+        {                                                                                          \
+                SCMP_SYS(name), SCMP_ACT_ALLOW, arg, UINT64_MAX, value                             \
+        }
+#define CONFINE_ALLOW_IF32(name, arg, value)                                                       \
+        {                                                                                          \
+                SCMP_SYS(name), SCMP_ACT_ALLOW, arg, UINT32_MAX, value                             \
+        }
+
 struct confine_calls { /* several lists make one program's filter */
         const struct confine_call *rows;
         size_t n;
 };
 #define CONFINE_CALLS(t) ((struct confine_calls){ (t), NELEM(t) })
 
-enum confine_net {
-        CONFINE_NET_NONE,    /* neither bind nor connect over TCP, from Landlock 4 on */
-        CONFINE_NET_CONNECT, /* connect only */
+/* What it may still reach outside; without: no TCP connection (Landlock 4), no process (6), and never a
+ * TCP port to listen on or an abstract socket. */
+enum confine_reach {
+        CONFINE_CONNECT = 1, /* begin TCP connections */
+        CONFINE_SIGNAL = 2,  /* signal processes that the descent did not make */
 };
 
 struct confine {
@@ -56,7 +77,7 @@ struct confine {
         bool traceable;      /* a driver's library reads its own /proc entries */
         const struct confine_path *paths;
         size_t n_paths;
-        enum confine_net net;
+        unsigned reach; /* enum confine_reach */
         const struct confine_calls *calls;
         size_t n_calls;
         uint32_t otherwise; /* SCMP_ACT_* of a call in no list */
@@ -71,8 +92,7 @@ int confine_descend(const struct confine *c, struct err *e);
 int confine_limit(int what, uint64_t max, struct err *e);
 int confine_capabilities(struct err *e);
 /* 0: this kernel has no Landlock; else its ABI. */
-int confine_landlock(const struct confine_path *paths, size_t n, enum confine_net net,
-                     struct err *e);
+int confine_landlock(const struct confine_path *paths, size_t n, unsigned reach, struct err *e);
 /* Sets no_new_privs, too. */
 int confine_filter(const struct confine_calls *calls, size_t n, uint32_t otherwise, struct err *e);
 

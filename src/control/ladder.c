@@ -19,52 +19,60 @@
 #include "base/confine.h"
 #include "base/mem.h"
 
-#define ALLOW(name)                                                                                \
-        {                                                                                          \
-                SCMP_SYS(name), SCMP_ACT_ALLOW, CONFINE_ANY, 0, 0                                  \
-        }
-
 static const struct confine_call serving[] = {
         /* the event loop */
-        ALLOW(epoll_create1),
-        ALLOW(epoll_ctl),
-        ALLOW(epoll_wait),
-        ALLOW(epoll_pwait),
-        ALLOW(epoll_pwait2),
-        ALLOW(timerfd_create),
-        ALLOW(timerfd_settime),
-        ALLOW(signalfd4),
+        CONFINE_ALLOW(epoll_create1),
+        CONFINE_ALLOW(epoll_ctl),
+        CONFINE_ALLOW(epoll_wait),
+        CONFINE_ALLOW(epoll_pwait),
+        CONFINE_ALLOW(epoll_pwait2),
+        CONFINE_ALLOW(timerfd_create),
+        CONFINE_ALLOW(timerfd_settime),
+        CONFINE_ALLOW(signalfd4),
         /* connections that come in, and the ones that the engine hands over */
-        ALLOW(accept),
-        ALLOW(accept4),
-        ALLOW(getsockname),
-        ALLOW(getpeername),
-        ALLOW(getsockopt),
-        ALLOW(setsockopt),
-        ALLOW(sendto),
-        ALLOW(recvfrom),
-        ALLOW(sendmsg),
-        ALLOW(recvmsg),
-        ALLOW(sendfile),
-        ALLOW(shutdown),
+        CONFINE_ALLOW(accept),
+        CONFINE_ALLOW(accept4),
+        CONFINE_ALLOW(getsockname),
+        CONFINE_ALLOW(getpeername),
+        CONFINE_ALLOW(getsockopt),
+        CONFINE_ALLOW(setsockopt),
+        CONFINE_ALLOW(sendto),
+        CONFINE_ALLOW(recvfrom),
+        CONFINE_ALLOW(sendmsg),
+        CONFINE_ALLOW(recvmsg),
+        CONFINE_ALLOW(sendfile),
+        CONFINE_ALLOW(shutdown),
         /* the engine's socket, and systemd's for "ready" */
-        { SCMP_SYS(socket), SCMP_ACT_ALLOW, 0, UINT64_MAX, AF_UNIX },
-        ALLOW(connect),
+        CONFINE_ALLOW_IF(socket, 0, AF_UNIX),
+        CONFINE_ALLOW(connect),
         /* names of its threads */
-        { SCMP_SYS(prctl), SCMP_ACT_ALLOW, 0, UINT64_MAX, PR_SET_NAME },
+        CONFINE_ALLOW_IF(prctl, 0, PR_SET_NAME),
 };
 
 static const struct confine_call
-        storing[] = {
-                ALLOW(open),       ALLOW(openat),   ALLOW(stat),
-                ALLOW(lstat),      ALLOW(access),   ALLOW(faccessat),
-                ALLOW(faccessat2), ALLOW(readlink), /* SQLite resolves the store's own path */
-                ALLOW(readlinkat), ALLOW(getcwd),   ALLOW(unlink),
-                ALLOW(unlinkat),   ALLOW(rename),   ALLOW(renameat),
-                ALLOW(fchmod),     ALLOW(fsync),    ALLOW(fdatasync),
-                ALLOW(flock),      ALLOW(statfs), /* room for the store: base/dbspace.h */
-                ALLOW(fstatfs),
-        };
+        storing
+                [] = {
+                        CONFINE_ALLOW(open),
+                        CONFINE_ALLOW(openat),
+                        CONFINE_ALLOW(stat),
+                        CONFINE_ALLOW(lstat),
+                        CONFINE_ALLOW(access),
+                        CONFINE_ALLOW(faccessat),
+                        CONFINE_ALLOW(faccessat2),
+                        CONFINE_ALLOW(readlink), /* SQLite resolves the store's own path */
+                        CONFINE_ALLOW(readlinkat),
+                        CONFINE_ALLOW(getcwd),
+                        CONFINE_ALLOW(unlink),
+                        CONFINE_ALLOW(unlinkat),
+                        CONFINE_ALLOW(rename),
+                        CONFINE_ALLOW(renameat),
+                        CONFINE_ALLOW(fchmod),
+                        CONFINE_ALLOW(fsync),
+                        CONFINE_ALLOW(fdatasync),
+                        CONFINE_ALLOW(flock),
+                        CONFINE_ALLOW(statfs), /* room for the store: base/dbspace.h */
+                        CONFINE_ALLOW(fstatfs),
+                };
 
 int ladder_descend(const char *data_dir, struct err *e)
 {
@@ -78,7 +86,6 @@ int ladder_descend(const char *data_dir, struct err *e)
         const struct confine c = { .program = "tensorone-api",
                                    .paths = paths,
                                    .n_paths = NELEM(paths),
-                                   .net = CONFINE_NET_NONE,
                                    .calls = calls,
                                    .n_calls = NELEM(calls),
                                    .otherwise = SCMP_ACT_ERRNO(EPERM) };

@@ -131,6 +131,25 @@ int instance_find_libexec(char **ret, struct err *e)
                        places[1]);
 }
 
+/* What stands in it decides what root does, and it may hold passwords. */
+static int check_mode(const char *config, const struct instance *i, struct err *e)
+{
+        bool password = false;
+        struct stat st;
+
+        if (!config || stat(config, &st) < 0)
+                return 0;
+        if (st.st_mode & S_IWOTH)
+                return err_set(e, -EPERM, "%s may be written by every user: chmod o-w it", config);
+        for (size_t k = 0; k < i->n_registries; k++)
+                password |= !str_empty(i->registries[k].password);
+        if (password && (st.st_mode & S_IROTH))
+                log_warn(
+                        "%s holds registry passwords and may be read by every user: chmod 640 it, and change them",
+                        config);
+        return 0;
+}
+
 int instance_read_conf(const char *config, struct instance **ret, struct err *e)
 {
         AUTO(instance_close) struct instance *i = calloc(1, sizeof *i);
@@ -142,6 +161,8 @@ int instance_read_conf(const char *config, struct instance **ret, struct err *e)
                 return err_set(e, -ENOMEM, "out of memory");
         i->data_fd = i->run_fd = i->lock_fd = -EBADF;
         r = conf_load(config, options, n, &i->conf, instance_labelled, i, e);
+        if (r >= 0)
+                r = check_mode(config, i, e);
         if (r >= 0 && log_level_parse(i->conf.log_level) < 0)
                 r = err_set(e, -EINVAL,
                             "[engine] log_level: must be error, warning, info or debug");

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("HVMM_BUILD", ROOT / "build"))
 HERE = BUILD / "tests/flow/sandbox"
 ID_BASE = 0x6F000000
-LAUNCH = "/tree/libexec/vmm-launch"  # the tests' own copy
+LAUNCH = "/tree/libexec/vmm-launch (deleted)"  # the tests' own copy, in memory
 IDS = range(ID_BASE - 1, ID_BASE + 65536)  # the monitor's uid is the one below
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n"

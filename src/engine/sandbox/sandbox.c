@@ -9,12 +9,18 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/str.h"
 #include "engine/sandbox/sandbox_priv.h"
+
+#define LAUNCHER       "vmm-launch"
+#define MEMFD_EXEC     0x10U /* MFD_EXEC, which is younger than some C libraries */
+#define NAME_MAX_MEMFD 200U  /* of a memfd's name, which is for people */
 
 /* The one piece of state: written once at engine start, inherited by every fork from then on. */
 static struct {
@@ -39,10 +45,38 @@ int sandbox_prepare(struct err *e)
         return filter_build(policy_rows, policy_n_rows, &prepared.filter, e);
 }
 
+/* A copy of the program in memory that only the host's root may read or run.  What a tenant runs comes
+ * out of it by execve, and the kernel resolves the interpreter of a script while /proc/self/exe still
+ * is the launcher: "#!/proc/self/exe" would run, and open, the file on the host's disk. */
+static int in_memory(int file, const char *path, off_t size, struct err *e)
+{
+        const size_t len = strlen(path);
+        const char *name = len < NAME_MAX_MEMFD ? path : path + len - NAME_MAX_MEMFD;
+        const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+        const int seals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+        AUTO(fd) int fd = memfd_create(name, flags | MEMFD_EXEC);
+
+        if (fd < 0 && errno == EINVAL) /* before 6.3, where every memfd may be executed */
+                fd = memfd_create(name, flags);
+        if (fd < 0)
+                return err_errno(e, -errno, "memory file for %s", path);
+        while (size > 0) {
+                ssize_t n = sendfile(fd, file, NULL, (size_t) size);
+
+                if (n <= 0)
+                        return err_errno(e, n < 0 ? -errno : -EIO, "copy %s", path);
+                size -= n;
+        }
+        if (fchmod(fd, S_IRUSR | S_IXUSR) < 0 || fcntl(fd, F_ADD_SEALS, seals) < 0)
+                return err_errno(e, -errno, "seal %s", path);
+        return fd_take(&fd);
+}
+
 static int open_program(const char *libexec, const char *name, struct err *e)
 {
         AUTO(free) char *path = str_fmt("%s/%s", libexec, name);
-        AUTO(fd) int fd = path ? open(path, O_PATH | O_CLOEXEC) : -1;
+        const bool copied = str_eq(name, LAUNCHER);
+        AUTO(fd) int fd = path ? open(path, (copied ? O_RDONLY : O_PATH) | O_CLOEXEC) : -1;
         struct stat st;
 
         if (!path)
@@ -51,10 +85,10 @@ static int open_program(const char *libexec, const char *name, struct err *e)
                 return err_errno(e, -errno, "open %s", path);
         if (!S_ISREG(st.st_mode) || !(st.st_mode & S_IXOTH))
                 return err_set(e, -EACCES, "%s cannot be executed by everybody", path);
-        return fd_take(&fd);
+        return copied ? in_memory(fd, path, st.st_size, e) : fd_take(&fd);
 }
 
-static const char *const program_names[] = { "vmm-launch", "vmm-monitor" };
+static const char *const program_names[] = { LAUNCHER, "vmm-monitor" };
 
 int sandbox_hold_programs(const char *libexec, struct err *e)
 {

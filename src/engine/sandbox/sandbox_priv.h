@@ -40,7 +40,7 @@ struct cgroup_view {
 struct launch {
         const struct sandbox_place *place;
         int join;           /* pidfd of a running first process: an exec session; else -EBADF */
-        int launcher;       /* O_PATH on vmm-launch; the operation's alone */
+        int launcher;       /* vmm-launch, in memory; the operation's alone */
         int program;        /* O_PATH on vmm-monitor */
         int up;             /* launcher's way to the operation */
         int report;         /* first's way to the operation */

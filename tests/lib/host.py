@@ -66,8 +66,10 @@ def image_layout(name):
 
 
 class Host:
-    def __init__(self, config=None, data=None, keep=False):
+    def __init__(self, config=None, data=None, keep=False, programs=None):
+        """@programs: another folder than BUILD to start them from."""
         self.config = config or {}
+        self.programs = programs
         self.own = data is None
         self.dir = pathlib.Path(data or tempfile.mkdtemp(prefix="hvmm-test.", dir="/var/tmp"))
         self.keep = keep
@@ -91,7 +93,7 @@ class Host:
         self.write_config()
         out, into = os.pipe()
         self.proc = subprocess.Popen(
-            [program("hypervisor-vmm"), "standalone", "--data-dir", str(self.data), "--listen",
+            [str(self.programs / "hypervisor-vmm") if self.programs else program("hypervisor-vmm"), "standalone", "--data-dir", str(self.data), "--listen",
              "127.0.0.1:%d" % self.port, "--config", str(self.dir / "config")],
             stdout=into, stderr=open(self.log, "ab"), stdin=subprocess.DEVNULL)
         os.close(into)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -311,6 +312,22 @@ static int hoard(int argc, char **argv)
         return 0;
 }
 
+/* A child for whoever is above us, which is a process of the host's. */
+static int adopt(int argc, char **argv)
+{
+        long pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+        char c;
+
+        (void) argc, (void) argv;
+        if (pid == 0)
+                _exit((int) usleep(2000000));
+        printf("adopted %ld: %s\n", pid, pid < 0 ? strerror(errno) : "");
+        (void) fflush(stdout);
+        while (read(STDIN_FILENO, &c, 1) > 0)
+                ;
+        return 0;
+}
+
 static const struct verb verbs[] = {
         { "thief", "STOP", 1, thief },
         { "leak", "PATH", 1, leak },
@@ -321,6 +338,7 @@ static const struct verb verbs[] = {
         { "spoil", "TEXT PATH...", 2, spoil },
         { "show", "PATH...", 1, show },
         { "hoard", "", 0, hoard },
+        { "adopt", "", 0, adopt },
         { "syscalls", "", 0, syscalls },
         { "surface", "DIR", 1, surface },
         { "forge", "FROM TO PORT TEXT", 4, forge },

@@ -26,16 +26,27 @@ static const struct {
         long nr;
         long arg[3];
 } plain[] = {
-        { SYS_kill, { 1 << 30, 0, 0 } },    { SYS_tkill, { 1 << 30, 0, 0 } },
-        { SYS_exit, { 0, 0, 0 } },          { SYS_exit_group, { 0, 0, 0 } },
-        { SYS_clone, { 17, 0, 0 } },        { SYS_brk, { 0, 0, 0 } },
-        { SYS_umask, { 022, 0, 0 } },       { SYS_alarm, { 0, 0, 0 } },
-        { SYS_socket, { 1, 1, 0 } },        { SYS_socketpair, { 1, 1, 0 } },
-        { SYS_personality, { 0, 0, 0 } },   { SYS_unshare, { 0, 0, 0 } },
-        { SYS_mknod, { 0, 0x8000, 0 } },    { SYS_mknodat, { -100, 0, 0x8000 } },
-        { SYS_setpgid, { 0, 0, 0 } },       { SYS_close_range, { 1000, 1001, 0 } },
-        { SYS_munmap, { 4096, 4096, 0 } },  { SYS_munlockall, { 0, 0, 0 } },
-        { SYS_setfsuid, { 0, 0, 0 } },      { SYS_setfsgid, { 0, 0, 0 } },
+        { SYS_kill, { 1 << 30, 0, 0 } },
+        { SYS_tkill, { 1 << 30, 0, 0 } },
+        { SYS_exit, { 0, 0, 0 } },
+        { SYS_exit_group, { 0, 0, 0 } },
+        { SYS_clone, { 17, 0, 0 } },
+        { SYS_futex, { 4096, 1, 1 } }, /* wake */
+        { SYS_brk, { 0, 0, 0 } },
+        { SYS_umask, { 022, 0, 0 } },
+        { SYS_alarm, { 0, 0, 0 } },
+        { SYS_socket, { 1, 1, 0 } },
+        { SYS_socketpair, { 1, 1, 0 } },
+        { SYS_personality, { 0, 0, 0 } },
+        { SYS_unshare, { 0, 0, 0 } },
+        { SYS_mknod, { 0, 0x8000, 0 } },
+        { SYS_mknodat, { -100, 0, 0x8000 } },
+        { SYS_setpgid, { 0, 0, 0 } },
+        { SYS_close_range, { 1000, 1001, 0 } },
+        { SYS_munmap, { 4096, 4096, 0 } },
+        { SYS_munlockall, { 0, 0, 0 } },
+        { SYS_setfsuid, { 0, 0, 0 } },
+        { SYS_setfsgid, { 0, 0, 0 } },
         { SYS_ptrace, { 16, 1 << 30, 0 } }, /* attach to nobody */
         { SYS_prctl, { 3, 0, 0 } },         /* is it dumpable? */
         { SYS_sync, { 0, 0, 0 } },

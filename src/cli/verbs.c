@@ -59,6 +59,33 @@ const struct verb verbs[] = {
                   "clusters") "\n"
                               "tensoronecli create clusters --clusterCount 2 --gpuCount 0 --imageName "
                               "docker.io/library/debian --args \"sleep infinity\" --wait" },
+        { .word = "create",
+          .noun = "secret",
+          .operands = "NAME",
+          .min = 1,
+          .max = 1,
+          .needs_api = true,
+          .run = cmd_secret_create,
+          .opts = OPTS(OPT_SECRET_FILE, OPT_SECRET_TEXT),
+          .summary = "keep a secret for the variables of clusters",
+          .detail = "The value is asked for, or read from standard input or a file to its end, "
+                    "less the last newline; it is never shown again. In the value of a variable "
+                    "(--env, of a cluster or a template) {{ TENSORONE_SECRET_NAME }} stands for "
+                    "it, whose place it takes when a cluster is started and nowhere else.",
+          .examples =
+                  "tensoronecli create secret hf_token\n"
+                  "tensoronecli create secret key --file id.pem --description \"deploy key\"\n"
+                  "tensoronecli create cluster --gpuCount 0 --imageName tensorone/starter --env "
+                  "\"HF_TOKEN={{ TENSORONE_SECRET_hf_token }}\"" },
+        { .word = "get",
+          .noun = "secrets",
+          .alias = "secret",
+          .operands = "",
+          .needs_api = true,
+          .run = cmd_get_secrets,
+          .opts = NO_OPTS,
+          .summary = "list the account's secrets, without their values",
+          .examples = "tensoronecli get secrets" },
         { .word = "get",
           .noun = "cluster",
           .alias = "clusters",
@@ -285,6 +312,18 @@ const struct verb verbs[] = {
           .opts = NO_OPTS,
           .summary = "remove images",
           .examples = "tensoronecli image rm my/model:1" },
+        { .word = "remove",
+          .noun = "secret",
+          .alias = "secrets",
+          .operands = "SECRET...",
+          .min = 1,
+          .max = MANY,
+          .needs_api = true,
+          .run = cmd_secret_remove,
+          .opts = NO_OPTS,
+          .summary = "remove secrets, by id or name",
+          .detail = "Clusters that name them go on; their next start is refused and says so.",
+          .examples = "tensoronecli remove secret hf_token" },
         { .word = "registry-auth",
           .noun = "create",
           .operands = "NAME",

@@ -41,5 +41,9 @@
 #define LIMIT_REGISTRY_AUTHS        100U       /* registry credentials of one account */
 #define LIMIT_REGISTRY_USER_LEN     255U       /* bytes of a user's name at a registry */
 #define LIMIT_REGISTRY_PASSWORD_LEN 4096U      /* bytes; some are tokens */
-#define LIMIT_EGRESS                64U /* networks that one cluster's traffic is limited to */
-#define LIMIT_REDIRECTS             5U  /* of one request to a registry */
+#define LIMIT_SECRETS               100U /* secrets of one account, and of one cluster's variables */
+#define LIMIT_SECRET_NAME_LEN       64U
+#define LIMIT_SECRET_BYTES          32768U /* of one value */
+#define LIMIT_SECRET_TEXT_LEN       255U   /* bytes of a secret's description */
+#define LIMIT_EGRESS                64U    /* networks that one cluster's traffic is limited to */
+#define LIMIT_REDIRECTS             5U     /* of one request to a registry */

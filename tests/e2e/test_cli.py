@@ -83,7 +83,7 @@ def terminal(env, *args, **size):
 
 VERBS = ["config", "create cluster", "create clusters", "get cluster", "get cloud",
          "start cluster", "stop cluster", "restart cluster", "update cluster",
-         "remove cluster", "remove clusters",
+         "remove cluster", "remove clusters", "create secret", "get secrets", "remove secret",
          "logs", "exec", "image import", "image pull", "image ls", "image rm", "template create",
          "template ls", "template get", "template rm", "version", "completion"]
 

@@ -46,6 +46,7 @@ static const struct jfield report_fields[] = {
         { R(released), .kind = J_BOOL },
         { R(cpus_taken), .kind = J_BOOL },
         { R(credentials_wanted), .kind = J_BOOL },
+        { R(secrets_wanted), .kind = J_BOOL },
         { R(progress_pct), .kind = J_U32, .max = 100 },
         { R(progress_bytes), .kind = J_U64, .max = JSONX_EXACT_MAX },
         { R(progress_total_bytes), .kind = J_U64, .max = JSONX_EXACT_MAX },

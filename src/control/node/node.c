@@ -165,14 +165,14 @@ void node_cancel(struct node *n, int64_t number)
 }
 
 void node_assign(struct node *n, const char *cluster, uint64_t generation, bool run,
-                 const json_t *plan, const json_t *credentials)
+                 const json_t *plan, const json_t *credentials, const json_t *secrets)
 {
         if (n->synced)
                 (void) post(n,
-                            json_pack("{s:s, s:s, s:I, s:s, s:O, s:O*}", "type", "assign",
+                            json_pack("{s:s, s:s, s:I, s:s, s:O, s:O*, s:O*}", "type", "assign",
                                       "cluster", cluster, "generation", (json_int_t) generation,
                                       "desired", run ? "running" : "stopped", "plan", plan,
-                                      "credentials", credentials),
+                                      "credentials", credentials, "secrets", secrets),
                             NULL, 0);
 }
 

@@ -72,6 +72,7 @@ struct node_report {
         uint64_t epoch, seq, generation;
         enum cluster_state state;
         bool credentials_wanted; /* it must pull, and waits for what the plan names */
+        bool secrets_wanted;     /* it is about to start, and waits for those of the variables */
         bool released;
         bool cpus_taken;       /* another engine on the machine holds a CPU of the plan */
         uint32_t progress_pct; /* of a pull, as are the next */
@@ -119,7 +120,8 @@ bool node_connected(const struct node *n); /* and in sync */
 
 /* Statements.  Without a connection they do nothing: `synced` comes with the next one. */
 void node_assign(struct node *n, const char *cluster, uint64_t generation, bool run,
-                 const json_t *plan, const json_t *credentials); /* NULL: not wanted */
+                 const json_t *plan, const json_t *credentials,
+                 const json_t *secrets); /* the two NULL: not wanted */
 void node_tombstone(struct node *n, const char *cluster, uint64_t generation);
 void node_forget(struct node *n, const char *cluster, uint64_t generation);
 

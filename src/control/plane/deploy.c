@@ -320,6 +320,8 @@ int plane_deploy(struct plane *p, const struct caller *who, struct deploy *d,
                 r = check_cuda(p, d, e);
         if (r >= 0)
                 r = registry_auth_check(p, who, d->registry_auth, e);
+        if (r >= 0)
+                r = secrets_check(p, who->account, d->env, e);
         if (r >= 0 && str_empty(d->image))
                 r = err_set(e, -EINVAL, "imageName: is missing; give an image or a templateId");
         if (r >= 0)

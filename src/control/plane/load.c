@@ -84,6 +84,19 @@ static int keep_registry_auth(void *arg, const json_t *row, struct err *e)
         return r;
 }
 
+static int keep_secret(void *arg, const json_t *row, struct err *e)
+{
+        struct plane *p = arg;
+        AUTO(secret_free) struct secret *s = NULL;
+        int r = secret_from_row(row, &s, e);
+
+        if (r >= 0)
+                r = map_set(p->secrets, s->id, s);
+        if (r >= 0)
+                s = NULL;
+        return r;
+}
+
 static int keep_reservation(void *arg, const json_t *row, struct err *e)
 {
         return ledger_add_row(((struct plane *) arg)->ledger, row, e);
@@ -144,9 +157,12 @@ void plane_unload(struct plane *p)
         for (struct map_entry *i = p->registry_auths ? map_first(p->registry_auths) : NULL; i;
              i = map_next(i))
                 (void) registry_auth_free(map_value(i));
+        for (struct map_entry *i = p->secrets ? map_first(p->secrets) : NULL; i; i = map_next(i))
+                (void) secret_free(map_value(i));
         p->clusters = map_free(p->clusters);
         p->templates = map_free(p->templates);
         p->registry_auths = map_free(p->registry_auths);
+        p->secrets = map_free(p->secrets);
         p->ledger = ledger_free(p->ledger);
         events_free(p);
 }
@@ -154,16 +170,18 @@ void plane_unload(struct plane *p)
 int plane_load(struct plane *p, struct err *e)
 {
         AUTO(map_free)
-        struct map *clusters = map_new(), *templates = map_new(), *registry_auths = map_new();
+        struct map *clusters = map_new(), *templates = map_new(), *registry_auths = map_new(),
+                   *secrets = map_new();
         AUTO(ledger_free) struct ledger *ledger = ledger_new();
         int r;
 
-        if (!clusters || !templates || !registry_auths || !ledger)
+        if (!clusters || !templates || !registry_auths || !secrets || !ledger)
                 return err_set(e, -ENOMEM, "out of memory"); /* what is there stays */
         plane_unload(p);
         p->clusters = TAKE(clusters);
         p->templates = TAKE(templates);
         p->registry_auths = TAKE(registry_auths);
+        p->secrets = TAKE(secrets);
         p->ledger = TAKE(ledger);
         r = store_load(p->store, ST_SETTING, keep_setting, p, e);
         if (r >= 0)
@@ -172,6 +190,8 @@ int plane_load(struct plane *p, struct err *e)
                 r = store_load(p->store, ST_TEMPLATE, keep_template, p, e);
         if (r >= 0)
                 r = store_load(p->store, ST_REGISTRY_AUTH, keep_registry_auth, p, e);
+        if (r >= 0)
+                r = store_load(p->store, ST_SECRET, keep_secret, p, e);
         if (r >= 0)
                 r = store_load(p->store, ST_RESERVATION, keep_reservation, p, e);
         if (r >= 0)

@@ -112,7 +112,7 @@ void plane_fence(struct plane *p, store_done_fn *done, void *arg)
 
 void plane_push(struct plane *p, const struct cluster *c)
 {
-        AUTO(json_put) json_t *plan = NULL, *login = NULL;
+        AUTO(json_put) json_t *plan = NULL, *login = NULL, *secrets = NULL;
 
         if (!node_connected(p->node) || p->foreign)
                 return;
@@ -123,9 +123,11 @@ void plane_push(struct plane *p, const struct cluster *c)
         plan = c->plan ? plan_with_key(p, c) : NULL;
         if (c->wants_login && c->desired == DESIRED_RUNNING)
                 login = registry_login(p, c);
+        if (c->wants_secrets && c->desired == DESIRED_RUNNING)
+                secrets = secrets_answer(p, c);
         if (plan)
                 node_assign(p->node, c->id, c->generation, c->desired == DESIRED_RUNNING, plan,
-                            login);
+                            login, secrets);
         else
                 log_error("cluster %s: no plan to send", c->id);
 }
@@ -362,6 +364,7 @@ int plane_new(const struct plane_conf *conf, struct plane **ret, struct err *e)
         if (r < 0)
                 return r;
         registry_auths_probe(p);
+        secrets_probe(p);
         r = sd_event_add_time(conf->loop, &p->alarm, CLOCK_REALTIME, 0, US_PER_MS, on_alarm, p);
         if (r < 0)
                 return err_errno(e, r, "timer");

@@ -182,6 +182,21 @@ int plane_delete_registry_auth(struct plane *p, const struct caller *who, const 
 int plane_open_registry_auth(const struct plane *p, const struct caller *who, const char *id,
                              const char **ret_username, char **ret_password, struct err *e);
 
+/* ---- secrets ---- */
+
+/* An account's own.  No caller sees a value again. */
+int plane_secrets(const struct plane *p, const struct caller *who,
+                  int (*fn)(void *arg, const struct secret *s), void *arg);
+struct secret_input {
+        const char *name, *value, *description;
+};
+int plane_create_secret(struct plane *p, const struct caller *who, const struct secret_input *in,
+                        const struct secret **ret, struct err *e);
+/* Clusters that name it go on; their next start says that it was removed. */
+int plane_delete_secret(struct plane *p, const struct caller *who, const char *id, struct err *e);
+/* {name: value} for a session in @c, for the engine alone: of what is not there any more, nothing. */
+json_t *plane_session_secrets(const struct plane *p, const struct cluster *c);
+
 /* ---- what is measured, and what has happened ---- */
 
 /* The last second's numbers; NULL: none, or they are old.  @ret_at_us (may be NULL): wall clock. */

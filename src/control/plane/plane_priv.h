@@ -27,6 +27,7 @@ struct plane {
         struct map *clusters;       /* id -> struct cluster, owned; also the ones going away */
         struct map *templates;      /* id -> struct template, owned */
         struct map *registry_auths; /* id -> struct registry_auth, owned */
+        struct map *secrets;        /* id -> struct secret, owned */
         struct sealer *sealer;
         char node_id[NODE_ID_LEN + 1];
         struct node_inventory inv; /* the last one known, kept over restarts */
@@ -135,6 +136,14 @@ int registry_auth_check(const struct plane *p, const struct caller *who, const c
 json_t *registry_login(const struct plane *p, const struct cluster *c);
 /* Log it when there are some that cannot be opened. */
 void registry_auths_probe(const struct plane *p);
+
+/* secret.c */
+/* 0, or which of the secrets that @env names the account does not have. */
+int secrets_check(const struct plane *p, const char *account, char *const *env, struct err *e);
+/* What @c names, opened, for its assign: {values: {name: value}}, or {error}; NULL: out of memory. */
+json_t *secrets_answer(const struct plane *p, const struct cluster *c);
+/* Log it when there are some that cannot be opened. */
+void secrets_probe(const struct plane *p);
 
 /* template.c */
 int templates_add_builtin(struct plane *p);

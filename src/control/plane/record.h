@@ -1,5 +1,5 @@
-/* record.h - what the control plane keeps about clusters, templates, registry credentials, and how it
- * is stored.
+/* record.h - what the control plane keeps about clusters, templates, registry credentials,
+ * secrets, and how it is stored.
  * Structs are owned by the plane; everybody else borrows them for the length of a call.  Pure. */
 #pragma once
 #include <jansson.h>
@@ -57,6 +57,7 @@ struct cluster {
                 repeat_us; /* the engine is behind: when it is told again, monotonic; 0: it is not */
         unsigned repeats;  /* in a row */
         bool wants_login;  /* the engine waits for the registry credentials that it names */
+        bool wants_secrets; /* the same for the secrets that its variables name */
         unsigned open; /* transactions not answered yet: nothing is told to the node meanwhile */
 };
 
@@ -92,6 +93,17 @@ struct registry_auth *registry_auth_free(struct registry_auth *a);
 DEFINE_AUTO(struct registry_auth *, registry_auth_free)
 int registry_auth_from_row(const json_t *row, struct registry_auth **ret, struct err *e);
 json_t *registry_auth_to_row(const struct registry_auth *a);
+
+struct secret {
+        char *id, *account, *name, *description;
+        char *value; /* sealed */
+        uint64_t created_us;
+};
+
+struct secret *secret_free(struct secret *s);
+DEFINE_AUTO(struct secret *, secret_free)
+int secret_from_row(const json_t *row, struct secret **ret, struct err *e);
+json_t *secret_to_row(const struct secret *s);
 
 /* Replace a heap string.  -ENOMEM and no change; NULL and "" become NULL. */
 int text_set(char **at, const char *value);

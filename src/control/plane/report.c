@@ -164,6 +164,7 @@ void report_apply(struct plane *p, const struct node_report *r)
         take_usage(c, r);
         p->boots += r->started_us && r->started_us != c->started_us;
         c->wants_login = r->credentials_wanted;
+        c->wants_secrets = r->secrets_wanted;
         changed = take_facts(c, r);
         changed = take_state(c, r) || changed;
         ended = settle_exit(c);
@@ -187,7 +188,7 @@ void report_apply(struct plane *p, const struct node_report *r)
         } else {
                 (void) store_txn_free(t);
         }
-        if (c->wants_login && c->open == 0)
+        if ((c->wants_login || c->wants_secrets) && c->open == 0)
                 plane_push(p, c);
         plane_tell(p, r->cluster, c);
         if (c->applied && !str_empty(r->refused) && c->desired == DESIRED_RUNNING && c->open == 0) {

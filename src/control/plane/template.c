@@ -10,6 +10,7 @@
 #include "control/plane/plane_priv.h"
 #include "model/limits.h"
 #include "model/plan.h"
+#include "model/secret.h"
 
 #define TEMPLATE_ID_CHARS 10U
 #define TEMPLATES_MAX     1000U /* of one account */
@@ -114,6 +115,8 @@ static int check(const struct template *t, struct err *e)
                 r = check_sizes(t, e);
         if (r >= 0)
                 r = env_check(t->env, e);
+        if (r >= 0) /* whether they are there is for who deploys it to know */
+                r = secret_check(t->env, e);
         if (r >= 0)
                 r = docker_args_parse(t->docker_args, &entrypoint, &command, &set, e);
         if (r >= 0)

@@ -176,6 +176,11 @@ RESOLVER(m_update_registry_auth);
 RESOLVER(m_delete_registry_auth);
 RESOLVER(r_template_registry_auth); /* of a struct template */
 
+/* secrets.c: obj is a struct secret */
+RESOLVER(r_my_secrets);
+RESOLVER(m_secret_create);
+RESOLVER(m_secret_delete);
+
 /* mutations.c */
 RESOLVER(m_deploy);
 RESOLVER(m_rent);

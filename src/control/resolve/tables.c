@@ -69,6 +69,8 @@ static const struct gql_field mutation_fields[] = {
         FN("saveRegistryAuth", "ContainerRegistryAuth", GQL_WRITE, m_save_registry_auth),
         FN("updateRegistryAuth", "ContainerRegistryAuth", GQL_WRITE, m_update_registry_auth),
         FN("deleteRegistryAuth", "Void", GQL_WRITE, m_delete_registry_auth),
+        FN("secretCreate", "Secret", GQL_WRITE, m_secret_create),
+        FN("secretDelete", "Void", GQL_WRITE, m_secret_delete),
 };
 
 #define C(n, t, get, m) AT(n, t, GQL_SELF, get, cluster, m)
@@ -225,7 +227,7 @@ static const struct gql_field user_rows[] = {
         F("@Templates", "[Template!]!", q_my_templates),
         F("containerRegistryCreds", "[ContainerRegistryAuth!]!", r_my_registry_auths),
         F("apiKeys", "[ApiKey!]!", r_my_keys),
-        EMPTY("secrets", "[Secret!]!", GQL_READ),
+        F("secrets", "[Secret!]!", r_my_secrets),
 };
 #undef A
 #undef F
@@ -266,6 +268,13 @@ static const struct gql_field template_rows[] = {
 static const struct gql_field registry_auth_rows[] = {
         AT("id", "String!", GQL_READ, STR, registry_auth, id),
         AT("name", "String", GQL_READ, STR, registry_auth, name),
+};
+
+static const struct gql_field secret_rows[] = {
+        AT("id", "String!", GQL_READ, STR, secret, id),
+        AT("name", "String", GQL_READ, STR, secret, name),
+        AT("description", "String", GQL_READ, STR, secret, description),
+        AT("createdAt", "DateTime", GQL_READ, TIME, secret, created_us),
 };
 
 #define F(n, t, f) FN(n, t, GQL_ANYONE, f)
@@ -432,6 +441,7 @@ static const struct gql_type types[] = {
         { "@RuntimeContainer", NELEMS(runtime_container_rows) },
         { "User", NELEMS(user_rows) },
         { "ContainerRegistryAuth", NELEMS(registry_auth_rows) },
+        { "Secret", NELEMS(secret_rows) },
         { "ApiKey", NELEMS(api_key_rows) },
         { "Template", NELEMS(template_rows) },
         { "EnvironmentVariable", NELEMS(env_variable_rows) },

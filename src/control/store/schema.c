@@ -87,6 +87,9 @@ static const struct store_column event_cols[] = { K(id),   I(at_us),   T(account
 static const struct store_column registry_auth_cols[] = {
         K(id), T(account), T(name), T(username), T(password), I(created_us),
 };
+static const struct store_column secret_cols[] = {
+        K(id), T(account), T(name), T(description), T(value), I(created_us),
+};
 #undef T
 #undef I
 #undef B
@@ -103,6 +106,7 @@ const struct store_table_desc store_tables[ST_TABLE_COUNT] = {
         [ST_RESERVATION] = { "reservation", reservation_cols, NELEM(reservation_cols), 3 },
         [ST_EVENT] = { "event", event_cols, NELEM(event_cols), 1 },
         [ST_REGISTRY_AUTH] = { "registry_auth", registry_auth_cols, NELEM(registry_auth_cols), 1 },
+        [ST_SECRET] = { "secret", secret_cols, NELEM(secret_cols), 1 },
 };
 
 static const char version_1[] =
@@ -154,5 +158,11 @@ static const char version_5[] = "ALTER TABLE cluster ADD COLUMN boot BIGINT NOT 
                                 "ALTER TABLE cluster ADD COLUMN applied TEXT;"
                                 "ALTER TABLE cluster ADD COLUMN refused TEXT;";
 
-const char *const store_migrations[] = { version_1, version_2, version_3, version_4, version_5 };
+/* `value` is sealed (control/seal/seal.h) */
+static const char version_6[] = "CREATE TABLE secret (id TEXT PRIMARY KEY, account TEXT NOT NULL,"
+                                " name TEXT NOT NULL, description TEXT, value TEXT NOT NULL,"
+                                " created_us BIGINT NOT NULL, UNIQUE (account, name));";
+
+const char *const store_migrations[] = { version_1, version_2, version_3,
+                                         version_4, version_5, version_6 };
 const size_t store_n_migrations = NELEM(store_migrations);

@@ -25,6 +25,7 @@ enum store_table {
         ST_RESERVATION,
         ST_EVENT,
         ST_REGISTRY_AUTH,
+        ST_SECRET,
         ST_TABLE_COUNT
 };
 

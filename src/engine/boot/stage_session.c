@@ -21,6 +21,7 @@
 #include "engine/instance.h"
 #include "engine/op/listen.h"
 #include "model/limits.h"
+#include "model/secret.h"
 
 #define MIB             (1ULL << 20)
 #define MONITOR_WAIT_US (3 * US_PER_S) /* the monitor drains pipes and syncs the exit status */
@@ -126,8 +127,10 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
         AUTO(free)
         char *hosts = session_hosts(p->cluster, b->lease.ipv4_text, b->lease.service_text);
         AUTO(free) char *profile = session_profile(shell_env);
+        AUTO(str_wipe_free) char *secrets = session_secret_profile(shell_env, env);
         AUTO(free) char *hostname = str_fmt("%s\n", p->cluster);
         const struct sandbox_file small[] = {
+                { SESSION_SECRETS, secrets, 0600, false }, /* first: only where there are some */
                 { "/etc/hosts", hosts, 0644, false },
                 { "/etc/hostname", hostname, 0644, false },
                 { "/etc/resolv.conf", b->lease.resolv_conf ? b->lease.resolv_conf : "", 0644,
@@ -143,8 +146,8 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                 .meanwhile_arg = &late,
                 .binds = host->binds,
                 .n_binds = host->n_binds,
-                .files = small,
-                .n_files = NELEM(small),
+                .files = str_empty(secrets) ? small + 1 : small,
+                .n_files = NELEM(small) - str_empty(secrets),
                 .symlinks = host->symlinks,
                 .n_symlinks = b->gpu.n_symlinks,
                 .libraries = host->libraries,
@@ -165,7 +168,7 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                 .log_fd = { l->log[0], l->log[1] },
         };
 
-        if (!hosts || !profile || !hostname)
+        if (!hosts || !profile || !secrets || !hostname)
                 return err_set(e, -ENOMEM, "out of memory");
         return sandbox_start(&spec, claim_id_base(b->slot), &b->shell, &b->proc, e);
 }
@@ -175,12 +178,15 @@ int stage_session_run(struct boot *b, struct err *e)
         struct logdir l = { { -EBADF, -EBADF }, -EBADF };
         AUTO(fd) int listener = -EBADF;
         AUTO(strv_free) char **argv = NULL, **env = NULL, **shell_env = strv_dup(b->plan.env);
+        AUTO(secrets_free) char **own = NULL;
         AUTO(host_files_done) struct host_files host = { .n_binds = 0 };
         char name[64];
         int r = session_argv(&b->plan, &b->image.config, &argv, e);
 
         if (r >= 0)
-                r = session_env(&b->plan, &b->image.config, &env, e);
+                r = secret_expand(b->plan.env, b->secrets, SECRET_FAIL, &own, e);
+        if (r >= 0)
+                r = session_env(&b->plan, own, &b->image.config, &env, e);
         if (r >= 0)
                 r = gpu_env(b, &env, e);
         if (r >= 0)

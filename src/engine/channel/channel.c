@@ -123,6 +123,7 @@ static int on_assign(struct channel *c, const struct frame_msg *m, struct err *e
         const json_t *cred = json_object_get(m->json, "credentials");
         const struct fleet_login login = { jsonx_str(cred, "username"), jsonx_str(cred, "password"),
                                            jsonx_str(cred, "error") };
+        const json_t *secrets = json_object_get(m->json, "secrets");
         struct err why = { 0 };
 
         if (!cluster || generation_of(m) == 0 || !json_is_object(plan) ||
@@ -130,7 +131,8 @@ static int on_assign(struct channel *c, const struct frame_msg *m, struct err *e
                 return err_set(e, -EPROTO,
                                "an assign without cluster, generation, desired or plan");
         if (fleet_assign(c->fleet, cluster, generation_of(m), str_eq(desired, "running"), plan,
-                         json_is_object(cred) ? &login : NULL, &why) < 0) {
+                         json_is_object(cred) ? &login : NULL,
+                         json_is_object(secrets) ? secrets : NULL, &why) < 0) {
                 log_warn("assign of cluster %.32s: %s", cluster, why.msg);
                 refuse(c, cluster, generation_of(m), why.msg);
         }

@@ -21,7 +21,8 @@ static int on_usage(sd_event_source *s, uint64_t usec, void *arg)
         for (struct unit *u = f->units; u; u = u->next) {
                 char name[32];
 
-                if (u->wants_login && u->row.state == CS_PULLING)
+                if ((u->wants_login && u->row.state == CS_PULLING) ||
+                    (u->wants_secrets && u->row.state == CS_ACCEPTED))
                         unit_report(u); /* the control plane may have lost sight of it */
                 if (u->row.state != CS_RUNNING)
                         continue;
@@ -186,7 +187,8 @@ static int update(struct unit *u, uint64_t generation, bool running, const char 
 }
 
 int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool running,
-                 const json_t *plan, const struct fleet_login *login, struct err *e)
+                 const json_t *plan, const struct fleet_login *login, const json_t *secrets,
+                 struct err *e)
 {
         uint64_t now = clock_mono_us();
         AUTO(free) char *text = jsonx_dump(plan);
@@ -211,6 +213,8 @@ int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool
                 u->asked_us = now;
         if (login && generation == u->row.generation)
                 unit_take_login(u, login);
+        if (secrets && generation == u->row.generation)
+                unit_take_secrets(u, secrets);
         unit_settle(u);
         return 0;
 }

@@ -59,9 +59,10 @@ struct fleet_login {
         const char *error; /* why there are none; NULL: there are */
 };
 /* What should be.  @plan: JSON of model/plan.h.  An older generation is ignored.  @login: the answer
- * to a report with `credentials_wanted`, or NULL. */
+ * to a report with `credentials_wanted`, or NULL; @secrets: of one with `secrets_wanted`, as it came. */
 int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool running,
-                 const json_t *plan, const struct fleet_login *login, struct err *e);
+                 const json_t *plan, const struct fleet_login *login, const json_t *secrets,
+                 struct err *e);
 int fleet_tombstone(struct fleet *f, const char *cluster, uint64_t generation, struct err *e);
 int fleet_forget(struct fleet *f, const char *cluster, struct err *e);
 
@@ -88,6 +89,7 @@ int fleet_logs(struct fleet *f, const char *cluster, int ret_fds[static 3], stru
 
 struct fleet_exec {
         char **argv, **env; /* borrowed; env is added to the cluster's */
+        char **secrets;     /* borrowed: name=value, what the cluster's variables name */
         const char *cwd, *user;
         bool tty;
         uint16_t rows, cols; /* of the terminal; 0: the client says later */

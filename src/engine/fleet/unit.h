@@ -49,6 +49,8 @@ struct unit {
                 char *refused;     /* why the newest generation cannot be had while it runs */
         } change;
         bool wants_login;             /* in CS_PULLING: for the credentials that its plan names */
+        bool wants_secrets;           /* in CS_ACCEPTED: for those that its variables name */
+        char **secrets;               /* here they are, name=value, for the next start alone */
         struct handover_job *gpu_job; /* GPUs of it are being checked */
         bool gpus_last;               /* nothing but that check is between it and its release */
         bool gpus_told;               /* the last report had receipts that are to be told once */
@@ -155,6 +157,13 @@ void unit_take_login(struct unit *u, const struct fleet_login *login);
 void unit_pull_leave(struct unit *u);
 /* Something may have been quarantined that not the scrub has found: ask the store. */
 void fleet_look_for_damage(struct fleet *f);
+
+/* unit_secrets.c */
+/* In CS_ACCEPTED: 0 when it has what it needs, 1 when it has been asked for. */
+int unit_need_secrets(struct unit *u, struct err *e);
+/* Here they are; ignored when they are not waited for.  The caller settles. */
+void unit_take_secrets(struct unit *u, const json_t *answer);
+void unit_secrets_forget(struct unit *u);
 
 /* pull.c */
 void pull_free_all(struct fleet *f);

@@ -13,6 +13,7 @@
 #include "engine/disk/disk.h"
 #include "engine/fleet/unit.h"
 #include "engine/gpu/gpuhost.h"
+#include "model/secret.h"
 
 #define BOOT_TIMEOUT_US (120 * US_PER_S)
 #define UNDO_TIMEOUT_US (120 * US_PER_S)
@@ -240,8 +241,10 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
                 r = err_set(e, -EIO, "the journal cannot be written");
         if (r >= 0) {
                 u->boot->image = *image; /* lent for the length of the call */
+                u->boot->secrets = TAKE(u->secrets);
                 r = unit_dispatch(u, &o, UNIT_OP_BOOT, &spec, e);
                 u->boot->image = (struct image){ 0 };
+                u->boot->secrets = secrets_free(u->boot->secrets);
         }
         if (r < 0)
                 unit_boot_close(u);

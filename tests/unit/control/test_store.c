@@ -263,7 +263,7 @@ static void test_older_version_is_brought_up(void **state)
         w->store = store_close(w->store);
         assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
         assert_int_equal(sqlite3_exec(db,
-                                      "DROP TABLE registry_auth;"
+                                      "DROP TABLE secret; DROP TABLE registry_auth;"
                                       "ALTER TABLE event DROP COLUMN object;"
                                       "ALTER TABLE cluster DROP COLUMN gpu_receipts;"
                                       "ALTER TABLE cluster DROP COLUMN boot;"
@@ -276,6 +276,7 @@ static void test_older_version_is_brought_up(void **state)
         assert_int_equal(store_sqlite_open(w->dir, w->loop, &w->store, NULL), 0);
         assert_int_equal(rows_of(w, ST_SETTING), 1);
         assert_int_equal(rows_of(w, ST_REGISTRY_AUTH), 0);
+        assert_int_equal(rows_of(w, ST_SECRET), 0);
 }
 
 /* Every column of the table is in the database and the other way round, in the same order. */

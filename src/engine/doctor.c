@@ -26,6 +26,7 @@
 #include "engine/gpu/vfio.h"
 #include "engine/instance.h"
 #include "engine/rights.h"
+#include "engine/sandbox/apparmor.h"
 
 #define MIN_MAJOR 6
 #define MIN_MINOR 1
@@ -145,11 +146,10 @@ static struct finding probe_namespaces(void)
 
 static struct finding probe_apparmor(void)
 {
-        AUTO(free) char *on = NULL;
+        struct err e = { 0 };
 
-        if (fd_read_file(AT_FDCWD, "/sys/module/apparmor/parameters/enabled", 8, &on, NULL) < 0)
-                return found(LESS, "not in this kernel");
-        return *on == 'Y' ? found(GOOD, "enabled") : found(LESS, "switched off");
+        return apparmor_probe(&e) >= 0 ? found(GOOD, "a profile for each cluster")
+                                       : found(LESS, "%s", str_after(e.msg, "AppArmor: "));
 }
 
 /* Asked as the engine will: a module that is installed is loaded by this. */

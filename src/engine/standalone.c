@@ -42,6 +42,7 @@
 #include "engine/net/net.h"
 #include "engine/op/op.h"
 #include "engine/pool/pool.h"
+#include "engine/sandbox/apparmor.h"
 #include "engine/sandbox/sandbox.h"
 #include "engine/slice/slice.h"
 #include "engine/sweep.h"
@@ -153,6 +154,7 @@ static void standalone_done(struct standalone *s)
                 remove_host(s);
         s->journal = journal_close(s->journal);
         s->host.images = image_store_close(s->host.images);
+        s->host.apparmor = apparmor_close(s->host.apparmor);
         s->host.net = net_host_close(s->host.net);
         s->host.slices = slice_host_close(s->host.slices);
         s->host.claims = claim_close(s->host.claims);
@@ -294,6 +296,20 @@ static int check_id_maps(struct image_store *images, struct err *e)
         return r;
 }
 
+/* Without, clusters are held by everything else, unless the operator wants it all or nothing. */
+static int open_apparmor(struct standalone *s, struct err *e)
+{
+        struct err why = { 0 };
+        int r = apparmor_open(s->inst, &s->host.apparmor, &why);
+
+        if (r != -EOPNOTSUPP)
+                return r < 0 ? err_copy(e, &why) : 0;
+        if (s->inst->conf.require_apparmor)
+                return err_set(e, r, "require_apparmor = yes: %s", why.msg);
+        log_warn("clusters run without a profile of their own: %s", why.msg);
+        return 0;
+}
+
 static int open_host(struct standalone *s, struct err *e)
 {
         struct host *h = &s->host;
@@ -304,6 +320,8 @@ static int open_host(struct standalone *s, struct err *e)
                 r = slice_host_open(s->inst->id, 0, &h->slices, e);
         if (r >= 0)
                 r = net_host_open(s->inst, h->claims, &h->net, e);
+        if (r >= 0)
+                r = open_apparmor(s, e);
         if (r >= 0)
                 sweep_dead_instances(h);
         instance_give_room(s->inst);
@@ -551,7 +569,7 @@ static int open_all(struct standalone *s, const struct standalone_args *a, struc
         if (r >= 0)
                 r = journal_open(s->inst, &s->journal, e);
         if (r >= 0)
-                r = inventory_read(s->inst, &s->inventory, e);
+                r = inventory_read(s->inst, s->host.apparmor != NULL, &s->inventory, e);
         if (r >= 0)
                 r = retry_while_in_use(try_service, s, NULL, e);
         if (r >= 0)

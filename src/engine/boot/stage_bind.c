@@ -14,6 +14,7 @@
 #include "engine/idmap.h"
 #include "engine/image/base.h"
 #include "engine/instance.h"
+#include "engine/sandbox/apparmor.h"
 #include "model/limits.h"
 
 #define GIB            (1ULL << 30)
@@ -50,7 +51,9 @@ int stage_plan_undo(struct boot *b, const struct undo_how *how, struct err *e)
         (void) how;
         if (b->slot == 0)
                 return 0;
-        r = claim_release(b->host->claims, b->plan.cluster, b->plan.generation, e);
+        r = apparmor_remove(b->host->apparmor, b->slot, e); /* nothing of the slot runs any more */
+        if (r >= 0)
+                r = claim_release(b->host->claims, b->plan.cluster, b->plan.generation, e);
         if (r >= 0)
                 r = claim_release(b->host->claims, b->claim, UINT64_MAX, e);
         return r;
@@ -87,6 +90,8 @@ int boot_prepare(struct boot *b, struct err *e)
                 r = net_prepare(b->host->net, b->slot, &net, e);
         if (r >= 0)
                 r = b->userns = idmap_userns(place.id_base, e);
+        if (r >= 0)
+                r = apparmor_prepare(b->host->apparmor, b->slot, SECURITY_STANDARD, e);
         place.netns = net.netns;
         place.sysfs_mnt = net.sysfs;
         if (r >= 0)

@@ -20,6 +20,7 @@
 #include "engine/claim/claim.h"
 #include "engine/instance.h"
 #include "engine/op/listen.h"
+#include "engine/sandbox/apparmor.h"
 #include "model/limits.h"
 #include "model/secret.h"
 
@@ -118,6 +119,18 @@ static int gpu_env(const struct boot *b, char ***env, struct err *e)
         return 0;
 }
 
+/* That of the standard profile was loaded with the slot. */
+static int take_label(const struct boot *b, char ret[static APPARMOR_NAME_MAX], struct err *e)
+{
+        enum security_profile p = SECURITY_NONE;
+        int r = security_profile_parse("securityProfile", b->plan.security_profile, &p, e);
+
+        if (r < 0 || !b->host->apparmor)
+                return r;
+        apparmor_name(b->slot, p, ret);
+        return p == SECURITY_STANDARD ? 0 : apparmor_prepare(b->host->apparmor, b->slot, p, e);
+}
+
 static int start(struct boot *b, const struct logdir *l, int listener, char *const *argv,
                  char *const *env, char *const *shell_env, const struct host_files *host,
                  struct err *e)
@@ -138,6 +151,7 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                 { "/etc/profile.d/tensorone.sh", profile, 0644, false },
                 { "/etc/profile", read_profiles, 0644, true },
         };
+        char label[APPARMOR_NAME_MAX] = "";
         const struct sandbox_spec spec = {
                 .cluster = p->cluster,
                 .hostname = p->cluster,
@@ -163,14 +177,17 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                 .user = b->image.config.user,
                 .nofile = LIMIT_NOFILE_DEFAULT,
                 .new_privs = p->new_privs,
+                .apparmor = label,
                 .listen_fd = listener,
                 .status_fd = l->status,
                 .log_fd = { l->log[0], l->log[1] },
         };
+        int r;
 
         if (!hosts || !profile || !secrets || !hostname)
                 return err_set(e, -ENOMEM, "out of memory");
-        return sandbox_start(&spec, claim_id_base(b->slot), &b->shell, &b->proc, e);
+        r = take_label(b, label, e);
+        return r < 0 ? r : sandbox_start(&spec, claim_id_base(b->slot), &b->shell, &b->proc, e);
 }
 
 int stage_session_run(struct boot *b, struct err *e)

@@ -76,6 +76,12 @@ int claim_gpus_keep(struct claim_host *c, const char *cluster, char *const *uuid
  * are looked at first (gpu/handover.h). */
 int claim_release(struct claim_host *c, const char *cluster, uint64_t generation, struct err *e);
 
+/* Call @fn while nobody holds this slot and nobody can take it: for what a dead instance has left of it.
+ * -EBUSY: somebody holds it. */
+typedef int claim_free_fn(void *arg, uint32_t slot, struct err *e);
+int claim_slot_while_free(struct claim_host *c, uint32_t slot, claim_free_fn *fn, void *arg,
+                          struct err *e);
+
 /* Call @fn for each claim of this instance ("slot" or "cpu", number; "gpu", 0); stops when it returns < 0. */
 typedef int claim_each_fn(void *arg, const char *kind, uint32_t number, const char *cluster,
                           uint64_t generation);

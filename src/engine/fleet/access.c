@@ -28,6 +28,7 @@ struct exec_session {
         bool tty;
         uint16_t rows, cols;
         uint32_t slot;
+        char apparmor[APPARMOR_NAME_MAX]; /* as its first process */
         int init_pidfd;
         struct plan *plan; /* borrowed; valid in the forked child */
         struct op *op;
@@ -113,6 +114,7 @@ static int exec_start(struct exec_session *x, int listener, int status, struct s
                 .user = x->user,
                 .nofile = LIMIT_NOFILE_DEFAULT,
                 .new_privs = x->plan->new_privs,
+                .apparmor = x->apparmor,
                 .tty = x->tty,
                 .rows = x->rows,
                 .cols = x->cols,
@@ -257,6 +259,7 @@ int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x,
         s->fleet = f;
         s->plan = &u->plan;
         s->slot = u->row.slot;
+        memcpy(s->apparmor, u->apparmor, sizeof s->apparmor);
         s->tty = x->tty;
         s->rows = x->rows;
         s->cols = x->cols;

@@ -178,8 +178,9 @@ void unit_report(struct unit *u)
                 (json_int_t) row->started_us, "boot_us", (json_int_t) u->boot_us, "exit_code",
                 (int) row->exit_code, "restarts", (json_int_t) row->restarts, "oom_kills",
                 (json_int_t) row->oom_kills, "security", "seccomp", "enforced", "apparmor",
-                "unavailable", "usage", "cpu_us", (json_int_t) u->usage.cpu_us, "memory_bytes",
-                (json_int_t) u->usage.memory_bytes, "pids", (json_int_t) u->usage.pids);
+                *u->apparmor ? u->apparmor : "unavailable", "usage", "cpu_us",
+                (json_int_t) u->usage.cpu_us, "memory_bytes", (json_int_t) u->usage.memory_bytes,
+                "pids", (json_int_t) u->usage.pids);
 
         unit_gpus_report(u, j);
         if (!j)

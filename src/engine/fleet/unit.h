@@ -10,6 +10,7 @@
 #include "engine/journal/journal.h"
 #include "engine/op/op.h"
 #include "engine/pool/pool.h"
+#include "engine/sandbox/apparmor.h"
 
 enum unit_op { UNIT_OP_NONE, UNIT_OP_BOOT, UNIT_OP_UNDO, UNIT_OP_CHANGE };
 
@@ -27,6 +28,8 @@ struct unit {
         sd_event_source *monitor_src, *timer_src;
         uint64_t image_id; /* of the last boot by this engine */
         char address[16];
+        char apparmor
+                [APPARMOR_NAME_MAX]; /* the profile that confines its first process, as read there */
         uint32_t progress_pct;
         char *damage; /* what is wrong with the image that it runs from; NULL: nothing */
         struct image_progress pull; /* while it is pulling; `phase` is not kept */

@@ -110,6 +110,8 @@ static void from_head(const struct head *h, struct birth *b)
                                      .program = h->program,
                                      .up = h->up,
                                      .report = h->report,
+                                     .proc = -EBADF,
+                                     .label = -EBADF,
                                      .filter = b->filter,
                                      .view = &b->view };
         memcpy(b->launch.mnt, h->mnt, sizeof b->launch.mnt);

@@ -9,6 +9,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/keyctl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -87,6 +89,46 @@ int confine_limits(const struct sandbox_spec *s, struct err *e)
         if (r >= 0 && syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS)
                 r = err_errno(e, -errno, "new session keyring");
         return r;
+}
+
+int confine_open_proc(struct err *e)
+{
+        AUTO(fd) int fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        struct statfs st;
+
+        if (fd < 0 || fstatfs(fd, &st) < 0)
+                return err_errno(e, -errno, "open /proc");
+        return st.f_type == PROC_SUPER_MAGIC
+                       ? fd_take(&fd)
+                       : err_set(e, -ENODEV, "/proc is not what it should be");
+}
+
+/* "self" is a plain link, and tells our number in the host's process list, whichever namespaces we are
+ * in by now.  The file stays the attribute of this process alone: the kernel takes a value only from the
+ * one who opened it. */
+int confine_open_label(int proc)
+{
+        const struct open_how how = { .flags = O_WRONLY | O_CLOEXEC,
+                                      .resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV |
+                                                 RESOLVE_NO_MAGICLINKS };
+        int fd = (int) syscall(SYS_openat2, proc, "self/attr/apparmor/exec", &how, sizeof how);
+
+        return fd < 0 ? -errno : fd;
+}
+
+int confine_label(int label, const char *name, struct err *e)
+{
+        char value[64];
+        int n = snprintf(value, sizeof value, "exec %s", name);
+        ssize_t r;
+
+        if (label < 0)
+                return err_errno(e, label, "AppArmor profile %s: open our attribute", name);
+        if (n < 0 || (size_t) n >= sizeof value)
+                return err_set(e, -ENAMETOOLONG, "AppArmor profile %s", name);
+        r = write(label, value, (size_t) n);
+        return r == n ? 0
+                      : err_errno(e, r < 0 ? -errno : -EIO, "AppArmor profile %s: take it", name);
 }
 
 /* Nothing outside @keep can come back through an execve. */

@@ -71,20 +71,22 @@ static int prepare_join(const struct launch *l, struct err *e)
 
 /* All that can be done before there is a program.  What is not needed any more is closed: a shell
  * may wait for hours. */
-static int prepare(const struct launch *l, struct tree *t, struct err *e)
+static int prepare(struct launch *l, struct tree *t, struct err *e)
 {
         struct note n = { .type = NOTE_NONE };
         int fd = -EBADF, r = enter_group(l, e);
 
         if (r < 0)
                 return r;
+        l->label = confine_open_label(l->proc);
+        l->proc = fd_close(l->proc);
         if (note_recv_one(l->report, &n, &fd) <= 0 || n.type != NOTE_GO)
                 return err_set(e, -EPIPE, "the operation has ended");
         r = l->join < 0 ? prepare_new(l, t, e) : prepare_join(l, e);
         if (r >= 0)
                 r = confine_bounding(e);
         if (r >= 0) {
-                int keep[] = { l->report, t->dev, t->proc, t->sys };
+                int keep[] = { l->report, l->label, t->dev, t->proc, t->sys };
 
                 r = fd_close_except(STDERR_FILENO + 1, keep, NELEM(keep));
                 if (r < 0)
@@ -282,6 +284,8 @@ static int become_program(struct launch *l, struct program *p, const struct tree
                 r = s->tty ? open_tty(l, s, root, &u, e) : open_pipes(&fds[ORDER_IN], root, &u, e);
         if (r >= 0)
                 r = confine_limits(s, e);
+        if (r >= 0 && !str_empty(s->apparmor))
+                r = confine_label(l->label, s->apparmor, e);
         if (r >= 0)
                 r = close_all(l, e);
         if (r >= 0)

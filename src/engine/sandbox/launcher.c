@@ -131,8 +131,10 @@ static pid_t clone_child(const struct launch *l, int *pidfd, struct err *e)
 static int make_child(struct launch *l, pid_t *pid, int *pidfd, struct err *e)
 {
         struct origin back = { -EBADF, -EBADF }; /* a failure ends this process */
-        int r = enter_for_child(l, &back, e);
+        int r = l->proc = confine_open_proc(e);
 
+        if (r >= 0)
+                r = enter_for_child(l, &back, e);
         if (r < 0)
                 return r;
         *pid = clone_child(l, pidfd, e);

@@ -40,6 +40,7 @@ static void write_strings(struct strbuf *b, const struct sandbox_spec *s)
         put(b, s->argv_field);
         put(b, s->cwd);
         put(b, s->user);
+        put(b, s->apparmor);
         for (char *const *p = s->argv; *p; p++)
                 put(b, *p);
         for (char *const *p = s->env; *p; p++)
@@ -180,6 +181,7 @@ static void get_spec(struct reader *r, const struct head *h, const struct file_h
         s->argv_field = get_string(r);
         s->cwd = get_string(r);
         s->user = get_string(r);
+        s->apparmor = get_string(r);
         s->argv = p->argv = get_strv(r, h->n_argv);
         s->env = p->env = get_strv(r, h->n_env);
         s->files = p->files = calloc(h->n_files + 1U, sizeof *p->files);

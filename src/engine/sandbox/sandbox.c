@@ -16,6 +16,7 @@
 
 #include "base/fd.h"
 #include "base/str.h"
+#include "engine/sandbox/apparmor.h"
 #include "engine/sandbox/sandbox_priv.h"
 
 #define LAUNCHER       "vmm-launch"
@@ -306,6 +307,17 @@ static int send_run(struct start *g, struct err *e)
                        : 0;
 }
 
+/* The kernel's own word: a profile that was unloaded by somebody since would confine nothing. */
+static int check_label(const struct start *g, struct err *e)
+{
+        char label[APPARMOR_NAME_MAX];
+        int r = str_empty(g->s->apparmor) ? -ESRCH : apparmor_label(g->shell->first, label);
+
+        if (r == -ESRCH || (r >= 0 && str_eq(label, g->s->apparmor)))
+                return 0; /* none wanted, or it has ended already */
+        return err_set(e, -EPERM, "AppArmor profile %s does not confine it", g->s->apparmor);
+}
+
 static void hand_over(struct sandbox_shell *s, struct sandbox_proc *ret)
 {
         *ret = (struct sandbox_proc){ .monitor = s->launcher,
@@ -334,6 +346,8 @@ static int start(const struct sandbox_spec *s, uint32_t id_base, bool fresh,
                 r = send_binds(&g, e);
         if (r >= 0)
                 r = await_exec(&g, e);
+        if (r >= 0)
+                r = check_label(&g, e);
         if (r >= 0)
                 r = send_run(&g, e);
         if (r >= 0)

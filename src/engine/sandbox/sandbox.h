@@ -107,7 +107,8 @@ struct sandbox_spec {
         const char *cwd;        /* created when missing, as Docker does; NULL = "/" */
         const char *user; /* "1000", "1000:1000", "name[:group]" from the image; NULL = root */
         uint64_t nofile;
-        bool new_privs; /* do not set no_new_privs */
+        bool new_privs;       /* do not set no_new_privs */
+        const char *apparmor; /* the loaded profile that it runs under; NULL or "": none */
         bool tty;
         uint16_t rows, cols; /* of the terminal, when known already */
         /* the monitor's */
@@ -130,7 +131,7 @@ int sandbox_start(const struct sandbox_spec *s, uint32_t id_base, struct sandbox
 
 /* Run a further process in a running sandbox: joins all its namespaces and its cgroup, drops the
  * same capabilities, same seccomp filter; a vmm-monitor --exec of its own is its parent.
- * Uses of @s: cluster, argv, env, cwd, user, nofile, new_privs, tty, listen_fd, status_fd; of @p:
+ * Uses of @s: cluster, argv, env, cwd, user, nofile, new_privs, apparmor, tty, listen_fd, status_fd; of @p:
  * all but the network. */
 int sandbox_exec(const struct sandbox_spec *s, const struct sandbox_place *p, int init_pidfd,
                  struct sandbox_proc *ret, struct err *e);

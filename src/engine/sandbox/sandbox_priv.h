@@ -44,6 +44,8 @@ struct launch {
         int program;        /* O_PATH on vmm-monitor */
         int up;             /* launcher's way to the operation */
         int report;         /* first's way to the operation */
+        int proc;           /* the host's /proc, from the launcher to its child */
+        int label;          /* first's own attribute that names its AppArmor profile, or why not */
         int mnt[MNT_COUNT]; /* not with join */
         const struct filter *filter;
         const struct cgroup_view *view;
@@ -218,6 +220,12 @@ int user_resolve(int root, const char *spec, struct user *ret, struct err *e);
 
 /* ---- confine.c: the ladder down, in this order */
 int confine_limits(const struct sandbox_spec *s, struct err *e);
+/* The host's /proc, checked to be one; before the launcher enters anything of a cluster's. */
+int confine_open_proc(struct err *e);
+/* In the process that shall be confined: its attribute below @proc, or a negative errno. */
+int confine_open_label(int proc);
+/* The next execve happens under the profile @name. */
+int confine_label(int label, const char *name, struct err *e);
 /* Ahead of the program: nothing outside the kept set can come back through an execve. */
 int confine_bounding(struct err *e);
 int confine_rights(const struct filter *f, const struct sandbox_spec *s, const struct user *u,

@@ -119,10 +119,11 @@ def writes(mine):
 def mounts(mine, pid):
     """In a mount namespace of its own, made for it before."""
     start = mark()
-    out = subprocess.run(["unshare", "-m", "/usr/bin/python3", "-c", UNDER, mine, "/bin/mount", "-t",
-                          "tmpfs", "x", "/mnt"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                         text=True, check=False).stdout
-    assert "denied" in out or "permitted" in out, out
+    done = subprocess.run(["unshare", "-m", "/usr/bin/python3", "-c", UNDER, mine, "/bin/mount", "-t",
+                           "tmpfs", "x", "/mnt"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, check=False)
+    assert done.returncode != 0, done
+    mount = denied(start, operation="mount", profile=mine, name="/mnt/")
     # /proc/sys is read-only inside; without that, the profile says no
     shell = "mount -o remount,bind,rw /proc/sys && exec chroot . /bin/sh -c '%s'"
     inside = ("echo exec %s > /proc/self/attr/apparmor/exec; exec /bin/sh -c "
@@ -133,7 +134,8 @@ def mounts(mine, pid):
     subprocess.run(["nsenter", "-t", str(pid), "-m", "mount", "-o", "remount,bind,ro", "/proc/sys"],
                    check=True)
     assert "written" not in out and "Permission denied" in out, out
-    return denied(start, operation="open", profile=mine, name="/proc/sys/net/ipv4/ip_default_ttl")
+    return [mount, denied(start, operation="open", profile=mine,
+                          name="/proc/sys/net/ipv4/ip_default_ttl")]
 
 
 def inside(host, cluster, mine):
@@ -159,4 +161,4 @@ def enforced(host, one, two):
     mine, theirs = profile(mine_pid), profile(theirs_pid)
     assert mine != theirs and theirs.startswith("hvmm-"), (mine, theirs)
     return [signals(mine, mine_pid, theirs, theirs_pid), ptrace(mine, mine_pid, theirs, theirs_pid),
-            *writes(mine), mounts(mine, mine_pid), inside(host, one, mine)]
+            *writes(mine), *mounts(mine, mine_pid), inside(host, one, mine)]

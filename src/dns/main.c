@@ -4,7 +4,7 @@
  * the host's name servers and back.  Its two sockets lie on the service address, which the firewall
  * opens to clusters alone; who asks is known by the source address, which the firewall has checked.
  * What it knows it is told by the engine over one connection (docs/node-protocol.md), and it ends with
- * that.  Runs under a user of its own, without capabilities. */
+ * that.  Runs under a user of its own, below a ladder. */
 #include <errno.h>
 #include <signal.h>
 #include <stddef.h>
@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "dns/dnsd.h"
+#include "dns/ladder.h"
 
 #define MESSAGES_A_TURN 64
 
@@ -89,6 +90,7 @@ int main(int argc, char **argv)
 {
         struct args a = { .fd = -EBADF, .udp = -EBADF, .tcp = -EBADF };
         struct dnsd d = { .names = NULL };
+        struct err e = { 0 };
         int r;
 
         (void) argc;
@@ -105,8 +107,10 @@ int main(int argc, char **argv)
         d.names = names_new();
         r = d.names ? frame_conn_new(a.fd, &d.conn) : -ENOMEM;
         if (r >= 0)
+                r = ladder_descend(&e);
+        if (r >= 0)
                 r = serve(&d);
         if (r < 0)
-                log_error("%s", strerror(-r));
+                log_error("%s", *e.msg ? e.msg : strerror(-r));
         return r == 0 ? 0 : 1;
 }

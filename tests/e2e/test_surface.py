@@ -14,7 +14,7 @@ import pytest
 from host import ROOT, RUN, Host, program
 from ocimake import Hang, Image, Layer
 
-MONITOR_BASE, FETCH_BASE, API_UID, GPU_UID = 0x4FF00000, 0x4F000000, 0x4FD00000, 0x4FD00001
+MONITOR_BASE, FETCH_BASE, API_UID, GPU_UID, DNS_UID = 0x4FF00000, 0x4F000000, 0x4FD00000, 0x4FD00001, 0x4FD00002
 PASSWORD = "s3cret-registry-word"
 CONFIG = {"cpu_overcommit": 100, "memory_overcommit": 20, "disk_overcommit": 100, "pool_networks": 1,
           "pool_disks": 0, "log_level": "debug", "gpu_driver": "simulated:4090x1"}
@@ -156,6 +156,16 @@ def test_the_gpu_program(host):
     assert pathlib.Path("/proc/%d/environ" % pid).read_bytes().count(b"\0") <= 4
     links = [os.readlink("/proc/%d/fd/%s" % (pid, n)) for n in os.listdir("/proc/%d/fd" % pid)]
     assert sum(x.startswith("socket:") for x in links) == 1, links
+
+
+def test_the_resolver(host):
+    pid = one(host.descendants("vmm-dns"))
+    assert status(pid) == below(DNS_UID)
+    assert limit(pid, "Max core file size") in (("0", "0"), ("1", "1"))
+    links = [os.readlink("/proc/%d/fd/%s" % (pid, n)) for n in os.listdir("/proc/%d/fd" % pid)]
+    assert sum(x.startswith("socket:") for x in links) == 3, links
+    err = os.readlink("/proc/%d/fd/2" % pid)
+    assert [x for x in links if x.startswith("/") and x not in ("/dev/null", err)] == []
 
 
 def test_monitors(host, clusters):
@@ -318,7 +328,11 @@ def listeners(pid):
     for kind in ("udp", "udp6", "raw", "raw6", "packet"):
         with contextlib.suppress(FileNotFoundError):
             for line in read(pid, "net/" + kind).splitlines()[1:]:
-                assert not inodes & set(line.split()), (kind, line)
+                f = line.split()
+                if kind == "udp" and f[1].endswith(":0035") and f[9] in inodes:
+                    found.add(53)  # the resolver's
+                else:
+                    assert not inodes & set(f), (kind, line)
     for f in map(str.split, read(pid, "net/unix").splitlines()[1:]):
         if int(f[3], 16) & 0x10000 and f[6] in inodes:
             found.add(f[7].split("/")[-1] if len(f) > 7 else "unnamed")
@@ -328,8 +342,9 @@ def listeners(pid):
 def test_nothing_else_listens(host, clusters):
     api = listeners(host.api_pid())
     assert host.port in api and len(api) <= 2  # the second is where clusters reach the API
-    assert listeners(host.pid) <= api | {"node.sock"}
+    assert listeners(host.pid) <= api | {"node.sock", 53}
     assert listeners(one(host.descendants("vmm-gpu"))) == set()
+    assert listeners(one(host.descendants("vmm-dns"))) == {53}  # UDP and TCP, where clusters reach it
     for c in clusters:
         assert len(listeners(monitor_of(host, c))) == 1
 

@@ -15,9 +15,9 @@ import pytest
 from programs import build_dir
 
 FOLDER = os.path.join(build_dir(), "tests/flow/surface")
-LADDERS = ["api", "gpu", "scrub", "fetch", "monitor"]
+LADDERS = ["api", "gpu", "scrub", "dns", "fetch", "monitor"]
 # What a ladder leaves because the program lives from it.
-ALLOWED = {("fetch", "connect"), ("fetch", "udp")}
+ALLOWED = {("fetch", "connect"), ("fetch", "udp"), ("dns", "connect"), ("dns", "udp")}
 SANITIZED = b"__asan_init" in pathlib.Path(FOLDER, "attempt_api").read_bytes()
 
 pytestmark = pytest.mark.skipif(SANITIZED, reason="a sanitizer's build has neither filter nor Landlock")

@@ -55,6 +55,13 @@ static int descend(const char *dir, struct err *e)
         (void) dir;
         return ladder_descend(&a, e);
 }
+#elif defined(LADDER_DNS)
+#include "dns/ladder.h"
+static int descend(const char *dir, struct err *e)
+{
+        (void) dir;
+        return ladder_descend(e);
+}
 #elif defined(LADDER_FETCH)
 #include "fetch/ladder.h"
 /* Its caller's part first: a user namespace in which an id that is nobody's is root. */

@@ -23,8 +23,7 @@
 #define LIMIT_LAYERS                127U /* layers of one image */
 #define LIMIT_GRACE_S               10U  /* TERM to KILL */
 #define LIMIT_PIDS_DEFAULT          32768U
-#define LIMIT_NOFILE_DEFAULT        20000U /* RLIMIT_NOFILE inside, cut to the engine's own */
-#define LIMIT_SLOTS                 4094U  /* clusters on one host: id ranges, addresses, links */
+#define LIMIT_SLOTS                 4094U /* clusters on one host: id ranges, addresses, links */
 #define LIMIT_QUERY_BYTES           (4U << 20) /* a GraphQL request body */
 #define LIMIT_QUERY_DEPTH           64U        /* nesting of a GraphQL query */
 #define LIMIT_QUERY_TOKENS          1048576U /* words of a GraphQL query: any text of 1 MiB passes */

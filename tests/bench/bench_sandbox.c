@@ -134,6 +134,8 @@ int main(int argc, char **argv)
                                           .files = files,
                                           .n_files = NELEM(files),
                                           .shm_bytes = 1 << 20,
+                                          .memory_bytes = 64 << 20,
+                                          .profile = SECURITY_STANDARD,
                                           .argv = run,
                                           .env = env,
                                           .listen_fd = -EBADF,

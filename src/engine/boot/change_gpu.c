@@ -101,7 +101,8 @@ static int show(const struct change *c, const struct set *s, bool files, struct 
         AUTO(free) struct sandbox_bind *bind = calloc(g->n_mounts + 1, sizeof *bind);
         AUTO(free) struct sandbox_symlink *link = calloc(g->n_symlinks + 1, sizeof *link);
         AUTO(free) struct sandbox_library *lib = calloc(g->n_libraries + 1, sizeof *lib);
-        struct sandbox_spec spec = { .devices = dev,
+        struct sandbox_spec spec = { .profile = plan_profile(&c->b->plan),
+                                     .devices = dev,
                                      .n_devices = g->n_devices,
                                      .binds = bind,
                                      .symlinks = link,

@@ -12,6 +12,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "engine/policy.h"
 
 #define SELF_NETNS "/proc/thread-self/ns/net"
 
@@ -22,36 +23,22 @@ int netns_own(struct err *e)
         return fd < 0 ? err_errno(e, -errno, "open %s", SELF_NETNS) : fd;
 }
 
-/* In order.  An empty value stands for the range of groups.  A host that was booted without IPv6
- * lacks its files, and needs none of them. */
-static const struct {
-        const char *path, *value;
-        bool may_lack;
-} settings[] = {
-        /* The namespace belongs to the host's root, so no capability of the cluster counts in it:
-         * what root inside expects to do must be free to everyone inside. */
-        { "/proc/sys/net/ipv4/ip_unprivileged_port_start", "0", false },
-        { "/proc/sys/net/ipv4/ping_group_range", "", false },
-        /* IPv4 settings are copied from the host, which forwards; a cluster is a plain host. */
-        { "/proc/sys/net/ipv4/ip_forward", "0", false },
-        { "/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", true },
-        { "/proc/sys/net/ipv6/conf/all/disable_ipv6", "1", true },
-        { "/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0", true },
-};
-
+/* In order; a profile's own come later, when a program is started (sandbox/sysctls.c). */
 static int write_settings(uint32_t gid_first, uint32_t gid_last, struct err *e)
 {
+        const struct policy *all = policy_of(SECURITY_NONE);
         char range[32];
 
         (void) snprintf(range, sizeof range, "%u %u", gid_first, gid_last);
-        for (size_t i = 0; i < NELEM(settings); i++) {
-                const char *value = *settings[i].value ? settings[i].value : range;
-                int r = fd_write_value(AT_FDCWD, settings[i].path, value);
+        for (size_t i = 0; i < all->n_sysctls; i++) {
+                const struct policy_sysctl *s = &all->sysctls[i];
+                const char *value = s->value ? s->value : range;
+                int r = fd_write_value(AT_FDCWD, s->path, value);
 
-                if (r == -ENOENT && settings[i].may_lack)
+                if (r == -ENOENT && s->may_lack)
                         continue;
                 if (r < 0)
-                        return err_errno(e, r, "write '%s' to %s", value, settings[i].path);
+                        return err_errno(e, r, "write '%s' to %s", value, s->path);
         }
         return 0;
 }

@@ -27,14 +27,6 @@
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define CAP_BIT(c)   (1ULL << (c))
 
-/* What containers usually have, less NET_RAW (forged packets), MKNOD and AUDIT_WRITE.  All of them
- * count only inside the cluster's user namespace. */
-#define CAPS_KEPT                                                                                  \
-        (CAP_BIT(CAP_CHOWN) | CAP_BIT(CAP_DAC_OVERRIDE) | CAP_BIT(CAP_FOWNER) |                    \
-         CAP_BIT(CAP_FSETID) | CAP_BIT(CAP_KILL) | CAP_BIT(CAP_SETGID) | CAP_BIT(CAP_SETUID) |     \
-         CAP_BIT(CAP_SETPCAP) | CAP_BIT(CAP_NET_BIND_SERVICE) | CAP_BIT(CAP_SYS_CHROOT) |          \
-         CAP_BIT(CAP_SETFCAP))
-
 void confine_signals(void)
 {
         /* The kernel's own form of "default", for all 64: an ignored signal survives execve (and
@@ -69,21 +61,13 @@ static int limit(int what, uint64_t want, struct err *e)
 
 int confine_limits(const struct sandbox_spec *s, struct err *e)
 {
-        const struct {
-                int what;
-                uint64_t value;
-        } rows[] = {
-                { RLIMIT_NOFILE, s->nofile ? s->nofile : RLIM_INFINITY },
-                /* 1, not 0: only 1 also keeps a core_pattern pipe, which would run a host program
-                 * as host root on a stranger's memory image, from being started */
-                { RLIMIT_CORE, 1 },
-                { RLIMIT_RTPRIO, 0 },
-                { RLIMIT_NICE, 0 },
-        };
+        const struct policy *p = policy_of(s->profile);
         int r = 0;
 
-        for (size_t i = 0; i < NELEM(rows) && r >= 0; i++)
-                r = limit(rows[i].what, rows[i].value, e);
+        for (size_t i = 0; i < p->n_rlimits && r >= 0; i++)
+                r = limit(p->rlimits[i].what, p->rlimits[i].value, e);
+        if (r >= 0 && s->nofile)
+                r = limit(RLIMIT_NOFILE, s->nofile, e);
         (void) setpriority(PRIO_PROCESS, 0, 0); /* an engine with a better nice value keeps it */
         /* the session keyring that we inherited is the host's */
         if (r >= 0 && syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS)
@@ -181,21 +165,24 @@ static int load_filter(const struct filter *f, struct err *e)
         return 0;
 }
 
-int confine_bounding(struct err *e)
+int confine_bounding(const struct policy *p, struct err *e)
 {
-        return drop_bounding(CAPS_KEPT, e);
+        return drop_bounding(p->capabilities, e);
 }
 
 int confine_rights(const struct filter *f, const struct sandbox_spec *s, const struct user *u,
                    struct err *e)
 {
+        const struct policy *p = policy_of(s->profile);
         int r;
 
-        if (!s->new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        if (!p->new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
                 return err_errno(e, -errno, "no_new_privs");
         r = load_filter(f, e);
+        if (r >= 0) /* from what any profile keeps, which was done ahead */
+                r = confine_bounding(p, e);
         if (r >= 0)
-                r = set_caps(CAPS_KEPT, e);
+                r = set_caps(p->capabilities, e);
         if (r >= 0) /* another uid than 0 loses what is left of them here */
                 r = set_ids(u->uid, u->gid, u->groups, u->n_groups, e);
         return r;

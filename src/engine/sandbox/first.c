@@ -84,7 +84,7 @@ static int prepare(struct launch *l, struct tree *t, struct err *e)
                 return err_set(e, -EPIPE, "the operation has ended");
         r = l->join < 0 ? prepare_new(l, t, e) : prepare_join(l, e);
         if (r >= 0)
-                r = confine_bounding(e);
+                r = confine_bounding(policy_of(SECURITY_NONE), e);
         if (r >= 0) {
                 int keep[] = { l->report, l->label, t->dev, t->proc, t->sys };
 
@@ -278,6 +278,8 @@ static int become_program(struct launch *l, struct program *p, const struct tree
                 r = user_resolve(root, s->user, &u, e);
         if (r >= 0)
                 r = enter_cwd(root, s->cwd, e);
+        if (r >= 0 && l->join < 0) /* all that is ours has been written */
+                r = mounts_seal(s, root, e);
         if (r >= 0)
                 r = add_home(env, s->env, &u, e);
         if (r >= 0)
@@ -289,7 +291,7 @@ static int become_program(struct launch *l, struct program *p, const struct tree
         if (r >= 0)
                 r = close_all(l, e);
         if (r >= 0)
-                r = confine_rights(l->filter, s, &u, e);
+                r = confine_rights(p->filter, s, &u, e);
         if (r >= 0 && note_send(l->report, &n, NULL, 0) < 0)
                 r = err_set(e, -EPIPE, "the operation has ended");
         return r;

@@ -25,7 +25,7 @@
 
 /* The one piece of state: written once at engine start, inherited by every fork from then on. */
 static struct {
-        struct filter *filter; /* the policy, compiled */
+        struct filter *filter[SECURITY_PROFILE_COUNT]; /* the policy, compiled */
         struct cgroup_view view;
         enum overlay_way overlay;
         int programs[2]; /* vmm-launch, vmm-monitor; 0: not held */
@@ -36,14 +36,18 @@ int sandbox_prepare(struct err *e)
         AUTO(free) char *groups = NULL;
         int r;
 
-        if (prepared.filter)
+        if (prepared.filter[SECURITY_STANDARD])
                 return 0;
         r = fd_read_file(AT_FDCWD, "/proc/self/cgroup", 65536, &groups, NULL);
         if (r < 0)
                 return err_errno(e, r, "read /proc/self/cgroup");
         cgroup_view_parse(groups, &prepared.view);
         prepared.overlay = overlay_probe();
-        return filter_build(policy_rows, policy_n_rows, &prepared.filter, e);
+        /* the one that is asked for above comes last: then all are there */
+        for (int p = SECURITY_PROFILE_COUNT; r >= 0 && --p >= SECURITY_STANDARD;)
+                r = filter_build(policy_rows, policy_n_rows, (enum security_profile) p,
+                                 &prepared.filter[p], e);
+        return r < 0 ? r : 0;
 }
 
 /* A copy of the program in memory that only the host's root may read or run.  What a tenant runs comes
@@ -117,7 +121,6 @@ int launch_prepare(struct launch *l, struct err *e)
 {
         int r = sandbox_prepare(e);
 
-        l->filter = prepared.filter;
         l->view = &prepared.view;
         if (r >= 0)
                 r = l->program = get_program(1, l->place->libexec, e);
@@ -183,7 +186,8 @@ static int make_pipes(struct start *g, bool stdin_too, uint32_t id_base, struct 
 static int check_spec(const struct sandbox_spec *s, struct err *e)
 {
         if (str_empty(s->cluster) || strlen(s->cluster) >= sizeof((struct note *) 0)->cluster ||
-            !s->argv || !s->argv[0] || !s->env || s->n_binds > SANDBOX_BINDS_MAX)
+            !s->argv || !s->argv[0] || !s->env || s->n_binds > SANDBOX_BINDS_MAX ||
+            s->profile == SECURITY_NONE || !policy_of(s->profile))
                 return err_set(e, -EINVAL, "sandbox: incomplete order");
         return 0;
 }
@@ -226,7 +230,7 @@ static int send_binds(const struct start *g, struct err *e)
 static int send_order(struct start *g, struct err *e)
 {
         struct note n = { .type = NOTE_ORDER };
-        int r = g->order[ORDER_PROGRAM] = program_write(g->s, e);
+        int r = g->order[ORDER_PROGRAM] = program_write(g->s, prepared.filter[g->s->profile], e);
 
         if (r < 0)
                 return r;
@@ -326,12 +330,21 @@ static void hand_over(struct sandbox_shell *s, struct sandbox_proc *ret)
                                       .init_pidfd = fd_take(&s->first_pidfd) };
 }
 
+/* The namespace was made for anybody. */
+static int own_sysctls(const struct sandbox_spec *s, const struct sandbox_shell *shell,
+                       struct err *e)
+{
+        const struct policy *p = policy_of(s->profile);
+
+        return sysctls_apply(shell->first_pidfd, p->sysctls, p->n_sysctls, e);
+}
+
 /* @fresh: a cluster's first program, whose /dev is completed while it enters its root. */
 static int start(const struct sandbox_spec *s, uint32_t id_base, bool fresh,
                  struct sandbox_shell *shell, struct sandbox_proc *ret, struct err *e)
 {
         struct start g;
-        int r = check_spec(s, e);
+        int r = 0;
 
         start_init(&g, s, shell);
         if (r >= 0 && !s->tty)
@@ -340,6 +353,8 @@ static int start(const struct sandbox_spec *s, uint32_t id_base, bool fresh,
                 r = send_order(&g, e);
         if (r >= 0 && fresh)
                 r = mounts_finish(s, id_base, shell->dev, shell->shm, e);
+        if (r >= 0 && fresh)
+                r = own_sysctls(s, shell, e);
         if (r >= 0 && s->meanwhile)
                 r = s->meanwhile(s->meanwhile_arg, e);
         if (r >= 0)
@@ -361,8 +376,16 @@ static int start(const struct sandbox_spec *s, uint32_t id_base, bool fresh,
 int sandbox_start(const struct sandbox_spec *s, uint32_t id_base, struct sandbox_shell *shell,
                   struct sandbox_proc *ret, struct err *e)
 {
-        int r = start(s, id_base, true, shell, ret, e);
+        int r = check_spec(s, e);
 
+        if (r >= 0 && policy_of(s->profile)->n_memory > 0 && s->memory_bytes == 0)
+                r = err_set(e, -EINVAL, "sandbox: incomplete order"); /* 0 would be no limit */
+        if (r >= 0)
+                r = sandbox_prepare(e);
+        if (r < 0)
+                shell_kill(shell);
+        else
+                r = start(s, id_base, true, shell, ret, e);
         sandbox_shell_done(shell);
         return r;
 }
@@ -375,7 +398,9 @@ int sandbox_exec(const struct sandbox_spec *s, const struct sandbox_place *p, in
 
         if (init_pidfd < 0)
                 return err_set(e, -EBADF, "sandbox: no first process to join");
-        r = shell_make(p, init_pidfd, &shell, e);
+        r = check_spec(s, e);
+        if (r >= 0)
+                r = shell_make(p, init_pidfd, &shell, e);
         if (r < 0)
                 return r;
         r = start(s, p->id_base, false, &shell, ret, e);

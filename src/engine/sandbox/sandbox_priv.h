@@ -13,6 +13,7 @@
 #pragma once
 #include <limits.h>
 
+#include "engine/policy.h"
 #include "engine/sandbox/filter.h"
 #include "engine/sandbox/sandbox.h"
 
@@ -47,7 +48,6 @@ struct launch {
         int proc;           /* the host's /proc, from the launcher to its child */
         int label;          /* first's own attribute that names its AppArmor profile, or why not */
         int mnt[MNT_COUNT]; /* not with join */
-        const struct filter *filter;
         const struct cgroup_view *view;
 };
 
@@ -111,9 +111,11 @@ void note_close(int fds[static NOTE_FDS]);
 
 /* ---- program.c: the part of a spec that the first process needs, as bytes in a memory file.  Both
  * ends are of one build, so there is no version. */
-int program_write(const struct sandbox_spec *s, struct err *e); /* a descriptor */
+int program_write(const struct sandbox_spec *s, const struct filter *f,
+                  struct err *e); /* a descriptor */
 struct program {
         struct sandbox_spec spec; /* strings lie in text */
+        struct filter *filter;
         char *text;
         char **argv, **env;
         struct sandbox_file *files;
@@ -138,7 +140,6 @@ struct birth {
         struct sandbox_place place;
         struct slice_enter slice, monitor_slice;
         struct cgroup_view view;
-        struct filter *filter; /* never freed */
 };
 int birth_read(int fd, struct birth *ret, struct err *e); /* @ret must stay where it is */
 
@@ -167,6 +168,8 @@ int mounts_enter(const struct sandbox_spec *s, const struct tree *t, struct err 
 /* What the host adds, and files. */
 struct inject_wait;
 int mounts_fill(int root, const struct sandbox_spec *s, const struct inject_wait *w, struct err *e);
+/* The last step below @root: read-only, where the profile wants it. */
+int mounts_seal(const struct sandbox_spec *s, int root, struct err *e);
 /* fsopen, options ("key", "value" or NULL for a flag; ended by NULL), fsmount: a detached mount. */
 int mount_make(const char *type, const char *const (*options)[2], unsigned attrs, struct err *e);
 /* What holds for the root and for every bind. */
@@ -181,7 +184,14 @@ int cgroup_mount(const struct launch *l, int sys, struct err *e); /* first proce
 
 /* ---- masks.c: @proc and @sys are our own fresh mounts, @null a node of our own /dev, @empty a
  * detached read-only tmpfs */
-int masks_apply(int proc, int sys, int null, int empty, struct err *e);
+struct mask_base {
+        int proc, sys, null, empty;
+};
+int masks_apply(const struct mask_base *b, const struct policy_mask *rows, size_t n, struct err *e);
+
+/* ---- sysctls.c: operation process, which enters the network namespace of @pidfd for a moment.
+ * -ENOTRECOVERABLE: it could not come back and must end. */
+int sysctls_apply(int pidfd, const struct policy_sysctl *rows, size_t n, struct err *e);
 
 /* ---- rootfs.c: paths inside the new root, resolved as the program would */
 /* Directory @path (absolute), made with its parents when missing; O_PATH descriptor. */
@@ -226,8 +236,9 @@ int confine_open_proc(struct err *e);
 int confine_open_label(int proc);
 /* The next execve happens under the profile @name. */
 int confine_label(int label, const char *name, struct err *e);
-/* Ahead of the program: nothing outside the kept set can come back through an execve. */
-int confine_bounding(struct err *e);
+/* Nothing outside the kept set can come back through an execve.  Ahead of the program of what any
+ * profile keeps; confine_rights() narrows it to that of its own. */
+int confine_bounding(const struct policy *p, struct err *e);
 int confine_rights(const struct filter *f, const struct sandbox_spec *s, const struct user *u,
                    struct err *e);
 /* execve with a PATH look-up as execvp() does it; comes back only with an error. */

@@ -75,6 +75,7 @@ enum opt_id {
         OPT_PUBLIC,
         OPT_FORCE,
         OPT_REGISTRY_AUTH,
+        OPT_SECURITY_PROFILE,
         OPT_REGISTRY_USER,
         OPT_SECRET_FILE,
         OPT_SECRET_TEXT,

@@ -13,13 +13,18 @@
 
 static const char list_query[] =
         "query listTemplates{clusterTemplates{id name imageName dockerArgs containerDiskInGb "
-        "volumeInGb volumeMountPath ports env{key value} startSsh isPublic}}";
+        "volumeInGb volumeMountPath ports env{key value} startSsh isPublic securityProfile}}";
 
 static const struct field_row template_fields[] = {
-        { OPT_IMAGE_NAME, "imageName" },   { OPT_CONTAINER_DISK, "containerDiskInGb" },
-        { OPT_VOLUME_SIZE, "volumeInGb" }, { OPT_VOLUME_PATH, "volumeMountPath" },
-        { OPT_ARGS, "dockerArgs" },        { OPT_START_SSH, "startSsh" },
-        { OPT_PUBLIC, "isPublic" },        { OPT_REGISTRY_AUTH, "containerRegistryAuthId" },
+        { OPT_IMAGE_NAME, "imageName" },
+        { OPT_CONTAINER_DISK, "containerDiskInGb" },
+        { OPT_VOLUME_SIZE, "volumeInGb" },
+        { OPT_VOLUME_PATH, "volumeMountPath" },
+        { OPT_ARGS, "dockerArgs" },
+        { OPT_START_SSH, "startSsh" },
+        { OPT_PUBLIC, "isPublic" },
+        { OPT_REGISTRY_AUTH, "containerRegistryAuthId" },
+        { OPT_SECURITY_PROFILE, "securityProfile" },
 };
 
 int cmd_template_create(struct cli *c, struct err *e)

@@ -110,6 +110,10 @@ const struct option options[OPT_COUNT] = {
                         "ask the registry even when the image is present" },
         [OPT_REGISTRY_AUTH] = { "registryAuthId", 0, OPT_KIND_STR, "ID", NULL, 0, 0, NULL,
                                 "registry credentials that open the image; see registry-auth" },
+        [OPT_SECURITY_PROFILE] = { "securityProfile", 0, OPT_KIND_STR, "PROFILE", NULL, 0, 0,
+                                   "standard strict compat",
+                                   "how strictly it is held: as a virtual server feels; no debuggers, "
+                                   "no low ports, a read-only root; or with sudo (default: standard)" },
         [OPT_REGISTRY_USER] = { "username", 'u', OPT_KIND_STR, "NAME", NULL, 0, 0, NULL,
                                 "the user's name at the registry" },
         [OPT_SECRET_FILE] = { "file", 'f', OPT_KIND_STR, "FILE", NULL, 0, 0, NULL,

@@ -14,7 +14,8 @@
                 OPT_VOLUME_PATH, OPT_MEM, OPT_VCPU, OPT_GPU_COUNT, OPT_ARGS, OPT_ENV, OPT_PORTS,   \
                 OPT_COST, OPT_SECURE_CLOUD, OPT_COMMUNITY_CLOUD, OPT_TEMPLATE_ID,                  \
                 OPT_NETWORK_VOLUME, OPT_DATA_CENTER, OPT_START_SSH, OPT_COMPUTE_TYPE,              \
-                OPT_STOP_AFTER, OPT_TERMINATE_AFTER, OPT_REGISTRY_AUTH, OPT_WAIT
+                OPT_STOP_AFTER, OPT_TERMINATE_AFTER, OPT_REGISTRY_AUTH, OPT_SECURITY_PROFILE,      \
+                OPT_WAIT
 
 #define CREATE_DETAIL                                                                                \
         "With --templateId, what is not given on the command line comes from the template. Without " \
@@ -380,7 +381,8 @@ const struct verb verbs[] = {
           .needs_api = true,
           .run = cmd_template_create,
           .opts = OPTS(OPT_IMAGE_NAME, OPT_CONTAINER_DISK, OPT_VOLUME_SIZE, OPT_VOLUME_PATH,
-                       OPT_ARGS, OPT_ENV, OPT_PORTS, OPT_START_SSH, OPT_REGISTRY_AUTH, OPT_PUBLIC),
+                       OPT_ARGS, OPT_ENV, OPT_PORTS, OPT_START_SSH, OPT_REGISTRY_AUTH,
+                       OPT_SECURITY_PROFILE, OPT_PUBLIC),
           .summary = "save a template for later clusters",
           .examples = "tensoronecli template create chat --imageName tensorone/llm-starter "
                       "--args \"python run.py\" --ports 8000/http" },

@@ -51,6 +51,7 @@ static const struct jfield cluster_fields[] = {
         { C(oom_kills), .kind = J_U64 },
         { C(boot), .kind = J_U64 },
         { C(refused), .kind = J_STR },
+        { C(security_profile), .kind = J_STR },
 };
 #undef C
 
@@ -76,6 +77,7 @@ static const struct jfield template_fields[] = {
         { T(start_jupyter), .kind = J_BOOL },
         { T(advanced_start), .kind = J_BOOL },
         { T(created_us), .kind = J_U64 },
+        { T(security_profile), .kind = J_STR },
 };
 #undef T
 

@@ -28,7 +28,8 @@ struct cluster {
         uint32_t container_disk_gib, volume_gib, vcpu, gpu_count;
         uint64_t memory_mib;
         char *gpu_type, *registry_auth;
-        char **cpus; /* pinned; empty: shares */
+        char *security_profile; /* of model/security.h; NULL: standard */
+        char **cpus;            /* pinned; empty: shares */
         char *pod_type;
         bool locked, released;
         enum cluster_desired desired;
@@ -72,7 +73,7 @@ struct template
         char **env;
         char *ports, *volume_path;
         uint32_t volume_gib, container_disk_gib;
-        char *readme, *category, *start_script, *registry_auth;
+        char *readme, *category, *start_script, *registry_auth, *security_profile;
         bool is_serverless, is_public, start_ssh, start_jupyter, advanced_start;
         bool builtin; /* part of the program: visible to all, not stored */
         uint64_t created_us;

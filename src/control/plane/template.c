@@ -101,6 +101,7 @@ static int check(const struct template *t, struct err *e)
 {
         AUTO(strv_free) char **entrypoint = NULL, **command = NULL;
         struct plan_port ports[LIMIT_PORTS];
+        enum security_profile profile;
         bool set;
         int r;
 
@@ -121,6 +122,8 @@ static int check(const struct template *t, struct err *e)
                 r = docker_args_parse(t->docker_args, &entrypoint, &command, &set, e);
         if (r >= 0)
                 r = plan_ports(t->ports, ports, NELEM(ports), e);
+        if (r >= 0)
+                r = security_profile_parse("securityProfile", t->security_profile, &profile, e);
         if (r >= 0 && !str_empty(t->volume_path))
                 r = plan_mount_path("volumeMountPath", t->volume_path, e);
         return r < 0 ? r : 0;

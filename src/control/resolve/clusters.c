@@ -73,6 +73,29 @@ int r_security(struct gql_call *c, const void *obj, struct err *e)
         return gql_put_json(c, k->security);
 }
 
+/* Records from before there were profiles say nothing. */
+static int put_profile(struct gql_call *c, const char *profile)
+{
+        return gql_put_str(c, str_empty(profile) ? security_profile_names[SECURITY_STANDARD]
+                                                 : profile);
+}
+
+int r_security_profile(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return put_profile(c, k->security_profile);
+}
+
+int r_template_security_profile(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct template *t = obj;
+
+        (void) e;
+        return put_profile(c, t->security_profile);
+}
+
 int r_gpu_receipts(struct gql_call *c, const void *obj, struct err *e)
 {
         const struct cluster *k = obj;

@@ -24,6 +24,7 @@ static const struct jfield deploy_fields[] = {
         { D("allowedCudaVersions", cudas), .kind = J_STRV, .max = 64 },
         { D("gpuCount", gpu_count), .kind = J_U32, .max = LIMIT_GPUS },
         { D("containerRegistryAuthId", registry_auth), .kind = J_STR },
+        { D("securityProfile", security_profile), .kind = J_STR },
         { D("networkVolumeId", network_volume), .kind = J_STR },
         { D("volumeKey", volume_key), .kind = J_STR },
         { D("dataCenterId", data_center), .kind = J_STR },

@@ -31,6 +31,8 @@ RESOLVER(r_progress_bytes);
 RESOLVER(r_progress_total);
 RESOLVER(r_progress_rate);
 RESOLVER(r_security);
+RESOLVER(r_security_profile);
+RESOLVER(r_template_security_profile);
 RESOLVER(r_gpu_receipts);
 RESOLVER(r_gpus);
 RESOLVER(r_memory_gib);

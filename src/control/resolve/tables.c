@@ -112,6 +112,7 @@ static const struct gql_field cluster_rows[] = {
         F("runtime", "@Runtime", r_runtime),
         C("templateId", "String", STR, template_id),
         C("containerRegistryAuthId", "String", STR, registry_auth),
+        F("securityProfile", "String", r_security_profile),
         F("uptimeSeconds", "Int", r_uptime),
         C("locked", "Boolean", BOOL, locked),
         C("stopAfter", "DateTime", TIME, stop_after_us),
@@ -262,6 +263,7 @@ static const struct gql_field template_rows[] = {
         T("startScript", "String", STR, start_script),
         T("advancedStart", "Boolean", BOOL, advanced_start),
         FN("containerRegistryAuthId", "String", GQL_ANYONE, r_template_registry_auth),
+        FN("securityProfile", "String", GQL_ANYONE, r_template_security_profile),
 };
 #undef T
 

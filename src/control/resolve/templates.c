@@ -90,6 +90,7 @@ static const struct jfield save_fields[] = {
         { T("category", category), .kind = J_STR },
         { T("startScript", start_script), .kind = J_STR, .max = LIMIT_QUERY_BYTES },
         { T("containerRegistryAuthId", registry_auth), .kind = J_STR },
+        { T("securityProfile", security_profile), .kind = J_STR },
         { T("isServerless", is_serverless), .kind = J_BOOL },
         { T("isPublic", is_public), .kind = J_BOOL },
         { T("startSsh", start_ssh), .kind = J_BOOL },

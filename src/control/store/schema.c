@@ -34,10 +34,27 @@ static const struct store_column account_cols[] = { K(id),      T(name),  T(emai
 static const struct store_column api_key_cols[] = { K(id),   T(account), T(name),   T(prefix),
                                                     T(hash), T(cluster), T(rights), I(created_us) };
 static const struct store_column template_cols[] = {
-        K(id),        T(account),   T(name),          T(image),          T(docker_args),
-        J(env),       T(ports),     T(volume_path),   I(volume_gib),     I(container_disk_gib),
-        T(readme),    T(category),  T(start_script),  T(registry_auth),  B(is_serverless),
-        B(is_public), B(start_ssh), B(start_jupyter), B(advanced_start), I(created_us),
+        K(id),
+        T(account),
+        T(name),
+        T(image),
+        T(docker_args),
+        J(env),
+        T(ports),
+        T(volume_path),
+        I(volume_gib),
+        I(container_disk_gib),
+        T(readme),
+        T(category),
+        T(start_script),
+        T(registry_auth),
+        B(is_serverless),
+        B(is_public),
+        B(start_ssh),
+        B(start_jupyter),
+        B(advanced_start),
+        I(created_us),
+        T(security_profile),
 };
 static const struct store_column cluster_cols[] = {
         K(id),
@@ -78,6 +95,7 @@ static const struct store_column cluster_cols[] = {
         I(boot),
         J(applied),
         T(refused),
+        T(security_profile),
 };
 static const struct store_column reservation_cols[] = {
         K(node), K(kind), K(resource), T(cluster), I(generation), I(amount), T(state),
@@ -163,6 +181,9 @@ static const char version_6[] = "CREATE TABLE secret (id TEXT PRIMARY KEY, accou
                                 " name TEXT NOT NULL, description TEXT, value TEXT NOT NULL,"
                                 " created_us BIGINT NOT NULL, UNIQUE (account, name));";
 
-const char *const store_migrations[] = { version_1, version_2, version_3,
-                                         version_4, version_5, version_6 };
+static const char version_7[] = "ALTER TABLE cluster ADD COLUMN security_profile TEXT;"
+                                "ALTER TABLE template ADD COLUMN security_profile TEXT;";
+
+const char *const store_migrations[] = { version_1, version_2, version_3, version_4,
+                                         version_5, version_6, version_7 };
 const size_t store_n_migrations = NELEM(store_migrations);

@@ -46,6 +46,8 @@ int fleet_new(const struct fleet_spec *spec, struct fleet **ret, struct err *e)
         if (!f)
                 return err_set(e, -ENOMEM, "out of memory");
         f->spec = *spec;
+        if (security_lacks(&f->lacks) < 0)
+                return err_set(e, -ENOMEM, "out of memory");
         r = fleet_adopt(f, e);
         if (r < 0)
                 return r;
@@ -94,6 +96,7 @@ struct fleet *fleet_free(struct fleet *f)
         sd_event_source_disable_unref(f->usage_src);
         while (f->units)
                 unit_remove(f->units);
+        (void) strv_free(f->lacks);
         free(f);
         return NULL;
 }

@@ -71,6 +71,7 @@ struct fleet {
         struct exec_session *execs;
         sd_event_source *usage_src;
         uint64_t counter; /* session ids */
+        char **lacks;     /* of what is to hold clusters: sentences */
         bool closing;
 };
 
@@ -83,6 +84,10 @@ struct unit *unit_free(struct unit *u);
 void unit_remove(struct unit *u); /* from the list, and free */
 int unit_save(struct unit *u, bool durable);
 void unit_report(struct unit *u);
+/* security.c: what holds it (NULL: out of memory), and what of that this host cannot do, a sentence
+ * each (-ENOMEM). */
+json_t *unit_security(const struct unit *u);
+int security_lacks(char ***ret);
 bool unit_is_released(const struct unit *u); /* nothing of the host is held */
 /* Change state through the table, remember why, journal, report. */
 void unit_event(struct unit *u, enum cluster_event ev, const char *reason_fmt, ...)

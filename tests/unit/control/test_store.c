@@ -269,6 +269,8 @@ static void test_older_version_is_brought_up(void **state)
                                       "ALTER TABLE cluster DROP COLUMN boot;"
                                       "ALTER TABLE cluster DROP COLUMN applied;"
                                       "ALTER TABLE cluster DROP COLUMN refused;"
+                                      "ALTER TABLE cluster DROP COLUMN security_profile;"
+                                      "ALTER TABLE template DROP COLUMN security_profile;"
                                       "PRAGMA user_version = 1",
                                       NULL, NULL, NULL),
                          SQLITE_OK);

@@ -18,7 +18,7 @@ build="gcc make git pkg-config meson ninja-build ca-certificates
 test_="$build python3-pytest python3-requests python3-websocket clang clang-format libclang-rt-$clang-dev
  skopeo umoci docker-registry nftables strace apparmor procps curl jq iputils-ping apache2-utils zstd openssl
  erofs-utils zsh fish bash-completion mandoc cppcheck universal-ctags tmux"
-bench="$test_ crun runc podman wrk"
+bench="$test_ crun runc podman wrk redis-tools"
 lab="$build qemu-system-x86 mmdebstrap debian-archive-keyring kmod zstd"
 
 case "${1:-build}" in

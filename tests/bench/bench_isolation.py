@@ -1,0 +1,203 @@
+"""B=isolation: what it costs that clusters are held.
+
+policy_ms: how much longer a boot takes than one in a build whose policy is empty (the same programs,
+linked with tests/bench/bare_policy.c), after everything that pools do ahead; boot_ms_* also without
+pools.  The least of many runs, because what a policy adds is work, not waiting.
+syscall_ratio: how fast work that is mostly system calls is inside, the host being 1: calls of getpid,
+a walk over small files, redis-benchmark.  Beside it the same in a container of runc with the same rules.
+Both sides take turns, and the best of each counts."""
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+
+from host import Host
+from ocimake import Image, Layer
+import oci_peer
+
+BUILD = pathlib.Path(os.environ["HVMM_BUILD"])
+FLOW = BUILD / "tests/flow/sandbox"
+ROUNDS = 6
+BOOTS = 80          # a round, half of them with a shell that was made ahead
+GETPIDS = 1000000
+FILES = 5000
+REQUESTS = 60000
+CONFIG = {"engine": {"cpu_overcommit": 100, "memory_overcommit": 20, "disk_overcommit": 50,
+                     "pool_networks": 1, "pool_disks": 0, "log_level": "warning"}}
+
+
+def run(figures):
+    policy_ms(figures)
+    syscall_ratio(figures)
+
+
+# ---- a boot with and without the policy
+
+def boots(program, tree, libexec, profile):
+    """Least time in ms of a start in a shell that was there, and of one that makes its own."""
+    out = subprocess.run([FLOW / program, tree, libexec, "tmpfs", str(BOOTS), "/bin/true", profile],
+                         check=True, capture_output=True, text=True, timeout=300).stdout
+    least = {m[1]: int(m[2]) / 1000 for m in re.finditer(r"^(\S+) .* min +(\d+) us$", out, re.M)}
+    return least["sandbox.start_pooled"], least["sandbox.start"]
+
+
+def policy_ms(figures):
+    with tempfile.TemporaryDirectory(prefix="hvmm-isolation.") as work:
+        work = pathlib.Path(work)
+        work.chmod(0o755)
+        tree = work / "tree"
+        for d in ("bin", "etc", "proc", "sys", "dev"):
+            (tree / d).mkdir(parents=True)
+        shutil.copy("/bin/busybox", tree / "bin/true")
+        kinds = {"none": ("bench_sandbox_bare", FLOW / "bare", "standard")}
+        for profile in ("standard", "strict", "compat"):
+            kinds[profile] = ("bench_sandbox", BUILD, profile)
+        best = {}
+        for _ in range(ROUNDS):
+            for kind, (program, launch, profile) in kinds.items():
+                libexec = work / kind
+                if not libexec.exists():
+                    libexec.mkdir()
+                    shutil.copy(launch / "vmm-launch", libexec)
+                    shutil.copy(BUILD / "vmm-monitor", libexec)
+                got = boots(program, tree, libexec, profile)
+                best[kind] = [min(a, b) for a, b in zip(best.get(kind, got), got)]
+    bare = best["none"]
+    figures.add("isolation.policy_ms", best["standard"][0] - bare[0], "ms")
+    for profile in ("standard", "strict", "compat"):
+        figures.add(f"isolation.boot_ms_{profile}", best[profile][0], "ms", "no policy", bare[0])
+        figures.add(f"isolation.boot_ms_{profile}_unpooled", best[profile][1], "ms", "no policy", bare[1])
+
+
+# ---- system calls
+
+def with_libraries(program):
+    """A program of this machine and what it is linked with: path, content."""
+    found = re.findall(r"(/\S+) \(0x", subprocess.run(["ldd", program], check=True, capture_output=True,
+                                                      text=True).stdout)
+    return [program, *found]
+
+
+def load_image():
+    """syscall_load, and redis, whose checker is its server under another name."""
+    layer = Layer()
+    seen = set()
+    for d in ("bin", "lib", "lib64", "root"):
+        layer.dir(d)
+    layer.dir("tmp", mode=0o1777)
+    layer.file("bin/syscall_load", (FLOW / "syscall_load").read_bytes(), mode=0o755)
+    layer.file("bin/busybox", pathlib.Path("/bin/busybox").read_bytes(), mode=0o755)
+    layer.symlink("bin/sleep", "busybox").symlink("bin/sh", "busybox")
+    for program, name in (("/usr/bin/redis-check-rdb", "redis-server"),
+                          ("/usr/bin/redis-benchmark", "redis-benchmark"), ("/usr/bin/redis-cli", "redis-cli")):
+        for path in with_libraries(program):
+            where = path[1:] if path.startswith("/lib64/") else "lib/" + os.path.basename(path)
+            where = "bin/" + name if path == program else where
+            if where not in seen:
+                seen.add(where)
+                layer.file(where, pathlib.Path(path).read_bytes(), mode=0o755)
+    return Image([layer.tar()], config={"Cmd": ["/bin/sleep", "100000"],
+                                        "Env": ["PATH=/bin", "LD_LIBRARY_PATH=/lib"]})
+
+
+REDIS = ("redis-server --port {port} --save '' --daemonize no >/dev/null 2>&1 & p=$!; "
+         "n=0; until redis-cli -p {port} ping >/dev/null 2>&1 || [ $n -ge 200 ]; "
+         "do n=$((n + 1)); sleep 0.05; done; "
+         "redis-benchmark -p {port} -t get,set -n {n} -c 20 --csv; kill $p; wait $p")
+
+
+def requests_per_s(text):
+    values = [float(m[1]) for m in re.finditer(r'^"(?:GET|SET)","([\d.]+)"', text, re.M)]
+    assert len(values) == 2, text
+    return sum(values) / 2
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def on_host(work, what):
+    if what == "redis":
+        server = work / "bin"
+        if not server.exists():
+            server.mkdir()
+            (server / "redis-server").symlink_to("/usr/bin/redis-check-rdb")
+        env = {**os.environ, "PATH": f"{server}:{os.environ['PATH']}"}
+        return requests_per_s(subprocess.run(["sh", "-c", REDIS.format(port=free_port(), n=REQUESTS)], env=env,
+                                             cwd=work, check=False, capture_output=True, text=True,
+                                             timeout=120).stdout)
+    args = ["getpid", str(GETPIDS)] if what == "getpid" else ["walk", str(work / "files")]
+    return 1e9 / float(subprocess.run([FLOW / "syscall_load", *args], check=True, capture_output=True,
+                                      text=True, timeout=120).stdout)
+
+
+def inside(host, cluster, what):
+    if what == "redis":
+        return requests_per_s(host.exec(cluster, "sh", "-c", REDIS.format(port=6379, n=REQUESTS),
+                                        check=False).stdout)
+    args = ["getpid", str(GETPIDS)] if what == "getpid" else ["walk", "/root/files"]
+    return 1e9 / float(host.exec(cluster, "syscall_load", *args).stdout)
+
+
+class Runc:
+    """The same two loads in a container of runc; its files lie on this machine's disk."""
+
+    def __init__(self, work):
+        self.bundle = work / "runc"
+        rootfs = self.bundle / "rootfs"
+        for d in ("bin", "proc", "dev", "sys", "etc", "root"):
+            (rootfs / d).mkdir(parents=True)
+        shutil.copy(FLOW / "syscall_load", rootfs / "bin")
+        subprocess.run([FLOW / "syscall_load", "make", rootfs / "root/files", str(FILES)], check=True,
+                       stdout=subprocess.DEVNULL)
+        for path in [rootfs, *rootfs.rglob("*")]:
+            os.chown(path, 0x60000000, 0x60000000)
+        self.config = oci_peer.config(rootfs)
+        del self.config["linux"]["resources"]["cpu"]  # speed, not share, is the question
+
+    def measure(self, what):
+        args = ["getpid", str(GETPIDS)] if what == "getpid" else ["walk", "/root/files"]
+        self.config["process"]["args"] = ["/bin/syscall_load", *args]
+        (self.bundle / "config.json").write_text(json.dumps(self.config))
+        out = subprocess.run(["runc", "run", "--bundle", str(self.bundle), f"hvmm-isolation-{os.getpid()}"],
+                             check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
+        return 1e9 / float(out.stdout)
+
+
+def syscall_ratio(figures):
+    with tempfile.TemporaryDirectory(prefix="hvmm-isolation.") as tmp, Host(CONFIG) as host:
+        work = pathlib.Path(tmp)
+        work.chmod(0o755)
+        runc = Runc(work)
+        host.import_image("load", layout=load_image().write_layout(work / "layout"))
+        # no share of the CPU is missing: what is measured is speed
+        cluster = host.deploy(imageName="load", containerDiskInGb=2, minVcpuCount=os.cpu_count())
+        host.wait_running(cluster)
+        host.exec(cluster, "syscall_load", "make", "/root/files", str(FILES))
+        subprocess.run([FLOW / "syscall_load", "make", work / "files", str(FILES)], check=True,
+                       stdout=subprocess.DEVNULL)
+        best = {}
+
+        def take(where, what, value):
+            best[where, what] = max(value, best.get((where, what), 0))
+        for _ in range(ROUNDS):
+            for what in ("getpid", "tree", "redis"):
+                take("host", what, on_host(work, what))
+                take("inside", what, inside(host, cluster, what))
+                if what != "redis":
+                    take("runc", what, runc.measure(what))
+        host.terminate(cluster)
+        host.wait_released()
+    ratios = {}
+    for what in ("getpid", "tree", "redis"):
+        ratios[what] = best["inside", what] / best["host", what]
+        peer = best["runc", what] / best["host", what] if ("runc", what) in best else None
+        figures.add(f"isolation.syscall_ratio_{what}", ratios[what], "of the host", "runc" if peer else None, peer,
+                    higher_is_better=True)
+    figures.add("isolation.syscall_ratio", min(ratios.values()), "of the host")

@@ -126,13 +126,13 @@ static void lacks_mitigation(struct strbuf *b)
 
 int security_lacks(char ***ret)
 {
-        static void (*const rows[])(struct strbuf *) = { lacks_apparmor, lacks_mitigation };
+        static void (*const ask[])(struct strbuf *) = { lacks_apparmor, lacks_mitigation };
         AUTO(strv_free) char **list = calloc(1, sizeof *list);
 
-        for (size_t i = 0; list && i < NELEM(rows); i++) {
+        for (size_t i = 0; list && i < NELEM(ask); i++) {
                 AUTO(strbuf_done) struct strbuf b = { 0 };
 
-                rows[i](&b);
+                ask[i](&b);
                 if (b.failed || (b.len && strv_push(&list, b.s) < 0))
                         return -ENOMEM;
         }

@@ -110,7 +110,7 @@ struct sandbox_spec {
         uint64_t nofile;       /* at most so many open files; 0: as the policy says */
         uint64_t memory_bytes; /* the cluster's, of which directories in memory get a share */
         enum security_profile profile; /* what holds it: engine/policy.h */
-        const char *apparmor; /* the loaded profile that it runs under; NULL or "": none */
+        const char *apparmor;          /* the loaded profile that it runs under; NULL or "": none */
         bool tty;
         uint16_t rows, cols; /* of the terminal, when known already */
         /* the monitor's */

@@ -71,8 +71,15 @@ static const struct conf_option options[] = {
           "name servers for clusters, separated by commas; empty: the host's" },
         { "network", "resolver", CONF_BOOL, C(resolver), "yes", 0, 0, NULL,
           "clusters ask a resolver of this host, which knows an account's clusters as ID.internal and asks the name servers for all else; no: they ask those themselves" },
-        { "network", "allow", CONF_STR, C(network_allow), "", 0, 0, "IPv4 prefixes",
-          "private networks (within 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10) that clusters may reach, separated by commas; empty: none but name servers" },
+        { "network", "allow", CONF_STR, C(network_allow), "", 0, 0, "prefixes",
+          "private networks (within 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, fc00::/7) that clusters may reach, separated by commas; empty: none but name servers" },
+        { "network", "pool6", CONF_STR, C(network_pool6), "", 0, 0, "IPv6 prefix",
+          "IPv6 addresses of clusters, a /64 within fc00::/7; empty: one of this host's own; none: clusters get no IPv6" },
+        { "network", "bandwidth", CONF_BYTES, C(network_bandwidth), "0", 0, INT64_MAX, "bytes/s",
+          "what each cluster may send, and as much that it may receive; counts for networks that are made from then on; 0: no limit" },
+        { "network", "connections", CONF_U32, C(network_connections), "16384", 0, 1000000,
+          "connections",
+          "that the host tracks at once for each address of a cluster; more are dropped; 0: no limit" },
 };
 
 #define R(k) .off = offsetof(struct registry_conf, k)

@@ -32,10 +32,13 @@ struct engine_conf {
         bool image_expire_uploads;  /* also what cannot be pulled again */
         uint64_t image_scrub_us;    /* each file is read once in so long; 0: never */
         /* [network] */
-        char *network_pool;  /* IPv4 pool "100.96.0.0/16"; address = base + slot */
-        char *dns;           /* comma list; "" = the host's */
-        bool resolver;       /* clusters have a resolver of ours */
-        char *network_allow; /* comma list of private prefixes that clusters may reach */
+        char *network_pool;           /* IPv4 pool "100.96.0.0/16"; address = base + slot */
+        char *dns;                    /* comma list; "" = the host's */
+        bool resolver;                /* clusters have a resolver of ours */
+        char *network_allow;          /* comma list of private prefixes that clusters may reach */
+        char *network_pool6;          /* "fd12:3456:789a:1::/64", "": from the id, "none" */
+        uint64_t network_bandwidth;   /* bytes a second of each cluster, each way; 0: no limit */
+        uint32_t network_connections; /* tracked at once per address; 0: no limit */
         /* [api] */
         char *log_level;
 };

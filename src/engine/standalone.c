@@ -131,8 +131,10 @@ static void standalone_done(struct standalone *s)
         if (s->fleet)
                 fleet_stop(s->fleet); /* its last reports still go out */
         empty = is_empty(s); /* what was under way may have been the last that held anything */
-        if (s->upkeep)
+        if (s->upkeep) {
                 upkeep_watch_images(s->upkeep, NULL, NULL);
+                upkeep_watch_policies(s->upkeep, NULL, NULL);
+        }
         s->fleet = fleet_free(s->fleet);
         if (s->channel)
                 channel_set_fleet(s->channel, NULL);
@@ -504,6 +506,7 @@ static int open_service(struct standalone *s, struct err *e)
         gpuhost_claims_changed(s->host.gpuhost); /* what the journal's clusters may have open */
         fleet_gpus_changed(s->fleet, gpuhost_fleet(s->host.gpuhost));
         upkeep_watch_images(s->upkeep, fleet_images, s->fleet);
+        upkeep_watch_policies(s->upkeep, fleet_net_policy, s->fleet);
         r = retry_while_in_use(try_resolver, s, NULL, e);
         if (r < 0)
                 return r;

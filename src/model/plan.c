@@ -7,6 +7,7 @@
 
 #include "base/jsonx.h"
 #include "base/str.h"
+#include "model/egress.h"
 #include "model/gpu.h"
 #include "model/limits.h"
 
@@ -245,6 +246,7 @@ int plan_check(const struct plan *p, struct err *e)
 {
         struct plan_port ports[LIMIT_PORTS];
         enum security_profile profile;
+        struct egress egress;
         int r;
 
         if (!plan_cluster_id_ok(p->cluster))
@@ -252,6 +254,8 @@ int plan_check(const struct plan *p, struct err *e)
                                "cluster: an id is 1 to %u of a-z and 0-9, a letter first",
                                LIMIT_CLUSTER_ID_LEN);
         r = security_profile_parse("securityProfile", p->security_profile, &profile, e);
+        if (r >= 0)
+                r = egress_parse("egressAllow", p->egress, &egress, e);
         if (r >= 0)
                 r = check_env(p->env, e);
         if (r >= 0)

@@ -45,8 +45,8 @@ struct plan {
         char **gpus;            /* UUIDs, filled when gpu_count > 0 */
         char *ports;            /* "8888/http,22/tcp"; checked by plan_ports() */
         char *security_profile; /* of model/security.h; NULL: standard */
-        char **egress; /* networks that it may reach beside api.internal and name servers, as
-                        * "198.51.100.0/24" or "2001:db8::/32"; none: all that is public */
+        char **egress; /* networks that it may reach beside its account's clusters, api.internal and
+                        * name servers: model/egress.h; none: all that is public */
         uint32_t restart_max_s; /* longest back-off between restarts, 0: 300 */
 };
 

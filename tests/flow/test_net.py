@@ -189,8 +189,10 @@ class Refused(Exception):
 class Ctl:
     """One engine's worth of engine/net."""
 
-    def __init__(self, world, ident, *, pool=POOL, dns="-", allow="", opened=True, prefix=()):
+    def __init__(self, world, ident, *, pool=POOL, dns="-", allow="-", pool6="-", bandwidth=0, connections=0,
+                 opened=True, prefix=()):
         self.world, self.ident, self.pool, self.dns, self.allow = world, ident, pool, dns, allow
+        self.pool6, self.bandwidth, self.connections = pool6, bandwidth, connections
         self.data = world.tmp / ident
         self.data.mkdir(exist_ok=True)
         self.p = subprocess.Popen(
@@ -202,7 +204,8 @@ class Ctl:
             self.open()
 
     def open(self):
-        return self("open", self.ident, self.data, self.pool, self.dns, self.allow)
+        return self("open", self.ident, self.data, self.pool, self.dns, self.allow or "-", self.pool6, self.bandwidth,
+                    self.connections)
 
     def __call__(self, *words):
         self.p.stdin.write(" ".join(map(str, words)) + "\n")
@@ -213,9 +216,12 @@ class Ctl:
         assert line.startswith("ok"), f"{words}: {line!r}"
         return line[2:].strip()
 
-    def up(self, slot):
+    def up(self, slot, account=0, egress="-"):
+        """Its address, the service address, the slot, resolv.conf; those of IPv6 go to address6, service6."""
         self.ns[slot] = self("prepare", slot).split()[0]
-        return self("bind", slot).split(" ", 3)
+        a = self("bind", slot, account, egress).split(" ", 5)
+        self.address6, self.service6 = a[3:5]
+        return a[:3] + a[5:]
 
     def enter(self, slot, *argv):
         return sh("nsenter", f"--net=/proc/{self.p.pid}/fd/{self.ns[slot]}", *argv)
@@ -314,12 +320,17 @@ def test_inside(one):
     """What a cluster sees of its network: one link, one address, one way, everything free."""
     addrs = {l["ifname"]: [a["local"] for a in l["addr_info"]]
              for l in json.loads(one.enter(1, "ip", "-j", "addr")) if "UP" in l["flags"]}
-    assert addrs == {"lo": ["127.0.0.1", "::1"], "eth0": ["100.96.0.1"]}
+    assert addrs == {"lo": ["127.0.0.1", "::1"], "eth0": ["100.96.0.1", one.address6]}
+    assert one.address6.startswith("fd") and one.address6.endswith("::1")
     assert one.enter(1, "ip", "route").strip() == "default via 169.254.1.1 dev eth0 proto static onlink"
     assert "PERMANENT" in one.enter(1, "ip", "neigh")
     proc = "/proc/sys/net"
     assert one.enter(1, "cat", f"{proc}/ipv4/ip_forward").strip() == "0"
-    assert one.enter(1, "cat", f"{proc}/ipv6/conf/eth0/disable_ipv6").strip() == "1"
+    assert one.enter(1, "ip", "-6", "route", "show", "default").split()[:5] == ["default", "via", "fe80::1", "dev", "eth0"]
+    for name, value in (("accept_ra", "0"), ("accept_redirects", "0"), ("forwarding", "0")):
+        assert one.enter(1, "cat", f"{proc}/ipv6/conf/eth0/{name}").strip() == value, name
+    for end in (one.enter(1, "ip", "-j", "link", "show", "eth0"), one.world.on_host("ip", "-j", "link", "show", "hv1")):
+        assert "NOARP" in json.loads(end)[0]["flags"]
     first = 0x50000000 + 65536
     assert one.enter(1, "cat", f"{proc}/ipv4/ping_group_range").split() == [str(first), str(first + 65535)]
     assert one.enter(1, "setpriv", "--reuid", "12345", "--clear-groups", "--regid", "12345",
@@ -436,7 +447,7 @@ def test_private_networks_can_be_opened(clean):
         LAN[1], LAN[2], META, "100.96.0.2", UPLINK}, got
     # an engine that starts with another configuration closes them again
     c("close")
-    c.allow = ""
+    c.allow = "-"
     c.open()
     assert c.tcp(1, LAN[0], 80, 0.3) == "timeout"
     c.down(1)
@@ -576,9 +587,21 @@ def test_service_address(one):
         os.kill(pid, 9)
 
 
-def test_no_ipv6(one):
+@pytest.fixture
+def four(clean):
+    """The same without IPv6."""
+    c = Ctl(clean, "aaaaaaaa", pool6="none")
+    c.up(1)
+    assert (c.address6, c.service6) == ("-", "-")
+    yield c
+    c.down(1)
+    c.stop()
+
+
+def test_no_ipv6(four):
     """Even with IPv6 forced on inside, and a host that forwards it, there is no way around."""
-    w = one.world
+    one, w = four, four.world
+    assert one.enter(1, "cat", "/proc/sys/net/ipv6/conf/eth0/disable_ipv6").strip() == "1"
     w.inside(w.inet, "ip", "addr", "add", "fd77::1/64", "dev", "wan", "nodad")
     w.inside(w.inet, "ip", "route", "add", "fd99::/64", "via", "fd77::2")
     w.on_host("ip", "addr", "add", "fd77::2/64", "dev", "up0", "nodad")
@@ -586,6 +609,8 @@ def test_no_ipv6(one):
     w.on_host("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
     one.enter(1, "sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6;"
               " echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6")
+    for end in (lambda *a: one.enter(1, *a, "dev", "eth0"), lambda *a: w.on_host(*a, "dev", "hv1")):
+        end("ip", "link", "set", "arp", "on")
     one.enter(1, "ip", "addr", "add", "fd99::2/64", "dev", "eth0", "nodad")
     one.enter(1, "ip", "route", "add", "default", "via", "fd99::1")
     try:
@@ -714,8 +739,11 @@ def test_wiped_firewall_comes_back(one):
     one("watch")
     one("repair")
     assert one("watch") == "0", "repairing is no reason to repair"
-    # whoever binds next finds it out too
+    # whoever binds next finds it out too; what others may do only the engine knows
     other.up(8)
+    assert other.tcp(8, WEB, 80) == f"internet {UPLINK}"
+    assert other.tcp(2, WEB, 80) == "timeout"
+    other("repair")
     assert other.tcp(8, WEB, 80) == other.tcp(2, WEB, 80) == f"internet {UPLINK}"
     for slot in (2, 8):
         other.down(slot)

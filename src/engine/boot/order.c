@@ -127,13 +127,14 @@ json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[st
                 return NULL;
         }
         return json_pack(
-                "{s:s, s:O, s:o, s:o, s:O, s:I, s:I, s:s, s:s, s:[i,i], s:b, s:b, s:i, s:i, s:O, s:b, s:O}",
+                "{s:s, s:O, s:o, s:o, s:O, s:I, s:I, s:s, s:s, s:[i,i], s:b, s:b, s:i, s:i, s:O, s:b, s:O, s:I}",
                 "do", kind_names[o->kind], "plan", plan, "was", was, "image", image, "fds", names,
                 "attempt", (json_int_t) b->attempt, "slot", (json_int_t) b->slot, "claim", b->claim,
                 "disk_name", b->disk_pool_name, "shell", (int) b->shell.launcher,
                 (int) b->shell.first, "graceful", o->graceful, "volume", o->volume, "monitor",
                 (int) b->proc.monitor, "init", (int) b->proc.init, "gpus", gpus, "whole_fabric",
-                b->whole_fabric, "secrets", secrets);
+                b->whole_fabric, "secrets", secrets, "net_account",
+                (json_int_t) b->net_account);
 }
 
 static void copy_text(char *to, size_t size, const char *from)
@@ -206,6 +207,7 @@ int order_decode(struct frame_msg *m, struct order *ret, struct boot *b, struct 
         b->whole_fabric = json_is_true(json_object_get(j, "whole_fabric"));
         b->attempt = (uint64_t) json_integer_value(json_object_get(j, "attempt"));
         b->slot = (uint32_t) json_integer_value(json_object_get(j, "slot"));
+        b->net_account = (uint32_t) json_integer_value(json_object_get(j, "net_account"));
         b->shell.launcher = (pid_t) json_integer_value(json_array_get(shell, 0));
         b->shell.first = (pid_t) json_integer_value(json_array_get(shell, 1));
         b->proc.monitor = (pid_t) json_integer_value(json_object_get(j, "monitor"));
@@ -240,8 +242,9 @@ static int report_started(struct frame_conn *out, const struct boot *b, struct e
         /* it may have ended already: the exit status will tell what there is to tell */
         if (proc_identify(b->proc.init, &init) < 0)
                 init = (struct proc_id){ .pid = b->proc.init };
-        j = json_pack("{s:o, s:o, s:s}", "monitor", proc_json(&monitor), "init", proc_json(&init),
-                      "address", b->lease.ipv4_text);
+        j = json_pack("{s:o, s:o, s:s, s:s}", "monitor", proc_json(&monitor), "init",
+                      proc_json(&init), "address", b->lease.ipv4_text, "address6",
+                      b->lease.ipv6_text);
         if (!j)
                 return err_set(e, -ENOMEM, "out of memory");
         return op_report(out, j, (int[]){ b->proc.monitor_pidfd, b->proc.init_pidfd }, 2);

@@ -70,15 +70,20 @@ int session_env(const struct plan *p, char *const *own, const struct image_confi
         return 0;
 }
 
-char *session_hosts(const char *hostname, const char *ipv4, const char *service)
+char *session_hosts(const char *hostname, const struct net_lease *lease)
 {
         struct strbuf b = { 0 };
 
         strbuf_str(&b, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-        if (*ipv4)
-                strbuf_fmt(&b, "%s\t%s\n", ipv4, hostname);
-        if (*service)
-                strbuf_fmt(&b, "%s\tapi.internal\n", service);
+        const struct {
+                const char *addr, *name;
+        } lines[] = { { lease->ipv4_text, hostname },
+                      { lease->ipv6_text, hostname },
+                      { lease->service_text, "api.internal" } };
+
+        for (size_t i = 0; i < NELEM(lines); i++)
+                if (*lines[i].addr)
+                        strbuf_fmt(&b, "%s\t%s\n", lines[i].addr, lines[i].name);
         return strbuf_take(&b);
 }
 

@@ -12,8 +12,8 @@ int session_argv(const struct plan *p, const struct image_config *c, char ***ret
 int session_env(const struct plan *p, char *const *own, const struct image_config *c, char ***ret,
                 struct err *e);
 
-/* /etc/hosts; heap.  @ipv4 and @service may be "". */
-char *session_hosts(const char *hostname, const char *ipv4, const char *service);
+/* /etc/hosts; heap.  Addresses may be "". */
+char *session_hosts(const char *hostname, const struct net_lease *lease);
 
 /* /etc/profile.d/tensorone.sh: exports of @env for login shells, quoted for sh; heap.  It lies on the
  * disk: variables with placeholders for secrets are read from SESSION_SECRETS, which does not. */

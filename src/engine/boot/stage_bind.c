@@ -202,7 +202,10 @@ int stage_disk_undo(struct boot *b, const struct undo_how *how, struct err *e)
 
 int stage_net_run(struct boot *b, struct err *e)
 {
-        return net_bind(b->host->net, b->slot, &b->lease, e);
+        struct net_policy p = { .account = b->net_account };
+        int r = egress_parse("egressAllow", b->plan.egress, &p.egress, e);
+
+        return r < 0 ? r : net_bind(b->host->net, b->slot, &p, &b->lease, e);
 }
 
 int stage_net_undo(struct boot *b, const struct undo_how *how, struct err *e)

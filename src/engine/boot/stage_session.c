@@ -138,7 +138,7 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
         const struct plan *p = &b->plan;
         struct late late = { b, host };
         AUTO(free)
-        char *hosts = session_hosts(p->cluster, b->lease.ipv4_text, b->lease.service_text);
+        char *hosts = session_hosts(p->cluster, &b->lease);
         AUTO(free) char *profile = session_profile(shell_env);
         AUTO(str_wipe_free) char *secrets = session_secret_profile(shell_env, env);
         AUTO(free) char *hostname = str_fmt("%s\n", p->cluster);

@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "engine/host.h"
 #include "engine/image/image.h"
+#include "engine/net/net.h"
 
 struct fleet;
 struct gpu_fleet;
@@ -124,6 +125,8 @@ void fleet_images_expire(struct fleet *f, uint64_t need);
 void fleet_image_damaged(struct fleet *f, uint64_t image, const char *why);
 /* Image operations of the account that wait for a place. */
 size_t fleet_pulls_waiting(const struct fleet *f, const char *account);
+/* What the cluster in that slot may do on the network, as net_policy_fn wants it; @fleet is one. */
+bool fleet_net_policy(void *fleet, uint32_t slot, struct net_policy *ret);
 /* Ids of the images that clusters were booted from by this engine, as upkeep_images_fn wants them;
  * those of an earlier engine hold mounts of their own. */
 size_t fleet_images(void *fleet, uint64_t *ret, size_t max);

@@ -182,6 +182,7 @@ void unit_report(struct unit *u)
                 "pids", (json_int_t) u->usage.pids);
 
         unit_gpus_report(u, j);
+        unit_net_report(u, j);
         if (!j)
                 log_error("cluster %s: cannot make a report", row->cluster);
         else if (u->fleet->spec.report)

@@ -27,7 +27,7 @@ struct unit {
         int monitor_pidfd, init_pidfd;
         sd_event_source *monitor_src, *timer_src;
         uint64_t image_id; /* of the last boot by this engine */
-        char address[16];
+        char address[16], address6[48];
         char apparmor
                 [APPARMOR_NAME_MAX]; /* the profile that confines its first process, as read there */
         uint32_t progress_pct;
@@ -105,6 +105,16 @@ int unit_adopt_want(struct unit *u, struct err *e); /* want_plan becomes plan */
 int unit_boot(struct unit *u, const struct image *image, struct err *e);
 int unit_undo(struct unit *u, bool graceful, bool volume, struct err *e);
 bool unit_holds(const struct unit *u); /* anything on the host besides volume and logs */
+
+/* unit_net.c: what the firewall is told of it */
+/* With the slot: the number of its account among those that hold one, which it keeps as long.  The
+ * caller saves the row before anything acts by it. */
+void unit_net_begin(struct unit *u);
+void unit_net_end(struct unit *u); /* with the slot */
+/* At start: the IPv6 address of one that runs. */
+void unit_net_adopt(struct unit *u);
+/* Adds `address6` and `security.network`. */
+void unit_net_report(const struct unit *u, json_t *report);
 
 /* unit_change.c: a newer plan for the very process that runs */
 bool unit_same_start(const struct unit *u); /* the plan that is wanted is one */

@@ -91,6 +91,8 @@ static int take_resources(struct unit *u, struct err *e)
                 (void) snprintf(u->row.claim, sizeof u->row.claim, "%s", u->row.cluster);
         }
         u->boot->slot = u->row.slot;
+        unit_net_begin(u);
+        u->boot->net_account = u->row.net_account;
         memcpy(u->boot->claim, u->row.claim, sizeof u->boot->claim);
         unit_named(u, true);
         if (pool_take_disk(u->fleet->spec.pool, u->plan.container_disk_gib, &d) >= 0) {
@@ -138,6 +140,7 @@ static void on_boot_report(void *arg, const struct frame_msg *m)
         if (u->monitor_pidfd < 0 || u->init_pidfd < 0)
                 r = err_errno(&e, -errno, "keep its descriptors");
         (void) snprintf(u->address, sizeof u->address, "%s", jsonx_str(m->json, "address"));
+        (void) snprintf(u->address6, sizeof u->address6, "%s", jsonx_str(m->json, "address6"));
         u->row.started_us = clock_wall_us();
         u->boot_us = u->asked_us ? clock_mono_us() - u->asked_us : 0;
         u->asked_us = 0;
@@ -261,7 +264,7 @@ static void forget_boot(struct unit *u)
         u->row.slot = 0;
         u->row.claim[0] = '\0';
         u->row.monitor = u->row.init = (struct proc_id){ 0 };
-        u->address[0] = '\0';
+        unit_net_end(u);
         u->usage = (struct slice_usage){ 0 };
 }
 

@@ -13,7 +13,12 @@ int net_allow_parse(const char *list, struct net_allow *ret, struct err *e)
                 size_t len = strcspn(s, " \t,");
                 struct network n;
                 const char *why;
-                int r = network_parse(what, s, len, &n, e);
+                /* a range without its size is more likely a slip than one address */
+                int r = memchr(s, '/', len)
+                                ? network_parse(what, s, len, &n, e)
+                                : err_set(e, -EINVAL,
+                                          "%s: '%.*s' lacks its size, as in 10.1.0.0/16", what,
+                                          (int) len, s);
 
                 if (r < 0)
                         return r;

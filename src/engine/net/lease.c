@@ -196,6 +196,33 @@ int net_let_out(struct net_host *h, uint32_t slot, const struct net_policy *p, s
         return nft_cluster_add(&h->nft, h->table, &c, &h->dns, e);
 }
 
+/* 1: the link is up, and the one it was. */
+static int is_up(struct net_host *h, uint32_t slot, uint32_t index, struct err *e)
+{
+        char name[IF_NAMESIZE];
+        struct rtnl_link link;
+        int r;
+
+        net_link_name(slot, name);
+        r = rtnl_link_get(&h->rtnl, name, &link, e);
+        return r == -ENODEV ? 0 : r < 0 ? r : link.up && link.index == index;
+}
+
+/* net_release() looks for elements before and after it takes the link down: either that sees ours, or we
+ * see that the link is down. */
+int net_let_out_again(struct net_host *h, uint32_t slot, uint32_t index, const struct net_policy *p,
+                      struct err *e)
+{
+        int r = is_up(h, slot, index, e);
+
+        if (r <= 0)
+                return r;
+        r = net_let_out(h, slot, p, e);
+        if (r >= 0)
+                r = is_up(h, slot, index, e);
+        return r == 0 ? firewall_forget(h, slot, e) : r;
+}
+
 int net_has_ipv6(struct net_host *h, uint32_t slot, struct err *e)
 {
         char name[IF_NAMESIZE];
@@ -376,6 +403,8 @@ int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *
         r = firewall_forget(h, slot, e);
         if (r >= 0)
                 r = release_link(h, name, slow_later, e);
+        if (r >= 0) /* a repair may have come in between */
+                r = firewall_forget(h, slot, e);
         if (r >= 0)
                 r = nft_link_del(&h->nft, h->table, name, e);
         return r < 0 ? err_wrap(e, r, "link %s", name) : 0;

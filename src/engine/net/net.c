@@ -410,7 +410,7 @@ static int elements_restore(struct net_host *h, net_policy_fn *fn, void *arg, st
                 uint32_t slot = net_link_slot(links[i].name);
 
                 if (slot && links[i].up && links[i].group == h->group && fn(arg, slot, &p))
-                        r = net_let_out(h, slot, &p, e);
+                        r = net_let_out_again(h, slot, links[i].index, &p, e);
         }
         return r < 0 ? r : 0;
 }

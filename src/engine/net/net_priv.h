@@ -58,6 +58,11 @@ int net_forward6_leave(struct net_host *h, struct err *e);
 /* All that the firewall has to know of a cluster, in one transaction.  -ENOENT: no table. */
 int net_let_out(struct net_host *h, uint32_t slot, const struct net_policy *p, struct err *e);
 
+/* The same for a cluster that was let out before, by the link of that index, and may be released at this
+ * very moment. */
+int net_let_out_again(struct net_host *h, uint32_t slot, uint32_t index, const struct net_policy *p,
+                      struct err *e);
+
 /* End the connections of all released addresses. */
 int net_sweep(struct net_host *h, struct err *e);
 

@@ -28,7 +28,7 @@ static void test_allow(void **state)
                 { "10.0.0.0/8, 192.168.7.9/32", 0, 2, "192.168.7.9/32" },
                 { "10.0.0.0/8,10.1.0.0/16 172.16.0.0/12,", 0, 3, "172.16.0.0/12" },
                 { "10.0.0.0/8, fd00::/8", 0, 2, "fd00::/8" },
-                { "10.0.0.7", 0, 1, "10.0.0.7/32" },
+                { "10.0.0.7", -EINVAL, 0, "'10.0.0.7' lacks its size" },
                 { "0.0.0.0/0", 0, 1, "0.0.0.0/0" },
                 { "10.0.0.0/33", -EINVAL, 0, "'10.0.0.0/33' is not a network" },
                 { "10.1.2.3/8", -EINVAL, 0, "does not start at its base, 10.0.0.0/8" },
@@ -36,7 +36,7 @@ static void test_allow(void **state)
                 { "169.254.0.0/16", -EINVAL, 0, "never reach link-local" },
                 { "169.254.169.254/32", -EINVAL, 0, "never reach link-local" },
                 { "fe80::/64", -EINVAL, 0, "never reach link-local" },
-                { "::1", -EINVAL, 0, "never reach loopback" },
+                { "::1/128", -EINVAL, 0, "never reach loopback" },
                 { "224.0.0.0/4", -EINVAL, 0, "never reach multicast" },
         };
         char many[NET_ALLOW_MAX * 12 + 16] = "";

@@ -273,7 +273,7 @@ class Ctl:
         """Its address, the service address, the slot, resolv.conf; those of IPv6 go to address6, service6."""
         self.ns[slot] = self("prepare", slot).split()[0]
         a = self("bind", slot, account, egress).split(" ", 5)
-        self.address6, self.service6 = a[3:5]
+        self.address, self.service, self.address6, self.service6 = *a[:2], *a[3:5]
         return a[:3] + a[5:]
 
     def enter(self, slot, *argv):

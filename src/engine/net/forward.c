@@ -87,12 +87,19 @@ int net_forward_leave(struct net_host *h, struct err *e)
 /* Ways to forward, the best first; what is saved begins with the letter. */
 static const struct {
         char letter;
-        const char *path;
-        bool deaf; /* the host no longer hears routers' advertisements */
+        const char *path, *later; /* for the links that there are, and for those that will be */
+        bool deaf;                /* the host no longer hears routers' advertisements */
 } ways[] = {
-        { 'f', IPV6_CONF "all/force_forwarding", false },
-        { 'a', IPV6_CONF "all/forwarding", true },
+        { 'f', IPV6_CONF "all/force_forwarding", IPV6_CONF "default/force_forwarding", false },
+        { 'a', IPV6_CONF "all/forwarding", IPV6_CONF "default/forwarding", true },
 };
+
+static int set_way(size_t i, const char *value, struct err *e)
+{
+        int r = write_file(ways[i].later, value, e);
+
+        return r < 0 ? r : write_file(ways[i].path, value, e);
+}
 
 /* Has the host its own way out from a router's advertisement? */
 static int lives_by_advertisement(struct net_host *h, struct err *e)
@@ -156,26 +163,23 @@ int net_forward6_on(struct net_host *h, struct err *e)
         r = claim_setting_hold(h->claims, FORWARD6_SETTING, save, &first, e);
         if (r >= 0)
                 r = read_flag(ways[way].path, &old, e);
-        return r < 0 || old ? r : write_file(ways[way].path, "1", e);
+        return r < 0 || old ? r : set_way((size_t) way, "1", e);
 }
 
 int net_forward6_leave(struct net_host *h, struct err *e)
 {
         char saved[64] = "";
         bool last = false;
-        const char *path = NULL;
+        size_t way = NELEM(ways);
         int r = claim_setting_leave(h->claims, FORWARD6_SETTING, saved, sizeof saved, &last, e);
 
         if (r < 0 || !last)
                 return r;
         for (size_t i = 0; i < NELEM(ways); i++)
                 if (saved[0] == ways[i].letter && str_eq(saved + 1, " 0"))
-                        path = ways[i].path;
-        if (path) {
-                r = write_file(path, "0", e);
-                if (r < 0)
-                        return r;
-        }
-        r = claim_setting_restored(h->claims, FORWARD6_SETTING, e);
-        return r > 0 && path ? write_file(path, "1", e) : r;
+                        way = i;
+        r = way < NELEM(ways) ? set_way(way, "0", e) : 0;
+        if (r >= 0)
+                r = claim_setting_restored(h->claims, FORWARD6_SETTING, e);
+        return r > 0 && way < NELEM(ways) ? set_way(way, "1", e) : r;
 }

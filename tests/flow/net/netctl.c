@@ -306,7 +306,7 @@ static void run_line(struct ctl *c, char *line)
 int main(void)
 {
         struct ctl *c = calloc(1, sizeof *c);
-        char line[1024];
+        char line[8192];
 
         if (!c)
                 return 1;

@@ -141,7 +141,8 @@ const struct option options[OPT_COUNT] = {
         [OPT_INTERVAL] = { "interval", 0, OPT_KIND_STR, "TIME", "1s", 0, 0, NULL,
                            "time between two pictures, 100ms to 1h" },
         [OPT_EVENT_KIND] = { "kind", 0, OPT_KIND_STR, "KIND", NULL, 0, 0, NULL,
-                             "only these, such as exited, gpu.xid, or gpu for all of GPUs" },
+                             "only these, such as exited, gpu.xid; gpu, audit, security: all of "
+                             "a sort" },
         [OPT_EVENT_SINCE] = { "since", 0, OPT_KIND_STR, "TIME", NULL, 0, 0, NULL,
                               "only what happened since then: a time as in "
                               "2026-01-31T08:00:00Z, or a span as in 10m" },

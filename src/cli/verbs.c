@@ -134,8 +134,10 @@ const struct verb verbs[] = {
           .summary = "list what has happened to clusters and GPUs",
           .detail = "OBJECT is a cluster's or a GPU's ID. An account sees what happened to its "
                     "clusters and to GPUs while they had them; operators see everything. The "
-                    "newest event comes last.",
+                    "newest event comes last. Who did what with which key is told with --kind "
+                    "audit, and with no other.",
           .examples = "tensoronecli get events --since 1h\n"
+                      "tensoronecli get events --kind audit --since 24h\n"
                       "tensoronecli get events --kind gpu --limit 20" },
         { .word = "start",
           .noun = "cluster",

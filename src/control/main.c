@@ -27,7 +27,7 @@
 
 struct options {
         const char *listen, *listen_fd, *node, *data_dir, *key_file, *key_fd, *seal_file, *seal_fd,
-                *ready_fd, *log_level;
+                *ready_fd, *audit_keep, *log_level;
 };
 
 static const struct option_row {
@@ -53,6 +53,8 @@ static const struct option_row {
           offsetof(struct options, seal_fd) },
         { "--ready-fd", "N", "gets one byte when the API serves",
           offsetof(struct options, ready_fd) },
+        { "--audit-keep", "TIME", "how long audit and security events are kept, 90d unless given",
+          offsetof(struct options, audit_keep) },
         { "--log-level", "LEVEL", "error, warning, info or debug",
           offsetof(struct options, log_level) },
 };
@@ -355,6 +357,10 @@ static int start(struct api *a, struct err *e)
 
         if (r < 0)
                 return err_errno(e, r, "event loop");
+        if (a->opt.audit_keep &&
+            (str_duration_us(a->opt.audit_keep, &pc.audit_keep_us) < 0 || !pc.audit_keep_us))
+                return err_set(e, -EINVAL, "--audit-keep: '%s' is no time such as 90d",
+                               a->opt.audit_keep);
         pc.loop = a->loop;
         pc.seal_fd = seal;
         r = block_signals(a, e);

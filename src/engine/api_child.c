@@ -96,8 +96,8 @@ static void enter_root(char *data, char *node)
 __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_t engine, int prog,
                                             int key, int seal, int ready)
 {
-        char listen_arg[16], key_arg[16], seal_arg[16], ready_arg[16], data[64], node[64],
-                journal[64];
+        char listen_arg[16], key_arg[16], seal_arg[16], ready_arg[16], keep_arg[32], data[64],
+                node[64], journal[64];
         char *argv[] = { (char *) (uintptr_t) PROGRAM,
                          (char *) (uintptr_t) "--listen-fd",
                          listen_arg,
@@ -111,6 +111,8 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
                          seal_arg,
                          (char *) (uintptr_t) "--ready-fd",
                          ready_arg,
+                         (char *) (uintptr_t) "--audit-keep",
+                         keep_arg,
                          (char *) (uintptr_t) "--log-level",
                          s->inst->conf.log_level,
                          NULL };
@@ -126,6 +128,8 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
         (void) snprintf(key_arg, sizeof key_arg, "%d", key);
         (void) snprintf(seal_arg, sizeof seal_arg, "%d", seal);
         (void) snprintf(ready_arg, sizeof ready_arg, "%d", ready);
+        (void) snprintf(keep_arg, sizeof keep_arg, "%llus",
+                        (unsigned long long) (s->inst->conf.audit_keep_us / US_PER_S));
         (void) snprintf(data, sizeof data, "/run/hypervisor-vmm/%s/control", s->inst->id);
         (void) snprintf(node, sizeof node, "/run/hypervisor-vmm/%s/node.sock", s->inst->id);
         (void) snprintf(journal, sizeof journal, "JOURNAL_STREAM=%s", stream ? stream : "");

@@ -50,6 +50,8 @@ static const struct conf_option options[] = {
           "time", "how long one pull or upload may take in all" },
         { "engine", "grace", CONF_DURATION, C(grace_us), "10s", 0, 600000000, "time",
           "how long a stopped cluster's first process may take between TERM and KILL" },
+        { "engine", "audit_keep", CONF_DURATION, C(audit_keep_us), "90d", 1000000, 315360000000000,
+          "time", "how long it is kept who did what, and what clusters did that they should not" },
         { "engine", "log_level", CONF_STR, C(log_level), "info", 0, 0, NULL,
           "error, warning, info or debug" },
         { "images", "object_threshold", CONF_BYTES, C(object_threshold), "128K", 0, FILE_BYTES_MOST,

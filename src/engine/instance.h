@@ -24,6 +24,7 @@ struct engine_conf {
         uint64_t registry_rate_bytes; /* and one that sends less than that in a second */
         uint64_t pull_timeout_us;     /* one pull or upload, in all */
         uint64_t grace_us;            /* TERM to KILL */
+        uint64_t audit_keep_us;       /* audit and security events stay so long */
         /* [images] */
         uint64_t object_threshold;  /* 0: no objects */
         char *image_mount;          /* auto, file, loop */

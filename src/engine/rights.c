@@ -38,6 +38,7 @@ const struct right rights[] = {
         RIGHT(CAP_MKNOD, "device nodes of clusters"),
         RIGHT(CAP_SETFCAP, "capabilities of an image's files survive the copy to a cluster's disk"),
         RIGHT(CAP_MAC_ADMIN, "loads and removes the AppArmor profiles of clusters"),
+        RIGHT(CAP_AUDIT_READ, "the kernel's word on what seccomp and AppArmor stop in clusters"),
 };
 const size_t n_rights = NELEM(rights);
 

@@ -27,6 +27,7 @@
 #include "engine/claim/claim.h"
 #include "engine/dns_child.h"
 #include "engine/fleet/fetch_guard.h"
+#include "engine/kaudit/kaudit.h"
 #include "engine/fleet/fleet.h"
 #include "engine/gpu/bind.h"
 #include "engine/gpu/driver.h"
@@ -65,6 +66,7 @@ struct standalone {
         struct imagecare *care;
         struct pool *pool;
         struct channel *channel;
+        struct kaudit *kaudit; /* NULL: this host does not tell */
         struct handover *handover;
         struct fleet *fleet;
         struct api_child *api;
@@ -128,6 +130,7 @@ static void standalone_done(struct standalone *s)
         s->api = api_child_stop(s->api);
         s->dns = dns_child_stop(s->dns);
         s->care = imagecare_free(s->care);
+        s->kaudit = kaudit_free(s->kaudit);
         if (s->fleet)
                 fleet_stop(s->fleet); /* its last reports still go out */
         empty = is_empty(s); /* what was under way may have been the last that held anything */
@@ -462,6 +465,14 @@ static int open_handover(struct standalone *s, struct err *e)
         return handover_new(&spec, &s->handover, e);
 }
 
+static void on_kaudit(void *arg, uint32_t slot, const char *kind, const char *message)
+{
+        struct standalone *s = arg;
+
+        if (s->fleet)
+                fleet_security(s->fleet, slot, kind, message);
+}
+
 static int open_service(struct standalone *s, struct err *e)
 {
         const struct channel_spec ch = { .loop = s->loop,
@@ -476,7 +487,9 @@ static int open_service(struct standalone *s, struct err *e)
                                  .host = &s->host,
                                  .journal = s->journal,
                                  .runner = s->runner,
-                                 .report = channel_report };
+                                 .report = channel_report,
+                                 .security = channel_security_event };
+        struct err why = { 0 };
         int r = open_gpus(s, e);
 
         if (r >= 0)
@@ -501,6 +514,8 @@ static int open_service(struct standalone *s, struct err *e)
         r = fleet_new(&fl, &s->fleet, e);
         if (r < 0)
                 return r;
+        if (kaudit_new(s->loop, on_kaudit, s, &s->kaudit, &why) < 0)
+                log_info("what seccomp and AppArmor stop in clusters is not told: %s", why.msg);
         channel_set_fleet(s->channel, s->fleet);
         channel_set_gpus(s->channel, s->host.gpuhost);
         gpuhost_claims_changed(s->host.gpuhost); /* what the journal's clusters may have open */

@@ -297,6 +297,34 @@ int node_telemetry_decode(const json_t *j, struct gpu_telemetry **ret, size_t *r
 #define EVENT_KIND_LEN 32U
 #define EVENT_TEXT_LEN 512U
 
+static bool is_word(const char *s)
+{
+        return !str_empty(s) && strlen(s) <= EVENT_KIND_LEN &&
+               strspn(s, "abcdefghijklmnopqrstuvwxyz_") == strlen(s);
+}
+
+int node_security_decode(const json_t *j, struct node_security *ret, struct err *e)
+{
+        json_int_t generation = json_integer_value(json_object_get(j, "generation"));
+        struct node_security s = { .cluster = jsonx_str(j, "cluster"),
+                                   .kind = jsonx_str(j, "kind"),
+                                   .message = jsonx_str(j, "message") };
+
+        if (!plan_cluster_id_ok(s.cluster))
+                return err_set(e, -EINVAL, "security: cluster is none");
+        if (!is_word(s.kind))
+                return err_set(e, -EINVAL, "security: kind is no word");
+        if (str_empty(s.message) || strlen(s.message) > EVENT_TEXT_LEN)
+                return err_set(e, -EINVAL, "security: message has not 1 to %u bytes",
+                               EVENT_TEXT_LEN);
+        for (const char *c = s.message; *c; c++)
+                if ((unsigned char) *c < ' ' || *c == 0x7f)
+                        return err_set(e, -EINVAL, "security: message has a control character");
+        s.generation = generation > 0 ? (uint64_t) generation : 0;
+        *ret = s;
+        return 0;
+}
+
 int node_event_decode(const json_t *j, struct node_event *ret, struct err *e)
 {
         const json_t *code = json_object_get(j, "code");
@@ -307,8 +335,7 @@ int node_event_decode(const json_t *j, struct node_event *ret, struct err *e)
 
         if (!gpu_uuid_ok(ev.uuid))
                 return err_set(e, -EINVAL, "event: uuid is none");
-        if (str_empty(ev.kind) || strlen(ev.kind) > EVENT_KIND_LEN ||
-            strspn(ev.kind, "abcdefghijklmnopqrstuvwxyz_") != strlen(ev.kind))
+        if (!is_word(ev.kind))
                 return err_set(e, -EINVAL, "event: kind is no word");
         if (ev.text && strlen(ev.text) > EVENT_TEXT_LEN)
                 return err_set(e, -E2BIG, "event: text has more than %u bytes", EVENT_TEXT_LEN);

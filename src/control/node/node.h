@@ -94,6 +94,12 @@ struct node_event {
         uint64_t code;       /* 0: none */
 };
 
+/* Something that a cluster did, or that was done to it; borrowed for the call. */
+struct node_security {
+        const char *cluster, *kind, *message;
+        uint64_t generation;
+};
+
 /* All are called on the loop, with @arg. */
 struct node_ops {
         /* connected; @inventory is the raw object too, for keeping */
@@ -104,6 +110,7 @@ struct node_ops {
         void (*report)(void *arg, const struct node_report *r);
         void (*telemetry)(void *arg, struct gpu_telemetry *t, size_t n); /* takes @t: heap */
         void (*event)(void *arg, const struct node_event *ev);
+        void (*security)(void *arg, const struct node_security *s);
         void (*synced)(void *arg);        /* state what should be */
         void (*inner)(void *arg, int fd); /* takes @fd: the listener of api.internal */
         void (*lost)(void *arg);

@@ -142,6 +142,12 @@ static int keep_event(void *arg, const json_t *row, struct err *e)
         return event_keep(arg, row);
 }
 
+static int keep_audit(void *arg, const json_t *row, struct err *e)
+{
+        (void) e;
+        return audit_keep(arg, row);
+}
+
 static bool is_known(void *arg, const char *cluster)
 {
         return map_get(((struct plane *) arg)->clusters, cluster) != NULL;
@@ -165,6 +171,7 @@ void plane_unload(struct plane *p)
         p->secrets = map_free(p->secrets);
         p->ledger = ledger_free(p->ledger);
         events_free(p);
+        audit_done(p);
 }
 
 int plane_load(struct plane *p, struct err *e)
@@ -183,6 +190,8 @@ int plane_load(struct plane *p, struct err *e)
         p->registry_auths = TAKE(registry_auths);
         p->secrets = TAKE(secrets);
         p->ledger = TAKE(ledger);
+        if (audit_init(p) < 0)
+                return err_set(e, -ENOMEM, "out of memory");
         r = store_load(p->store, ST_SETTING, keep_setting, p, e);
         if (r >= 0)
                 r = load_clusters(p, e);
@@ -196,6 +205,8 @@ int plane_load(struct plane *p, struct err *e)
                 r = store_load(p->store, ST_RESERVATION, keep_reservation, p, e);
         if (r >= 0)
                 r = store_load(p->store, ST_EVENT, keep_event, p, e);
+        if (r >= 0)
+                r = store_load(p->store, ST_AUDIT, keep_audit, p, e);
         if (r >= 0)
                 r = templates_add_builtin(p);
         return r;

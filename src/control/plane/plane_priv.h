@@ -45,9 +45,12 @@ struct plane {
         void *conf_arg;
         bool broken; /* memory could not be loaded again: nothing is changed any more */
         struct err why;
-        uint64_t event_us;               /* time of the newest event */
-        unsigned event_next;             /* place of the next one in the ring */
-        struct event **events;           /* the ring; NULL: none yet */
+        uint64_t event_us;     /* time of the newest event */
+        unsigned event_next;   /* place of the next one in the ring */
+        struct event **events; /* the ring; NULL: none yet */
+        struct audit_log *audit_log;
+        struct audit *audit; /* what is being done now; NULL: nothing that is to be told */
+        uint64_t audit_keep_us;
         struct gpu_telemetry *telemetry; /* the last message */
         size_t n_telemetry;
         uint64_t boots;
@@ -113,6 +116,19 @@ void events_free(struct plane *p);
 void event_write(struct plane *p, struct store_txn *t, const struct event_view *v);
 void event_of_gpu(struct plane *p, const struct node_event *n);
 void event_add(struct plane *p, struct store_txn *t, const struct cluster *c, const char *kind);
+
+/* audit.c */
+struct audit_row;
+int audit_init(struct plane *p);
+void audit_done(struct plane *p);
+int audit_keep(struct plane *p, const json_t *row); /* while loading, in order */
+/* @t is submitted: the row of what is being done goes with it. @cluster: whose it is, or "". */
+void audit_into(struct plane *p, struct store_txn *t, const char *cluster);
+void audit_of_node(struct plane *p, const struct node_security *n);
+const struct audit_row *audit_newest(const struct plane *p);
+const struct audit_row *audit_older(const struct audit_row *r);
+/* NULL: there is none, or it is older than they are kept. */
+const struct event_view *audit_view(const struct plane *p, const struct audit_row *r);
 
 /* telemetry.c; @t: taken over */
 void telemetry_take(struct plane *p, struct gpu_telemetry *t, size_t n);

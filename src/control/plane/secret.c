@@ -226,6 +226,7 @@ int plane_create_secret(struct plane *p, const struct caller *who, const struct 
                 return r;
         if (map_set(p->secrets, s->id, s) < 0)
                 return err_set(e, -ENOMEM, "out of memory");
+        plane_audit_object(p, NULL, s->id);
         store_put(t, ST_SECRET, secret_to_row(s));
         *ret = TAKE(s);
         plane_submit(p, TAKE(t));

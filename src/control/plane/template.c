@@ -197,6 +197,7 @@ int plane_save_template(struct plane *p, const struct caller *who, struct templa
         if (map_set(p->templates, t->id, t) < 0)
                 return err_set(e, -ENOMEM, "out of memory");
         (void) template_free(old);
+        plane_audit_object(p, NULL, t->id);
         store_put(txn, ST_TEMPLATE, template_to_row(t));
         *ret = TAKE(t);
         plane_submit(p, TAKE(txn));

@@ -12,6 +12,10 @@ int env_from_args(const json_t *list, char ***ret, struct err *e);
 
 #define RESOLVER(f) int f(struct gql_call *c, const void *obj, struct err *e)
 
+/* audit.c: gql_ops */
+void audit_mutate(struct gql_call *c);
+void audit_mutated(struct gql_call *c, int r, const struct err *e);
+
 /* tables.c */
 RESOLVER(r_empty_list);
 

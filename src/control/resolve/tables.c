@@ -425,6 +425,8 @@ static const struct gql_field event_rows[] = {
         E("time", "DateTime!", TIME, at_us),  E("kind", "String!", STR, kind),
         E("object", "String", STR, object),   E("@Id", "String", STR, cluster),
         E("account", "String", STR, account), E("text", "String", STR, text),
+        E("actor", "String", STR, actor),     E("operation", "String", STR, operation),
+        E("outcome", "String", STR, outcome),
 };
 #undef E
 
@@ -498,7 +500,9 @@ static int allow(void *arg, enum gql_right need, struct err *e)
 
 int resolve_schema_new(struct gql_schema **ret, struct err *e)
 {
-        static const struct gql_ops ops = { .allow = allow };
+        static const struct gql_ops ops = { .allow = allow,
+                                            .mutate = audit_mutate,
+                                            .mutated = audit_mutated };
 
         return gql_schema_new(NULL, 0, types, NELEM(types), &ops, ret, e);
 }

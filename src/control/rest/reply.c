@@ -66,6 +66,8 @@ void http_reply(struct http_request *q, unsigned status, struct MHD_Response *re
                 return;
         }
         q->answered = true;
+        plane_audit_end(q->plane, &q->audit, status < MHD_HTTP_BAD_REQUEST ? "done" : "refused",
+                        NULL);
         q->status = status;
         q->response = response;
         request_resume(q);
@@ -136,6 +138,10 @@ void http_reply_error(struct http_request *q, unsigned status, const char *fmt, 
         strbuf_vfmt(&b, fmt, ap);
         va_end(ap);
         text = strbuf_take(&b);
+        if (!q->answered) /* what is wrong with a body may quote it, and it may hold a password */
+                plane_audit_end(q->plane, &q->audit, "refused",
+                                text && str_after(text, "not JSON") ? "the body is not JSON"
+                                                                    : text);
         http_reply_json(q, status,
                         json_pack("{s:s, s:s, s:[{s:s}]}", "error", error_word(status), "message",
                                   text ? text : "", "errors", "message", text ? text : ""));
@@ -283,6 +289,7 @@ void http_reply_stream(struct http_request *q, const char *type,
                 http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
                 return;
         }
+        plane_audit_end(q->plane, &q->audit, "begun", NULL); /* its last line says how it ends */
         (void) MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
         (void) MHD_add_response_header(r, "X-Accel-Buffering", "no");
         http_reply(q, MHD_HTTP_OK, r);

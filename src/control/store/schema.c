@@ -105,6 +105,10 @@ static const struct store_column event_cols[] = { K(id),   I(at_us),   T(account
 static const struct store_column registry_auth_cols[] = {
         K(id), T(account), T(name), T(username), T(password), I(created_us),
 };
+static const struct store_column audit_cols[] = {
+        K(id),     I(at_us),   T(account), T(cluster),   T(kind),
+        T(object), T(message), T(actor),   T(operation), T(outcome),
+};
 static const struct store_column secret_cols[] = {
         K(id), T(account), T(name), T(description), T(value), I(created_us),
 };
@@ -124,6 +128,7 @@ const struct store_table_desc store_tables[ST_TABLE_COUNT] = {
         [ST_RESERVATION] = { "reservation", reservation_cols, NELEM(reservation_cols), 3 },
         [ST_EVENT] = { "event", event_cols, NELEM(event_cols), 1 },
         [ST_REGISTRY_AUTH] = { "registry_auth", registry_auth_cols, NELEM(registry_auth_cols), 1 },
+        [ST_AUDIT] = { "audit", audit_cols, NELEM(audit_cols), 1 },
         [ST_SECRET] = { "secret", secret_cols, NELEM(secret_cols), 1 },
 };
 
@@ -184,6 +189,10 @@ static const char version_6[] = "CREATE TABLE secret (id TEXT PRIMARY KEY, accou
 static const char version_7[] = "ALTER TABLE cluster ADD COLUMN security_profile TEXT;"
                                 "ALTER TABLE template ADD COLUMN security_profile TEXT;";
 
+static const char version_8[] = "CREATE TABLE audit (id TEXT PRIMARY KEY, at_us BIGINT NOT NULL,"
+                                " account TEXT, cluster TEXT, kind TEXT NOT NULL, object TEXT,"
+                                " message TEXT, actor TEXT, operation TEXT, outcome TEXT);";
+
 const char *const store_migrations[] = { version_1, version_2, version_3, version_4,
-                                         version_5, version_6, version_7 };
+                                         version_5, version_6, version_7, version_8 };
 const size_t store_n_migrations = NELEM(store_migrations);

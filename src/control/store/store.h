@@ -26,6 +26,7 @@ enum store_table {
         ST_EVENT,
         ST_REGISTRY_AUTH,
         ST_SECRET,
+        ST_AUDIT,
         ST_TABLE_COUNT
 };
 

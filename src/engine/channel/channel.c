@@ -89,6 +89,7 @@ static int on_welcome(struct channel *c, const struct frame_msg *m, struct err *
         if (c->fleet)
                 fleet_report_all(c->fleet);
         channel_send(c, synced, NULL, 0);
+        security_send_waiting(c);
         if (c->spec.inner_fd >= 0)
                 channel_send(c, inner, &c->spec.inner_fd, 1);
         if (c->spec.on_synced)
@@ -282,6 +283,7 @@ struct channel *channel_free(struct channel *c)
         if (!c)
                 return NULL;
         request_drop_all(c);
+        security_forget(c);
         c->facts = facts_free(c->facts);
         sd_event_source_disable_unref(c->conn_src);
         sd_event_source_disable_unref(c->listen_src);

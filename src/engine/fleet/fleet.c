@@ -29,7 +29,7 @@ static int on_usage(sd_event_source *s, uint64_t usec, void *arg)
                 boot_slice_name(u->row.slot, name);
                 if (slice_usage(f->spec.host->slices, name, &u->usage, NULL) < 0)
                         continue;
-                u->row.oom_kills = u->usage.oom_kills;
+                unit_oom_kills(u, u->usage.oom_kills);
                 unit_report(u);
         }
         journal_tend(f->spec.journal);
@@ -293,6 +293,13 @@ void fleet_each_name(const struct fleet *f,
         for (const struct unit *u = f->units; u; u = u->next)
                 if (u->row.slot && u->plan.account)
                         fn(arg, u->row.slot, u->plan.account, u->row.cluster);
+}
+
+void fleet_security(struct fleet *f, uint32_t slot, const char *kind, const char *message)
+{
+        for (struct unit *u = f->units; u; u = u->next)
+                if (u->row.slot == slot)
+                        unit_security(u, kind, message);
 }
 
 size_t fleet_count(const struct fleet *f)

@@ -27,6 +27,10 @@ struct op_runner;
 /* A report for the control plane (docs/node-protocol.md); borrowed. */
 typedef void fleet_report_fn(void *arg, const json_t *report);
 
+/* Something that a cluster did, or that was done to it: channel_security_event(). */
+typedef void fleet_security_fn(void *arg, const char *cluster, uint64_t generation,
+                               const char *kind, const char *message);
+
 struct fleet_spec {
         sd_event *loop;
         const struct host *host;
@@ -35,7 +39,8 @@ struct fleet_spec {
         struct op_runner *runner;
         struct handover *handover;
         fleet_report_fn *report;
-        void *arg;
+        fleet_security_fn *security;   /* may be NULL */
+        void *arg;                     /* of both */
         void (*released)(void *arg);   /* a cluster's network was given back; may be NULL */
         void (*image_died)(void *arg); /* an image operation was killed; may be NULL */
         void *upkeep;                  /* argument of the two */
@@ -81,6 +86,8 @@ const char *fleet_gpu_open_in(const struct fleet *f, const char *uuid);
 void fleet_each_name(const struct fleet *f,
                      void (*fn)(void *arg, uint32_t slot, const char *account, const char *cluster),
                      void *arg);
+/* Told of the cluster that has @slot; nothing when none of ours has. */
+void fleet_security(struct fleet *f, uint32_t slot, const char *kind, const char *message);
 size_t fleet_count(const struct fleet *f);      /* clusters with a record */
 size_t fleet_count_held(const struct fleet *f); /* that hold host resources */
 

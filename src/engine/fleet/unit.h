@@ -152,6 +152,8 @@ void unit_gpus_let_go(struct unit *u);
 void unit_gpus_report(struct unit *u, json_t *report);
 
 /* unit_watch.c: monitors, exits, back-off */
+void unit_security(struct unit *u, const char *kind, const char *message);
+void unit_oom_kills(struct unit *u, uint64_t kills); /* of this boot, so far */
 int unit_watch(struct unit *u, struct err *e);
 void unit_unwatch(struct unit *u);
 void unit_read_exit(struct unit *u, char *ret_reason, size_t size);

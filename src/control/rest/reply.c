@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 
 #include "base/jsonx.h"
+#include "control/graphql/out.h"
 #include "control/rest/http_priv.h"
 
 #define STREAM_BLOCK (64U << 10)
@@ -128,9 +129,11 @@ static const char *error_word(unsigned status)
         return "error";
 }
 
+/* The text may quote what a client sent, or a piece of it that ends within a character: what is not
+ * UTF-8 shows as such. */
 void http_reply_error(struct http_request *q, unsigned status, const char *fmt, ...)
 {
-        struct strbuf b = { 0 };
+        struct strbuf b = { 0 }, out = { 0 };
         AUTO(free) char *text = NULL;
         va_list ap;
 
@@ -142,9 +145,12 @@ void http_reply_error(struct http_request *q, unsigned status, const char *fmt, 
                 plane_audit_end(q->plane, &q->audit, "refused",
                                 text && str_after(text, "not JSON") ? "the body is not JSON"
                                                                     : text);
-        http_reply_json(q, status,
-                        json_pack("{s:s, s:s, s:[{s:s}]}", "error", error_word(status), "message",
-                                  text ? text : "", "errors", "message", text ? text : ""));
+        strbuf_fmt(&out, "{\"error\":\"%s\",\"message\":", error_word(status));
+        out_str(&out, text ? text : "", text ? strlen(text) : 0);
+        strbuf_str(&out, ",\"errors\":[{\"message\":");
+        out_str(&out, text ? text : "", text ? strlen(text) : 0);
+        strbuf_str(&out, "}]}");
+        http_reply_buf(q, status, "application/json", &out);
 }
 
 /* An answer that waits for the disk. */

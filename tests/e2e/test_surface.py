@@ -1,6 +1,6 @@
 """The programs of a running host as the kernel sees them: user, capabilities, filters, mounts, limits,
 listeners; who may speak to whom; and where secrets must not be.  What each ladder refuses is in
-tests/flow/test_ladders.py."""
+tests/flow/test_surface.py."""
 import contextlib
 import os
 import pathlib

@@ -2,6 +2,7 @@
 at a time, started with more rights than the program has.  A canary says whether it was done: a file, a
 process, a listener.  Each attempt is also made without the ladder, where the canary must go; so a ladder
 that lacks a rung, or a canary that does not sing, is seen."""
+import ctypes
 import os
 import pathlib
 import secrets
@@ -18,6 +19,10 @@ FOLDER = os.path.join(build_dir(), "tests/flow/surface")
 LADDERS = ["api", "gpu", "scrub", "dns", "fetch", "monitor"]
 # What a ladder leaves because the program lives from it.
 ALLOWED = {("fetch", "connect"), ("fetch", "udp"), ("dns", "connect"), ("dns", "udp")}
+# Glibc binds a netlink socket, so only Landlock tells a port: from its fourth ABI on.
+LANDLOCK = ctypes.CDLL(None).syscall(444, None, 0, 1)
+if LANDLOCK < 4:
+    ALLOWED.add(("fetch", "bind"))
 SANITIZED = b"__asan_init" in pathlib.Path(FOLDER, "attempt_api").read_bytes()
 
 pytestmark = pytest.mark.skipif(SANITIZED, reason="a sanitizer's build has neither filter nor Landlock")
@@ -223,6 +228,8 @@ def test_without_a_ladder_it_succeeds(home, own, canary, what):
 def test_below_the_ladder_it_does_not(home, own, canary, ladder, what):
     done = attempt(ladder, "down", own, what, *canary.args())
     assert done.returncode != 2, done.stderr
+    if LANDLOCK < 1 and what in ("read", "write", "unlink", "make"):
+        pytest.fail("this kernel has no Landlock: what keeps programs from files is not tested here")
     if (ladder, what) in ALLOWED:
         assert canary.gone(done), done
         return

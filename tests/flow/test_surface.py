@@ -237,6 +237,24 @@ def test_below_the_ladder_it_does_not(home, own, canary, ladder, what):
     assert not canary.gone(done)
 
 
+@pytest.mark.parametrize("ladder", LADDERS)
+def test_what_the_kernel_says_of_it(own, ladder):
+    """Started with every right that we have; what the ladder itself takes away."""
+    with subprocess.Popen([os.path.join(FOLDER, "attempt_" + ladder), "down", str(own), "wait"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as p:
+        assert p.stdout.readline() == b"here\n"
+        text = pathlib.Path("/proc/%d/status" % p.pid).read_text()
+        s = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+        for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            assert int(s[name], 16) == 0, name
+        if ladder != "monitor":  # whose bounding set the launcher empties
+            assert int(s["CapBnd"], 16) == 0
+            core = [l for l in pathlib.Path("/proc/%d/limits" % p.pid).read_text().splitlines() if "core file" in l]
+            assert core[0].split()[4:6] == ["1", "1"], core
+        assert (s["NoNewPrivs"], s["Seccomp"]) == ("1", "2")
+        p.communicate(timeout=30)
+
+
 CALLS = {"x86_64": {"bpf": 321, "perf_event_open": 298, "io_uring_setup": 425, "userfaultfd": 323, "keyctl": 250,
                     "add_key": 248, "init_module": 175, "finit_module": 313, "kexec_load": 246, "setns": 308,
                     "open_by_handle_at": 304, "process_vm_readv": 310, "pidfd_getfd": 438, "chroot": 161,

@@ -191,9 +191,14 @@ static bool look_at(int pid, const char *text)
         return true;
 }
 
+/* A + in TEXT is left out, so that the searcher's own command line is no find. */
 static int look(int argc, char **argv)
 {
+        char *plus = strchr(argv[0], '+');
         long seen = 0;
+
+        if (plus)
+                memmove(plus, plus + 1, strlen(plus));
 
         for (int pid = 1; pid < PIDS; pid++)
                 seen += look_at(pid, argv[0]);

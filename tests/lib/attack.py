@@ -147,16 +147,19 @@ class World(Host):
                 pytest.fail("cluster %s: %s\n%s" % (cluster, c, self.log_text()[-2000:]))
             time.sleep(0.02)
 
-    def ended(self, cluster, who="mallory", timeout=60):
-        """Its record once it has stopped, or has run into what stops it."""
+    def until_any(self, cluster, who, good, timeout=60):
         end = time.monotonic() + timeout
         while True:
             c = self.cluster(cluster, key=self.keys[who])
-            if c["desiredStatus"] == "EXITED" or c["reason"]:
+            if good(c):
                 return c
             if time.monotonic() > end:
                 pytest.fail("cluster %s: %s" % (cluster, c))
             time.sleep(0.02)
+
+    def ended(self, cluster, who="mallory"):
+        """Its record once it has stopped, or has run into what stops it."""
+        return self.until_any(cluster, who, lambda c: c["desiredStatus"] == "EXITED" or c["reason"])
 
     def end(self, cluster, who="mallory"):
         self.call("clusterTerminate", cluster, key=self.keys[who])

@@ -347,6 +347,7 @@ static const struct verb verbs[] = {
         { "syscalls", "", 0, syscalls },
         { "surface", "DIR", 1, surface },
         { "forge", "FROM TO PORT TEXT", 4, forge },
+        { "tell", "TO PORT TEXT", 3, tell },
         { "packets", "PORT", 1, packets },
         { "scan", "FIRST COUNT PORT...", 3, scan },
 };

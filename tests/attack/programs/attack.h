@@ -21,5 +21,6 @@ double now(void);                /* seconds */
 int syscalls(int argc, char **argv); /* syscalls.c */
 int surface(int argc, char **argv);  /* surface.c */
 int forge(int argc, char **argv);    /* packets.c */
+int tell(int argc, char **argv);
 int packets(int argc, char **argv);
 int scan(int argc, char **argv);

@@ -121,6 +121,19 @@ int forge(int argc, char **argv)
         return 0;
 }
 
+/* An honest packet. */
+int tell(int argc, char **argv)
+{
+        struct sockaddr_in to = at(argv[0], atoi(argv[1]));
+        int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+        (void) argc;
+        told("tell", sendto(fd, argv[2], strlen(argv[2]), 0, (void *) &to, sizeof to));
+        return 0;
+}
+
+enum { QUIET_MS = 500 };
+
 /* What comes to UDP and TCP PORT, until stdin ends. */
 int packets(int argc, char **argv)
 {
@@ -136,12 +149,16 @@ int packets(int argc, char **argv)
             listen(tcp, 64) < 0)
                 return 1;
         puts("listening");
-        while (poll(p, NELEM(p), -1) > 0 && !p[2].revents) {
+        while (poll(p, NELEM(p), p[2].fd < 0 ? QUIET_MS : -1) > 0) {
                 struct sockaddr_in from = { 0 };
                 socklen_t len = sizeof from;
                 char buf[512] = "", who[INET_ADDRSTRLEN];
                 int fd = -1;
 
+                if (p[2].revents) { /* what is on its way still counts */
+                        p[2].fd = -1;
+                        continue;
+                }
                 if (p[0].revents)
                         (void) !recvfrom(udp, buf, sizeof buf - 1, 0, (void *) &from, &len);
                 else if (p[1].revents)

@@ -299,7 +299,7 @@ void fleet_security(struct fleet *f, uint32_t slot, const char *kind, const char
 {
         for (struct unit *u = f->units; u; u = u->next)
                 if (u->row.slot == slot)
-                        unit_security(u, kind, message);
+                        unit_say_security(u, kind, message);
 }
 
 size_t fleet_count(const struct fleet *f)

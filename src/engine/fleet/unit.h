@@ -152,7 +152,7 @@ void unit_gpus_let_go(struct unit *u);
 void unit_gpus_report(struct unit *u, json_t *report);
 
 /* unit_watch.c: monitors, exits, back-off */
-void unit_security(struct unit *u, const char *kind, const char *message);
+void unit_say_security(struct unit *u, const char *kind, const char *message);
 void unit_oom_kills(struct unit *u, uint64_t kills); /* of this boot, so far */
 int unit_watch(struct unit *u, struct err *e);
 void unit_unwatch(struct unit *u);

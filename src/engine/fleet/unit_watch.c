@@ -152,7 +152,7 @@ void unit_wait_cpus(struct unit *u, const struct err *why)
                    (unsigned long long) (delay / US_PER_S));
 }
 
-void unit_security(struct unit *u, const char *kind, const char *message)
+void unit_say_security(struct unit *u, const char *kind, const char *message)
 {
         const struct fleet_spec *s = &u->fleet->spec;
 
@@ -171,7 +171,7 @@ void unit_oom_kills(struct unit *u, uint64_t kills)
                         "out of memory: the cluster reached its %u MiB, %llu process%s killed",
                         u->plan.memory_mib, (unsigned long long) more,
                         more == 1 ? " was" : "es were");
-                unit_security(u, "oom", text);
+                unit_say_security(u, "oom", text);
         }
         u->row.oom_kills = kills;
 }
@@ -197,7 +197,7 @@ void unit_ended(struct unit *u)
 
         unit_read_exit(u, why, sizeof why);
         if (u->row.exit_code == 128 + SIGSYS && strstr(why, "signal"))
-                unit_security(u, "signal", why);
+                unit_say_security(u, "signal", why);
         /* an earlier kill of some other process does not explain an orderly end */
         oom = oom && u->row.exit_code == 128 + SIGKILL;
         if (now > u->row.started_us + STABLE_US)

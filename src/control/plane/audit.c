@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/jsonx.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "control/plane/plane_priv.h"
 
@@ -28,6 +29,7 @@
 #define TEND_AT_ONCE  64U             /* rows given up with one that is written */
 #define AGAIN_US      (60 * US_PER_S) /* the same refusal, the same find within so long is one */
 #define AGAIN_ROWS    64U             /* ... and is looked for among so many */
+#define HOLD_US       (60 * US_PER_S) /* after a failure of the store */
 #define HOUR_US       (3600 * US_PER_S)
 #define ADDRESSES_MAX 64U   /* of one key, told in one hour */
 #define USES_MAX      8192U /* of all keys */
@@ -266,16 +268,23 @@ static void write_row(struct plane *p, struct store_txn *t, const struct event_v
         tend(p, t);
 }
 
-/* In a transaction of its own; twice within a minute it is one. */
+/* In a transaction of its own.  No client waits for it: when the store cannot be written to, a query is
+ * still answered, and for a while nothing is tried that would have everything loaded again. */
 static void write_alone(struct plane *p, const struct event_view *v)
 {
         AUTO(store_txn_free) struct store_txn *t = store_txn_new();
 
-        if (!t || p->broken)
+        if (!t || p->broken || clock_mono_us() < p->audit_hold_us)
                 return;
         write_row(p, t, v);
-        p->audit = NULL; /* this one is for nobody else's change */
-        plane_submit(p, TAKE(t));
+        store_submit(p->store, TAKE(t), NULL, NULL);
+}
+
+void audit_hold(struct plane *p)
+{
+        p->audit_hold_us = clock_mono_us() + HOLD_US;
+        log_warn("for %llu s what is refused is not written down, nor who uses a key",
+                 HOLD_US / US_PER_S);
 }
 
 static bool is_repeated(struct plane *p, const struct event_view *v)

@@ -233,6 +233,7 @@ void plane_on_failure(void *arg, const char *why)
         int r;
 
         log_error("%s; loading everything again", why);
+        audit_hold(p);
         r = plane_load(p, &e);
         if (r >= 0)
                 r = accounts_reload(p->accounts, &e);

@@ -51,6 +51,7 @@ struct plane {
         struct audit_log *audit_log;
         struct audit *audit; /* what is being done now; NULL: nothing that is to be told */
         uint64_t audit_keep_us;
+        uint64_t audit_hold_us; /* monotonic; until then rows without a change are not written */
         struct gpu_telemetry *telemetry; /* the last message */
         size_t n_telemetry;
         uint64_t boots;
@@ -124,6 +125,7 @@ void audit_done(struct plane *p);
 int audit_keep(struct plane *p, const json_t *row); /* while loading, in order */
 /* @t is submitted: the row of what is being done goes with it. @cluster: whose it is, or "". */
 void audit_into(struct plane *p, struct store_txn *t, const char *cluster);
+void audit_hold(struct plane *p); /* the store has failed */
 void audit_of_node(struct plane *p, const struct node_security *n);
 const struct audit_row *audit_newest(const struct plane *p);
 const struct audit_row *audit_older(const struct audit_row *r);

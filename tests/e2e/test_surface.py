@@ -118,8 +118,13 @@ def test_operations_and_shells(host, clusters):
     found = host.descendants("hvmm-op")
     assert found
     for pid in found:
-        with contextlib.suppress(FileNotFoundError):  # it has ended
-            check_engine(host, pid)
+        # one that makes a cluster's id map has all capabilities in a user namespace with nothing in it
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            try:
+                check_engine(host, pid)
+            except AssertionError:
+                if namespace(pid, "user") == namespace(host.pid, "user"):
+                    raise
     listed = mask(names_of_rights())
     for name in ("hvmm-shell", "vmm-launch"):
         for pid in host.descendants(name):

@@ -76,6 +76,7 @@ enum opt_id {
         OPT_FORCE,
         OPT_REGISTRY_AUTH,
         OPT_SECURITY_PROFILE,
+        OPT_EGRESS,
         OPT_REGISTRY_USER,
         OPT_SECRET_FILE,
         OPT_SECRET_TEXT,

@@ -114,6 +114,10 @@ const struct option options[OPT_COUNT] = {
                                    "standard strict compat",
                                    "how strictly it is held: as a virtual server feels; no debuggers, "
                                    "no low ports, a read-only root; or with sudo (default: standard)" },
+        [OPT_EGRESS] = { "egressAllow", 0, OPT_KIND_LIST, "NETWORK", NULL, 0, 0, NULL,
+                         "network that it may reach, such as 198.51.100.0/24 or 2001:db8::/32, and "
+                         "then nothing else but name servers, the API and the account's own "
+                         "clusters; repeat it, or separate several by commas; none: no network" },
         [OPT_REGISTRY_USER] = { "username", 'u', OPT_KIND_STR, "NAME", NULL, 0, 0, NULL,
                                 "the user's name at the registry" },
         [OPT_SECRET_FILE] = { "file", 'f', OPT_KIND_STR, "FILE", NULL, 0, 0, NULL,

@@ -124,8 +124,10 @@ static void say_name(void *arg, uint32_t slot, const char *account, const char *
 
         if (!c->conn || net_lease_of(c->spec.host->net, slot, &lease) < 0)
                 return;
-        msg = account ? json_pack("{s:s, s:s, s:s, s:s}", "type", "name", "address",
-                                  lease.ipv4_text, "account", account, "cluster", cluster)
+        msg = account ? json_pack("{s:s, s:s, s:s*, s:s, s:s}", "type", "name", "address",
+                                  lease.ipv4_text, "address6",
+                                  *lease.ipv6_text ? lease.ipv6_text : NULL, "account", account,
+                                  "cluster", cluster)
                       : json_pack("{s:s, s:s}", "type", "forget", "address", lease.ipv4_text);
         net_lease_done(&lease);
         say(c, msg);

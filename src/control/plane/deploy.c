@@ -36,6 +36,7 @@ void deploy_done(struct deploy *d)
         free(d->terminate_after);
         free(d->instance_id);
         free(d->security_profile);
+        d->egress = strv_free(d->egress);
         free(d->cuda);
         free(d->min_cuda);
         d->cudas = strv_free(d->cudas);
@@ -72,6 +73,8 @@ static int apply_template(struct plane *p, const struct caller *who, struct depl
                 r = fill(&d->volume_path, t->volume_path);
         if (r >= 0)
                 r = fill(&d->security_profile, t->security_profile);
+        if (r >= 0 && !d->egress && t->egress && !(d->egress = strv_dup(t->egress)))
+                r = -ENOMEM;
         if (r >= 0 && str_eq(t->account, who->account)) /* a public one's are its owner's alone */
                 r = fill(&d->registry_auth, t->registry_auth);
         if (r >= 0)
@@ -217,6 +220,7 @@ static int fill_record(struct cluster *c, struct deploy *d, const struct caller 
         c->env = d->env ? TAKE(d->env) : calloc(1, sizeof(char *));
         c->ports = TAKE(d->ports);
         c->registry_auth = str_empty(d->registry_auth) ? NULL : TAKE(d->registry_auth);
+        c->egress = TAKE(d->egress);
         c->security_profile = str_empty(d->security_profile) ? NULL : TAKE(d->security_profile);
         c->volume_path =
                 str_empty(d->volume_path) ? strdup(DEFAULT_VOLUME_PATH) : TAKE(d->volume_path);

@@ -107,6 +107,7 @@ struct deploy {
         char *registry_auth, *network_volume, *volume_key;
         char *data_center, *country, *stop_after, *terminate_after, *instance_id;
         char *security_profile;
+        char **egress; /* NULL: not said */
         char **gpu_types, **instance_ids;
         char *cuda, *min_cuda, **cudas; /* of the driver, for a cluster with GPUs */
         uint32_t container_disk_gib, volume_gib, min_memory_gib, min_vcpu;

@@ -52,6 +52,7 @@ static const struct jfield cluster_fields[] = {
         { C(boot), .kind = J_U64 },
         { C(refused), .kind = J_STR },
         { C(security_profile), .kind = J_STR },
+        { C(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
 };
 #undef C
 
@@ -78,6 +79,7 @@ static const struct jfield template_fields[] = {
         { T(advanced_start), .kind = J_BOOL },
         { T(created_us), .kind = J_U64 },
         { T(security_profile), .kind = J_STR },
+        { T(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
 };
 #undef T
 

@@ -29,6 +29,7 @@ struct cluster {
         uint64_t memory_mib;
         char *gpu_type, *registry_auth;
         char *security_profile; /* of model/security.h; NULL: standard */
+        char **egress;          /* of model/egress.h; NULL: no limit */
         char **cpus;            /* pinned; empty: shares */
         char *pod_type;
         bool locked, released;
@@ -74,6 +75,7 @@ struct template
         char *ports, *volume_path;
         uint32_t volume_gib, container_disk_gib;
         char *readme, *category, *start_script, *registry_auth, *security_profile;
+        char **egress; /* as a cluster's */
         bool is_serverless, is_public, start_ssh, start_jupyter, advanced_start;
         bool builtin; /* part of the program: visible to all, not stored */
         uint64_t created_us;

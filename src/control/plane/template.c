@@ -8,6 +8,7 @@
 #include "base/str.h"
 #include "control/plane/args.h"
 #include "control/plane/plane_priv.h"
+#include "model/egress.h"
 #include "model/limits.h"
 #include "model/plan.h"
 #include "model/secret.h"
@@ -102,6 +103,7 @@ static int check(const struct template *t, struct err *e)
         AUTO(strv_free) char **entrypoint = NULL, **command = NULL;
         struct plan_port ports[LIMIT_PORTS];
         enum security_profile profile;
+        struct egress egress;
         bool set;
         int r;
 
@@ -124,6 +126,8 @@ static int check(const struct template *t, struct err *e)
                 r = plan_ports(t->ports, ports, NELEM(ports), e);
         if (r >= 0)
                 r = security_profile_parse("securityProfile", t->security_profile, &profile, e);
+        if (r >= 0)
+                r = egress_parse("egressAllow", t->egress, &egress, e);
         if (r >= 0 && !str_empty(t->volume_path))
                 r = plan_mount_path("volumeMountPath", t->volume_path, e);
         return r < 0 ? r : 0;

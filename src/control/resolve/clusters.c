@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/str.h"
 #include "control/resolve/resolve_priv.h"
+#include "model/egress.h"
 #include "model/limits.h"
 #include "model/plan.h"
 
@@ -94,6 +95,40 @@ int r_template_security_profile(struct gql_call *c, const void *obj, struct err 
 
         (void) e;
         return put_profile(c, t->security_profile);
+}
+
+/* What was asked for: null is no limit, an empty list no network. */
+static int put_egress(struct gql_call *c, char *const *list)
+{
+        int r = list ? gql_list_begin(c) : gql_put_null(c);
+
+        for (char *const *s = list; r >= 0 && s && *s; s++)
+                if (!str_eq(*s, EGRESS_NONE))
+                        r = gql_put_str(c, *s);
+        return r < 0 || !list ? r : gql_list_end(c);
+}
+
+int r_egress(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return put_egress(c, k->egress);
+}
+
+int r_template_egress(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct template *t = obj;
+
+        (void) e;
+        return put_egress(c, t->egress);
+}
+
+int egress_said(char ***list, struct err *e)
+{
+        return *list && !**list && strv_push(list, EGRESS_NONE) < 0
+                       ? err_set(e, -ENOMEM, "out of memory")
+                       : 0;
 }
 
 int r_gpu_receipts(struct gql_call *c, const void *obj, struct err *e)

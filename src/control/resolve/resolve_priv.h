@@ -37,6 +37,10 @@ RESOLVER(r_progress_rate);
 RESOLVER(r_security);
 RESOLVER(r_security_profile);
 RESOLVER(r_template_security_profile);
+RESOLVER(r_egress);
+RESOLVER(r_template_egress);
+/* An empty list, which allows nothing, as records and plans say it. */
+int egress_said(char ***list, struct err *e);
 RESOLVER(r_gpu_receipts);
 RESOLVER(r_gpus);
 RESOLVER(r_memory_gib);

@@ -113,6 +113,7 @@ static const struct gql_field cluster_rows[] = {
         C("templateId", "String", STR, template_id),
         C("containerRegistryAuthId", "String", STR, registry_auth),
         F("securityProfile", "String", r_security_profile),
+        F("egressAllow", "[String!]", r_egress),
         F("uptimeSeconds", "Int", r_uptime),
         C("locked", "Boolean", BOOL, locked),
         C("stopAfter", "DateTime", TIME, stop_after_us),
@@ -264,6 +265,7 @@ static const struct gql_field template_rows[] = {
         T("advancedStart", "Boolean", BOOL, advanced_start),
         FN("containerRegistryAuthId", "String", GQL_ANYONE, r_template_registry_auth),
         FN("securityProfile", "String", GQL_ANYONE, r_template_security_profile),
+        FN("egressAllow", "[String!]", GQL_ANYONE, r_template_egress),
 };
 #undef T
 

@@ -55,6 +55,7 @@ static const struct store_column template_cols[] = {
         B(advanced_start),
         I(created_us),
         T(security_profile),
+        J(egress),
 };
 static const struct store_column cluster_cols[] = {
         K(id),
@@ -96,6 +97,7 @@ static const struct store_column cluster_cols[] = {
         J(applied),
         T(refused),
         T(security_profile),
+        J(egress),
 };
 static const struct store_column reservation_cols[] = {
         K(node), K(kind), K(resource), T(cluster), I(generation), I(amount), T(state),
@@ -193,6 +195,9 @@ static const char version_8[] = "CREATE TABLE audit (id TEXT PRIMARY KEY, at_us 
                                 " account TEXT, cluster TEXT, kind TEXT NOT NULL, object TEXT,"
                                 " message TEXT, actor TEXT, operation TEXT, outcome TEXT);";
 
-const char *const store_migrations[] = { version_1, version_2, version_3, version_4,
-                                         version_5, version_6, version_7, version_8 };
+static const char version_9[] = "ALTER TABLE cluster ADD COLUMN egress TEXT;"
+                                "ALTER TABLE template ADD COLUMN egress TEXT;";
+
+const char *const store_migrations[] = { version_1, version_2, version_3, version_4, version_5,
+                                         version_6, version_7, version_8, version_9 };
 const size_t store_n_migrations = NELEM(store_migrations);

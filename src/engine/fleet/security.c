@@ -80,7 +80,7 @@ static const struct {
         { "profile", v_profile },           { "seccomp", v_seccomp },
         { "apparmor", v_apparmor },         { "no_new_privs", v_no_new_privs },
         { "capabilities", v_capabilities }, { "read_only_root", v_read_only_root },
-        { "missing", v_missing },
+        { "network", unit_net_report },     { "missing", v_missing },
 };
 
 json_t *unit_security(const struct unit *u)
@@ -95,20 +95,30 @@ json_t *unit_security(const struct unit *u)
 
 /* ---- what this host cannot do; asked once, at the engine's start ---- */
 
-static void lacks_apparmor(struct strbuf *b)
+static void lacks_ipv6(const struct host *host, struct strbuf *b)
+{
+        const char *why = net_ipv6_lacks(host->net);
+
+        if (why)
+                strbuf_fmt(b, "IPv6: %s", why);
+}
+
+static void lacks_apparmor(const struct host *host, struct strbuf *b)
 {
         struct err e = { 0 };
 
+        (void) host;
         if (apparmor_probe(&e) < 0)
                 strbuf_str(b, e.msg);
 }
 
 /* Holes of the CPU that a neighbour can read through, and that nothing closes here. */
-static void lacks_mitigation(struct strbuf *b)
+static void lacks_mitigation(const struct host *host, struct strbuf *b)
 {
         struct dirent **names = NULL;
         int n = scandir(HOLES, &names, NULL, alphasort);
 
+        (void) host;
         for (int i = 0; i < n; i++) {
                 AUTO(free)
                 char *path = str_fmt("%s/%s", HOLES, names[i]->d_name);
@@ -124,15 +134,17 @@ static void lacks_mitigation(struct strbuf *b)
         free(names);
 }
 
-int security_lacks(char ***ret)
+int security_lacks(const struct host *host, char ***ret)
 {
-        static void (*const ask[])(struct strbuf *) = { lacks_apparmor, lacks_mitigation };
+        static void (*const ask[])(const struct host *, struct strbuf *) = { lacks_apparmor,
+                                                                             lacks_ipv6,
+                                                                             lacks_mitigation };
         AUTO(strv_free) char **list = calloc(1, sizeof *list);
 
         for (size_t i = 0; list && i < NELEM(ask); i++) {
                 AUTO(strbuf_done) struct strbuf b = { 0 };
 
-                ask[i](&b);
+                ask[i](host, &b);
                 if (b.failed || (b.len && strv_push(&list, b.s) < 0))
                         return -ENOMEM;
         }

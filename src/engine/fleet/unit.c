@@ -164,7 +164,7 @@ void unit_report(struct unit *u)
         char reason[1024];
         AUTO(json_put)
         json_t *j = json_pack(
-                "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:s?, s:b, s:b, s:b, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:o, s:{s:I, s:I, s:I}}",
+                "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:s?, s:b, s:b, s:b, s:b, s:s, s:s, s:I, s:I, s:i, s:I, s:I, s:o, s:{s:I, s:I, s:I}}",
                 "type", "report", "cluster", row->cluster, "generation",
                 (json_int_t) reported_generation(u), "state", cluster_state_name(row->state),
                 "progress_pct", (int) u->progress_pct, "progress_bytes",
@@ -174,15 +174,14 @@ void unit_report(struct unit *u)
                 "refused", u->change.refused, "released", unit_is_released(u), "cpus_taken",
                 u->cpus_taken && row->state == CS_BACKOFF, "credentials_wanted",
                 u->wants_login && row->state == CS_PULLING, "secrets_wanted",
-                u->wants_secrets && row->state == CS_ACCEPTED, "address", u->address, "started_us",
-                (json_int_t) row->started_us, "boot_us", (json_int_t) u->boot_us, "exit_code",
-                (int) row->exit_code, "restarts", (json_int_t) row->restarts, "oom_kills",
-                (json_int_t) row->oom_kills, "security", unit_security(u), "usage", "cpu_us",
-                (json_int_t) u->usage.cpu_us, "memory_bytes", (json_int_t) u->usage.memory_bytes,
-                "pids", (json_int_t) u->usage.pids);
+                u->wants_secrets && row->state == CS_ACCEPTED, "address", u->address, "address6",
+                u->address6, "started_us", (json_int_t) row->started_us, "boot_us",
+                (json_int_t) u->boot_us, "exit_code", (int) row->exit_code, "restarts",
+                (json_int_t) row->restarts, "oom_kills", (json_int_t) row->oom_kills, "security",
+                unit_security(u), "usage", "cpu_us", (json_int_t) u->usage.cpu_us, "memory_bytes",
+                (json_int_t) u->usage.memory_bytes, "pids", (json_int_t) u->usage.pids);
 
         unit_gpus_report(u, j);
-        unit_net_report(u, j);
         if (!j)
                 log_error("cluster %s: cannot make a report", row->cluster);
         else if (u->fleet->spec.report)

@@ -87,7 +87,7 @@ void unit_report(struct unit *u);
 /* security.c: what holds it (NULL: out of memory), and what of that this host cannot do, a sentence
  * each (-ENOMEM). */
 json_t *unit_security(const struct unit *u);
-int security_lacks(char ***ret);
+int security_lacks(const struct host *host, char ***ret);
 bool unit_is_released(const struct unit *u); /* nothing of the host is held */
 /* Change state through the table, remember why, journal, report. */
 void unit_event(struct unit *u, enum cluster_event ev, const char *reason_fmt, ...)
@@ -113,8 +113,8 @@ void unit_net_begin(struct unit *u);
 void unit_net_end(struct unit *u); /* with the slot */
 /* At start: the IPv6 address of one that runs. */
 void unit_net_adopt(struct unit *u);
-/* Adds `address6` and `security.network`. */
-void unit_net_report(const struct unit *u, json_t *report);
+/* `security.network` of its report. */
+json_t *unit_net_report(const struct unit *u);
 
 /* unit_change.c: a newer plan for the very process that runs */
 bool unit_same_start(const struct unit *u); /* the plan that is wanted is one */

@@ -57,7 +57,7 @@ void unit_net_adopt(struct unit *u)
         net_lease_done(&lease);
 }
 
-static bool policy_of(const struct unit *u, struct net_policy *ret)
+static bool may(const struct unit *u, struct net_policy *ret)
 {
         ret->account = u->row.net_account;
         return egress_parse("egressAllow", u->plan.egress, &ret->egress, NULL) >= 0;
@@ -70,20 +70,14 @@ bool fleet_net_policy(void *fleet, uint32_t slot, struct net_policy *ret)
         for (const struct unit *u = f->units; u; u = u->next)
                 if (u->row.slot == slot)
                         /* one that is being undone may be closed already, and stays so */
-                        return u->op_kind != UNIT_OP_UNDO && policy_of(u, ret);
+                        return u->op_kind != UNIT_OP_UNDO && may(u, ret);
         return false;
 }
 
-void unit_net_report(const struct unit *u, json_t *report)
+json_t *unit_net_report(const struct unit *u)
 {
-        json_t *security = json_object_get(report, "security");
         struct net_policy p;
 
-        if (!report)
-                return;
-        (void) json_object_set_new(report, "address6", json_string(u->address6));
-        if (security && policy_of(u, &p))
-                (void) json_object_set_new(
-                        security, "network",
-                        net_policy_report(u->fleet->spec.host->net, &p, *u->address6 != '\0'));
+        return may(u, &p) ? net_policy_report(u->fleet->spec.host->net, &p, *u->address6 != '\0')
+                          : json_null();
 }

@@ -312,9 +312,9 @@ static int ipv6_start(struct net_host *h, struct err *e)
         h->v6 = r >= 0;
         if (r < 0 && r != -EOPNOTSUPP)
                 return err_copy(e, &why);
-        if (r < 0 && h->pool6.on && !h->v6_told)
+        if (r < 0 && h->pool6.on && !*h->v6_lacks.msg)
                 log_warn("clusters get no IPv6: %s", why.msg);
-        h->v6_told = true;
+        h->v6_lacks = why;
         r = service6_del(h, h->v6, e);
         if (r < 0)
                 return r;
@@ -515,6 +515,11 @@ struct net_host *net_host_close(struct net_host *h)
         (void) fd_close(h->netns);
         free(h);
         return NULL;
+}
+
+const char *net_ipv6_lacks(const struct net_host *h)
+{
+        return *h->v6_lacks.msg ? h->v6_lacks.msg : NULL;
 }
 
 int net_host_repair(struct net_host *h, net_policy_fn *fn, void *arg, struct err *e)

@@ -85,6 +85,8 @@ struct net_lease {
  * (10 ms at worst). */
 int net_bind(struct net_host *h, uint32_t slot, const struct net_policy *p, struct net_lease *ret,
              struct err *e);
+/* Why clusters get no IPv6 though the configuration has it; NULL: they do, or it has not.  Borrowed. */
+const char *net_ipv6_lacks(const struct net_host *h);
 /* Was it let out with an IPv6 address?  1, 0. */
 int net_has_ipv6(struct net_host *h, uint32_t slot, struct err *e);
 /* `network` of a cluster's report: new reference, or NULL: out of memory. */

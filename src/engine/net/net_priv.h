@@ -28,7 +28,8 @@ struct net_host {
         struct net_allow allow;
         uint32_t service, group;
         uint8_t service6[IPV6_BYTES];
-        bool v6, v6_told;     /* this host can give clusters IPv6; why not was said */
+        bool v6;              /* this host can give clusters IPv6 */
+        struct err v6_lacks;  /* no message: it can, or shall not; else why not, which was said */
         uint32_t connections; /* tracked at once per address, 0: no limit */
         uint64_t bandwidth;   /* bytes a second each way, 0: no limit */
         int netns;            /* the host's */

@@ -272,6 +272,8 @@ static void test_older_version_is_brought_up(void **state)
                              "ALTER TABLE cluster DROP COLUMN refused;"
                              "ALTER TABLE cluster DROP COLUMN security_profile;"
                              "ALTER TABLE template DROP COLUMN security_profile;"
+                             "ALTER TABLE cluster DROP COLUMN egress;"
+                             "ALTER TABLE template DROP COLUMN egress;"
                              "PRAGMA user_version = 1",
                              NULL, NULL, NULL),
                 SQLITE_OK);

@@ -138,12 +138,12 @@ def test_strict_writes_to_memory_and_volume_alone(host, clusters):
 def test_strict_memory_counts(host, clusters):
     """What lies in /tmp is the cluster's own memory."""
     c = clusters["strict"]
-    sh(host, c, "head -c 64000000 /dev/zero > /tmp/much")
+    sh(host, c, "head -c 120000000 /dev/zero > /tmp/much")
 
     def usage():
         return host.gql('{ cluster(input: {clusterId: "%s"}) { runtime { container { memoryPercent } } } }' % c)[
             "cluster"]["runtime"]["container"]["memoryPercent"]
-    host.wait(c, lambda _: usage() >= 6)
+    host.wait(c, lambda _: usage() >= 11, timeout=60)
     sh(host, c, "rm /tmp/much")
 
 

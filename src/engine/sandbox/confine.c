@@ -179,8 +179,8 @@ int confine_rights(const struct filter *f, const struct sandbox_spec *s, const s
         if (!p->new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
                 return err_errno(e, -errno, "no_new_privs");
         r = load_filter(f, e);
-        if (r >= 0) /* from what any profile keeps, which was done ahead */
-                r = confine_bounding(p, e);
+        if (r >= 0) /* all but what any profile keeps went ahead */
+                r = drop_bounding(p->capabilities | ~policy_of(SECURITY_NONE)->capabilities, e);
         if (r >= 0)
                 r = set_caps(p->capabilities, e);
         if (r >= 0) /* another uid than 0 loses what is left of them here */

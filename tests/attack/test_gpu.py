@@ -8,6 +8,7 @@ import pytest
 
 import attack
 from attack import image, layer
+from host import ApiError
 from ocimake import Image, Layer
 
 MULTIARCH = "usr/lib/x86_64-linux-gnu"
@@ -37,6 +38,17 @@ def wait(check, timeout=60):
     while not check():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def began(world, cluster, gpus):
+    """A change of its GPUs was begun; False while another is under way."""
+    try:
+        world.call("clusterUpdate", cluster, key=world.keys["mallory"], gpuCount=gpus)
+    except ApiError as e:
+        if "try again in a moment" in str(e):
+            return False
+        raise
+    return True
 
 
 def rent(world, name, tree=None, who="mallory", config=None, **fields):
@@ -85,9 +97,7 @@ def test_cve_2025_23359_toctou_on_library_mounts(world, canary):
     with world.beside(c, attack.TOOL, "swap", target, str(canary.empty), "/stop", ready=b"swapping", stop="/stop") as said:
         for i in range(rounds):
             for n in (1, 0):
-                world.call("clusterUpdate", c, key=world.keys["mallory"], gpuCount=n)
-                wait(lambda: not world.gql('{ cluster(input: {clusterId: "%s"}) { updating } }' % c,
-                                           key=world.keys["mallory"])["cluster"]["updating"])
+                wait(lambda: began(world, c, n))
     print("%d attachments, %s" % (rounds, said[0].split("\n")[-2]))
     world.end(c)
     canary.check()
@@ -173,8 +183,8 @@ def test_gpu_of_a_neighbour(world):
     if nodes[mine] & nodes[theirs]:
         attack.changed("one node in two clusters: %s" % nodes)
     (own,), (other,) = nodes[mine], nodes[theirs]
-    number = world.sh(theirs, "stat -c '%t %T' /dev/" + other, who="alice").split()
-    said = world.sh(mine, "mknod /dev/%s c 0x%s 0x%s; mknod /tmp/x c 0x%s 0x%s; attack show /dev/%s /tmp/x; attack spoil x /dev/%s"
+    number = [int(x, 16) for x in world.sh(theirs, "stat -c '%t %T' /dev/" + other, who="alice").split()]
+    said = world.sh(mine, "mknod /dev/%s c %d %d; mknod /tmp/x c %d %d; attack show /dev/%s /tmp/x; attack spoil x /dev/%s"
                     % (other, *number, *number, other, other))
     if "WROTE" in said or "read /" in said:
         attack.changed("a neighbour's GPU was opened: " + said)
@@ -183,12 +193,12 @@ def test_gpu_of_a_neighbour(world):
     if any(u in shown for u, holder in uuid.items() if holder == theirs):
         attack.changed("a neighbour's GPU is named: " + shown)
     # a second name for the node stays behind when the GPU goes to somebody else
-    world.sh(mine, "ln /dev/%s /dev/kept; ln /dev/%s /dev/shm/kept; cp -a /dev/%s /dev/copied" % (own, own, own))
+    world.sh(mine, "mkdir -p /dev/a/b; ln /dev/%s /dev/kept; ln /dev/%s /dev/a/b/kept; cp -a /dev/%s /dev/copied" % (own, own, own))
     world.call("clusterUpdate", mine, key=world.keys["mallory"], gpuCount=0)
     world.until(mine, "mallory", lambda x: x["gpuCount"] == 0)
     wait(lambda: mine not in [g["clusterId"] for g in world.gql("{ gpus { clusterId } }")["gpus"]])
-    said = world.attack(mine, "spoil", "x", "/dev/kept", "/dev/shm/kept", "/dev/copied", "/dev/" + own)
-    if "WROTE" in said:
-        attack.changed("a GPU that was given back was opened: " + said)
+    said = world.attack(mine, "spoil", "x", "/dev/kept", "/dev/a/b/kept", "/dev/copied", "/dev/" + own)
+    if "WROTE" in said or "No such device or address" in said:  # no driver is behind a simulated one's node
+        attack.changed("a node of a GPU that was given back got past the group's rules: " + said)
     world.end(mine)
     world.end(theirs, "alice")

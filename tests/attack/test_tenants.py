@@ -155,6 +155,9 @@ def test_spoofing(world, mallory, alice, beyond):
             said += world.attack(mallory, "forge", addresses["public"], theirs, "7001", "forged")
             world.attack(mallory, "tell", addresses["public"], str(port), "hello")
         sources = frames(link)
+        # and had the first wall fallen: as the host's root in the cluster's network, who may send anything
+        subprocess.run(["nsenter", "-t", str(world.first_pid(mallory)), "-n", attack.program(), "forge", theirs,
+                        addresses["public"], str(port), "forged"], check=True, stdout=subprocess.DEVNULL)
     there = heard()
     assert "hello" in there and own in sources, "an honest packet arrives: %s %s" % (there, sources)
     if "forged" in there or "forged" in at_alices[0]:
@@ -230,19 +233,20 @@ def listed():
 
 
 def trap_redirect(reg, to, _):
-    reg.fault(r"/blobs/", Redirect("http://%s/stolen{path}" % to))
+    reg.fault(r"/blobs/", Redirect("%s/stolen{path}" % to))
 
 
 def trap_manifest(reg, to, _):
-    reg.fault(r"/manifests/", Redirect("http://%s/stolen{path}" % to))
+    reg.fault(r"/manifests/", Redirect("%s/stolen{path}" % to))
 
 
 def trap_realm(reg, to, _):
-    reg.need_token(realm="http://%s/token" % to)
+    reg.need_token(realm="%s/token" % to)
 
 
 @pytest.mark.parametrize("trap", [trap_redirect, trap_manifest, trap_realm])
-@pytest.mark.parametrize("form", ["127.0.0.1:{p}", "localhost:{p}", "{h}:{p}", "[::ffff:127.0.0.1]:{p}", "127.1:{p}"])
+@pytest.mark.parametrize("form", ["https://127.0.0.1:{p}", "http://127.0.0.1:{p}", "https://localhost:{p}", "https://{h}:{p}",
+                                  "https://[::ffff:127.0.0.1]:{p}", "https://127.1:{p}"])
 def test_registry_redirects_and_token_realms(listed, host_address, trap, form):
     """A registry that may be asked sends the fetcher on to the host's own ports."""
     reg, w = listed

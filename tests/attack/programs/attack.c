@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -300,17 +299,17 @@ static int show(int argc, char **argv)
         return 0;
 }
 
-/* ---- counted by user: all of one kind until no more is given; "holding" and wait for stdin's end */
+/* ---- counted by user: large pipes until no more are given; "holding" and wait for stdin's end */
 
 static int hoard(int argc, char **argv)
 {
-        long n = 0;
+        int n = 0, p[2];
         char c;
 
         (void) argc, (void) argv;
-        while (n < 100000 && inotify_init1(IN_CLOEXEC) >= 0)
+        while (n < 400 && pipe2(p, O_CLOEXEC) == 0 && fcntl(p[0], F_SETPIPE_SZ, 1 << 20) > 0)
                 n++;
-        printf("holding %ld: %s\n", n, strerror(errno));
+        printf("holding %d: %s\n", n, strerror(errno));
         (void) fflush(stdout);
         while (read(STDIN_FILENO, &c, 1) > 0)
                 ;

@@ -22,3 +22,9 @@ const struct policy *policy_of(enum security_profile p)
 
         return p < SECURITY_PROFILE_COUNT ? &bare : NULL;
 }
+
+const char *const policy_capability_names[] = {
+        "CHOWN"
+}; /* for profiles, which none of them has */
+const size_t policy_n_capabilities =
+        sizeof policy_capability_names / sizeof policy_capability_names[0];

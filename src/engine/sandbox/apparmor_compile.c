@@ -4,6 +4,7 @@
  * Always: a fixed path and arguments, an empty environment, no user's rights, nothing to write but its
  * output, killed when the operation ends.  It reads a text made of our own template and a name that has
  * been checked, from a memory file. */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -16,6 +17,7 @@
 
 #include "base/fd.h"
 #include "base/proc.h"
+#include "engine/policy.h"
 #include "engine/sandbox/apparmor_priv.h"
 
 #define NOBODY       65534U
@@ -64,11 +66,31 @@ int apparmor_key(const char *parser, char ret[static 17], struct err *e)
                 return err_errno(e, -errno, "uname");
         mix_str(&h, u.release); /* the parser asks the kernel what it can */
         mix_str(&h, u.version);
-        mix_str(&h, apparmor_flags);
-        for (int p = SECURITY_NONE + 1; p < SECURITY_PROFILE_COUNT; p++)
-                mix_str(&h, apparmor_rules[p]);
+        for (int p = SECURITY_NONE + 1; p < SECURITY_PROFILE_COUNT; p++) {
+                AUTO(strbuf_done) struct strbuf text = { 0 };
+
+                apparmor_text("", (enum security_profile) p, &text);
+                if (text.failed)
+                        return err_set(e, -ENOMEM, "out of memory");
+                mix(&h, text.s, text.len);
+        }
         (void) snprintf(ret, 17, "%016llx", (unsigned long long) h);
         return 0;
+}
+
+/* Those of the security profile, as AppArmor spells them. */
+static void add_capabilities(enum security_profile p, struct strbuf *b)
+{
+        uint64_t set = policy_of(p)->capabilities;
+
+        for (size_t i = 0; i < policy_n_capabilities; i++) {
+                if (!(set >> i & 1))
+                        continue;
+                strbuf_str(b, "capability ");
+                for (const char *c = policy_capability_names[i]; *c; c++)
+                        strbuf_char(b, (char) tolower((unsigned char) *c));
+                strbuf_str(b, ",\n");
+        }
 }
 
 void apparmor_text(const char *name, enum security_profile p, struct strbuf *ret)
@@ -77,6 +99,7 @@ void apparmor_text(const char *name, enum security_profile p, struct strbuf *ret
         const char *rules = apparmor_rules[p], *at;
 
         strbuf_fmt(ret, "abi <abi/3.0>,\nprofile %s flags=(%s) {\n", name, apparmor_flags);
+        add_capabilities(p, ret);
         while ((at = strstr(rules, word)) != NULL) {
                 strbuf_add(ret, rules, (size_t) (at - rules));
                 strbuf_str(ret, name);

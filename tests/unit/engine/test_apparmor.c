@@ -137,7 +137,12 @@ static void test_text(void **state)
                 }
                 assert_true(own >= 2);
                 assert_int_equal(strstr(b.s, "ptrace (trace") == NULL, p == SECURITY_STRICT);
-                assert_int_equal(strstr(b.s, "net_bind_service") == NULL, p == SECURITY_STRICT);
+                assert_int_equal(strstr(b.s, "\ncapability net_bind_service,\n") == NULL,
+                                 p == SECURITY_STRICT);
+                assert_int_equal(strstr(b.s, "\ncapability net_raw,\n") != NULL,
+                                 p == SECURITY_COMPAT);
+                assert_non_null(strstr(b.s, "\ncapability chown,\n"));
+                assert_null(strstr(b.s, "sys_admin"));
         }
 }
 

@@ -78,9 +78,9 @@ def ptrace(mine, mine_pid, theirs, theirs_pid):
     start, scope = mark(), read(SCOPE)
     pathlib.Path(SCOPE).write_text("0")  # Yama would say no to everybody
     try:
-        def ask(pid, *argv):
+        def ask(pid, *argv, name=mine):
             return subprocess.run(["nsenter", "-t", str(pid), "-U", "/usr/bin/python3", "-c", UNDER,
-                                   mine, *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   name, *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                   text=True, check=False).stdout.strip()
         out = ask(theirs_pid, "/usr/bin/python3", "-c", TRACE, str(theirs_pid))
         assert out == "Permission denied", out
@@ -90,6 +90,11 @@ def ptrace(mine, mine_pid, theirs, theirs_pid):
         out = ask(mine_pid, "/usr/bin/python3", "-c", TRACE, str(mine_pid))
         assert out == "traced", out
         out = ask(mine_pid, "/bin/cat", "/proc/%d/maps" % mine_pid)
+        assert "[stack]" in out, out
+        # a strict cluster's own: seen, not traced
+        out = ask(theirs_pid, "/usr/bin/python3", "-c", TRACE, str(theirs_pid), name=theirs)
+        assert out == "Permission denied", out
+        out = ask(theirs_pid, "/bin/cat", "/proc/%d/maps" % theirs_pid, name=theirs)
         assert "[stack]" in out, out
         return line
     finally:
@@ -184,10 +189,11 @@ def cost(host, mine):
 
 
 def enforced(host, one, two):
-    """Lines of the kernel's log, one for each kind."""
+    """@two is a strict one.  Lines of the kernel's log, one for each kind."""
     mine_pid, theirs_pid = host.first_pid(one), host.first_pid(two)
     mine, theirs = profile(mine_pid), profile(theirs_pid)
-    assert mine != theirs and theirs.startswith("hvmm-"), (mine, theirs)
+    assert mine == "hvmm-%d" % host.slot(one), mine
+    assert theirs == "hvmm-%d-strict" % host.slot(two), theirs
     return [signals(mine, mine_pid, theirs, theirs_pid), ptrace(mine, mine_pid, theirs, theirs_pid),
             *writes(mine), *mounts(mine, mine_pid), inside(host, one, mine),
             cost(host, mine)]

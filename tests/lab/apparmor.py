@@ -22,6 +22,21 @@ libc = ctypes.CDLL(None, use_errno=True)
 r = libc.ptrace(0x4206, int(sys.argv[1]), 0, 0)  # PTRACE_SEIZE
 print("traced" if r == 0 else os.strerror(ctypes.get_errno()))
 """
+# Takes the profile, enters the mounts of the process, makes its /proc/sys writable, or read-only again, and
+# goes on as a program of the cluster's.
+UNMASKED = r"""
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def check(r):
+    if r < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+with open("/proc/self/attr/apparmor/exec", "w") as f:
+    f.write("exec " + sys.argv[1])
+check(libc.setns(os.open("/proc/%s/ns/mnt" % sys.argv[2], os.O_RDONLY), 0))
+flags = 0x102e | (sys.argv[3] == "ro")  # MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC
+check(libc.mount(None, b"/proc/sys", None, ctypes.c_ulong(flags), None))
+os.execv(sys.argv[4], sys.argv[4:])
+"""
 SCOPE = "/proc/sys/kernel/yama/ptrace_scope"
 
 
@@ -130,14 +145,12 @@ def mounts(mine, pid):
     assert done.returncode != 0, done
     mount = denied(start, operation="mount", profile=mine, name="/mnt/")
     # /proc/sys is read-only inside; without that, the profile says no
-    shell = "mount -o remount,bind,rw /proc/sys && exec chroot . /bin/sh -c '%s'"
-    inside = ("echo exec %s > /proc/self/attr/apparmor/exec; exec /bin/sh -c "
-              "\"echo 7 > /proc/sys/net/ipv4/ip_default_ttl && echo written\"" % mine)
-    out = subprocess.run(["nsenter", "-t", str(pid), "-m", "-n", "sh", "-c", shell % inside],
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                         check=False).stdout
-    subprocess.run(["nsenter", "-t", str(pid), "-m", "mount", "-o", "remount,bind,ro", "/proc/sys"],
-                   check=True)
+    def unmasked(how, command):
+        return subprocess.run(["/usr/bin/python3", "-c", UNMASKED, mine, str(pid), how, "/bin/sh", "-c",
+                               command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              check=False).stdout
+    out = unmasked("rw", "echo 7 > /proc/sys/net/ipv4/ip_default_ttl && echo written")
+    assert unmasked("ro", "echo done") == "done\n"
     assert "written" not in out and "Permission denied" in out, out
     return [mount, denied(start, operation="open", profile=mine,
                           name="/proc/sys/net/ipv4/ip_default_ttl")]
@@ -154,8 +167,8 @@ def inside(host, cluster, mine):
         set -e
         sleep 100 & kill $!; cat /proc/self/maps > /dev/null
         (exec 9<> /tmp/f; rm /tmp/f; echo x >&9; cat /proc/self/fd/9)
-        cp /bin/true /tmp/t; /tmp/t; echo 100 > /proc/self/oom_score_adj; ln -s a /tmp/b
-        chown 1:1 /tmp/t; echo fine""").stdout
+        cp /bin/busybox /tmp/busybox; /tmp/busybox true; echo 100 > /proc/self/oom_score_adj; ln -s a /tmp/b
+        chown 1:1 /tmp/busybox; echo fine""").stdout
     assert out.endswith("fine\n"), out
     return line
 

@@ -178,6 +178,30 @@ int instance_read_conf(const char *config, struct instance **ret, struct err *e)
         return 0;
 }
 
+/* Numbers of processes are the host's: a quarter of them stays its own, and no cluster has more than
+ * another quarter. */
+static int read_kernel_pids(struct instance *i, struct err *e)
+{
+        static const char *const file[] = { "/proc/sys/kernel/pid_max",
+                                            "/proc/sys/kernel/threads-max" };
+        uint64_t least = UINT32_MAX;
+
+        for (size_t k = 0; k < NELEM(file); k++) {
+                AUTO(free) char *text = NULL;
+                uint64_t n = 0;
+                int r = fd_read_file(AT_FDCWD, file[k], 64, &text, NULL);
+
+                if (r >= 0)
+                        r = str_u64_prefix(text, 10, &n);
+                if (r < 0)
+                        return err_errno(e, r, "%s", file[k]);
+                least = n < least ? n : least;
+        }
+        i->pids_all = (uint32_t) (least / 4 * 3);
+        i->pids_most = (uint32_t) (least / 4);
+        return 0;
+}
+
 int instance_open(const char *data_dir, const char *config, const char *libexec,
                   struct instance **ret, struct err *e)
 {
@@ -186,6 +210,9 @@ int instance_open(const char *data_dir, const char *config, const char *libexec,
 
         if (r >= 0)
                 r = open_dirs(i, data_dir, e);
+        if (r < 0)
+                return r;
+        r = read_kernel_pids(i, e);
         if (r < 0)
                 return r;
         i->libexec = str_dup(libexec);

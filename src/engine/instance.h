@@ -40,6 +40,11 @@ struct engine_conf {
         char *network_pool6;          /* "fd12:3456:789a:1::/64", "": from the id, "none" */
         uint64_t network_bandwidth;   /* bytes a second of each cluster, each way; 0: no limit */
         uint32_t network_connections; /* tracked at once per address; 0: no limit */
+        /* [limits]; 0: none */
+        uint32_t pids;                          /* of a cluster whose plan names no number */
+        uint64_t io_read_bytes, io_write_bytes; /* a second, each disk of a cluster */
+        uint32_t io_read_ops, io_write_ops;
+        uint64_t log_bytes; /* a second, what a cluster says */
         /* [api] */
         char *log_level;
 };
@@ -65,6 +70,8 @@ struct instance {
         int lock_fd;    /* flock on DIR/lock: one engine per data directory */
         char *libexec;  /* directory of vmm-launch, vmm-monitor, vmm-fetch, tensorone-api */
         struct engine_conf conf;
+        /* processes and threads of all clusters, and of one, at most: the kernel has so many numbers */
+        uint32_t pids_all, pids_most;
         struct registry_conf *registries;
         size_t n_registries;
         struct gpu_price_conf *gpu_prices;

@@ -324,6 +324,8 @@ static int open_host(struct standalone *s, struct err *e)
         if (r >= 0)
                 r = slice_host_open(s->inst->id, 0, &h->slices, e);
         if (r >= 0)
+                r = slice_host_limit_pids(h->slices, s->inst->pids_all, e);
+        if (r >= 0)
                 r = net_host_open(s->inst, h->claims, &h->net, e);
         if (r >= 0)
                 r = open_apparmor(s, e);

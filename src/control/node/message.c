@@ -2,6 +2,7 @@
  * The engine runs strangers' code next to it, so nothing of it is believed unchecked. */
 #include <assert.h>
 #include <errno.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -225,6 +226,21 @@ void node_facts_done(struct node_facts *f)
         jsonx_done(facts_fields, NELEM(facts_fields), f);
 }
 
+static double percent(const json_t *o, const char *key)
+{
+        const json_t *v = json_object_get(o, key);
+        double d = json_is_number(v) ? json_number_value(v) : -1;
+
+        return d >= 0 && d <= 100 ? d : (double) NAN;
+}
+
+static void take_pressure(const json_t *o, struct node_report *rep)
+{
+        rep->pressure_cpu = percent(o, "cpu");
+        rep->pressure_memory = percent(o, "memory");
+        rep->pressure_io = percent(o, "io");
+}
+
 int node_report_decode(const json_t *j, struct node_report *ret, struct err *e)
 {
         struct node_report rep = { 0 };
@@ -233,6 +249,7 @@ int node_report_decode(const json_t *j, struct node_report *ret, struct err *e)
 
         if (r >= 0 && json_is_object(usage)) {
                 r = jsonx_decode(usage, usage_fields, NELEM(usage_fields), &rep, e);
+                take_pressure(json_object_get(usage, "pressure"), &rep);
                 rep.has_usage = true;
         }
         if (r >= 0 && (!plan_cluster_id_ok(rep.cluster) || rep.state == CS_NONE))

@@ -80,7 +80,8 @@ struct node_report {
         char *reason, *address;
         char *refused; /* why it has not changed a cluster that runs to this generation; NULL: it has */
         uint64_t started_us, exit_code, restarts, oom_kills;
-        uint64_t cpu_us, memory_bytes; /* usage; 0 when not sent */
+        uint64_t cpu_us, memory_bytes;                     /* usage; 0 when not sent */
+        double pressure_cpu, pressure_memory, pressure_io; /* percent; NaN: not sent */
         bool has_usage;
         const json_t *security;     /* borrowed for the call; NULL: not sent */
         const json_t *gpu_receipts; /* the same; not looked at yet */

@@ -54,6 +54,8 @@ struct cluster {
         struct {
                 uint64_t cpu_us, memory_bytes, at_us;
                 uint32_t cpu_pct; /* of its vCPUs, over the last interval */
+                /* of the last ten seconds, in which some of it waited; NaN: this kernel does not tell */
+                double pressure_cpu, pressure_memory, pressure_io;
         } usage;
         uint64_t
                 repeat_us; /* the engine is behind: when it is told again, monotonic; 0: it is not */

@@ -62,6 +62,9 @@ static void take_usage(struct cluster *c, const struct node_report *r)
                 c->usage.cpu_pct = 100;
         c->usage.cpu_us = r->cpu_us;
         c->usage.memory_bytes = r->memory_bytes;
+        c->usage.pressure_cpu = r->pressure_cpu;
+        c->usage.pressure_memory = r->pressure_memory;
+        c->usage.pressure_io = r->pressure_io;
         c->usage.at_us = now;
 }
 

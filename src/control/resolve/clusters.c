@@ -1,5 +1,6 @@
 /* clusters.c - the fields of Pod and Cluster that are not plain members.  tensorone-api. */
 #include <errno.h>
+#include <math.h>
 
 #include "base/clock.h"
 #include "base/str.h"
@@ -236,6 +237,36 @@ int r_memory_pct(struct gql_call *c, const void *obj, struct err *e)
 
         (void) e;
         return gql_put_int(c, all ? (int64_t) (k->usage.memory_bytes * 100 / all) : 0);
+}
+
+/* Nothing is known of it: null. */
+static double pressure(const struct cluster *k, double v)
+{
+        return k->usage.at_us ? v : (double) NAN;
+}
+
+int r_cpu_pressure(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return gql_put_num(c, pressure(k, k->usage.pressure_cpu));
+}
+
+int r_memory_pressure(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return gql_put_num(c, pressure(k, k->usage.pressure_memory));
+}
+
+int r_io_pressure(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return gql_put_num(c, pressure(k, k->usage.pressure_io));
 }
 
 int r_host_id(struct gql_call *c, const void *obj, struct err *e)

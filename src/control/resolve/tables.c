@@ -177,6 +177,9 @@ static const struct gql_field runtime_port_rows[] = {
 static const struct gql_field runtime_container_rows[] = {
         F("cpuPercent", "Int", r_cpu_pct),
         F("memoryPercent", "Int", r_memory_pct),
+        F("cpuPressurePercent", "Float", r_cpu_pressure),
+        F("memoryPressurePercent", "Float", r_memory_pressure),
+        F("ioPressurePercent", "Float", r_io_pressure),
 };
 
 #define R(n, t, get, m) AT(n, t, GQL_SELF, get, gpu_reading, m)

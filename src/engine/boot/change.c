@@ -191,6 +191,8 @@ static int limit(const struct change *c, const struct plan *p, struct err *e)
 
         boot_limits(c->b, p, cpus, &l);
         r = slice_apply(c->b->host->slices, c->slice, &l, e);
+        if (r >= 0)
+                r = boot_limit_monitor(c->b, &l, e);
         if (r >= 0 && l.n_cpus > 0)
                 r = claim_cpus_keep(c->b->host->claims, p->cluster, cpus, l.n_cpus, e);
         return r;

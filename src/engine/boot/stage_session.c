@@ -181,6 +181,7 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                 .listen_fd = listener,
                 .status_fd = l->status,
                 .log_fd = { l->log[0], l->log[1] },
+                .log_rate = (uint32_t) b->host->inst->conf.log_bytes,
         };
         int r;
 

@@ -46,7 +46,8 @@ int fleet_new(const struct fleet_spec *spec, struct fleet **ret, struct err *e)
         if (!f)
                 return err_set(e, -ENOMEM, "out of memory");
         f->spec = *spec;
-        if (security_lacks(f->spec.host, &f->lacks) < 0)
+        if (security_lacks(f->spec.host, &f->lacks) < 0 ||
+            limits_lack(spec->host->slices, &f->lacks) < 0)
                 return err_set(e, -ENOMEM, "out of memory");
         r = fleet_adopt(f, e);
         if (r < 0)

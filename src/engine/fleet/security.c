@@ -80,7 +80,8 @@ static const struct {
         { "profile", v_profile },           { "seccomp", v_seccomp },
         { "apparmor", v_apparmor },         { "no_new_privs", v_no_new_privs },
         { "capabilities", v_capabilities }, { "read_only_root", v_read_only_root },
-        { "network", unit_net_report },     { "missing", v_missing },
+        { "network", unit_net_report },     { "limits", unit_limits },
+        { "missing", v_missing },
 };
 
 json_t *unit_security(const struct unit *u)

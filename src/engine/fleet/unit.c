@@ -181,6 +181,7 @@ void unit_report(struct unit *u)
                 unit_security(u), "usage", "cpu_us", (json_int_t) u->usage.cpu_us, "memory_bytes",
                 (json_int_t) u->usage.memory_bytes, "pids", (json_int_t) u->usage.pids);
 
+        unit_usage_report(u, j);
         unit_gpus_report(u, j);
         if (!j)
                 log_error("cluster %s: cannot make a report", row->cluster);

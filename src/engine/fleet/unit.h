@@ -150,6 +150,10 @@ bool unit_gpus_back(struct unit *u);
 void unit_gpus_let_go(struct unit *u);
 /* Adds `gpu_receipts` where they belong. */
 void unit_gpus_report(struct unit *u, json_t *report);
+/* What it is held to; new reference, NULL: out of memory.  And what it waits for, into `usage`. */
+json_t *unit_limits(const struct unit *u);
+int limits_lack(const struct slice_host *h, char ***list); /* adds what this host cannot; -ENOMEM */
+void unit_usage_report(const struct unit *u, json_t *report);
 
 /* unit_watch.c: monitors, exits, back-off */
 void unit_say_security(struct unit *u, const char *kind, const char *message);

@@ -70,6 +70,8 @@ static int inherit_slice(const struct slice_enter *s)
 {
         int r = s ? inherit(s->v2_dir) : 0;
 
+        if (r >= 0 && s && s->pressure > 0)
+                r = inherit(s->pressure);
         for (size_t i = 0; s && i < s->n_v1 && r >= 0; i++)
                 r = inherit(s->v1_tasks[i]);
         return r;

@@ -255,16 +255,19 @@ static int memory_mounts(const struct sandbox_spec *s, int root, struct err *e)
 
         for (size_t i = 0; i < p->n_memory; i++) {
                 const struct policy_memory *m = &p->memory[i];
-                char size[32];
+                const uint64_t bytes = s->memory_bytes / 100 * m->share_pct;
+                char size[32], inodes[32];
                 const char *const options[][2] = { { "mode", m->mode },
                                                    { "size", size },
+                                                   { "nr_inodes", inodes },
                                                    { NULL, NULL } };
                 AUTO(fd) int at = root_mkdirs(root, m->path, 0755);
                 AUTO(fd) int mnt = -EBADF;
                 int r = at < 0 ? at : root_check_target(root, at);
 
-                (void) snprintf(size, sizeof size, "%llu",
-                                (unsigned long long) (s->memory_bytes / 100 * m->share_pct));
+                (void) snprintf(size, sizeof size, "%llu", (unsigned long long) bytes);
+                (void) snprintf(inodes, sizeof inodes, "%llu",
+                                (unsigned long long) (bytes / SANDBOX_BYTES_PER_INODE));
                 if (r < 0)
                         return err_errno(e, r, "memory at %s", m->path);
                 mnt = mount_make("tmpfs", options, (unsigned) mount_attrs_for(s), e);

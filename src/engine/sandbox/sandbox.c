@@ -303,7 +303,7 @@ static int await_exec(struct start *g, struct err *e)
 
 static int send_run(struct start *g, struct err *e)
 {
-        struct note n = { .type = NOTE_RUN, .tty = g->s->tty };
+        struct note n = { .type = NOTE_RUN, .tty = g->s->tty, .log_rate = g->s->log_rate };
 
         (void) snprintf(n.cluster, sizeof n.cluster, "%s", g->s->cluster);
         return note_send(g->shell->up, &n, g->run, RUN_COUNT) < 0

@@ -115,6 +115,7 @@ struct sandbox_spec {
         uint16_t rows, cols; /* of the terminal, when known already */
         /* the monitor's */
         int listen_fd, status_fd, log_fd[2];
+        uint32_t log_rate; /* bytes a second; 0: any number */
 };
 
 struct sandbox_proc {

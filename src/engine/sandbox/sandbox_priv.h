@@ -17,8 +17,9 @@
 #include "engine/sandbox/filter.h"
 #include "engine/sandbox/sandbox.h"
 
-#define SANDBOX_IDS     65536U
-#define SANDBOX_TTY_GID 5U /* "tty" in every distribution */
+#define SANDBOX_BYTES_PER_INODE 4096U /* of a tmpfs, as the kernel does by itself */
+#define SANDBOX_IDS             65536U
+#define SANDBOX_TTY_GID         5U /* "tty" in every distribution */
 
 /* Detached mounts that the operation makes ahead and the first process inherits. */
 enum mnt {
@@ -98,6 +99,7 @@ struct note {
         pid_t pid;
         uint32_t fds; /* which descriptors came along; note_send() fills it in */
         bool tty;
+        uint32_t log_rate; /* the monitor's; 0: none */
         char cluster[64];
         struct err err;
 };

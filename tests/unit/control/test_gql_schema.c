@@ -361,7 +361,8 @@ static void test_members(void **state)
                 { "PodRuntime", "uptimeInSeconds ports gpus container" },
                 { "PodRuntimePort", "ip isIpPublic privatePort publicPort type" },
                 { "PodRuntimeGpu", "id gpuUtilPercent memoryUtilPercent" },
-                { "PodRuntimeContainer", "cpuPercent memoryPercent" },
+                { "PodRuntimeContainer", "cpuPercent memoryPercent cpuPressurePercent "
+                                         "memoryPressurePercent ioPressurePercent" },
                 { "PodTelemetry", "state time cpuUtilization memoryUtilization averageGpuMetrics "
                                   "individualGpuMetrics lastStateTransitionTimestamp" },
                 { "PodGpuMetrics",

@@ -35,6 +35,8 @@ CONFIG = {"engine": {"cpu_overcommit": 100, "memory_overcommit": 20, "disk_overc
 def run(figures):
     policy_ms(figures)
     syscall_ratio(figures)
+    nft_add_ms(figures)
+    net_ratio(figures)
 
 
 # ---- a boot with and without the policy
@@ -215,3 +217,58 @@ def syscall_ratio(figures):
         figures.add(f"isolation.syscall_ratio_{what}", ratios[what], "of the host", "runc" if peer else None, peer,
                     higher_is_better=True)
     figures.add("isolation.syscall_ratio", min(ratios.values()), "of the host")
+
+
+# ---- the network
+
+def nft_add_ms(figures):
+    """What lets one more cluster out while 1,000 are there, every second one with a list of eight networks."""
+    out = subprocess.run([BUILD / "tests/flow/net/bench_net_elements", "1000"], check=True, capture_output=True, text=True,
+                         timeout=300).stdout
+    us = {m[1]: int(m[2]) / 1000 for m in re.finditer(r"^(\S+) (\d+) us$", out, re.M)}
+    figures.add("isolation.nft_add_ms", us["add_p50"], "ms", "libnftables", us["libnftables_p50"])
+    figures.add("isolation.nft_del_ms", us["del_p50"], "ms")
+
+
+STREAM = r'''
+import socket, sys, time
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+if sys.argv[1] == "sink":
+    s.bind((sys.argv[2], int(sys.argv[3]))); s.listen(9); print("ready", flush=True)
+    room = bytearray(65536)
+    while True:
+        c, _ = s.accept()
+        while c.recv_into(room): pass
+        c.close()
+s.connect((sys.argv[2], int(sys.argv[3]))); block = bytes(65536); n = 0
+begin = time.monotonic()
+while time.monotonic() - begin < 1: s.sendall(block); n += len(block)
+print(n / (time.monotonic() - begin))
+'''
+
+
+def net_ratio(figures):
+    """Streams of 64 KB from a cluster to the host's service address, beside those over its own loopback."""
+    import networld
+    import sys
+    with tempfile.TemporaryDirectory(prefix="hvmm-isolation.") as tmp:
+        os.chmod(tmp, 0o755)
+        world = networld.World(tmp)
+        try:
+            c = networld.Ctl(world, "aaaaaaaa")
+            c.up(1)
+            inside = ["nsenter", f"--net=/proc/{c.p.pid}/fd/{c.ns[1]}", sys.executable, "-c", STREAM]
+            world.start(*inside, "sink", "127.0.0.1", "7000")
+            world.start("nsenter", "-t", str(world.host), "-n", sys.executable, "-c", STREAM, "sink", c.service, "80")
+            best = {"veth": 0, "lo": 0}
+            for _ in range(ROUNDS):
+                for way, (ip, port) in {"veth": (c.service, "80"), "lo": ("127.0.0.1", "7000")}.items():
+                    out = subprocess.run([*inside, "source", ip, port], check=True, capture_output=True, text=True,
+                                         timeout=60).stdout
+                    best[way] = max(best[way], float(out))
+            c.down(1)
+            c.stop()
+        finally:
+            world.close()
+    figures.add("isolation.net_mb_s", best["veth"] / 1e6, "MB/s", "loopback", best["lo"] / 1e6, higher_is_better=True)
+    figures.add("isolation.net_ratio", best["veth"] / best["lo"], "of loopback")

@@ -42,6 +42,7 @@ static void make(uint32_t slot, char name[static 16], struct egress *x, struct n
         for (uint8_t i = 0; i < x->n; i += 2)
                 x->net[i].addr[2] = i;
         *ret = (struct nft_cluster){ .link = name,
+                                     .slot = slot,
                                      .mac = { 2, 'h', 'v', 1, (uint8_t) (slot >> 8),
                                               (uint8_t) slot },
                                      .addr = ipv4_of_slot(&config.pool, slot),

@@ -33,13 +33,13 @@ def listing(w, kind, name):
     return {plain(x[0]) if isinstance(x, list) else plain(x): x[1] if isinstance(x, list) else None for x in items}
 
 
-SETS = ("sources", "sources6", "members", "members6", "limited", "egress", "egress6", "connections", "connections6")
+SETS = ("sources", "sources6", "members", "members6", "egress", "egress6", "connections", "connections6")
 
 
 def left_behind(w):
     """What the firewall still has of clusters."""
     found = {name: listing(w, "set", name) for name in SETS}
-    found.update({name: listing(w, "map", name) for name in ("accounts", "accounts6")})
+    found.update({name: listing(w, "map", name) for name in ("accounts", "accounts6", "limited")})
     return {name: v for name, v in found.items() if v}
 
 
@@ -250,9 +250,9 @@ def test_egress_list(clean):
             assert c.tcp(slot, c.service, 80, 3) == f"slot {slot}\n"
             for ip in peer:
                 assert c.tcp(slot, ip, 7000, 3).startswith("three")
-        assert set(listing(w, "set", "limited")) == {"hv1", "hv2"}
-        assert listing(w, "set", "egress") == {("hv1", "203.0.113.0/24"): None, ("hv1", "192.168.5.7"): None}
-        assert listing(w, "set", "egress6") == {("hv1", "2001:db8:7::/48"): None}
+        assert set(listing(w, "map", "limited")) == {"hv1", "hv2"}
+        assert listing(w, "set", "egress") == {(1, "203.0.113.0/24"): None, (1, "192.168.5.7"): None}
+        assert listing(w, "set", "egress6") == {(1, "2001:db8:7::/48"): None}
     finally:
         os.kill(pid, 9)
     for slot in (1, 2, 3):
@@ -279,7 +279,7 @@ def test_a_list_at_its_longest(clean):
     assert c.tcp(1, WEB6, 80, 3) == f"internet {UPLINK6}" and c.tcp(1, WEB, 80, 3) == f"internet {UPLINK}"
     c.up(2, 5, ",".join(nets))
     c.down(1)
-    assert len(listing(clean, "set", "egress6")) == 63 and set(listing(clean, "set", "limited")) == {"hv2"}
+    assert len(listing(clean, "set", "egress6")) == 63 and set(listing(clean, "map", "limited")) == {"hv2"}
     assert c.tcp(2, WEB6, 80, 3) == f"internet {UPLINK6}"
     c.down(2)
     assert left_behind(clean) == {}
@@ -442,11 +442,11 @@ def test_all_of_it_comes_back(clean):
     c.serve(2, "two", 7000)
     c("prepare", 4)
     was = {name: listing(clean, "set", name) for name in SETS if not name.startswith("conn")}
-    was.update({name: listing(clean, "map", name) for name in ("accounts", "accounts6")})
+    was.update({name: listing(clean, "map", name) for name in ("accounts", "accounts6", "limited")})
     clean.on_host("nft", "flush", "ruleset")
     c("repair")
     now = {name: listing(clean, "set", name) for name in SETS if not name.startswith("conn")}
-    now.update({name: listing(clean, "map", name) for name in ("accounts", "accounts6")})
+    now.update({name: listing(clean, "map", name) for name in ("accounts", "accounts6", "limited")})
     assert now == was
     for ip in at[2]:
         assert c.tcp(1, ip, 7000, 3).startswith("two")

@@ -167,9 +167,9 @@ static int configure_inside(const struct net_host *h, uint32_t slot, struct nl_s
 static void cluster_of(const struct net_host *h, uint32_t slot, const char *link,
                        struct nft_cluster *ret)
 {
-        *ret = (struct nft_cluster){ .link = link,
-                                     .addr = ipv4_of_slot(&h->pool, slot),
-                                     .v6 = h->v6 };
+        *ret = (struct nft_cluster){
+                .link = link, .slot = slot, .addr = ipv4_of_slot(&h->pool, slot), .v6 = h->v6
+        };
         make_mac(slot, true, ret->mac);
         ipv6_of_slot(&h->pool6, slot, ret->addr6);
 }

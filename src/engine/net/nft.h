@@ -4,7 +4,7 @@
  * elements: its link in `links`; who it is in `sources` and `sources6` (link, hardware address,
  * address); whose it is in `accounts` (address -> number) and `members` (address, number), two
  * look-ups that together say whether two addresses belong to one account; and, when it is limited,
- * its link in `limited` and what it reaches in `egress` and `egress6` (link, network).  A packet
+ * its link in `limited` (-> slot) and what it reaches in `egress` and `egress6` (slot, network).  A packet
  * that neither comes from nor goes to a link of `links` passes every chain untouched (policies are
  * "accept"), so any number of instances, and whatever else filters on the host, live side by side:
  * each table judges its own clusters only, and "drop" from any of them is final.
@@ -53,6 +53,7 @@ int nft_table_del(struct nl_sock *s, const char *table, struct err *e);
 /* What the firewall knows of one cluster. */
 struct nft_cluster {
         const char *link;
+        uint32_t slot;  /* a number of its own */
         uint8_t mac[6]; /* of the inner end */
         uint32_t addr;  /* host byte order */
         bool v6;        /* it has addr6 */

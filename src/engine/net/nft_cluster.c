@@ -30,16 +30,16 @@ struct member6 {
         uint32_t account;
 };
 struct reach4 {
-        char link[IFNAME_BYTES];
+        uint32_t slot; /* network byte order, as rules turn numbers to where a set has intervals */
         uint8_t addr[4];
 };
 struct reach6 {
-        char link[IFNAME_BYTES];
+        uint32_t slot;
         uint8_t addr[16];
 };
 static_assert(sizeof(struct source4) == 28 && sizeof(struct source6) == 40 &&
                       sizeof(struct member4) == 8 && sizeof(struct member6) == 20 &&
-                      sizeof(struct reach4) == 20 && sizeof(struct reach6) == 32,
+                      sizeof(struct reach4) == 8 && sizeof(struct reach6) == 20,
               "no holes");
 
 struct keys {
@@ -100,18 +100,13 @@ static void add_common(struct nl_batch *b, unsigned type, const char *table,
                         nft_element(b, type, table, &items[i].it);
 }
 
-static void add_reach(struct nl_batch *b, const char *table, const struct keys *k,
-                      const struct network *n)
+static void add_reach(struct nl_batch *b, const char *table, uint32_t slot, const struct network *n)
 {
-        struct reach4 from4 = { 0 }, to4;
-        struct reach6 from6 = { 0 }, to6;
+        struct reach4 from4 = { .slot = htonl(slot) }, to4 = from4;
+        struct reach6 from6 = { .slot = htonl(slot) }, to6 = from6;
         uint8_t first[16], last[16];
 
         network_ends(n, first, last);
-        memcpy(from4.link, k->link, sizeof k->link);
-        to4 = from4;
-        memcpy(from6.link, k->link, sizeof k->link);
-        to6 = from6;
         memcpy(from4.addr, first, sizeof from4.addr);
         memcpy(to4.addr, last, sizeof to4.addr);
         memcpy(from6.addr, first, sizeof from6.addr);
@@ -158,9 +153,10 @@ int nft_cluster_add(struct nl_sock *s, const char *table, const struct nft_clust
         nft_element_of(&b, NFT_MSG_NEWSETELEM, table, "links", k.link, sizeof k.link);
         add_common(&b, NFT_MSG_NEWSETELEM, table, c, &k);
         if (c->egress && c->egress->limited) {
-                nft_element_of(&b, NFT_MSG_NEWSETELEM, table, "limited", k.link, sizeof k.link);
+                nft_element(&b, NFT_MSG_NEWSETELEM, table,
+                            &(struct nft_item){ "limited", k.link, sizeof k.link, NULL, &c->slot });
                 for (size_t i = 0; i < c->egress->n; i++)
-                        add_reach(&b, table, &k, &c->egress->net[i]);
+                        add_reach(&b, table, c->slot, &c->egress->net[i]);
         }
         for (size_t i = 0; i < dns->n; i++) {
                 uint32_t server = htonl(dns->addr[i]);
@@ -172,7 +168,7 @@ int nft_cluster_add(struct nl_sock *s, const char *table, const struct nft_clust
 
 /* What a limited link may reach, as the kernel has it: at most as much as one was given. */
 struct reach {
-        char link[IFNAME_BYTES];
+        uint32_t slot;
         size_t n;
         struct {
                 const char *set;
@@ -185,8 +181,8 @@ static int keep_reach(void *arg, const struct nft_item *it)
 {
         struct reach *x = arg;
 
-        if (it->len > sizeof x->at[0].from || it->len < IFNAME_BYTES || !it->end ||
-            memcmp(it->key, x->link, IFNAME_BYTES) != 0 || x->n == NELEM(x->at))
+        if (it->len > sizeof x->at[0].from || it->len < sizeof x->slot || !it->end ||
+            memcmp(it->key, &x->slot, sizeof x->slot) != 0 || x->n == NELEM(x->at))
                 return 0;
         x->at[x->n].set = it->set;
         x->at[x->n].len = it->len;
@@ -211,14 +207,14 @@ static void reach_again(void *arg)
         x->n = n;
 }
 
-static int list_reach(struct nl_sock *s, const char *table, const char *link, struct reach *x,
-                      struct err *e)
+static int list_reach(struct nl_sock *s, const char *table, const struct nft_cluster *c,
+                      const struct keys *k, struct reach *x, struct err *e)
 {
         int r;
 
-        copy_link(x->link, link);
+        x->slot = htonl(c->slot);
         x->n = 0;
-        r = nft_has(s, table, "limited", x->link, sizeof x->link, e);
+        r = nft_has(s, table, "limited", k->link, sizeof k->link, e);
         if (r <= 0)
                 return r;
         r = nft_each(s, table, "egress", keep_reach, keep_all, x, e);
@@ -262,7 +258,7 @@ int nft_cluster_del(struct nl_sock *s, const char *table, const struct nft_clust
                 r = nft_look_up(s, table, "accounts", k.member4.addr, sizeof k.member4.addr,
                                 &c.account, e);
         if (r >= 0)
-                r = limited = list_reach(s, table, c.link, &x, e);
+                r = limited = list_reach(s, table, &c, &k, &x, e);
         if (r < 0)
                 return r;
         make_keys(&c, &k);

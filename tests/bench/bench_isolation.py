@@ -37,6 +37,7 @@ def run(figures):
     syscall_ratio(figures)
     nft_add_ms(figures)
     net_ratio(figures)
+    neighbour_ratio(figures)
 
 
 # ---- a boot with and without the policy
@@ -272,3 +273,67 @@ def net_ratio(figures):
             world.close()
     figures.add("isolation.net_mb_s", best["veth"] / 1e6, "MB/s", "loopback", best["lo"] / 1e6, higher_is_better=True)
     figures.add("isolation.net_ratio", best["veth"] / best["lo"], "of loopback")
+
+
+# ---- a neighbour that takes what it can get
+
+HOSTILE = {
+    "fork_bomb": "f() { f | f & }; while :; do f; sleep 0.2; done",
+    "memory_hog": "while :; do tail /dev/zero; done",
+    "disk_hog": "while :; do dd if=/dev/zero of=/workspace/big bs=1M count=64 conv=fsync; done",
+    "log_flood": "exec seq 1 1000000000 > /proc/1/fd/1",
+    "network_flood": "while :; do dd if=/dev/zero bs=1400 count=100000 > /dev/udp/%s/9; done",
+}
+PROBES = 400        # a turn
+TURNS = 3
+PROBE = r"""
+use Time::HiRes qw(time); use IO::Handle;
+for my $i (1..$ARGV[0]) {
+    my $t = time;
+    open(my $f, '>', '/workspace/probe') or die; syswrite($f, 'x' x 4096); $f->sync; close $f;
+    my $b = 'y' x (1 << 20); substr($b, $_ << 12, 1) = 'z' for 0..255;
+    getppid for 1..200;
+    printf "%.9f ", time - $t;
+}
+"""
+
+
+def p99(values):
+    return sorted(values)[len(values) * 99 // 100]
+
+
+def probe(host, cluster):
+    return [float(x) for x in host.exec(cluster, "perl", "-e", PROBE, str(PROBES)).stdout.split()]
+
+
+def neighbour_ratio(figures):
+    """p99 of a quiet tenant beside each kind of hostile one, over that of the same tenant alone; the two take
+    turns, so that what others do to the machine meanwhile is in both."""
+    limits = {"io_write": "32M", "io_write_ops": 500, "pids": 2000}
+    with Host({"engine": {"pool_networks": 0, "pool_disks": 0, "grace": "1s", "memory_overcommit": 20,
+                          "disk_overcommit": 50}, "limits": limits}) as host:
+        host.import_image("tensorone/starter")
+        quiet = host.deploy(minVcpuCount=1, volumeInGb=1, dockerArgs=json.dumps({"cmd": ["sleep", "100000"]}))
+        host.wait_running(quiet)
+        ratios = []
+        for kind, script in HOSTILE.items():
+            alone, beside = [], []
+            loud = host.deploy(minVcpuCount=1, volumeInGb=1, dockerArgs=json.dumps({"cmd": ["sleep", "100000"]}))
+            host.wait_running(loud)
+            if kind == "network_flood":
+                script %= host.exec(quiet, "hostname", "-I").stdout.split()[0]
+            for _ in range(TURNS):
+                alone += probe(host, quiet)
+                host.exec(loud, "bash", "-c", "setsid bash -c '%s' </dev/null >/dev/null 2>&1 &" % script)
+                beside += probe(host, quiet)
+                host.call("clusterStop", loud)
+                host.wait_exited(loud)
+                host.call("clusterResume", loud)
+                host.wait_running(loud)
+            host.terminate(loud)
+            ratios.append(p99(beside) / p99(alone))
+            figures.add("isolation.neighbour_ratio_" + kind, ratios[-1], "of alone")
+            figures.add("isolation.neighbour_ms_" + kind, p99(beside) * 1000, "ms", "alone", p99(alone) * 1000)
+        host.terminate(quiet)
+        host.wait_released()
+    figures.add("isolation.neighbour_ratio", max(ratios), "of alone")

@@ -279,7 +279,7 @@ static const struct usage_row {
         int64_t absent;
         size_t off;
         uint64_t divide;
-} usage_rows[2][7] = {
+} usage_rows[2][5] = {
 #define U(x) offsetof(struct slice_usage, x)
         {
                 { SLICE_CTRL_CPUACCT, "cpuacct.usage", NULL, -1, U(cpu_us), 1000 },
@@ -287,9 +287,7 @@ static const struct usage_row {
                 { SLICE_CTRL_MEMORY, "memory.max_usage_in_bytes", NULL, -1, U(memory_peak_bytes),
                   1 },
                 { SLICE_CTRL_MEMORY, "memory.oom_control", "oom_kill", -1, U(oom_kills), 1 },
-                { SLICE_CTRL_MEMORY, "memory.failcnt", NULL, 0, U(memory_failed), 1 },
                 { SLICE_CTRL_PIDS, "pids.current", NULL, -1, U(pids), 1 },
-                { SLICE_CTRL_PIDS, "pids.events", "max", 0, U(pids_failed), 1 },
         },
         {
                 { SLICE_CTRL_CPUACCT, "cpu.stat", "usage_usec", -1, U(cpu_us), 1 },
@@ -297,9 +295,7 @@ static const struct usage_row {
                 /* since Linux 5.19 */
                 { SLICE_CTRL_MEMORY, "memory.peak", NULL, 0, U(memory_peak_bytes), 1 },
                 { SLICE_CTRL_MEMORY, "memory.events", "oom_kill", -1, U(oom_kills), 1 },
-                { SLICE_CTRL_MEMORY, "memory.events", "max", 0, U(memory_failed), 1 },
                 { SLICE_CTRL_PIDS, "pids.current", NULL, -1, U(pids), 1 },
-                { SLICE_CTRL_PIDS, "pids.events", "max", 0, U(pids_failed), 1 },
         },
 #undef U
 };

@@ -94,8 +94,6 @@ int slice_enter_self(const struct slice_enter *s);
 
 struct slice_usage {
         uint64_t cpu_us, memory_bytes, memory_peak_bytes, oom_kills, pids;
-        uint64_t memory_failed; /* how often its memory was at the limit */
-        uint64_t pids_failed;   /* forks that the limit of processes refused */
         /* Hundredths of a percent of the last ten seconds in which some process of it waited for that;
          * UINT64_MAX: this kernel does not tell. */
         uint64_t pressure_cpu, pressure_memory, pressure_io;

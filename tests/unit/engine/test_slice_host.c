@@ -222,7 +222,6 @@ static void test_v2_usage(void **state)
         put(w->fd, "hvmm-unit/c2/memory.current", "4096\n");
         put(w->fd, "hvmm-unit/c2/memory.events", "low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\n");
         put(w->fd, "hvmm-unit/c2/pids.current", "5\n");
-        put(w->fd, "hvmm-unit/c2/pids.events", "max 8\n");
         put(w->fd, "hvmm-unit/c2/memory.pressure", "some avg10=2.50 avg60=0.00\nfull avg10=1.00\n");
         assert_int_equal(slice_usage(h, "c2", &u, NULL), 0);
         assert_int_equal(u.cpu_us, 1234);
@@ -230,8 +229,6 @@ static void test_v2_usage(void **state)
         assert_int_equal(u.memory_peak_bytes, 0); /* memory.peak is younger than 6.1's v2 minimum */
         assert_int_equal(u.oom_kills, 1);
         assert_int_equal(u.pids, 5);
-        assert_int_equal(u.memory_failed, 3);
-        assert_int_equal(u.pids_failed, 8);
         assert_int_equal(u.pressure_memory, 250);
         assert_int_equal(u.pressure_cpu, UINT64_MAX);
 }

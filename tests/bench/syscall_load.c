@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -61,6 +62,33 @@ static int make(const char *dir, long n)
         return 0;
 }
 
+/* One round: a small file that is written and waited for, fresh memory, system calls.  Prints what each took. */
+static int probe(const char *path, long n)
+{
+        static char block[4096];
+        const size_t size = 1 << 20;
+
+        for (; n > 0; n--) {
+                double begin = now_ns();
+                int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+                char *fresh = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                                   -1, 0);
+
+                if (fd < 0 || fresh == MAP_FAILED ||
+                    write(fd, block, sizeof block) != (ssize_t) sizeof block || fsync(fd) < 0 ||
+                    close(fd) < 0)
+                        return -1;
+                for (size_t i = 0; i < size; i += sizeof block)
+                        fresh[i] = 1;
+                for (int i = 0; i < 200; i++)
+                        (void) syscall(SYS_getpid);
+                if (munmap(fresh, size) < 0)
+                        return -1;
+                (void) printf("%.0f ", now_ns() - begin);
+        }
+        return 0;
+}
+
 int main(int argc, char **argv)
 {
         const char *what = argc > 2 ? argv[1] : "";
@@ -73,10 +101,17 @@ int main(int argc, char **argv)
                 r = 0;
         } else if (strcmp(what, "make") == 0 && argc > 3) {
                 r = make(argv[2], strtol(argv[3], NULL, 10));
+        } else if (strcmp(what, "probe") == 0 && argc > 3) {
+                r = probe(argv[2], strtol(argv[3], NULL, 10));
+        } else if (strcmp(what, "bomb") == 0) {
+                for (;;) /* and so does each child */
+                        (void) fork();
         } else if (strcmp(what, "walk") == 0) {
                 r = nftw(argv[2], visit, 16, FTW_PHYS);
         } else {
-                (void) fprintf(stderr, "usage: syscall_load getpid N|make DIR N|walk DIR\n");
+                (void) fprintf(
+                        stderr,
+                        "usage: syscall_load getpid N|make DIR N|walk DIR|probe FILE N|bomb NOW\n");
                 return 2;
         }
         if (r < 0) {

@@ -10,6 +10,8 @@ import pytest
 
 from host import Host
 
+ALONE = True  # tests/run: it takes all that it can get
+
 MIB = 1 << 20
 LIMITS = {"io_write": "8M", "io_read": "8M", "io_write_ops": 400, "pids": 300, "log_rate": "1M"}
 
@@ -176,17 +178,10 @@ def test_monitor_has_its_clusters_cpus():
 
 # ---- what a user has so many of ----------------------------------------------------------------
 
-def test_watches_and_terminals_are_its_own(host, pair):
-    """The kernel counts them by the owner of the user namespace: a monitor's id, one for each cluster."""
+def test_terminals_are_its_own(host, pair):
     loud, quiet = pair
-    watch = "import ctypes, sys\nlibc = ctypes.CDLL(None)\nn = 0\n" \
-        "while libc.inotify_init() >= 0: n += 1\nprint(n)\nprint(n, file=sys.stderr)"
-    if host.exec(loud, "sh", "-c", "command -v python3", check=False).returncode == 0:
-        most = int(open("/proc/sys/user/max_inotify_instances").read())
-        assert int(host.exec(loud, "python3", "-c", watch).stdout) <= most
     options = pathlib.Path("/proc/%d/mountinfo" % host.first_pid(loud)).read_text()
     assert re.search(r" /dev/pts .*devpts.*max=256", options), options
-    assert inside(host, quiet, "tail -f /dev/null & sleep 0; kill $!; echo watches") == "watches\n"
 
 
 # ---- what is told ------------------------------------------------------------------------------

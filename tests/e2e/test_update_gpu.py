@@ -193,7 +193,7 @@ def test_the_first_gpu_of_a_cluster_brings_the_driver(host):
 def test_driver_in_a_read_only_root(host):
     """The files of the first GPU come into a strict cluster that runs, whose root stays closed."""
     with cluster_with(host, 0, securityProfile="strict") as c:
-        update(host, c, gpuCount=1)
+        gpu_count(host, c, 1)
         out = inside(host, c, "nvidia-smi -L; ls /usr/lib*/libcuda.so* /usr/lib/*/libcuda.so*; "
                               "touch /etc/x /x || true; grep ' / / ' /proc/self/mountinfo", check=False)
         assert "GPU 0" in out.stdout and "libcuda.so.1" in out.stdout, out

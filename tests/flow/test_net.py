@@ -265,13 +265,13 @@ def test_bind_without_its_link(one):
 
 
 def test_spoofed_source(one):
-    w = one.world
+    w, own = one.world, one.address
     one.up(2)
     w.log.write_text("")
     for source in ("100.96.0.2", "100.96.9.9", "8.8.8.8", UPLINK, WEB):
         one.agent(1, "spoof", source, WEB, 9999)
         one.agent(1, "spoof", source, UPLINK, 8080)
-    one.agent(1, "spoof", one.address, WEB, 9999)
+    one.agent(1, "spoof", own, WEB, 9999)
     end = time.monotonic() + 2
     while "spoof" not in w.log.read_text() and time.monotonic() < end:
         time.sleep(0.01)

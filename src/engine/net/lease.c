@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 
 #include "base/fd.h"
 #include "base/log.h"
@@ -196,33 +197,6 @@ int net_let_out(struct net_host *h, uint32_t slot, const struct net_policy *p, s
         return nft_cluster_add(&h->nft, h->table, &c, &h->dns, e);
 }
 
-/* 1: the link is up, and the one it was. */
-static int is_up(struct net_host *h, uint32_t slot, uint32_t index, struct err *e)
-{
-        char name[IF_NAMESIZE];
-        struct rtnl_link link;
-        int r;
-
-        net_link_name(slot, name);
-        r = rtnl_link_get(&h->rtnl, name, &link, e);
-        return r == -ENODEV ? 0 : r < 0 ? r : link.up && link.index == index;
-}
-
-/* net_release() looks for elements before and after it takes the link down: either that sees ours, or we
- * see that the link is down. */
-int net_let_out_again(struct net_host *h, uint32_t slot, uint32_t index, const struct net_policy *p,
-                      struct err *e)
-{
-        int r = is_up(h, slot, index, e);
-
-        if (r <= 0)
-                return r;
-        r = net_let_out(h, slot, p, e);
-        if (r >= 0)
-                r = is_up(h, slot, index, e);
-        return r == 0 ? firewall_forget(h, slot, e) : r;
-}
-
 int net_has_ipv6(struct net_host *h, uint32_t slot, struct err *e)
 {
         char name[IF_NAMESIZE];
@@ -392,19 +366,21 @@ static int release_link(struct net_host *h, const char *name, bool slow_later, s
 
 int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *e)
 {
+        AUTO(net_unhold) struct net_host *held = NULL;
         char name[IF_NAMESIZE];
         int r = slot_check(slot, e);
 
         if (r >= 0)
                 r = net_sockets(h, e);
+        if (r >= 0)
+                r = net_hold(h, LOCK_SH, e);
         if (r < 0)
                 return r;
+        held = h;
         net_link_name(slot, name);
         r = firewall_forget(h, slot, e);
         if (r >= 0)
                 r = release_link(h, name, slow_later, e);
-        if (r >= 0) /* a repair may have come in between */
-                r = firewall_forget(h, slot, e);
         if (r >= 0)
                 r = nft_link_del(&h->nft, h->table, name, e);
         return r < 0 ? err_wrap(e, r, "link %s", name) : 0;

@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -43,11 +44,32 @@ int net_sockets(struct net_host *h, struct err *e)
                 return 0;
         nl_sock_close(&h->rtnl);
         nl_sock_close(&h->nft);
+        h->lock = fd_close(h->lock);
         r = nl_sock_open(&h->rtnl, NETLINK_ROUTE, e);
         if (r >= 0)
                 r = nl_sock_open(&h->nft, NETLINK_NETFILTER, e);
         h->pid = r < 0 ? 0 : me;
         return r;
+}
+
+int net_hold(struct net_host *h, int how, struct err *e)
+{
+        AUTO(free) char *path = str_fmt("%s/net.lock", h->data_dir);
+
+        if (h->lock < 0)
+                h->lock = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+        if (h->lock < 0)
+                return err_errno(e, path ? -errno : -ENOMEM, "%s", path ? path : "net.lock");
+        while (flock(h->lock, how) < 0)
+                if (errno != EINTR)
+                        return err_errno(e, -errno, "lock %s", path);
+        return 0;
+}
+
+void net_unhold(struct net_host *h)
+{
+        if (h && h->lock >= 0)
+                (void) flock(h->lock, LOCK_UN);
 }
 
 /* ---- name servers ---- */
@@ -410,7 +432,7 @@ static int elements_restore(struct net_host *h, net_policy_fn *fn, void *arg, st
                 uint32_t slot = net_link_slot(links[i].name);
 
                 if (slot && links[i].up && links[i].group == h->group && fn(arg, slot, &p))
-                        r = net_let_out_again(h, slot, links[i].index, &p, e);
+                        r = net_let_out(h, slot, &p, e);
         }
         return r < 0 ? r : 0;
 }
@@ -474,7 +496,8 @@ int net_host_open(const struct instance *inst, struct claim_host *claims, struct
 
         if (!h)
                 return err_set(e, -ENOMEM, "network");
-        h->netns = -EBADF;
+        h->netns = h->lock = -EBADF;
+        h->data_dir = inst->data_dir;
         h->claims = claims;
         h->resolver = inst->conf.resolver;
         h->dns_option = inst->conf.dns;
@@ -513,6 +536,7 @@ struct net_host *net_host_close(struct net_host *h)
         nl_sock_close(&h->rtnl);
         nl_sock_close(&h->nft);
         (void) fd_close(h->netns);
+        (void) fd_close(h->lock);
         free(h);
         return NULL;
 }
@@ -524,9 +548,15 @@ const char *net_ipv6_lacks(const struct net_host *h)
 
 int net_host_repair(struct net_host *h, net_policy_fn *fn, void *arg, struct err *e)
 {
+        AUTO(net_unhold) struct net_host *held = NULL;
         int r = net_sockets(h, e);
 
-        return r < 0 ? r : host_make(h, fn, arg, e);
+        if (r >= 0)
+                r = net_hold(h, LOCK_EX, e);
+        if (r < 0)
+                return r;
+        held = h;
+        return host_make(h, fn, arg, e);
 }
 
 int net_table_gone(struct net_host *h, struct err *e)

@@ -36,12 +36,24 @@ struct net_host {
         pid_t pid;            /* whose the sockets are: a socket shared over a fork would mix
                                    * up the answers of two processes */
         struct nl_sock rtnl, nft;
+        const char *data_dir; /* borrowed */
+        int lock;             /* DIR/net.lock, of this process */
         struct dns_servers dns;
         struct stat dns_seen; /* the resolv.conf that `dns` was read from */
 };
 
 /* Sockets of this very process.  Every public function begins with it. */
 int net_sockets(struct net_host *h, struct err *e);
+
+/* A repair looks at all links and then writes into the firewall; nobody ends one in between, or the
+ * firewall would know a link that is gone.  @how: LOCK_SH for one slot, LOCK_EX for all;
+ * held until net_unhold() or the process's end. */
+int net_hold(struct net_host *h, int how, struct err *e);
+void net_unhold(struct net_host *h); /* NULL is fine */
+static inline void net_unhold_cleanup(struct net_host **h)
+{
+        net_unhold(*h);
+}
 
 /* Bring h->dns up to date with the host's resolv.conf when the option leaves it to that. */
 int net_dns_refresh(struct net_host *h, struct err *e);
@@ -58,11 +70,6 @@ int net_forward6_leave(struct net_host *h, struct err *e);
 
 /* All that the firewall has to know of a cluster, in one transaction.  -ENOENT: no table. */
 int net_let_out(struct net_host *h, uint32_t slot, const struct net_policy *p, struct err *e);
-
-/* The same for a cluster that was let out before, by the link of that index, and may be released at this
- * very moment. */
-int net_let_out_again(struct net_host *h, uint32_t slot, uint32_t index, const struct net_policy *p,
-                      struct err *e);
 
 /* End the connections of all released addresses. */
 int net_sweep(struct net_host *h, struct err *e);

@@ -366,17 +366,16 @@ static int release_link(struct net_host *h, const char *name, bool slow_later, s
 
 int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *e)
 {
-        AUTO(net_unhold) struct net_host *held = NULL;
+        AUTO(fd) int lock = -EBADF;
         char name[IF_NAMESIZE];
         int r = slot_check(slot, e);
 
         if (r >= 0)
                 r = net_sockets(h, e);
         if (r >= 0)
-                r = net_hold(h, LOCK_SH, e);
+                r = lock = net_hold(h, LOCK_SH, e);
         if (r < 0)
                 return r;
-        held = h;
         net_link_name(slot, name);
         r = firewall_forget(h, slot, e);
         if (r >= 0)

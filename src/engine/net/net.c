@@ -44,7 +44,6 @@ int net_sockets(struct net_host *h, struct err *e)
                 return 0;
         nl_sock_close(&h->rtnl);
         nl_sock_close(&h->nft);
-        h->lock = fd_close(h->lock);
         r = nl_sock_open(&h->rtnl, NETLINK_ROUTE, e);
         if (r >= 0)
                 r = nl_sock_open(&h->nft, NETLINK_NETFILTER, e);
@@ -52,24 +51,20 @@ int net_sockets(struct net_host *h, struct err *e)
         return r;
 }
 
-int net_hold(struct net_host *h, int how, struct err *e)
+int net_hold(const struct net_host *h, int how, struct err *e)
 {
         AUTO(free) char *path = str_fmt("%s/net.lock", h->data_dir);
+        AUTO(fd) int fd = -EBADF;
 
-        if (h->lock < 0)
-                h->lock = path ? open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
-        if (h->lock < 0)
-                return err_errno(e, path ? -errno : -ENOMEM, "%s", path ? path : "net.lock");
-        while (flock(h->lock, how) < 0)
+        if (!path)
+                return err_set(e, -ENOMEM, "out of memory");
+        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0)
+                return err_errno(e, -errno, "%s", path);
+        while (flock(fd, how) < 0)
                 if (errno != EINTR)
                         return err_errno(e, -errno, "lock %s", path);
-        return 0;
-}
-
-void net_unhold(struct net_host *h)
-{
-        if (h && h->lock >= 0)
-                (void) flock(h->lock, LOCK_UN);
+        return fd_take(&fd);
 }
 
 /* ---- name servers ---- */
@@ -496,7 +491,7 @@ int net_host_open(const struct instance *inst, struct claim_host *claims, struct
 
         if (!h)
                 return err_set(e, -ENOMEM, "network");
-        h->netns = h->lock = -EBADF;
+        h->netns = -EBADF;
         h->data_dir = inst->data_dir;
         h->claims = claims;
         h->resolver = inst->conf.resolver;
@@ -536,7 +531,6 @@ struct net_host *net_host_close(struct net_host *h)
         nl_sock_close(&h->rtnl);
         nl_sock_close(&h->nft);
         (void) fd_close(h->netns);
-        (void) fd_close(h->lock);
         free(h);
         return NULL;
 }
@@ -548,15 +542,12 @@ const char *net_ipv6_lacks(const struct net_host *h)
 
 int net_host_repair(struct net_host *h, net_policy_fn *fn, void *arg, struct err *e)
 {
-        AUTO(net_unhold) struct net_host *held = NULL;
+        AUTO(fd) int lock = -EBADF;
         int r = net_sockets(h, e);
 
         if (r >= 0)
-                r = net_hold(h, LOCK_EX, e);
-        if (r < 0)
-                return r;
-        held = h;
-        return host_make(h, fn, arg, e);
+                r = lock = net_hold(h, LOCK_EX, e);
+        return r < 0 ? r : host_make(h, fn, arg, e);
 }
 
 int net_table_gone(struct net_host *h, struct err *e)

@@ -37,7 +37,6 @@ struct net_host {
                                    * up the answers of two processes */
         struct nl_sock rtnl, nft;
         const char *data_dir; /* borrowed */
-        int lock;             /* DIR/net.lock, of this process */
         struct dns_servers dns;
         struct stat dns_seen; /* the resolv.conf that `dns` was read from */
 };
@@ -46,14 +45,9 @@ struct net_host {
 int net_sockets(struct net_host *h, struct err *e);
 
 /* A repair looks at all links and then writes into the firewall; nobody ends one in between, or the
- * firewall would know a link that is gone.  @how: LOCK_SH for one slot, LOCK_EX for all;
- * held until net_unhold() or the process's end. */
-int net_hold(struct net_host *h, int how, struct err *e);
-void net_unhold(struct net_host *h); /* NULL is fine */
-static inline void net_unhold_cleanup(struct net_host **h)
-{
-        net_unhold(*h);
-}
+ * firewall would know a link that is gone.  @how: LOCK_SH for one slot, LOCK_EX for all.
+ * Held as long as the descriptor that it returns is open. */
+int net_hold(const struct net_host *h, int how, struct err *e);
 
 /* Bring h->dns up to date with the host's resolv.conf when the option leaves it to that. */
 int net_dns_refresh(struct net_host *h, struct err *e);

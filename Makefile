@@ -40,7 +40,8 @@ bench: ## measure and compare: make bench B=boot
 lab: build ## the product in virtual machines with a fresh Debian 12's kernel (root)
 	@tools/deps.sh lab
 	images/build $(BUILD)/images starter
-	tests/lab/run --build $(BUILD)
+	tests/lab/run --build $(BUILD) --init plain
+	tests/lab/run --build $(BUILD) --init systemd
 
 asan: ## unit and flow tests under ASan and UBSan
 	@tools/deps.sh test

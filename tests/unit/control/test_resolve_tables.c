@@ -24,6 +24,8 @@ static const char *const not_here[] = {
         "myModel",
         "removeModelFromRepo",
         "saveEndpoint",
+        "secretCreate",
+        "secretDelete",
         "updateEndpointTemplate",
         "updateModelVersionStatus",
         "updateNetworkVolume",

@@ -40,8 +40,7 @@ bench: ## measure and compare: make bench B=boot
 lab: build ## the product in virtual machines with a fresh Debian 12's kernel (root)
 	@tools/deps.sh lab
 	images/build $(BUILD)/images starter
-	tests/lab/run --build $(BUILD) --init plain
-	tests/lab/run --build $(BUILD) --init systemd
+	tests/lab/run --build $(BUILD)
 
 asan: ## unit and flow tests under ASan and UBSan
 	@tools/deps.sh test

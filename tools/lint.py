@@ -21,7 +21,8 @@ PROGRAMS = {
     "engine": [{"engine:ground"}, {"engine/claim"}, {"engine/slice", "engine/disk"},
                {"engine/net", "engine/sandbox", "engine/image", "engine/journal", "engine/op",
                 "engine/vm"},
-               {"engine/gpu"}, {"engine/boot"}, {"engine/pool"}, {"engine/fleet"}, {"engine/channel"}, {"engine"}],
+               {"engine/gpu"}, {"engine/boot"}, {"engine/pool"}, {"engine/fleet"}, {"engine/channel"}, {"engine/kaudit"},
+               {"engine"}],
     "control": [{"control/graphql", "control/store", "control/node", "control/seal"},
                 {"control/account"},
                 {"control/place"}, {"control/plane"}, {"control/resolve"}, {"control/rest"},
@@ -30,10 +31,11 @@ PROGRAMS = {
     "fetch": [{"fetch"}],
     "monitor": [{"monitor"}],
     "gpu": [{"gpu"}],
+    "dns": [{"dns"}],
     "edge": [{"edge"}],
 }
 # Files that lie in a program's top folder and belong to its lowest row.
-GROUND_FILES = {"engine/instance", "engine/conf", "engine/idmap", "engine/host"}
+GROUND_FILES = {"engine/instance", "engine/conf", "engine/idmap", "engine/host", "engine/policy"}
 
 BANNED = {  # CODING_STYLE.md, rule 27
     "alloca": "grows the stack without a limit", "strcpy": "has no bound", "strcat": "has no bound",

@@ -18,6 +18,9 @@
 
 int proc_drop(uid_t id, pid_t parent)
 {
+        for (unsigned long c = 0; prctl(PR_CAPBSET_READ, c, 0, 0, 0) >= 0; c++)
+                if (prctl(PR_CAPBSET_DROP, c, 0, 0, 0) < 0)
+                        return -errno;
         if (syscall(SYS_setgroups, 0, NULL) < 0 || syscall(SYS_setresgid, id, id, id) < 0 ||
             syscall(SYS_setresuid, id, id, id) < 0)
                 return -errno;

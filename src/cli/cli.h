@@ -75,7 +75,11 @@ enum opt_id {
         OPT_PUBLIC,
         OPT_FORCE,
         OPT_REGISTRY_AUTH,
+        OPT_SECURITY_PROFILE,
+        OPT_EGRESS,
         OPT_REGISTRY_USER,
+        OPT_SECRET_FILE,
+        OPT_SECRET_TEXT,
         OPT_CLOUD_COMMUNITY,
         OPT_CLOUD_SECURE,
         OPT_CLOUD_DISK,
@@ -211,6 +215,9 @@ int cmd_image_import(struct cli *c, struct err *e);
 int cmd_image_pull(struct cli *c, struct err *e);
 int cmd_image_ls(struct cli *c, struct err *e);
 int cmd_image_rm(struct cli *c, struct err *e);
+int cmd_secret_create(struct cli *c, struct err *e);
+int cmd_get_secrets(struct cli *c, struct err *e);
+int cmd_secret_remove(struct cli *c, struct err *e);
 int cmd_registry_create(struct cli *c, struct err *e);
 int cmd_registry_update(struct cli *c, struct err *e);
 int cmd_registry_ls(struct cli *c, struct err *e);

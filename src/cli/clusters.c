@@ -12,12 +12,12 @@
 #include "cli/out.h"
 #include "model/limits.h"
 
-#define SELECTION                                                                                                    \
-        "id name imageName desiredStatus phase progressPercent progressBytes "                                       \
-        "progressTotalBytes progressBytesPerSecond reason lastStatusChange "                                         \
-        "createdAt lastStartedAt costPerHr clusterType gpuCount vcpuCount memoryInGb "                               \
-        "containerDiskInGb volumeInGb volumeMountPath dockerArgs env ports templateId version security gpuReceipts " \
-        "uptimeSeconds machineId machine{gpuDisplayName location} "                                                  \
+#define SELECTION                                                                                                                                \
+        "id name imageName desiredStatus phase progressPercent progressBytes "                                                                   \
+        "progressTotalBytes progressBytesPerSecond reason lastStatusChange "                                                                     \
+        "createdAt lastStartedAt costPerHr clusterType gpuCount vcpuCount memoryInGb "                                                           \
+        "containerDiskInGb volumeInGb volumeMountPath dockerArgs env ports templateId version securityProfile egressAllow security gpuReceipts " \
+        "uptimeSeconds machineId machine{gpuDisplayName location} "                                                                              \
         "runtime{uptimeInSeconds ports{ip isIpPublic privatePort publicPort type}}"
 
 const char cluster_selection[] = SELECTION;

@@ -31,6 +31,7 @@ static const struct field_row create_fields[] = {
         { OPT_START_SSH, "startSsh" },
         { OPT_COMPUTE_TYPE, "computeType" },
         { OPT_REGISTRY_AUTH, "containerRegistryAuthId" },
+        { OPT_SECURITY_PROFILE, "securityProfile" },
 };
 
 /* "docker.io/library/debian:12@sha256:..." -> the part before tag and digest. */
@@ -93,6 +94,8 @@ static int build_input(const struct cli *c, json_t **ret, struct err *e)
                 r = values_env(c, OPT_ENV, input, e);
         if (r >= 0)
                 r = values_ports(c, OPT_PORTS, input, e);
+        if (r >= 0)
+                r = values_egress(c, OPT_EGRESS, input, e);
         if (r >= 0)
                 r = set_time(c, OPT_STOP_AFTER, input, e);
         if (r >= 0)

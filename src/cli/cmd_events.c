@@ -79,8 +79,9 @@ static int print_events(const json_t *list, struct err *e)
 
 int cmd_get_events(struct cli *c, struct err *e)
 {
-        static const char query[] = "query events($input: EventsInput){events(input:$input)"
-                                    "{time kind clusterId object account text}}";
+        static const char query[] =
+                "query events($input: EventsInput){events(input:$input)"
+                "{time kind clusterId object account actor operation outcome text}}";
         AUTO(json_put) json_t *in = NULL, *data = NULL;
         const json_t *list;
         int r = events_input(c, &in, e);

@@ -13,13 +13,18 @@
 
 static const char list_query[] =
         "query listTemplates{clusterTemplates{id name imageName dockerArgs containerDiskInGb "
-        "volumeInGb volumeMountPath ports env{key value} startSsh isPublic}}";
+        "volumeInGb volumeMountPath ports env{key value} startSsh isPublic securityProfile egressAllow}}";
 
 static const struct field_row template_fields[] = {
-        { OPT_IMAGE_NAME, "imageName" },   { OPT_CONTAINER_DISK, "containerDiskInGb" },
-        { OPT_VOLUME_SIZE, "volumeInGb" }, { OPT_VOLUME_PATH, "volumeMountPath" },
-        { OPT_ARGS, "dockerArgs" },        { OPT_START_SSH, "startSsh" },
-        { OPT_PUBLIC, "isPublic" },        { OPT_REGISTRY_AUTH, "containerRegistryAuthId" },
+        { OPT_IMAGE_NAME, "imageName" },
+        { OPT_CONTAINER_DISK, "containerDiskInGb" },
+        { OPT_VOLUME_SIZE, "volumeInGb" },
+        { OPT_VOLUME_PATH, "volumeMountPath" },
+        { OPT_ARGS, "dockerArgs" },
+        { OPT_START_SSH, "startSsh" },
+        { OPT_PUBLIC, "isPublic" },
+        { OPT_REGISTRY_AUTH, "containerRegistryAuthId" },
+        { OPT_SECURITY_PROFILE, "securityProfile" },
 };
 
 int cmd_template_create(struct cli *c, struct err *e)
@@ -40,6 +45,8 @@ int cmd_template_create(struct cli *c, struct err *e)
                 r = values_env(c, OPT_ENV, input, e);
         if (r >= 0)
                 r = values_ports(c, OPT_PORTS, input, e);
+        if (r >= 0)
+                r = values_egress(c, OPT_EGRESS, input, e);
         if (r >= 0)
                 r = api_graphql(c->api, query, json_pack("{s:O}", "input", input), &data, e);
         if (r < 0)

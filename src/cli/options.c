@@ -110,8 +110,20 @@ const struct option options[OPT_COUNT] = {
                         "ask the registry even when the image is present" },
         [OPT_REGISTRY_AUTH] = { "registryAuthId", 0, OPT_KIND_STR, "ID", NULL, 0, 0, NULL,
                                 "registry credentials that open the image; see registry-auth" },
+        [OPT_SECURITY_PROFILE] = { "securityProfile", 0, OPT_KIND_STR, "PROFILE", NULL, 0, 0,
+                                   "standard strict compat",
+                                   "how strictly it is held: as a virtual server feels; no debuggers, "
+                                   "no low ports, a read-only root; or with sudo (default: standard)" },
+        [OPT_EGRESS] = { "egressAllow", 0, OPT_KIND_LIST, "NETWORK", NULL, 0, 0, NULL,
+                         "network that it may reach, such as 198.51.100.0/24 or 2001:db8::/32, and "
+                         "then nothing else but name servers, the API and the account's own "
+                         "clusters; repeat it, or separate several by commas; none: no network" },
         [OPT_REGISTRY_USER] = { "username", 'u', OPT_KIND_STR, "NAME", NULL, 0, 0, NULL,
                                 "the user's name at the registry" },
+        [OPT_SECRET_FILE] = { "file", 'f', OPT_KIND_STR, "FILE", NULL, 0, 0, NULL,
+                              "take the value from this file" },
+        [OPT_SECRET_TEXT] = { "description", 0, OPT_KIND_STR, "TEXT", NULL, 0, 0, NULL,
+                              "what it is for; anybody with a key of the account sees that" },
         [OPT_CLOUD_COMMUNITY] = { "community", 'c', OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,
                                   "only the community cloud" },
         [OPT_CLOUD_SECURE] = { "secure", 's', OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,
@@ -133,7 +145,8 @@ const struct option options[OPT_COUNT] = {
         [OPT_INTERVAL] = { "interval", 0, OPT_KIND_STR, "TIME", "1s", 0, 0, NULL,
                            "time between two pictures, 100ms to 1h" },
         [OPT_EVENT_KIND] = { "kind", 0, OPT_KIND_STR, "KIND", NULL, 0, 0, NULL,
-                             "only these, such as exited, gpu.xid, or gpu for all of GPUs" },
+                             "only these, such as exited, gpu.xid; gpu, audit, security: all of "
+                             "a sort" },
         [OPT_EVENT_SINCE] = { "since", 0, OPT_KIND_STR, "TIME", NULL, 0, 0, NULL,
                               "only what happened since then: a time as in "
                               "2026-01-31T08:00:00Z, or a span as in 10m" },

@@ -6,6 +6,9 @@
 #include "base/err.h"
 
 /* The first line; with @all everything to the end of what is piped in, less the newline that ends it.
- * *@ret is the caller's to wipe and free; it may be "".  -E2BIG over 8,191 bytes; -ECANCELED: Ctrl-C
+ * *@ret is the caller's to wipe and free; it may be "".  -E2BIG over 65,535 bytes; -ECANCELED: Ctrl-C
  * at the prompt.  Blocks. */
 int secret_read(const char *prompt, bool all, char **ret, struct err *e);
+
+/* The same of a whole file. */
+int secret_file(const char *path, char **ret, struct err *e);

@@ -121,6 +121,27 @@ int values_split(const char *list, char ***ret, struct err *e)
         return 0;
 }
 
+int values_egress(const struct cli *c, enum opt_id id, json_t *input, struct err *e)
+{
+        AUTO(json_put) json_t *list = json_array();
+
+        if (!c->opt[id].given)
+                return 0;
+        for (char **p = c->opt[id].list; p && *p; p++) {
+                AUTO(strv_free) char **words = NULL;
+                int r = values_split(*p, &words, e);
+
+                if (r < 0)
+                        return r;
+                for (char **w = words; *w; w++)
+                        if (json_array_append_new(list, json_string(*w)) < 0)
+                                return err_set(e, -EINVAL, "--egressAllow: not UTF-8 text");
+        }
+        return json_object_set(input, "egressAllow", list) < 0
+                       ? err_set(e, -ENOMEM, "out of memory")
+                       : 0;
+}
+
 int values_ports(const struct cli *c, enum opt_id id, json_t *input, struct err *e)
 {
         AUTO(strbuf_done) struct strbuf b = { 0 };

@@ -14,7 +14,8 @@
                 OPT_VOLUME_PATH, OPT_MEM, OPT_VCPU, OPT_GPU_COUNT, OPT_ARGS, OPT_ENV, OPT_PORTS,   \
                 OPT_COST, OPT_SECURE_CLOUD, OPT_COMMUNITY_CLOUD, OPT_TEMPLATE_ID,                  \
                 OPT_NETWORK_VOLUME, OPT_DATA_CENTER, OPT_START_SSH, OPT_COMPUTE_TYPE,              \
-                OPT_STOP_AFTER, OPT_TERMINATE_AFTER, OPT_REGISTRY_AUTH, OPT_WAIT
+                OPT_STOP_AFTER, OPT_TERMINATE_AFTER, OPT_REGISTRY_AUTH, OPT_SECURITY_PROFILE,      \
+                OPT_EGRESS, OPT_WAIT
 
 #define CREATE_DETAIL                                                                                \
         "With --templateId, what is not given on the command line comes from the template. Without " \
@@ -59,6 +60,24 @@ const struct verb verbs[] = {
                   "clusters") "\n"
                               "tensoronecli create clusters --clusterCount 2 --gpuCount 0 --imageName "
                               "docker.io/library/debian --args \"sleep infinity\" --wait" },
+        { .word = "create",
+          .noun = "secret",
+          .operands = "NAME",
+          .min = 1,
+          .max = 1,
+          .needs_api = true,
+          .run = cmd_secret_create,
+          .opts = OPTS(OPT_SECRET_FILE, OPT_SECRET_TEXT),
+          .summary = "keep a secret for the variables of clusters",
+          .detail = "The value is asked for, or read from standard input or a file to its end, "
+                    "less the last newline; it is never shown again. In the value of a variable "
+                    "(--env, of a cluster or a template) {{ TENSORONE_SECRET_NAME }} stands for "
+                    "it, whose place it takes when a cluster is started and nowhere else.",
+          .examples =
+                  "tensoronecli create secret hf_token\n"
+                  "tensoronecli create secret key --file id.pem --description \"deploy key\"\n"
+                  "tensoronecli create cluster --gpuCount 0 --imageName tensorone/starter --env "
+                  "\"HF_TOKEN={{ TENSORONE_SECRET_hf_token }}\"" },
         { .word = "get",
           .noun = "cluster",
           .alias = "clusters",
@@ -106,9 +125,20 @@ const struct verb verbs[] = {
           .summary = "list what has happened to clusters and GPUs",
           .detail = "OBJECT is a cluster's or a GPU's ID. An account sees what happened to its "
                     "clusters and to GPUs while they had them; operators see everything. The "
-                    "newest event comes last.",
+                    "newest event comes last. Who did what with which key is told with --kind "
+                    "audit, and with no other.",
           .examples = "tensoronecli get events --since 1h\n"
+                      "tensoronecli get events --kind audit --since 24h\n"
                       "tensoronecli get events --kind gpu --limit 20" },
+        { .word = "get",
+          .noun = "secrets",
+          .alias = "secret",
+          .operands = "",
+          .needs_api = true,
+          .run = cmd_get_secrets,
+          .opts = NO_OPTS,
+          .summary = "list the account's secrets, without their values",
+          .examples = "tensoronecli get secrets" },
         { .word = "start",
           .noun = "cluster",
           .alias = "clusters",
@@ -285,6 +315,18 @@ const struct verb verbs[] = {
           .opts = NO_OPTS,
           .summary = "remove images",
           .examples = "tensoronecli image rm my/model:1" },
+        { .word = "remove",
+          .noun = "secret",
+          .alias = "secrets",
+          .operands = "SECRET...",
+          .min = 1,
+          .max = MANY,
+          .needs_api = true,
+          .run = cmd_secret_remove,
+          .opts = NO_OPTS,
+          .summary = "remove secrets, by id or name",
+          .detail = "Clusters that name them go on; their next start is refused and says so.",
+          .examples = "tensoronecli remove secret hf_token" },
         { .word = "registry-auth",
           .noun = "create",
           .operands = "NAME",
@@ -341,7 +383,8 @@ const struct verb verbs[] = {
           .needs_api = true,
           .run = cmd_template_create,
           .opts = OPTS(OPT_IMAGE_NAME, OPT_CONTAINER_DISK, OPT_VOLUME_SIZE, OPT_VOLUME_PATH,
-                       OPT_ARGS, OPT_ENV, OPT_PORTS, OPT_START_SSH, OPT_REGISTRY_AUTH, OPT_PUBLIC),
+                       OPT_ARGS, OPT_ENV, OPT_PORTS, OPT_START_SSH, OPT_REGISTRY_AUTH,
+                       OPT_SECURITY_PROFILE, OPT_EGRESS, OPT_PUBLIC),
           .summary = "save a template for later clusters",
           .examples = "tensoronecli template create chat --imageName tensorone/llm-starter "
                       "--args \"python run.py\" --ports 8000/http" },

@@ -1,14 +1,13 @@
 /* main.c - tensorone-api: the control plane.  Options, the order of starting and stopping.
  *
  * One event loop and one thread that writes the store.  It runs unprivileged, opens what it needs
- * first (listener, store, key file), and says ready when it serves. */
+ * first (listener, key files), climbs down (ladder.c), and says ready when it serves. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -20,6 +19,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "control/ladder.h"
 #include "control/plane/plane.h"
 #include "control/rest/http.h"
 
@@ -27,7 +27,7 @@
 
 struct options {
         const char *listen, *listen_fd, *node, *data_dir, *key_file, *key_fd, *seal_file, *seal_fd,
-                *ready_fd, *log_level;
+                *ready_fd, *audit_keep, *log_level;
 };
 
 static const struct option_row {
@@ -53,6 +53,8 @@ static const struct option_row {
           offsetof(struct options, seal_fd) },
         { "--ready-fd", "N", "gets one byte when the API serves",
           offsetof(struct options, ready_fd) },
+        { "--audit-keep", "TIME", "how long audit and security events are kept, 90d unless given",
+          offsetof(struct options, audit_keep) },
         { "--log-level", "LEVEL", "error, warning, info or debug",
           offsetof(struct options, log_level) },
 };
@@ -63,6 +65,7 @@ struct api {
         struct plane *plane;
         struct http_server *http;
         int listen_fd, ready_fd, inner_fd; /* inner_fd: came before the server was there */
+        int key_fd, seal_fd;
         sd_event_source *ready_timer;
         bool synced, ready;
         int fence; /* 1: waiting, <= 0: the result */
@@ -199,16 +202,16 @@ static int ensure_admin(struct api *a, struct err *e)
         const struct account *admin = accounts_admin(all);
         AUTO(store_txn_free) struct store_txn *t = plane_txn(a->plane);
         AUTO(str_wipe_free) char *key = NULL;
-        AUTO(fd) int fd = -EBADF;
+        AUTO(fd) int fd = fd_take(&a->key_fd);
         const char *id;
         struct stat st;
         uint64_t now = clock_wall_us();
         char old[128] = "";
         struct caller who;
-        int r = open_key_file("--admin-key-fd", a->opt.key_fd, a->opt.key_file, &fd, e);
+        int r = 0;
 
-        if (r < 0 || fd < 0)
-                return r;
+        if (fd < 0)
+                return 0;
         if (!t || fstat(fd, &st) < 0)
                 return err_errno(e, t ? -errno : -ENOMEM, "admin key file");
         if (pread(fd, old, sizeof old - 1, 0) > 0) {
@@ -322,6 +325,25 @@ static void raise_files(void)
                 log_debug("RLIMIT_NOFILE stays as it is");
 }
 
+/* Whatever has a name beside the store, and the way down. */
+static int open_and_descend(struct api *a, struct err *e)
+{
+        const struct options *o = &a->opt;
+        int r = inherited("--ready-fd", o->ready_fd, &a->ready_fd, e);
+
+        if (r >= 0)
+                r = o->listen_fd ? inherited("--listen-fd", o->listen_fd, &a->listen_fd, e)
+                                 : open_listener(o->listen, &a->listen_fd, e);
+        if (r >= 0)
+                r = open_key_file("--admin-key-fd", o->key_fd, o->key_file, &a->key_fd, e);
+        if (r >= 0)
+                r = open_key_file("--seal-key-fd", o->seal_fd, o->seal_file, &a->seal_fd, e);
+        if (r < 0)
+                return r;
+        raise_files();
+        return ladder_descend(o->data_dir, e);
+}
+
 static int start(struct api *a, struct err *e)
 {
         struct plane_conf pc = { .data_dir = a->opt.data_dir,
@@ -330,17 +352,18 @@ static int start(struct api *a, struct err *e)
                                  .synced = on_synced,
                                  .arg = a };
         struct http_conf hc;
-        AUTO(fd) int seal = -EBADF;
+        AUTO(fd) int seal = fd_take(&a->seal_fd);
         int r = sd_event_new(&a->loop);
 
         if (r < 0)
                 return err_errno(e, r, "event loop");
+        if (a->opt.audit_keep &&
+            (str_duration_us(a->opt.audit_keep, &pc.audit_keep_us) < 0 || !pc.audit_keep_us))
+                return err_set(e, -EINVAL, "--audit-keep: '%s' is no time such as 90d",
+                               a->opt.audit_keep);
         pc.loop = a->loop;
-        raise_files();
-        r = block_signals(a, e);
-        if (r >= 0)
-                r = open_key_file("--seal-key-fd", a->opt.seal_fd, a->opt.seal_file, &seal, e);
         pc.seal_fd = seal;
+        r = block_signals(a, e);
         if (r >= 0)
                 r = plane_new(&pc, &a->plane, e);
         if (r >= 0)
@@ -371,11 +394,17 @@ static void stop(struct api *a)
         a->listen_fd = fd_close(a->listen_fd);
         a->ready_fd = fd_close(a->ready_fd);
         a->inner_fd = fd_close(a->inner_fd);
+        a->key_fd = fd_close(a->key_fd);
+        a->seal_fd = fd_close(a->seal_fd);
 }
 
 int main(int argc, char **argv)
 {
-        struct api a = { .listen_fd = -EBADF, .ready_fd = -EBADF, .inner_fd = -EBADF };
+        struct api a = { .listen_fd = -EBADF,
+                         .ready_fd = -EBADF,
+                         .inner_fd = -EBADF,
+                         .key_fd = -EBADF,
+                         .seal_fd = -EBADF };
         struct err e = { 0 };
         int level, r;
 
@@ -387,7 +416,6 @@ int main(int argc, char **argv)
                 return EXIT_SUCCESS;
         }
         (void) umask(0077);
-        (void) prctl(PR_SET_DUMPABLE, 0); /* keys are in this memory */
         r = parse_options(&a.opt, argv + 1, &e);
         level = r >= 0 && a.opt.log_level ? log_level_parse(a.opt.log_level) : LOG_LVL_INFO;
         if (r >= 0 && level < 0)
@@ -395,10 +423,7 @@ int main(int argc, char **argv)
         if (r >= 0)
                 log_init("tensorone-api", (enum log_level) level);
         if (r >= 0)
-                r = inherited("--ready-fd", a.opt.ready_fd, &a.ready_fd, &e);
-        if (r >= 0)
-                r = a.opt.listen_fd ? inherited("--listen-fd", a.opt.listen_fd, &a.listen_fd, &e)
-                                    : open_listener(a.opt.listen, &a.listen_fd, &e);
+                r = open_and_descend(&a, &e);
         if (r >= 0)
                 r = start(&a, &e);
         if (r >= 0)

@@ -24,6 +24,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "engine/claim/claim.h"
+#include "engine/jail.h"
 #include "engine/op/restart.h"
 
 #define PROGRAM    "tensorone-api"
@@ -68,12 +69,35 @@ static int open_key(const struct instance *inst, const char *name, struct err *e
         return fd < 0 ? err_errno(e, -errno, "open %s/%s", inst->data_dir, name) : fd;
 }
 
+/* All that the API sees of the host's files. */
+static void enter_root(char *data, char *node)
+{
+        const struct jail_row rows[] = {
+                { "/usr/lib", JAIL_READ }, /* the loader and libraries, and the links to them */
+                { "/usr/lib64", JAIL_READ },
+                { "/usr/local/lib", JAIL_READ },
+                { "/lib", JAIL_READ },
+                { "/lib64", JAIL_READ },
+                { "/etc/ld.so.cache", JAIL_READ },
+                { "/etc/ssl/openssl.cnf", JAIL_READ }, /* the host's choice of ciphers */
+                { "/dev/urandom", JAIL_DEVICE },       /* SQLite's temporary names */
+                { data, JAIL_WRITE },                  /* the store */
+                { node, JAIL_WRITE },                  /* the engine; connecting is writing */
+        };
+        struct err e = { 0 };
+
+        if (jail_enter(rows, NELEM(rows), &e) >= 0)
+                return;
+        log_error(PROGRAM ": %s", e.msg);
+        _exit(126);
+}
+
 /* The child: drop to the API's uid, keep the five descriptors, run. */
 __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_t engine, int prog,
                                             int key, int seal, int ready)
 {
-        char listen_arg[16], key_arg[16], seal_arg[16], ready_arg[16], data[64], node[64],
-                journal[64];
+        char listen_arg[16], key_arg[16], seal_arg[16], ready_arg[16], keep_arg[32], data[64],
+                node[64], journal[64];
         char *argv[] = { (char *) (uintptr_t) PROGRAM,
                          (char *) (uintptr_t) "--listen-fd",
                          listen_arg,
@@ -87,6 +111,8 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
                          seal_arg,
                          (char *) (uintptr_t) "--ready-fd",
                          ready_arg,
+                         (char *) (uintptr_t) "--audit-keep",
+                         keep_arg,
                          (char *) (uintptr_t) "--log-level",
                          s->inst->conf.log_level,
                          NULL };
@@ -102,9 +128,12 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
         (void) snprintf(key_arg, sizeof key_arg, "%d", key);
         (void) snprintf(seal_arg, sizeof seal_arg, "%d", seal);
         (void) snprintf(ready_arg, sizeof ready_arg, "%d", ready);
+        (void) snprintf(keep_arg, sizeof keep_arg, "%llus",
+                        (unsigned long long) (s->inst->conf.audit_keep_us / US_PER_S));
         (void) snprintf(data, sizeof data, "/run/hypervisor-vmm/%s/control", s->inst->id);
         (void) snprintf(node, sizeof node, "/run/hypervisor-vmm/%s/node.sock", s->inst->id);
         (void) snprintf(journal, sizeof journal, "JOURNAL_STREAM=%s", stream ? stream : "");
+        enter_root(data, node);
         if (proc_drop(CLAIM_API_UID, engine) < 0)
                 _exit(126);
         (void) fd_set_cloexec(s->listen_fd, false);

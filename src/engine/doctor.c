@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/loop.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <string.h>
@@ -17,12 +18,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/confine.h"
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "engine/gpu/driver.h"
 #include "engine/gpu/vfio.h"
 #include "engine/instance.h"
+#include "engine/rights.h"
+#include "engine/sandbox/apparmor.h"
 
 #define MIN_MAJOR 6
 #define MIN_MINOR 1
@@ -70,6 +74,45 @@ static struct finding probe_root(void)
         return geteuid() == 0 ? found(GOOD, "root") : found(MISSING, "uid %u", geteuid());
 }
 
+/* Those of the engine's list that this root has not: a container's, or a service's with less. */
+static struct finding probe_capabilities(void)
+{
+        struct finding f = { .grade = GOOD, .what = "all that the engine uses" };
+        uint64_t have = 0;
+        size_t n = 0;
+
+        if (rights_effective(&have, NULL) < 0)
+                return found(LESS, "cannot be read");
+        for (size_t i = 0; i < n_rights && n < sizeof f.what; i++)
+                if (!(have & 1ULL << rights[i].cap)) {
+                        n += (size_t) snprintf(f.what + n, sizeof f.what - n, "%s%s",
+                                               n ? ", " : "without ", rights[i].name);
+                        f.grade = LESS;
+                }
+        return f;
+}
+
+static struct finding probe_landlock(void)
+{
+        int abi = confine_landlock_abi();
+
+        if (abi == 0)
+                return found(LESS, "not in this kernel, or not in its lsm= list");
+        return found(abi >= CONFINE_ABI_SCOPE ? GOOD : LESS, "ABI %d: files%s%s%s", abi,
+                     abi >= CONFINE_ABI_TCP ? ", TCP" : "",
+                     abi >= CONFINE_ABI_DEVICE ? ", devices" : "",
+                     abi >= CONFINE_ABI_SCOPE ? ", signals and abstract sockets" : "");
+}
+
+static struct finding probe_seccomp(void)
+{
+        const uint32_t kill = SECCOMP_RET_KILL_PROCESS;
+
+        if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &kill) < 0)
+                return found(MISSING, "no filters in this kernel");
+        return found(GOOD, "filters");
+}
+
 static struct finding probe_cgroup(void)
 {
         if (exists("/sys/fs/cgroup/cgroup.controllers"))
@@ -103,11 +146,10 @@ static struct finding probe_namespaces(void)
 
 static struct finding probe_apparmor(void)
 {
-        AUTO(free) char *on = NULL;
+        struct err e = { 0 };
 
-        if (fd_read_file(AT_FDCWD, "/sys/module/apparmor/parameters/enabled", 8, &on, NULL) < 0)
-                return found(LESS, "not in this kernel");
-        return *on == 'Y' ? found(GOOD, "enabled") : found(LESS, "switched off");
+        return apparmor_probe(&e) >= 0 ? found(GOOD, "a profile for each cluster")
+                                       : found(LESS, "%s", str_after(e.msg, "AppArmor: "));
 }
 
 /* Asked as the engine will: a module that is installed is loaded by this. */
@@ -239,6 +281,11 @@ static const struct {
 } checks[] = {
         { "kernel", probe_kernel, NULL, "Linux 6.1 or newer is needed" },
         { "rights", probe_root, NULL, "the engine must run as root" },
+        { "capabilities", probe_capabilities, NULL,
+          "what takes them is refused; CAP_SYS_RESOURCE is for disks that grow while mounted" },
+        { "seccomp", probe_seccomp, NULL, "neither clusters nor our own programs can be held" },
+        { "Landlock", probe_landlock, NULL,
+          "our own programs are held by their users, mounts and system call filters where it ends" },
         { "cgroups", probe_cgroup, NULL,
           "version 1 works; memory pressure figures and I/O weight per cluster are coarser" },
         { "namespaces", probe_namespaces, NULL, "clusters cannot be isolated" },

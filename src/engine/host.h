@@ -10,6 +10,7 @@ struct net_host;
 struct image_store;
 struct gpu_driver;
 struct gpuhost;
+struct apparmor;
 
 struct host {
         const struct instance *inst;
@@ -17,6 +18,7 @@ struct host {
         struct slice_host *slices;
         struct net_host *net;
         struct image_store *images;
+        struct apparmor *apparmor; /* NULL: clusters have no profiles here */
         const struct gpu_driver *gpu_driver;
         struct gpuhost
                 *gpuhost; /* the engine process alone; NULL elsewhere and before it is made */

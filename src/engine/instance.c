@@ -131,6 +131,25 @@ int instance_find_libexec(char **ret, struct err *e)
                        places[1]);
 }
 
+/* What stands in it decides what root does, and it may hold passwords. */
+static int check_mode(const char *config, const struct instance *i, struct err *e)
+{
+        bool password = false;
+        struct stat st;
+
+        if (!config || stat(config, &st) < 0)
+                return 0;
+        if (st.st_mode & S_IWOTH)
+                return err_set(e, -EPERM, "%s may be written by every user: chmod o-w it", config);
+        for (size_t k = 0; k < i->n_registries; k++)
+                password |= !str_empty(i->registries[k].password);
+        if (password && (st.st_mode & S_IROTH))
+                log_warn(
+                        "%s holds registry passwords and may be read by every user: chmod 640 it, and change them",
+                        config);
+        return 0;
+}
+
 int instance_read_conf(const char *config, struct instance **ret, struct err *e)
 {
         AUTO(instance_close) struct instance *i = calloc(1, sizeof *i);
@@ -142,6 +161,8 @@ int instance_read_conf(const char *config, struct instance **ret, struct err *e)
                 return err_set(e, -ENOMEM, "out of memory");
         i->data_fd = i->run_fd = i->lock_fd = -EBADF;
         r = conf_load(config, options, n, &i->conf, instance_labelled, i, e);
+        if (r >= 0)
+                r = check_mode(config, i, e);
         if (r >= 0 && log_level_parse(i->conf.log_level) < 0)
                 r = err_set(e, -EINVAL,
                             "[engine] log_level: must be error, warning, info or debug");
@@ -157,6 +178,30 @@ int instance_read_conf(const char *config, struct instance **ret, struct err *e)
         return 0;
 }
 
+/* Numbers of processes are the host's: a quarter of them stays its own, and no cluster has more than
+ * another quarter. */
+static int read_kernel_pids(struct instance *i, struct err *e)
+{
+        static const char *const file[] = { "/proc/sys/kernel/pid_max",
+                                            "/proc/sys/kernel/threads-max" };
+        uint64_t least = UINT32_MAX;
+
+        for (size_t k = 0; k < NELEM(file); k++) {
+                AUTO(free) char *text = NULL;
+                uint64_t n = 0;
+                int r = fd_read_file(AT_FDCWD, file[k], 64, &text, NULL);
+
+                if (r >= 0)
+                        r = str_u64_prefix(text, 10, &n);
+                if (r < 0)
+                        return err_errno(e, r, "%s", file[k]);
+                least = n < least ? n : least;
+        }
+        i->pids_all = (uint32_t) (least / 4 * 3);
+        i->pids_most = (uint32_t) (least / 4);
+        return 0;
+}
+
 int instance_open(const char *data_dir, const char *config, const char *libexec,
                   struct instance **ret, struct err *e)
 {
@@ -165,6 +210,9 @@ int instance_open(const char *data_dir, const char *config, const char *libexec,
 
         if (r >= 0)
                 r = open_dirs(i, data_dir, e);
+        if (r < 0)
+                return r;
+        r = read_kernel_pids(i, e);
         if (r < 0)
                 return r;
         i->libexec = str_dup(libexec);

@@ -24,6 +24,7 @@ struct engine_conf {
         uint64_t registry_rate_bytes; /* and one that sends less than that in a second */
         uint64_t pull_timeout_us;     /* one pull or upload, in all */
         uint64_t grace_us;            /* TERM to KILL */
+        uint64_t audit_keep_us;       /* audit and security events stay so long */
         /* [images] */
         uint64_t object_threshold;  /* 0: no objects */
         char *image_mount;          /* auto, file, loop */
@@ -32,9 +33,18 @@ struct engine_conf {
         bool image_expire_uploads;  /* also what cannot be pulled again */
         uint64_t image_scrub_us;    /* each file is read once in so long; 0: never */
         /* [network] */
-        char *network_pool;  /* IPv4 pool "100.96.0.0/16"; address = base + slot */
-        char *dns;           /* comma list; "" = the host's */
-        char *network_allow; /* comma list of private prefixes that clusters may reach */
+        char *network_pool;           /* IPv4 pool "100.96.0.0/16"; address = base + slot */
+        char *dns;                    /* comma list; "" = the host's */
+        bool resolver;                /* clusters have a resolver of ours */
+        char *network_allow;          /* comma list of private prefixes that clusters may reach */
+        char *network_pool6;          /* "fd12:3456:789a:1::/64", "": from the id, "none" */
+        uint64_t network_bandwidth;   /* bytes a second of each cluster, each way; 0: no limit */
+        uint32_t network_connections; /* tracked at once per address; 0: no limit */
+        /* [limits]; 0: none */
+        uint32_t pids;                          /* of a cluster whose plan names no number */
+        uint64_t io_read_bytes, io_write_bytes; /* a second, each disk of a cluster */
+        uint32_t io_read_ops, io_write_ops;
+        uint64_t log_bytes; /* a second, what a cluster says */
         /* [api] */
         char *log_level;
 };
@@ -60,6 +70,8 @@ struct instance {
         int lock_fd;    /* flock on DIR/lock: one engine per data directory */
         char *libexec;  /* directory of vmm-launch, vmm-monitor, vmm-fetch, tensorone-api */
         struct engine_conf conf;
+        /* processes and threads of all clusters, and of one, at most: the kernel has so many numbers */
+        uint32_t pids_all, pids_most;
         struct registry_conf *registries;
         size_t n_registries;
         struct gpu_price_conf *gpu_prices;

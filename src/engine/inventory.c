@@ -30,7 +30,7 @@ static int memory_mib(uint64_t *ret)
         return 0;
 }
 
-int inventory_read(const struct instance *inst, json_t **ret, struct err *e)
+int inventory_read(const struct instance *inst, bool apparmor, json_t **ret, struct err *e)
 {
         const struct engine_conf *c = &inst->conf;
         struct statvfs fs;
@@ -51,7 +51,6 @@ int inventory_read(const struct instance *inst, json_t **ret, struct err *e)
                          (json_int_t) (fs.f_bavail * fs.f_frsize >> 30), "disk_overcommit",
                          c->disk_overcommit, "numa",
                          numa_read("/sys/devices/system/node", &cpus, mib), "security", "apparmor",
-                         access("/sys/kernel/security/apparmor/profiles", F_OK) == 0, "version",
-                         HVMM_VERSION);
+                         apparmor, "version", HVMM_VERSION);
         return *ret ? 0 : err_set(e, -ENOMEM, "out of memory");
 }

@@ -8,6 +8,7 @@
 #include "base/str.h"
 #include "engine/cdi_verb.h"
 #include "engine/doctor.h"
+#include "engine/rights.h"
 #include "engine/standalone.h"
 #include "engine/usage.h"
 
@@ -106,10 +107,12 @@ static int verb_standalone(const struct usage_args *a, struct err *e)
         const struct standalone_args s = { .data_dir = a->flag[0],
                                            .listen = a->flag[1],
                                            .config = a->flag[2] };
+        int r;
 
         if (geteuid() != 0)
                 return err_set(e, -EPERM, "standalone: must run as root");
-        return standalone_run(&s, e);
+        r = rights_keep(e);
+        return r < 0 ? r : standalone_run(&s, e);
 }
 
 static verb_fn *const verbs[] = {

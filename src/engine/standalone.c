@@ -25,7 +25,9 @@
 #include "engine/boot/order.h"
 #include "engine/channel/channel.h"
 #include "engine/claim/claim.h"
+#include "engine/dns_child.h"
 #include "engine/fleet/fetch_guard.h"
+#include "engine/kaudit/kaudit.h"
 #include "engine/fleet/fleet.h"
 #include "engine/gpu/bind.h"
 #include "engine/gpu/driver.h"
@@ -41,6 +43,7 @@
 #include "engine/net/net.h"
 #include "engine/op/op.h"
 #include "engine/pool/pool.h"
+#include "engine/sandbox/apparmor.h"
 #include "engine/sandbox/sandbox.h"
 #include "engine/slice/slice.h"
 #include "engine/sweep.h"
@@ -63,9 +66,11 @@ struct standalone {
         struct imagecare *care;
         struct pool *pool;
         struct channel *channel;
+        struct kaudit *kaudit; /* NULL: this host does not tell */
         struct handover *handover;
         struct fleet *fleet;
         struct api_child *api;
+        struct dns_child *dns;
         json_t *inventory;
         int listen_fd, inner_fd;
         bool api_ready, synced, said_ready, stopping;
@@ -123,12 +128,16 @@ static void standalone_done(struct standalone *s)
         bool empty;
 
         s->api = api_child_stop(s->api);
+        s->dns = dns_child_stop(s->dns);
         s->care = imagecare_free(s->care);
+        s->kaudit = kaudit_free(s->kaudit);
         if (s->fleet)
                 fleet_stop(s->fleet); /* its last reports still go out */
         empty = is_empty(s); /* what was under way may have been the last that held anything */
-        if (s->upkeep)
+        if (s->upkeep) {
                 upkeep_watch_images(s->upkeep, NULL, NULL);
+                upkeep_watch_policies(s->upkeep, NULL, NULL);
+        }
         s->fleet = fleet_free(s->fleet);
         if (s->channel)
                 channel_set_fleet(s->channel, NULL);
@@ -150,6 +159,7 @@ static void standalone_done(struct standalone *s)
                 remove_host(s);
         s->journal = journal_close(s->journal);
         s->host.images = image_store_close(s->host.images);
+        s->host.apparmor = apparmor_close(s->host.apparmor);
         s->host.net = net_host_close(s->host.net);
         s->host.slices = slice_host_close(s->host.slices);
         s->host.claims = claim_close(s->host.claims);
@@ -240,6 +250,35 @@ static int try_service(struct standalone *s, const char *arg, struct err *e)
         return s->inner_fd = net_service_listen(s->host.net, e);
 }
 
+static void each_name(void *arg, dns_name_fn *fn, void *fn_arg)
+{
+        const struct standalone *s = arg;
+
+        fleet_each_name(s->fleet, fn, fn_arg);
+}
+
+static int try_resolver(struct standalone *s, const char *arg, struct err *e)
+{
+        struct dns_child_spec spec = {
+                .loop = s->loop, .host = &s->host, .each = each_name, .arg = s
+        };
+        int r;
+
+        (void) arg;
+        if (!s->inst->conf.resolver)
+                return 0;
+        r = net_resolver_listen(s->host.net, &spec.udp, &spec.tcp, e);
+        return r < 0 ? r : dns_child_start(&spec, &s->dns, e);
+}
+
+static void on_named(void *arg, uint32_t slot, const char *account, const char *cluster)
+{
+        const struct standalone *s = arg;
+
+        if (s->dns) /* else it is told of all when it starts */
+                dns_child_name(s->dns, slot, account, cluster);
+}
+
 /* Mounts of ours are nobody else's, and end with us; the host's changes still reach us. */
 static int private_mounts(struct err *e)
 {
@@ -262,6 +301,20 @@ static int check_id_maps(struct image_store *images, struct err *e)
         return r;
 }
 
+/* Without, clusters are held by everything else, unless the operator wants it all or nothing. */
+static int open_apparmor(struct standalone *s, struct err *e)
+{
+        struct err why = { 0 };
+        int r = apparmor_open(s->inst, &s->host.apparmor, &why);
+
+        if (r != -EOPNOTSUPP)
+                return r < 0 ? err_copy(e, &why) : 0;
+        if (s->inst->conf.require_apparmor)
+                return err_set(e, r, "require_apparmor = yes: %s", why.msg);
+        log_warn("clusters run without a profile of their own: %s", why.msg);
+        return 0;
+}
+
 static int open_host(struct standalone *s, struct err *e)
 {
         struct host *h = &s->host;
@@ -271,7 +324,11 @@ static int open_host(struct standalone *s, struct err *e)
         if (r >= 0)
                 r = slice_host_open(s->inst->id, 0, &h->slices, e);
         if (r >= 0)
+                r = slice_host_limit_pids(h->slices, s->inst->pids_all, e);
+        if (r >= 0)
                 r = net_host_open(s->inst, h->claims, &h->net, e);
+        if (r >= 0)
+                r = open_apparmor(s, e);
         if (r >= 0)
                 sweep_dead_instances(h);
         instance_give_room(s->inst);
@@ -410,6 +467,14 @@ static int open_handover(struct standalone *s, struct err *e)
         return handover_new(&spec, &s->handover, e);
 }
 
+static void on_kaudit(void *arg, uint32_t slot, const char *kind, const char *message)
+{
+        struct standalone *s = arg;
+
+        if (s->fleet)
+                fleet_security(s->fleet, slot, kind, message);
+}
+
 static int open_service(struct standalone *s, struct err *e)
 {
         const struct channel_spec ch = { .loop = s->loop,
@@ -424,7 +489,9 @@ static int open_service(struct standalone *s, struct err *e)
                                  .host = &s->host,
                                  .journal = s->journal,
                                  .runner = s->runner,
-                                 .report = channel_report };
+                                 .report = channel_report,
+                                 .security = channel_security_event };
+        struct err why = { 0 };
         int r = open_gpus(s, e);
 
         if (r >= 0)
@@ -444,14 +511,22 @@ static int open_service(struct standalone *s, struct err *e)
         fl.released = upkeep_released;
         fl.image_died = upkeep_image_died;
         fl.upkeep = s->upkeep;
+        fl.named = on_named;
+        fl.names = s;
         r = fleet_new(&fl, &s->fleet, e);
         if (r < 0)
                 return r;
+        if (kaudit_new(s->loop, on_kaudit, s, &s->kaudit, &why) < 0)
+                log_info("what seccomp and AppArmor stop in clusters is not told: %s", why.msg);
         channel_set_fleet(s->channel, s->fleet);
         channel_set_gpus(s->channel, s->host.gpuhost);
         gpuhost_claims_changed(s->host.gpuhost); /* what the journal's clusters may have open */
         fleet_gpus_changed(s->fleet, gpuhost_fleet(s->host.gpuhost));
         upkeep_watch_images(s->upkeep, fleet_images, s->fleet);
+        upkeep_watch_policies(s->upkeep, fleet_net_policy, s->fleet);
+        r = retry_while_in_use(try_resolver, s, NULL, e);
+        if (r < 0)
+                return r;
         fleet_images_tidy(s->fleet);
         r = imagecare_new(s->loop, s->runner, &s->host, s->fleet, &s->care, e);
         if (r < 0)
@@ -514,7 +589,7 @@ static int open_all(struct standalone *s, const struct standalone_args *a, struc
         if (r >= 0)
                 r = journal_open(s->inst, &s->journal, e);
         if (r >= 0)
-                r = inventory_read(s->inst, &s->inventory, e);
+                r = inventory_read(s->inst, s->host.apparmor != NULL, &s->inventory, e);
         if (r >= 0)
                 r = retry_while_in_use(try_service, s, NULL, e);
         if (r >= 0)

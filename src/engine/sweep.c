@@ -15,6 +15,7 @@
 #include "engine/claim/claim.h"
 #include "engine/instance.h"
 #include "engine/net/net.h"
+#include "engine/sandbox/apparmor.h"
 #include "engine/slice/slice.h"
 
 #define YOUNG_S 60 /* an instance that is just starting has a run directory and no claim yet */
@@ -43,12 +44,40 @@ static int on_group(void *arg, const char *name)
         return 0;
 }
 
+/* Its slots are free or somebody else's, whose profiles have the same names and are not touched. */
+struct left {
+        const struct host *host;
+        int root;
+        const char *id;
+};
+
+static int forget_profiles(void *arg, uint32_t slot, struct err *e)
+{
+        const struct left *l = arg;
+
+        return apparmor_forget(l->host->apparmor, l->root, l->id, slot, e);
+}
+
+static int on_profile(void *arg, uint32_t slot)
+{
+        const struct left *l = arg;
+        struct err e = { 0 };
+        int r = claim_slot_while_free(l->host->claims, slot, forget_profiles, arg, &e);
+
+        if (r < 0 && r != -EBUSY)
+                log_warn("%s", e.msg);
+        return 0;
+}
+
 static void sweep_one(const struct host *host, int root, const char *id)
 {
         AUTO(slice_host_close) struct slice_host *slices = NULL;
         struct err e = { 0 };
+        struct left left = { host, root, id };
         int r = net_remove_dead(host->net, id, &e);
 
+        if (r >= 0)
+                (void) apparmor_left(root, id, on_profile, &left);
         if (r >= 0)
                 r = slice_host_open(id, 0, &slices, &e);
         if (r >= 0)

@@ -38,6 +38,8 @@ struct upkeep {
         const struct host *host;
         upkeep_images_fn *images;
         void *images_arg;
+        net_policy_fn *policies;
+        void *policies_arg;
         bool due[CHORE_COUNT];
         enum chore running;
         struct op *op;
@@ -53,7 +55,7 @@ static int repair_body(struct frame_conn *out, void *arg, struct err *e)
         struct upkeep *u = arg;
 
         (void) out;
-        return net_host_repair(u->host->net, e);
+        return net_host_repair(u->host->net, u->policies, u->policies_arg, e);
 }
 
 static int reap_body(struct frame_conn *out, void *arg, struct err *e)
@@ -228,6 +230,16 @@ void upkeep_watch_images(struct upkeep *u, upkeep_images_fn *fn, void *arg)
 {
         u->images = fn;
         u->images_arg = arg;
+}
+
+void upkeep_watch_policies(struct upkeep *u, net_policy_fn *fn, void *arg)
+{
+        u->policies = fn;
+        u->policies_arg = arg;
+        if (!fn)
+                return;
+        u->due[CHORE_REPAIR] = true;
+        start_due(u);
 }
 
 void upkeep_released(void *upkeep)

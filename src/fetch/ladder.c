@@ -8,20 +8,19 @@
  *      the tmpfs becomes read-only: /layer is the only place that can be written
  *   3. limits: no core file, little memory, few descriptors, few threads
  *   4. capabilities: none; a layer's owners and modes are only written down
- *   5. no_new_privs, and the system call filter */
+ *   5. no_new_privs; Landlock, which adds what mounts cannot say: it makes no TCP listener, and reaches
+ *      no abstract socket and no process of the host, whose network it shares
+ *   6. the system call filter */
 #include "fetch/ladder.h"
 
-#include <cap-ng.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
-#include <netinet/in.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -30,6 +29,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/confine.h"
 #include "base/fd.h"
 #include "base/mem.h"
 
@@ -153,204 +153,75 @@ static int change_root(int root_mnt, bool network, int *ret_root, struct err *e)
         return 0;
 }
 
-static int limit(int what, rlim_t max, struct err *e)
-{
-        struct rlimit now;
-
-        if (getrlimit((__rlimit_resource_t) what, &now) < 0)
-                return err_errno(e, -errno, "getrlimit");
-        if (now.rlim_max < max)
-                max = now.rlim_max;
-        now = (struct rlimit){ max, max };
-        return setrlimit((__rlimit_resource_t) what, &now) < 0 ? err_errno(e, -errno, "setrlimit")
-                                                               : 0;
-}
-
 /* Rung 3. */
 static int set_limits(struct err *e)
 {
-        int r = limit(RLIMIT_CORE, 0, e);
+        int r = confine_limit(RLIMIT_CORE, 1, e); /* 1: not into a pipe either */
 
         if (r >= 0)
-                r = limit(RLIMIT_NOFILE, NOFILE, e);
+                r = confine_limit(RLIMIT_NOFILE, NOFILE, e);
         if (r >= 0)
-                r = limit(RLIMIT_NPROC, THREADS, e);
+                r = confine_limit(RLIMIT_NPROC, THREADS, e);
 #if !defined(__SANITIZE_ADDRESS__) /* its shadow memory needs terabytes */
         if (r >= 0) /* private memory: tables are mapped files, which may be larger */
-                r = limit(RLIMIT_DATA, MEMORY_BYTES, e);
+                r = confine_limit(RLIMIT_DATA, MEMORY_BYTES, e);
 #endif
         return r;
 }
 
-/* Rung 4. */
-static int drop_capabilities(struct err *e)
+/* A layer's directory, and what the C library opens for names and certificates. */
+static const struct confine_call files[] = {
+        CONFINE_ALLOW(open),      CONFINE_ALLOW(openat),     CONFINE_ALLOW(openat2),
+        CONFINE_ALLOW(stat),      CONFINE_ALLOW(lstat),      CONFINE_ALLOW(access),
+        CONFINE_ALLOW(faccessat), CONFINE_ALLOW(faccessat2), CONFINE_ALLOW(mkdirat),
+        CONFINE_ALLOW(renameat),  CONFINE_ALLOW(unlinkat),
+};
+
+/* And these, where there is a network to speak to.  Netlink is how glibc learns whether the host has
+ * IPv6; unix sockets would reach the host's. */
+static const struct confine_call network_calls[] = {
+        CONFINE_ALLOW_IF(socket, 0, AF_INET),
+        CONFINE_ALLOW_IF(socket, 0, AF_INET6),
+        CONFINE_ALLOW_IF(socket, 0, AF_NETLINK),
+        CONFINE_ALLOW(socketpair),
+        CONFINE_ALLOW(connect),
+        CONFINE_ALLOW(bind), /* netlink's; a TCP port is refused by Landlock */
+        CONFINE_ALLOW(getsockname),
+        CONFINE_ALLOW(getpeername),
+        CONFINE_ALLOW(getsockopt),
+        CONFINE_ALLOW(setsockopt),
+        CONFINE_ALLOW(sendto),
+        CONFINE_ALLOW(recvfrom),
+        CONFINE_ALLOW(sendmsg),
+        CONFINE_ALLOW(sendmmsg),
+        CONFINE_ALLOW(recvmsg),
+        CONFINE_ALLOW(shutdown),
+};
+
+/* It is a client only. */
+static const struct confine_call serving[] = { CONFINE_KILL(listen), CONFINE_KILL(accept),
+                                               CONFINE_KILL(accept4) };
+
+/* Rung 5.  The root file system is what change_root() has left of it. */
+static int fence(struct err *e)
 {
-        capng_clear(CAPNG_SELECT_BOTH);
-        if (capng_apply(CAPNG_SELECT_BOTH) < 0)
-                return err_set(e, -EPERM, "dropping capabilities");
-        return 0;
+        static const struct confine_path all[] = {
+                { "/", CONFINE_READ | CONFINE_WRITE | CONFINE_MAKE },
+        };
+
+        return confine_landlock(all, NELEM(all), CONFINE_CONNECT, e);
 }
 
-/* What reading layers, TLS and name resolution call. */
-static const int allowed[] = {
-        SCMP_SYS(read),
-        SCMP_SYS(write),
-        SCMP_SYS(readv),
-        SCMP_SYS(writev),
-        SCMP_SYS(pread64),
-        SCMP_SYS(pwrite64),
-        SCMP_SYS(close),
-        SCMP_SYS(fcntl),
-        SCMP_SYS(dup),
-        SCMP_SYS(lseek),
-        SCMP_SYS(ftruncate),
-        SCMP_SYS(fallocate), /* the log of a layer's entries */
-        SCMP_SYS(open),
-        SCMP_SYS(openat),
-        SCMP_SYS(openat2),
-        SCMP_SYS(fstat),
-        SCMP_SYS(stat),
-        SCMP_SYS(lstat),
-        SCMP_SYS(newfstatat),
-        SCMP_SYS(statx),
-        SCMP_SYS(access),
-        SCMP_SYS(faccessat),
-        SCMP_SYS(faccessat2),
-        SCMP_SYS(mkdirat),
-        SCMP_SYS(renameat),
-        SCMP_SYS(unlinkat),
-        SCMP_SYS(umask),
-        SCMP_SYS(brk),
-        SCMP_SYS(mmap),
-        SCMP_SYS(munmap),
-        SCMP_SYS(mremap),
-        SCMP_SYS(mprotect),
-        SCMP_SYS(madvise),
-        SCMP_SYS(futex),
-        SCMP_SYS(set_robust_list),
-        SCMP_SYS(rseq),
-        SCMP_SYS(sched_yield),
-        SCMP_SYS(sched_getaffinity),
-        SCMP_SYS(gettid),
-        SCMP_SYS(getpid),
-        SCMP_SYS(getppid),
-        SCMP_SYS(getuid),
-        SCMP_SYS(geteuid),
-        SCMP_SYS(getgid),
-        SCMP_SYS(getegid),
-        SCMP_SYS(tgkill),
-        SCMP_SYS(exit),
-        SCMP_SYS(exit_group),
-        SCMP_SYS(restart_syscall),
-        SCMP_SYS(rt_sigaction),
-        SCMP_SYS(rt_sigprocmask),
-        SCMP_SYS(rt_sigreturn),
-        SCMP_SYS(sigaltstack),
-        SCMP_SYS(clock_gettime),
-        SCMP_SYS(clock_getres),
-        SCMP_SYS(clock_nanosleep),
-        SCMP_SYS(nanosleep),
-        SCMP_SYS(gettimeofday),
-        SCMP_SYS(time),
-        SCMP_SYS(getrandom),
-        SCMP_SYS(uname),
-        SCMP_SYS(sysinfo),
-        SCMP_SYS(poll),
-        SCMP_SYS(ppoll),
-        SCMP_SYS(pipe2),
-        SCMP_SYS(eventfd2),
-};
-
-/* And these, where there is a network to speak to. */
-static const int network_calls[] = {
-        SCMP_SYS(socketpair),  SCMP_SYS(connect),    SCMP_SYS(bind),       SCMP_SYS(getsockname),
-        SCMP_SYS(getpeername), SCMP_SYS(getsockopt), SCMP_SYS(setsockopt), SCMP_SYS(sendto),
-        SCMP_SYS(recvfrom),    SCMP_SYS(sendmsg),    SCMP_SYS(sendmmsg),   SCMP_SYS(recvmsg),
-        SCMP_SYS(shutdown),
-};
-
-/* Nothing of ours ever tries these: whoever does has taken over the process. */
-static const int deadly[] = {
-        SCMP_SYS(execve),
-        SCMP_SYS(execveat),
-        SCMP_SYS(fork),
-        SCMP_SYS(vfork),
-        SCMP_SYS(ptrace),
-        SCMP_SYS(mount),
-        SCMP_SYS(umount2),
-        SCMP_SYS(move_mount),
-        SCMP_SYS(open_tree),
-        SCMP_SYS(fsopen),
-        SCMP_SYS(fsmount),
-        SCMP_SYS(pivot_root),
-        SCMP_SYS(chroot),
-        SCMP_SYS(setns),
-        SCMP_SYS(unshare),
-        SCMP_SYS(bpf),
-        SCMP_SYS(perf_event_open),
-        SCMP_SYS(io_uring_setup),
-        SCMP_SYS(userfaultfd),
-        SCMP_SYS(keyctl),
-        SCMP_SYS(add_key),
-        SCMP_SYS(listen),
-        SCMP_SYS(accept),
-        SCMP_SYS(accept4),
-        SCMP_SYS(process_vm_readv),
-        SCMP_SYS(process_vm_writev),
-        SCMP_SYS(name_to_handle_at),
-        SCMP_SYS(open_by_handle_at),
-};
-
-static int add_rules(scmp_filter_ctx f, bool network)
-{
-        /* netlink is how glibc learns whether the host has IPv6; unix sockets would reach the
-         * host's abstract ones, the network namespace being shared */
-        static const int families[] = { AF_INET, AF_INET6, AF_NETLINK };
-        static const scmp_datum_t ioctls[] = { FIONBIO, FIONREAD };
-        const unsigned long thread = CLONE_THREAD | CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID |
-                                     CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
-        int r = 0;
-
-        for (size_t i = 0; r >= 0 && i < NELEM(allowed); i++)
-                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, allowed[i], 0);
-        for (size_t i = 0; r >= 0 && i < NELEM(deadly); i++)
-                r = seccomp_rule_add(f, SCMP_ACT_KILL_PROCESS, deadly[i], 0);
-        for (size_t i = 0; r >= 0 && network && i < NELEM(network_calls); i++)
-                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, network_calls[i], 0);
-        for (size_t i = 0; r >= 0 && network && i < NELEM(families); i++)
-                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
-                                     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t) families[i], 0));
-        if (r >= 0)
-                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
-                                     SCMP_A0(SCMP_CMP_MASKED_EQ, thread, CLONE_THREAD));
-        if (r >= 0) /* its arguments lie in memory; glibc falls back to clone */
-                r = seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-        for (size_t i = 0; r >= 0 && i < NELEM(ioctls); i++)
-                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-                                     SCMP_A1(SCMP_CMP_EQ, ioctls[i], 0));
-        if (r >= 0) /* reading a limit, never setting one */
-                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1,
-                                     SCMP_A2(SCMP_CMP_EQ, 0, 0));
-        return r;
-}
-
-/* Rung 5. */
+/* Rung 6. */
 static int filter_calls(bool network, struct err *e)
 {
-        scmp_filter_ctx f = seccomp_init(SCMP_ACT_ERRNO(EPERM));
-        int r;
+        const struct confine_calls calls[] = {
+                confine_calls_runtime, confine_calls_io,       confine_calls_deadly,
+                CONFINE_CALLS(files),  CONFINE_CALLS(serving), CONFINE_CALLS(network_calls)
+        };
 
-        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-                return err_errno(e, -errno, "no_new_privs");
-        if (!f)
-                return err_set(e, -ENOMEM, "system call filter");
-        r = seccomp_attr_set(f, SCMP_FLTATR_CTL_OPTIMIZE, 2);
-        if (r >= 0)
-                r = add_rules(f, network);
-        if (r >= 0)
-                r = seccomp_load(f);
-        seccomp_release(f);
-        return r < 0 ? err_errno(e, r, "system call filter") : 0;
+        return confine_filter(calls, network ? NELEM(calls) : NELEM(calls) - 1,
+                              SCMP_ACT_ERRNO(EPERM), e);
 }
 
 int ladder_descend(int root_mnt, bool network, int *ret_root, struct err *e)
@@ -361,13 +232,13 @@ int ladder_descend(int root_mnt, bool network, int *ret_root, struct err *e)
         if (r >= 0)
                 r = set_limits(e);
         if (r >= 0)
-                r = drop_capabilities(e);
-#if !defined(__SANITIZE_ADDRESS__) /* the sanitizers make calls of their own */
-        if (r >= 0)
+                r = confine_capabilities(e); /* rung 4 */
+        if (r >= 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+                r = err_errno(e, -errno, "no_new_privs");
+        if (r >= 0 && !confine_sanitized())
+                r = fence(e);
+        if (r >= 0 && !confine_sanitized()) /* the sanitizers make calls of their own */
                 r = filter_calls(network, e);
-#else
-        (void) filter_calls;
-#endif
         if (r < 0)
                 return err_wrap(e, r, "sandbox of vmm-fetch");
         *ret_root = fd_take(&root);

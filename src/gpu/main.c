@@ -1,6 +1,7 @@
 /* main.c - vmm-gpu: the only program that calls the driver library, started and replaced by
- * hypervisor-vmm (docs/gpu.md has the messages).  Runs under a uid of its own without capabilities;
- * takes orders from the engine alone, and ends when that does. */
+ * hypervisor-vmm (docs/gpu.md has the messages).  Runs under a uid of its own without capabilities and
+ * climbs down (ladder.c) before it loads the library; takes orders from the engine alone, and ends when
+ * that does. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -17,6 +18,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "gpu/gpud.h"
+#include "gpu/ladder.h"
 #include "gpu/scrub.h"
 
 #define SECOND_US       US_PER_S
@@ -65,8 +67,22 @@ static void second(struct gpud *d, uint64_t now)
         look(d, now);
 }
 
-static int serve(struct gpud *d)
+/* Ours name the nodes that there were: for others the engine starts another of us. */
+static bool nodes_have_changed(const struct ladder_args *l, uint64_t nodes, uint64_t now,
+                               uint64_t *looked_us)
 {
+        if (now - *looked_us < LOOK_EVERY_US)
+                return false;
+        *looked_us = now;
+        if (ladder_nodes(l) == nodes)
+                return false;
+        log_info("the driver's device nodes have changed; the next vmm-gpu may open them");
+        return true;
+}
+
+static int serve(struct gpud *d, const struct ladder_args *l, uint64_t nodes)
+{
+        uint64_t looked_us = clock_mono_us();
         uint64_t next = clock_mono_us();
 
         while (!d->gone) {
@@ -86,6 +102,8 @@ static int serve(struct gpud *d)
                 if (now < next)
                         continue;
                 next = now - next < SECOND_US ? next + SECOND_US : now + SECOND_US;
+                if (nodes_have_changed(l, nodes, now, &looked_us))
+                        return 0;
                 if (d->asked)
                         second(d, now);
         }
@@ -131,6 +149,9 @@ static int watch(const struct args *a)
 {
         struct gpud *d = calloc(1, sizeof *d);
         const char *root = a->root ? a->root : "/";
+        const struct ladder_args l = { .root = root, .library = a->nvml, .fleet = a->fleet };
+        uint64_t nodes = ladder_nodes(&l);
+        struct err e = { 0 };
 
         if (!d)
                 return 1;
@@ -142,7 +163,11 @@ static int watch(const struct args *a)
                 log_error("%s: %s", root, strerror(errno));
                 return 1;
         }
-        (void) serve(d);
+        if (ladder_descend(&l, &e) < 0) {
+                log_error("%s", e.msg);
+                return 1;
+        }
+        (void) serve(d, &l, nodes);
         _exit(0); /* the library's own way out may hang */
 }
 
@@ -165,7 +190,15 @@ int main(int argc, char **argv)
                 return 1;
         if (a.scrub) {
                 const struct scrub_args s = { .uuid = a.scrub, .cuda = a.cuda };
+                const struct ladder_args l = {
+                        .root = "/", .library = a.cuda, .fleet = a.fleet, .cuda = true
+                };
+                struct err e = { 0 };
 
+                if (ladder_descend(&l, &e) < 0) {
+                        log_error("%s", e.msg);
+                        return 1;
+                }
                 return scrub_main(&s);
         }
         return watch(&a);

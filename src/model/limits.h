@@ -23,8 +23,7 @@
 #define LIMIT_LAYERS                127U /* layers of one image */
 #define LIMIT_GRACE_S               10U  /* TERM to KILL */
 #define LIMIT_PIDS_DEFAULT          32768U
-#define LIMIT_NOFILE_DEFAULT        20000U /* RLIMIT_NOFILE inside, cut to the engine's own */
-#define LIMIT_SLOTS                 4094U  /* clusters on one host: id ranges, addresses, links */
+#define LIMIT_SLOTS                 4094U /* clusters on one host: id ranges, addresses, links */
 #define LIMIT_QUERY_BYTES           (4U << 20) /* a GraphQL request body */
 #define LIMIT_QUERY_DEPTH           64U        /* nesting of a GraphQL query */
 #define LIMIT_QUERY_TOKENS          1048576U /* words of a GraphQL query: any text of 1 MiB passes */
@@ -41,5 +40,9 @@
 #define LIMIT_REGISTRY_AUTHS        100U       /* registry credentials of one account */
 #define LIMIT_REGISTRY_USER_LEN     255U       /* bytes of a user's name at a registry */
 #define LIMIT_REGISTRY_PASSWORD_LEN 4096U      /* bytes; some are tokens */
-#define LIMIT_EGRESS                64U /* networks that one cluster's traffic is limited to */
-#define LIMIT_REDIRECTS             5U  /* of one request to a registry */
+#define LIMIT_SECRETS               100U /* secrets of one account, and of one cluster's variables */
+#define LIMIT_SECRET_NAME_LEN       64U
+#define LIMIT_SECRET_BYTES          32768U /* of one value */
+#define LIMIT_SECRET_TEXT_LEN       255U   /* bytes of a secret's description */
+#define LIMIT_EGRESS                64U    /* networks that one cluster's traffic is limited to */
+#define LIMIT_REDIRECTS             5U     /* of one request to a registry */

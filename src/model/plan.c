@@ -7,9 +7,9 @@
 
 #include "base/jsonx.h"
 #include "base/str.h"
+#include "model/egress.h"
 #include "model/gpu.h"
 #include "model/limits.h"
-#include "model/security.h"
 
 #define NUMA_NODE_MAX 1023U /* the largest number that a kernel gives */
 
@@ -41,7 +41,6 @@ static const struct jfield fields[] = {
         { F(gpu_count), .kind = J_U32, .max = LIMIT_GPUS },
         { F(gpus), .kind = J_STRV, .max = LIMIT_GPUS },
         { F(ports), .kind = J_STR, .max = 2048 },
-        { F(new_privs), .kind = J_BOOL },
         { F(security_profile), .kind = J_STR, .max = 16 },
         { F(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
         { F(restart_max_s), .kind = J_U32, .max = 86400 },
@@ -247,6 +246,7 @@ int plan_check(const struct plan *p, struct err *e)
 {
         struct plan_port ports[LIMIT_PORTS];
         enum security_profile profile;
+        struct egress egress;
         int r;
 
         if (!plan_cluster_id_ok(p->cluster))
@@ -254,6 +254,8 @@ int plan_check(const struct plan *p, struct err *e)
                                "cluster: an id is 1 to %u of a-z and 0-9, a letter first",
                                LIMIT_CLUSTER_ID_LEN);
         r = security_profile_parse("securityProfile", p->security_profile, &profile, e);
+        if (r >= 0)
+                r = egress_parse("egressAllow", p->egress, &egress, e);
         if (r >= 0)
                 r = check_env(p->env, e);
         if (r >= 0)
@@ -285,6 +287,14 @@ int plan_decode(const json_t *j, struct plan *ret, struct err *e)
         *ret = p;
         p = (struct plan){ 0 };
         return 0;
+}
+
+enum security_profile plan_profile(const struct plan *p)
+{
+        enum security_profile profile = SECURITY_NONE; /* which nothing is started with */
+
+        (void) security_profile_parse("securityProfile", p->security_profile, &profile, NULL);
+        return profile;
 }
 
 json_t *plan_encode(const struct plan *p)

@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "model/security.h"
 
 enum port_type { PORT_NONE, PORT_HTTP, PORT_TCP, PORT_TYPE_COUNT };
 extern const char *const port_type_names[PORT_TYPE_COUNT];
@@ -43,10 +44,9 @@ struct plan {
         uint32_t gpu_count;
         char **gpus;            /* UUIDs, filled when gpu_count > 0 */
         char *ports;            /* "8888/http,22/tcp"; checked by plan_ports() */
-        bool new_privs;         /* lift no_new_privs (sudo inside) */
         char *security_profile; /* of model/security.h; NULL: standard */
-        char **egress; /* networks that it may reach beside api.internal and name servers, as
-                        * "198.51.100.0/24" or "2001:db8::/32"; none: all that is public */
+        char **egress; /* networks that it may reach beside its account's clusters, api.internal and
+                        * name servers: model/egress.h; none: all that is public */
         uint32_t restart_max_s; /* longest back-off between restarts, 0: 300 */
 };
 
@@ -56,6 +56,9 @@ int plan_decode(const json_t *j, struct plan *ret, struct err *e);
 json_t *plan_encode(const struct plan *p);           /* new reference or NULL (out of memory) */
 int plan_check(const struct plan *p, struct err *e); /* the checks of plan_decode alone */
 void plan_done(struct plan *p);
+
+/* Of a plan that was checked. */
+enum security_profile plan_profile(const struct plan *p);
 
 /* The generation with which the process was started that this plan is for. */
 static inline uint64_t plan_start(const struct plan *p)

@@ -3,7 +3,7 @@
 #include "base/err.h"
 
 /* Give up what is left to give up: capabilities (all but CAP_KILL, when @keep_kill), new
- * privileges, core dumps and ptrace by others.  The process may not have threads. */
+ * privileges, core dumps and ptrace by others, and with Landlock every name of a file.  The process may not have threads. */
 int filter_drop(int keep_kill, struct err *e);
 
 /* Install the seccomp filter, for good.  Anything not in its table kills the process.  Signals

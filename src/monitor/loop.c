@@ -148,6 +148,8 @@ static int next_timeout(const struct monitor *m)
                 due = m->linger_us;
         if (m->phase == PH_DRAIN && m->overdue && stdio_ready(m))
                 return 0; /* a queue has emptied: the last call goes on */
+        if (stdio_held_until(m) < due)
+                due = stdio_held_until(m);
         due = client_deadline(m, due);
         if (due == UINT64_MAX)
                 return -1;

@@ -44,6 +44,7 @@ static const struct opt_row {
         { "--err", OPT_FD, offsetof(struct options, err) },
         { "--log0", OPT_FD, offsetof(struct options, log0) },
         { "--log1", OPT_FD, offsetof(struct options, log1) },
+        { "--log-rate", OPT_NUMBER, offsetof(struct options, log_rate) },
         { "--exec", OPT_FLAG, offsetof(struct options, exec) },
 };
 

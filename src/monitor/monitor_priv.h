@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "model/attach_codec.h"
+#include "model/limits.h"
 #include "monitor/ring.h"
 
 #define MON_CLIENTS     16U
@@ -22,14 +23,15 @@
 #define MON_CREDIT_STEP (ATTACH_WINDOW / 4) /* stdin bytes taken -> the writer is told */
 
 /* Times, all in microseconds. */
-#define MON_PARTIAL_US 1000000ULL   /* an unfinished line is shown after this */
-#define MON_DRAIN_US   500000ULL    /* exit -> whoever still holds stdout is not waited for */
-#define MON_NOBODY_US  10000000ULL  /* exit of an exec'd process -> its client must have come */
-#define MON_LINGER_US  1000000ULL   /* exit -> the clients of a cluster have read the rest */
-#define MON_STUCK_US   600000000ULL /* an exec's client reads nothing after the exit */
-#define MON_HELLO_US   10000000ULL  /* connect -> hello */
-#define MON_ACCEPT_US  1000000ULL   /* accept failed -> tried again */
-#define MON_DYING_US   5000000ULL   /* ERROR queued -> closed, read or not */
+#define MON_PARTIAL_US 1000000ULL      /* an unfinished line is shown after this */
+#define MON_DRAIN_US   500000ULL       /* exit -> whoever still holds stdout is not waited for */
+#define MON_NOBODY_US  10000000ULL     /* exit of an exec'd process -> its client must have come */
+#define MON_LINGER_US  1000000ULL      /* exit -> the clients of a cluster have read the rest */
+#define MON_STUCK_US   600000000ULL    /* an exec's client reads nothing after the exit */
+#define MON_HELLO_US   10000000ULL     /* connect -> hello */
+#define MON_ACCEPT_US  1000000ULL      /* accept failed -> tried again */
+#define MON_DYING_US   5000000ULL      /* ERROR queued -> closed, read or not */
+#define MON_LOG_AHEAD  LIMIT_LOG_BYTES /* this much at once, then at the rate */
 
 enum source { SRC_NONE, SRC_CHILD, SRC_LISTEN, SRC_IN, SRC_OUT, SRC_ERR, SRC_CLIENT };
 
@@ -43,7 +45,7 @@ struct watch {
 
 struct options {
         const char *id;
-        uint32_t pid, peer;
+        uint32_t pid, peer, log_rate; /* log bytes a second, 0: any number */
         int pidfd, listen, status, pty, in, out, err, log0, log1;
         bool exec;
 };
@@ -93,6 +95,8 @@ struct monitor {
         uint32_t in_taken;       /* and what was taken since it was last told */
         bool owner_seen, has_log;
         bool exited, overdue; /* overdue: the drain deadline has passed */
+        bool held;            /* it says more than it may: its output waits, and so does it */
+        uint64_t log_ns;      /* when what it has said so far is within the rate */
         int exit_code, exit_signal;
         uint64_t exit_wall_us, exit_us, partial_us, linger_us, accept_us;
         int result; /* of the program */
@@ -115,6 +119,8 @@ void stdio_start(struct monitor *m);
 void stdio_event(struct monitor *m, enum source src);
 void stdio_settle(struct monitor *m); /* what is watched follows from who may take how much */
 bool stdio_ended(const struct monitor *m);
+/* When output that is held back is read again; UINT64_MAX: none is. */
+uint64_t stdio_held_until(const struct monitor *m);
 bool stdio_ready(const struct monitor *m); /* somebody would take output now */
 void stdio_hangup(struct monitor *m);      /* close everything, the process is told by the kernel */
 void stdio_last_call(struct monitor *m);   /* no waiting any more: take what is there */

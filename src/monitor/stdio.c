@@ -1,7 +1,8 @@
 /* stdio.c - the process's stdin, stdout and stderr, as pipes or as one pty.
  *
  * Runs in vmm-monitor.  What always holds: a cluster's output is read as it comes, whoever
- * listens; an exec session's is read only as fast as its client takes it, so its pipe fills and
+ * listens, up to a rate: what is faster waits in its pipe, and the process with it, so that no line is
+ * lost and no log wears out the host's disk; an exec session's is read only as fast as its client takes it, so its pipe fills and
  * the process waits.  With a pty, out[0] is the master and stdin too, and out[1] has ended from
  * the start. */
 #include "monitor/monitor_priv.h"
@@ -15,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 
 static bool has_tty(const struct monitor *m)
@@ -44,7 +46,7 @@ static size_t budget(const struct monitor *m, const struct output *o)
 {
         size_t n = sizeof m->chunk;
 
-        if (o->ended)
+        if (o->ended || m->held)
                 return 0;
         if (m->opt.exec) {
                 size_t fits = m->owner ? client_budget(m->owner) : 0;
@@ -79,6 +81,26 @@ static bool pty_reopen(struct monitor *m)
         return m->pty_peer >= 0;
 }
 
+/* A leaky bucket, kept as the time at which it will be empty. */
+static void charge(struct monitor *m, size_t n)
+{
+        uint64_t rate = m->opt.log_rate, ahead, now_ns;
+
+        if (!m->has_log || rate == 0)
+                return;
+        now_ns = clock_mono_us() * 1000U;
+        ahead = MON_LOG_AHEAD * 1000000000ULL / rate;
+        if (m->log_ns + ahead < now_ns)
+                m->log_ns = now_ns - ahead;
+        m->log_ns += n * 1000000000ULL / rate;
+        m->held = m->phase == PH_RUN && m->log_ns > now_ns;
+}
+
+uint64_t stdio_held_until(const struct monitor *m)
+{
+        return m->held ? m->log_ns / 1000U + 1 : UINT64_MAX;
+}
+
 /* One read.  False: nothing there now.  #syscalls read */
 static bool output_read(struct monitor *m, struct output *o)
 {
@@ -100,6 +122,7 @@ static bool output_read(struct monitor *m, struct output *o)
                 o->last_bytes -= (size_t) n;
         if (m->has_log)
                 ring_add(&m->ring, channel_of(m, o), m->chunk, (size_t) n, wall_ns());
+        charge(m, (size_t) n);
         client_output(m, channel_of(m, o), m->chunk, (size_t) n);
         return true;
 }
@@ -265,6 +288,8 @@ void stdio_settle(struct monitor *m)
 {
         bool pending = stdin_pending(m);
 
+        if (m->held) /* what is left in the pipe of one that has ended is not much */
+                m->held = m->phase == PH_RUN && m->log_ns > clock_mono_us() * 1000U;
         for (struct output *o = m->out; o < m->out + 2; o++) {
                 uint32_t events = budget(m, o) > 0 ? EPOLLIN : 0;
 

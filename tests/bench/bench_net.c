@@ -73,7 +73,8 @@ int main(int argc, char **argv)
                 struct net_lease l;
                 struct net_ns n;
 
-                if (net_prepare(h, i, &n, &e) < 0 || net_bind(h, i, &l, &e) < 0)
+                if (net_prepare(h, i, &n, &e) < 0 ||
+                    net_bind(h, i, &(struct net_policy){ .account = i }, &l, &e) < 0)
                         die("background", &e);
                 net_lease_done(&l); /* the namespaces stay open until we end */
         }
@@ -86,7 +87,7 @@ int main(int argc, char **argv)
                 if (net_prepare(h, slot, &n, &e) < 0)
                         die("prepare", &e);
                 t1 = clock_mono_us();
-                if (net_bind(h, slot, &l, &e) < 0)
+                if (net_bind(h, slot, &(struct net_policy){ .account = slot }, &l, &e) < 0)
                         die("bind", &e);
                 t2 = clock_mono_us();
                 if (net_release(h, slot, true, &e) < 0)

@@ -1,6 +1,6 @@
 /* bench_sandbox.c - how long the launcher takes, without the rest of a boot.  Root.
  *
- * usage: bench_sandbox TREE LIBEXEC UPPER RUNS [PROGRAM]
+ * usage: bench_sandbox TREE LIBEXEC UPPER RUNS [PROGRAM [PROFILE]]
  * TREE holds PROGRAM (default /bin/true); LIBEXEC a vmm-monitor; UPPER is a
  * directory for container disks, or "tmpfs".  Network namespace, sysfs and id map are prepared
  * outside the measured time, as the engine's pools do; in every second run the shell, too.
@@ -119,11 +119,14 @@ int main(int argc, char **argv)
                 { "/etc/hostname", "box\n", 0644, false },
                 { "/etc/resolv.conf", "nameserver 10.0.0.1\n", 0644, false }
         };
+        enum security_profile profile;
         int userns, lower;
         struct err e;
 
         if (argc < 5 || n == 0 || !overlay || !start[0] || !start[1])
-                DIE("usage: bench_sandbox TREE LIBEXEC UPPER RUNS [PROGRAM]");
+                DIE("usage: bench_sandbox TREE LIBEXEC UPPER RUNS [PROGRAM [PROFILE]]");
+        if (security_profile_parse("PROFILE", argc > 6 ? argv[6] : NULL, &profile, &e) < 0)
+                DIE("%s", e.msg);
         userns = idmap_userns(ID_BASE, &e);
         if (userns < 0 || sandbox_prepare(&e) < 0)
                 DIE("%s", e.msg);
@@ -134,6 +137,8 @@ int main(int argc, char **argv)
                                           .files = files,
                                           .n_files = NELEM(files),
                                           .shm_bytes = 1 << 20,
+                                          .memory_bytes = 64 << 20,
+                                          .profile = profile,
                                           .argv = run,
                                           .env = env,
                                           .listen_fd = -EBADF,

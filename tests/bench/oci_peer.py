@@ -20,8 +20,10 @@ HIDE_V2 = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\""
 def allowed_syscalls():
     """Names of the policy file that are plainly allowed; conditional ones count as allowed."""
     names = []
-    for line in (ROOT / "data" / "seccomp.policy").read_text().splitlines():
+    for line in (ROOT / "data/policy/seccomp.policy").read_text().splitlines():
         line = line.split("#")[0].split()
+        if line and line[0].startswith("["):  # sections of single profiles come last
+            break
         if len(line) >= 2 and line[0] == "allow":
             names += [w for w in line[1:] if re.fullmatch(r"[a-z_0-9]+", w)]
         elif line and len(line) >= 2 and line[1] == "allow":

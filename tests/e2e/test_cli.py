@@ -83,7 +83,7 @@ def terminal(env, *args, **size):
 
 VERBS = ["config", "create cluster", "create clusters", "get cluster", "get cloud",
          "start cluster", "stop cluster", "restart cluster", "update cluster",
-         "remove cluster", "remove clusters",
+         "remove cluster", "remove clusters", "create secret", "get secrets", "remove secret",
          "logs", "exec", "image import", "image pull", "image ls", "image rm", "template create",
          "template ls", "template get", "template rm", "version", "completion"]
 
@@ -112,9 +112,9 @@ def test_overview(env):
 @pytest.mark.parametrize("args, message", [
     (["crate", "cluster"], 'unknown command "crate"; did you mean "create"?'),
     (["create", "clutser"], 'unknown command "create clutser"; did you mean "create cluster"?'),
-    (["create", "zebra"], 'unknown command "create zebra"; create takes one of: cluster, clusters'),
+    (["create", "zebra"], 'unknown command "create zebra"; create takes one of: cluster, clusters, secret'),
     (["zebra"], 'unknown command "zebra"; see tensoronecli --help'),
-    (["get"], "get what? One of: cluster, cloud, gpus, events"),
+    (["get"], "get what? One of: cluster, cloud, gpus, events, secrets"),
     (["create", "cluster", "--gpuTyp", "x"],
      'unknown option "--gpuTyp"; did you mean "--gpuType"?'),
     (["logs", "-z", "x"], 'unknown option "-z"; see tensoronecli logs --help'),
@@ -194,7 +194,8 @@ def bash_completes(env, tmp_path, *words):
 
 def test_bash_completion(env, tmp_path):
     assert bash_completes(env, tmp_path, "cr") == ["create"]
-    assert bash_completes(env, tmp_path, "get", "") == ["cluster", "clusters", "cloud", "gpus", "gpu", "events", "event"]
+    assert bash_completes(env, tmp_path, "get", "") == ["cluster", "clusters", "cloud", "gpus", "gpu", "events", "event", "secrets",
+                                                     "secret"]
     assert bash_completes(env, tmp_path, "create", "clusters", "--gpuC") == ["--gpuCount"]
     assert "abcdefghijklm1" in bash_completes(env, tmp_path, "stop", "cluster", "")
     assert bash_completes(env, tmp_path, "logs", "tr") == ["trainer"]

@@ -8,8 +8,10 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 
 import pytest
+import requests
 
 from host import Host
 
@@ -247,10 +249,10 @@ def reach_all(host, cluster, targets):
               % (len(targets) - 1)).split("\n")[:-1]
 
 
-def host_addresses():
-    out = subprocess.run(["ip", "-j", "-4", "address"], capture_output=True, text=True, check=True).stdout
+def host_addresses(family=4):
+    out = subprocess.run(["ip", "-j", f"-{family}", "address"], capture_output=True, text=True, check=True).stdout
     return [a["local"] for link in json.loads(out) for a in link["addr_info"]
-            if not a["local"].startswith("127.")]
+            if not a["local"].startswith("127.") and not a["local"] == "::1" and not a["local"].startswith("fe80")]
 
 
 def test_host_is_out_of_reach(host, pair):
@@ -266,21 +268,67 @@ def test_host_is_out_of_reach(host, pair):
         tried = [(t, p) for t in targets for p in (port, host.port)] + [(service, 22)]
         assert set(reach_all(host, a, tried)) == {""}, tried
         assert peers == []
-    assert "inet6 fd" not in sh(host, a, "ip -6 addr") and sh(host, a, "ip -6 route show default") == ""
+    with listener("::", socket.AF_INET6) as (port, peers):
+        own = [l.split()[0] for l in sh(host, a, "cat /etc/hosts").splitlines() if l.startswith("fd")]
+        assert own == re.findall(r"inet6 (fd[^/]*)/128", sh(host, a, "ip -6 addr")), "one address of IPv6, in /etc/hosts"
+        assert sh(host, a, "ip -6 route show default").split()[:3] == ["default", "via", "fe80::1"]
+        prefix = ":".join(own[0].split(":")[:4])
+        targets = host_addresses(6) + ["fe80::1%eth0", prefix + "::ffff", "::"]
+        assert any(t.startswith(prefix) for t in targets[:-2]), "the service address is the host's"
+        assert set(reach_all(host, a, [(t, p) for t in targets for p in (port, host.port)])) == {""}, targets
+        assert peers == []
 
 
-def test_clusters_are_out_of_each_others_reach(host, pair):
+def address6(host, cluster):
+    return re.search(r"inet6 (fd[^/]*)/128", sh(host, cluster, "ip -6 addr")).group(1)
+
+
+def test_an_accounts_clusters_reach_each_other(host, pair):
     a, b = pair
-    ip = address(host, b)
-    import requests
-    assert requests.get("http://%s:8000/" % ip, timeout=5).status_code == 200, "it does serve, to the host"
-    assert "html" in sh(host, b, "wget -qO- http://127.0.0.1:8000/").lower()
-    assert reach(host, a, ip, 8000) == ""
-    assert sh(host, a, "ping -c 1 -W 1 %s >/dev/null 2>&1 && echo pong; true" % ip) == ""
+    for ip in (address(host, b), address6(host, b)):
+        assert "200 OK" in sh(host, a, "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc %s 8000" % ip)
+
+
+@pytest.fixture
+def stranger(host):
+    """Another account's cluster, which serves HTTP on port 8000: its addresses."""
+    key = host.new_account("stranger")
+    c, end = host.deploy(key=key), time.monotonic() + 30
+    ask = '{ cluster(input: {clusterId: "%s"}) { clusterIp runtime { uptimeInSeconds } } }' % c
+    try:
+        while not (seen := host.gql(ask, key=key)["cluster"])["runtime"]:
+            assert time.monotonic() < end, host.log_text()[-3000:]
+            time.sleep(0.02)
+        ip = seen["clusterIp"]
+        yield ip, "%s::%x" % (":".join(address6(host, host.clusters()[0]["id"]).split(":")[:4]),
+                              int(ip.split(".")[2]) * 256 + int(ip.split(".")[3]))
+    finally:
+        host.call("clusterTerminate", c, key=key)
+
+
+def test_another_accounts_clusters_are_out_of_reach(host, pair, stranger):
+    a, _ = pair
+    for ip, url in zip(stranger, ("http://%s:8000/", "http://[%s]:8000/")):
+        wait_for(lambda: requests.get(url % ip, timeout=5).status_code == 200)  # it does serve, to the host
+        assert reach(host, a, ip, 8000) == ""
+        assert sh(host, a, "ping -c 1 -W 1 %s >/dev/null 2>&1 && echo pong; true" % ip) == ""
     # nor by another source address, nor with a raw socket
-    assert "not permitted" in sh(host, a, "ip addr add %s/32 dev eth0 2>&1; true" % ip)
-    assert host.exec(a, "arping", "-c", "1", "-I", "eth0", ip, check=False).returncode != 0
+    assert "not permitted" in sh(host, a, "ip addr add %s/32 dev eth0 2>&1; true" % stranger[0])
+    assert "not permitted" in sh(host, a, "ip link set eth0 arp on 2>&1; true")
+    assert host.exec(a, "arping", "-c", "1", "-I", "eth0", stranger[0], check=False).returncode != 0
     assert sh(host, a, "ls /sys/class/net").split() == ["eth0", "lo"]
+
+
+def wait_for(what, seconds=20):
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            assert what()
+            return
+        except (AssertionError, OSError):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
 
 
 @pytest.fixture

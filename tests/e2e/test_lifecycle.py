@@ -166,7 +166,7 @@ class Threads(threading.Thread):
         while not self.stop.wait(0.002):
             for pid in filter(str.isdigit, os.listdir("/proc")):
                 with contextlib.suppress(OSError):
-                    name = os.path.basename(os.readlink("/proc/%s/exe" % pid))
+                    name = os.path.basename(os.readlink("/proc/%s/exe" % pid)).removesuffix(" (deleted)")
                     if name in ("hypervisor-vmm", "vmm-launch", "vmm-monitor"):
                         n = len(os.listdir("/proc/%s/task" % pid))
                         self.most[name] = max(n, self.most.get(name, 0))

@@ -1,8 +1,10 @@
 """hypervisor-vmm's words: what it says to an operator before anything runs."""
+import re
 import subprocess
 
 import pytest
 
+from host import Host
 from programs import program, run_as
 
 NOBODY = 65534
@@ -41,6 +43,26 @@ def test_doctor():
         assert (grade == "ok") == (follows is None), name
     assert found["rights"] == ("ok", "root", None)
     assert found["cgroups"][1].startswith("version ")
+
+
+def test_require_apparmor():
+    """Refused with the reason that doctor gives, or, where there is AppArmor, nothing special."""
+    grade, says, _ = findings(run("doctor").stdout)[0]["AppArmor"]
+    h = Host({"engine": {"require_apparmor": "yes", "cpu_overcommit": 100, "pool_networks": 0,
+                         "pool_disks": 0}})
+    try:
+        if grade == "ok":
+            h.start(60)
+            assert "without a profile" not in h.log_text()
+        else:
+            with pytest.raises(RuntimeError, match="require_apparmor = yes: AppArmor: " + re.escape(says)):
+                h.start(60)
+            assert h.proc.wait(60) != 0
+            h.config["engine"]["require_apparmor"] = "no"
+            h.start(60)
+            assert "without a profile of their own: AppArmor: " + says in h.log_text()
+    finally:
+        h.close()
 
 
 def test_doctor_with_a_configuration(tmp_path):

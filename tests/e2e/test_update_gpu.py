@@ -190,6 +190,16 @@ def test_the_first_gpu_of_a_cluster_brings_the_driver(host):
         assert first(host, c) == was
 
 
+def test_driver_in_a_read_only_root(host):
+    """The files of the first GPU come into a strict cluster that runs, whose root stays closed."""
+    with cluster_with(host, 0, securityProfile="strict") as c:
+        gpu_count(host, c, 1)
+        out = inside(host, c, "nvidia-smi -L; ls /usr/lib*/libcuda.so* /usr/lib/*/libcuda.so*; "
+                              "touch /etc/x /x || true; grep ' / / ' /proc/self/mountinfo", check=False)
+        assert "GPU 0" in out.stdout and "libcuda.so.1" in out.stdout, out
+        assert out.stderr.count("Read-only file system") == 2 and " / / ro," in out.stdout
+
+
 def test_what_was_taken_does_not_open_by_any_name(host):
     """A hard link, a descriptor of the node, a name of the tenant's own: the rule is the kernel's."""
     with cluster_with(host, 2) as c:

@@ -1,306 +1,17 @@
-"""Cluster networks on the real kernel (root): engine/net through the driver netctl.
-
-Everything happens in namespaces made here, so that the machine's own network is neither used nor
-changed: a "host" (network and mount namespace, its own /run), and an "internet" behind it, with a
-web server, a name server's port and a cloud's metadata address.  The internet has no way back to
-the pool's addresses but over the host, so only translated traffic is answered."""
+"""Cluster networks on the real kernel (root): engine/net through the driver netctl, in the namespaces of
+tests/lib/networld.py."""
 import json
 import os
-import pathlib
 import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("HVMM_BUILD", ROOT / "build"))
-NETCTL = BUILD / "tests/flow/net/netctl"
-POOL = "100.96.0.0/16"
-LAN = ("10.9.8.7", "100.100.0.7", "172.20.0.7", "192.168.5.7")  # the operator's own machines
-UPLINK, INET, WEB, META, RESOLVER = ("198.51.100.2", "198.51.100.1", "203.0.113.7",
-                                     "169.254.169.254", "169.254.169.253")
-
-# What runs inside a namespace.  Prints one JSON value.
-AGENT = r'''
-import json, socket, struct, sys
-cmd, args = sys.argv[1], sys.argv[2:]
-def addr(a): return a[0], int(a[1])
-if cmd == "tcp":
-    s = socket.socket(); s.settimeout(float(args[2]))
-    try:
-        s.connect(addr(args)); out = s.recv(200).decode()
-    except socket.timeout: out = "timeout"
-    except OSError as e: out = "error " + str(e.errno)
-elif cmd == "udp":
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(float(args[2]))
-    try:
-        s.sendto(b"hello", addr(args)); out = s.recv(200).decode()
-    except socket.timeout: out = "timeout"
-    except OSError as e: out = "error " + str(e.errno)
-elif cmd == "spoof":   # SOURCE DEST PORT [SOURCE-PORT]
-    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    udp = struct.pack("!HHHH", int((args + [4444])[3]), int(args[2]), 8 + 5, 0) + b"spoof"
-    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 7, 0, 64, 17, 0,
-                     socket.inet_aton(args[0]), socket.inet_aton(args[1]))
-    try: out = s.sendto(ip + udp, (args[1], 0))
-    except OSError as e: out = "error " + str(e.errno)
-elif cmd == "bind80":
-    s = socket.socket(); s.bind(("", 80)); out = "ok"
-print(json.dumps(out))
-'''
-
-# Servers: each answers with its name and who asked; UDP datagrams are also logged to a file.
-SERVER = r'''
-import socket, sys, threading
-name, log, ports = sys.argv[1], sys.argv[2], sys.argv[3:]
-def tcp(port):
-    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    s.bind(("0.0.0.0", port)); s.listen(50)
-    def run():
-        while True:
-            c, a = s.accept(); c.sendall(("%s %s" % (name, a[0])).encode()); c.close()
-    threading.Thread(target=run, daemon=True).start()
-def udp(spec):
-    a, port = spec.split(":")
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((a, int(port)))
-    def run():
-        while True:
-            d, a = s.recvfrom(2000)
-            with open(log, "a") as f: f.write("%s %s\n" % (a[0], d.decode()))
-            s.sendto(("%s %s" % (name, a[0])).encode(), a)
-    threading.Thread(target=run, daemon=True).start()
-for p in ports:
-    udp(p) if ":" in p else tcp(int(p))
-print("ready", flush=True)
-sys.stdin.read()
-'''
-
-
-def sh(*argv, **kw):
-    r = subprocess.run(argv, capture_output=True, text=True, timeout=60, **kw)
-    assert r.returncode == 0, f"{' '.join(map(str, argv))}: {r.stderr or r.stdout}"
-    return r.stdout
-
-
-class World:
-    """The two namespaces, what was started in them, and how to look around."""
-
-    def __init__(self, tmp):
-        self.tmp = pathlib.Path(tmp)
-        self.procs = []
-        self.host = self.hold("unshare", "-n", "-m", "--propagation", "private")
-        self.on_host("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
-        self.on_host("mount", "-t", "sysfs", "sysfs", "/sys")
-        # a new namespace starts with the machine's IPv4 settings, whatever they are now
-        self.on_host("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
-        self.resolv("nameserver 127.0.0.53\nnameserver ::1\nnameserver %s\nsearch secret.corp\n"
-                    % WEB)
-        self.on_host("mount", "--bind", str(self.tmp / "resolv.conf"), "/etc/resolv.conf")
-        self.inet = self.hold("unshare", "-n")
-        for ns in (self.host, self.inet):
-            self.inside(ns, "ip", "link", "set", "lo", "up")
-        self.on_host("ip", "link", "add", "up0", "type", "veth", "peer", "name", "wan", "netns",
-                     str(self.inet))
-        self.on_host("ip", "addr", "add", UPLINK + "/24", "dev", "up0")
-        self.on_host("ip", "link", "set", "up0", "up")
-        for cmd in (f"addr add {INET}/24 dev wan", "link set wan up", f"addr add {WEB}/32 dev lo",
-                    f"addr add {META}/32 dev lo", f"addr add {RESOLVER}/32 dev lo",
-                    *(f"addr add {a}/32 dev lo" for a in LAN),
-                    f"route add {POOL} via {UPLINK}"):
-            self.inside(self.inet, "ip", *cmd.split())
-        self.on_host("ip", "route", "add", "default", "via", INET)
-        self.log = self.tmp / "udp.log"
-        self.log.write_text("")
-        self.serve(self.inet, "internet", 80, 53, f"{WEB}:9999", f"{RESOLVER}:53", f"{META}:53",
-                   *(f"{a}:53" for a in LAN))
-        self.serve(self.host, "host", 8080, f"{UPLINK}:8080")
-
-    def resolv(self, text):
-        (self.tmp / "resolv.conf").write_text(text)
-
-    def hold(self, *argv):
-        p = self.start(*argv, "sh", "-c", "echo ready; exec cat")
-        return p.pid
-
-    def start(self, *argv):
-        p = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.procs.append(p)
-        assert p.stdout.readline() == "ready\n", argv
-        return p
-
-    def serve(self, ns, name, *ports):
-        self.start("nsenter", "-t", str(ns), "-n", "-m", sys.executable, "-c", SERVER, name,
-                   str(self.log), *map(str, ports))
-
-    def inside(self, ns, *argv):
-        return sh("nsenter", "-t", str(ns), "-n", "-m", *argv)
-
-    def on_host(self, *argv):
-        return self.inside(self.host, *argv)
-
-    def host_agent(self, *args):
-        return json.loads(self.on_host(sys.executable, "-c", AGENT, *map(str, args)))
-
-    def inet_agent(self, *args):
-        return json.loads(self.inside(self.inet, sys.executable, "-c", AGENT, *map(str, args)))
-
-    def sysctl(self, name):
-        return self.on_host("cat", f"/proc/sys/net/ipv4/{name}").strip()
-
-    def links(self):
-        names = [l["ifname"] for l in json.loads(self.on_host("ip", "-j", "link"))]
-        return sorted(n for n in names if n.startswith("hv"))
-
-    def tables(self):
-        return re.findall(r"inet (hvmm_\w+)", self.on_host("nft", "list", "tables"))
-
-    def leftovers(self):
-        """Everything of ours that the kernel still holds."""
-        addrs = [a["label"] for l in json.loads(self.on_host("ip", "-j", "addr"))
-                 for a in l["addr_info"] if a.get("label", "").startswith("lo:hv")]
-        routes = re.findall(r"^100\.96\S* dev.*", self.on_host("ip", "route"), re.M)
-        return self.links() + self.tables() + addrs + routes
-
-    def settle(self, want, seconds=5.0):
-        """A namespace ends some milliseconds after its last user; wait for the kernel."""
-        end = time.monotonic() + seconds
-        while self.links() != want and time.monotonic() < end:
-            time.sleep(0.02)
-        return self.links()
-
-    def close(self):
-        for p in reversed(self.procs):
-            if p.poll() is None:
-                p.kill()
-            p.wait()
-            for f in (p.stdin, p.stdout):
-                if f:
-                    f.close()
-
-
-class Refused(Exception):
-    pass
-
-
-class Ctl:
-    """One engine's worth of engine/net."""
-
-    def __init__(self, world, ident, *, pool=POOL, dns="-", allow="", opened=True, prefix=()):
-        self.world, self.ident, self.pool, self.dns, self.allow = world, ident, pool, dns, allow
-        self.data = world.tmp / ident
-        self.data.mkdir(exist_ok=True)
-        self.p = subprocess.Popen(
-            ["nsenter", "-t", str(world.host), "-n", "-m", *prefix, str(NETCTL)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-        world.procs.append(self.p)
-        self.ns = {}
-        if opened:
-            self.open()
-
-    def open(self):
-        return self("open", self.ident, self.data, self.pool, self.dns, self.allow)
-
-    def __call__(self, *words):
-        self.p.stdin.write(" ".join(map(str, words)) + "\n")
-        self.p.stdin.flush()
-        line = self.p.stdout.readline()
-        if line.startswith("err "):
-            raise Refused(line[4:].strip())
-        assert line.startswith("ok"), f"{words}: {line!r}"
-        return line[2:].strip()
-
-    def up(self, slot):
-        self.ns[slot] = self("prepare", slot).split()[0]
-        return self("bind", slot).split(" ", 3)
-
-    def enter(self, slot, *argv):
-        return sh("nsenter", f"--net=/proc/{self.p.pid}/fd/{self.ns[slot]}", *argv)
-
-    def agent(self, slot, *args):
-        return json.loads(self.enter(slot, sys.executable, "-c", AGENT, *map(str, args)))
-
-    def tcp(self, slot, ip, port, timeout=0.4):
-        return self.agent(slot, "tcp", ip, port, timeout)
-
-    def elements(self):
-        kinds = ("link:", "dead:", "element:")  # each kind by name: sets have no order
-        return sorted(self("each").split(),
-                      key=lambda x: ([x.startswith(k) for k in kinds].index(True), x))
-
-    def down(self, slot, how="later"):
-        self("release", slot, how)
-        self("drop", slot)
-
-    def stop(self, remove=True):
-        if remove:
-            self("remove")
-        self("close")
-        self.p.stdin.close()
-        assert self.p.wait(10) == 0
-
-
-@pytest.fixture(scope="module")
-def world():
-    if os.geteuid() != 0:
-        pytest.fail("needs root")
-    if not NETCTL.exists():
-        pytest.fail(f"{NETCTL} is not built")
-    with tempfile.TemporaryDirectory(prefix="hvmm-net-") as tmp:
-        os.chmod(tmp, 0o755)
-        w = World(tmp)
-        try:
-            yield w
-        finally:
-            w.close()
-
-
-@pytest.fixture
-def clean(world):
-    """Nothing of ours before and after each test."""
-    assert world.leftovers() == []
-    assert world.sysctl("ip_forward") == "0"
-    first = len(world.procs)
-    yield world
-    for p in world.procs[first:]:
-        if p.poll() is None:
-            p.kill()
-            p.wait()
-    world.settle([])
-    left = world.leftovers()
-    for t in world.tables():
-        world.on_host("nft", "delete", "table", "inet", t)
-    for l in world.links():
-        world.on_host("ip", "link", "del", l)
-    forward = world.sysctl("ip_forward")
-    if left or forward != "0":  # one failure shall not look like many
-        world.on_host("sh", "-c", "rm -rf /run/hypervisor-vmm; echo 0 > /proc/sys/net/ipv4/ip_forward;"
-                      " ip -4 addr flush dev lo; ip addr add 127.0.0.1/8 dev lo")
-    assert left == []
-    assert forward == "0"
-
-
-@pytest.fixture
-def one(clean):
-    """An instance with a cluster in slot 1."""
-    c = Ctl(clean, "aaaaaaaa")
-    c.address, c.service, c.slot, c.resolv = c.up(1)
-    yield c
-    c.down(1)
-    c.stop()
-
-
-@pytest.fixture
-def pair(one):
-    """Two instances, side by side, with a cluster each."""
-    b = Ctl(one.world, "bbbbbbbb")
-    b.address, b.service, b.slot, b.resolv = b.up(2)
-    yield one, b
-    b.down(2)
-    b.stop()
+from networld import (AGENT, INET, LAN, META, POOL, RESOLVER, SERVER, UPLINK, WEB, Ctl, Refused, clean, four, one,  # noqa: F401
+                      pair, world)
 
 
 def test_lease(one):
@@ -314,12 +25,17 @@ def test_inside(one):
     """What a cluster sees of its network: one link, one address, one way, everything free."""
     addrs = {l["ifname"]: [a["local"] for a in l["addr_info"]]
              for l in json.loads(one.enter(1, "ip", "-j", "addr")) if "UP" in l["flags"]}
-    assert addrs == {"lo": ["127.0.0.1", "::1"], "eth0": ["100.96.0.1"]}
+    assert addrs == {"lo": ["127.0.0.1", "::1"], "eth0": ["100.96.0.1", one.address6]}
+    assert one.address6.startswith("fd") and one.address6.endswith("::1")
     assert one.enter(1, "ip", "route").strip() == "default via 169.254.1.1 dev eth0 proto static onlink"
     assert "PERMANENT" in one.enter(1, "ip", "neigh")
     proc = "/proc/sys/net"
     assert one.enter(1, "cat", f"{proc}/ipv4/ip_forward").strip() == "0"
-    assert one.enter(1, "cat", f"{proc}/ipv6/conf/eth0/disable_ipv6").strip() == "1"
+    assert one.enter(1, "ip", "-6", "route", "show", "default").split()[:5] == ["default", "via", "fe80::1", "dev", "eth0"]
+    for name, value in (("accept_ra", "0"), ("accept_redirects", "0"), ("forwarding", "0")):
+        assert one.enter(1, "cat", f"{proc}/ipv6/conf/eth0/{name}").strip() == value, name
+    for end in (one.enter(1, "ip", "-j", "link", "show", "eth0"), one.world.on_host("ip", "-j", "link", "show", "hv1")):
+        assert "NOARP" in json.loads(end)[0]["flags"]
     first = 0x50000000 + 65536
     assert one.enter(1, "cat", f"{proc}/ipv4/ping_group_range").split() == [str(first), str(first + 65535)]
     assert one.enter(1, "setpriv", "--reuid", "12345", "--clear-groups", "--regid", "12345",
@@ -436,7 +152,7 @@ def test_private_networks_can_be_opened(clean):
         LAN[1], LAN[2], META, "100.96.0.2", UPLINK}, got
     # an engine that starts with another configuration closes them again
     c("close")
-    c.allow = ""
+    c.allow = "-"
     c.open()
     assert c.tcp(1, LAN[0], 80, 0.3) == "timeout"
     c.down(1)
@@ -549,13 +265,13 @@ def test_bind_without_its_link(one):
 
 
 def test_spoofed_source(one):
-    w = one.world
+    w, own = one.world, one.address
     one.up(2)
     w.log.write_text("")
     for source in ("100.96.0.2", "100.96.9.9", "8.8.8.8", UPLINK, WEB):
         one.agent(1, "spoof", source, WEB, 9999)
         one.agent(1, "spoof", source, UPLINK, 8080)
-    one.agent(1, "spoof", one.address, WEB, 9999)
+    one.agent(1, "spoof", own, WEB, 9999)
     end = time.monotonic() + 2
     while "spoof" not in w.log.read_text() and time.monotonic() < end:
         time.sleep(0.01)
@@ -576,9 +292,10 @@ def test_service_address(one):
         os.kill(pid, 9)
 
 
-def test_no_ipv6(one):
+def test_no_ipv6(four):
     """Even with IPv6 forced on inside, and a host that forwards it, there is no way around."""
-    w = one.world
+    one, w = four, four.world
+    assert one.enter(1, "cat", "/proc/sys/net/ipv6/conf/eth0/disable_ipv6").strip() == "1"
     w.inside(w.inet, "ip", "addr", "add", "fd77::1/64", "dev", "wan", "nodad")
     w.inside(w.inet, "ip", "route", "add", "fd99::/64", "via", "fd77::2")
     w.on_host("ip", "addr", "add", "fd77::2/64", "dev", "up0", "nodad")
@@ -586,6 +303,8 @@ def test_no_ipv6(one):
     w.on_host("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
     one.enter(1, "sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6;"
               " echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6")
+    for end in (lambda *a: one.enter(1, *a, "dev", "eth0"), lambda *a: w.on_host(*a, "dev", "hv1")):
+        end("ip", "link", "set", "arp", "on")
     one.enter(1, "ip", "addr", "add", "fd99::2/64", "dev", "eth0", "nodad")
     one.enter(1, "ip", "route", "add", "default", "via", "fd99::1")
     try:
@@ -714,8 +433,11 @@ def test_wiped_firewall_comes_back(one):
     one("watch")
     one("repair")
     assert one("watch") == "0", "repairing is no reason to repair"
-    # whoever binds next finds it out too
+    # whoever binds next finds it out too; what others may do only the engine knows
     other.up(8)
+    assert other.tcp(8, WEB, 80) == f"internet {UPLINK}"
+    assert other.tcp(2, WEB, 80) == "timeout"
+    other("repair")
     assert other.tcp(8, WEB, 80) == other.tcp(2, WEB, 80) == f"internet {UPLINK}"
     for slot in (2, 8):
         other.down(slot)

@@ -3,7 +3,7 @@
  *
  *   i  inventory (JSON)    r  report (JSON)    n  facts (JSON)    p  progress (JSON)
  *   g  GPUs and prices (JSON)
- *   t  telemetry (JSON)    e  event of a GPU (JSON)
+ *   t  telemetry (JSON)    e  event of a GPU (JSON)    s  security event (JSON)
  *   w  wish for a GPU type
  *   a  dockerArgs    l  log lines    f  log files
  *
@@ -91,6 +91,18 @@ static void event(const json_t *j)
                 return;
         CHECK(gpu_uuid_ok(ev.uuid) && *ev.kind && strlen(ev.kind) <= 32 && strlen(ev.text) <= 512);
         CHECK(!ev.cluster || plan_cluster_id_ok(ev.cluster));
+}
+
+static void security(const json_t *j)
+{
+        struct node_security s = { 0 };
+
+        if (node_security_decode(j, &s, NULL) < 0)
+                return;
+        CHECK(plan_cluster_id_ok(s.cluster) && *s.kind && strlen(s.kind) <= 32);
+        CHECK(*s.message && strlen(s.message) <= 512);
+        for (const char *c = s.message; *c; c++)
+                CHECK((unsigned char) *c >= ' ' && *c != 0x7f);
 }
 
 static void facts(const json_t *j)
@@ -198,7 +210,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (size < 1)
                 return 0;
         text = strndup((const char *) data + 1, size - 1);
-        if (memchr("irnpgte", data[0], 7))
+        if (memchr("irnpgtes", data[0], 8))
                 j = jsonx_parse((const char *) data + 1, size - 1, NULL);
         if (j && data[0] == 'i')
                 inventory(j);
@@ -212,6 +224,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 telemetry(j);
         else if (j && data[0] == 'e')
                 event(j);
+        else if (j && data[0] == 's')
+                security(j);
         else if (j)
                 report(j);
         else if (data[0] == 'w')

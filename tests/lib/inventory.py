@@ -154,6 +154,12 @@ def run_entries():
             for name in files if name != "lock" and not name.startswith(".")}
 
 
+def apparmor_profiles():
+    """Names, without their modes; none where the kernel has no AppArmor or does not show it."""
+    lines = read("/sys/kernel/security/apparmor/profiles").splitlines()
+    return {line.split()[0] for line in lines if line.startswith("hvmm-")}
+
+
 def sysctls():
     return {(name, read(f"/proc/sys/{name}").strip()) for name in SYSCTLS}
 
@@ -164,7 +170,7 @@ def take(dirs=()):
     return {"mounts": mounts(dirs), "processes": processes(), "links": links(),
             "addresses": addresses(), "nft tables": nft_tables(), "cgroups": cgroups(),
             "loop devices": loops(dirs), "named namespaces": named_namespaces(),
-            "run entries": run_entries(), "sysctls": sysctls(), "engines": engines()}
+            "run entries": run_entries(), "AppArmor profiles": apparmor_profiles(), "sysctls": sysctls(), "engines": engines()}
 
 
 def compare(before, after, gone_ok=False):

@@ -264,7 +264,22 @@ bool accounts_check(const struct accounts *a, const char *key, struct caller *re
                 ret->right = KEY_WRITE;
         (void) snprintf(ret->account, sizeof ret->account, "%s", k->account);
         (void) snprintf(ret->cluster, sizeof ret->cluster, "%s", k->cluster ? k->cluster : "");
+        (void) snprintf(ret->key, sizeof ret->key, "%s", k->id);
         return true;
+}
+
+const char *accounts_key_name(const struct accounts *a, const char *key_id)
+{
+        const struct api_key *k = map_get(a->keys, key_id);
+
+        return k ? k->name : NULL;
+}
+
+const char *accounts_key_account(const struct accounts *a, const char *key_id)
+{
+        const struct api_key *k = map_get(a->keys, key_id);
+
+        return k ? k->account : NULL;
 }
 
 const struct account *accounts_get(const struct accounts *a, const char *id)

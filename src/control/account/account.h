@@ -39,6 +39,7 @@ struct caller {
         enum key_right right;
         char account[ACCOUNT_ID_LEN + 1];
         char cluster[15]; /* KEY_CLUSTER only */
+        char key[20];     /* the key's id */
 };
 
 struct accounts;
@@ -56,6 +57,12 @@ bool accounts_check(const struct accounts *a, const char *key, struct caller *re
 const struct account *accounts_get(const struct accounts *a, const char *id); /* NULL: none */
 const struct account *accounts_admin(const struct accounts *a);               /* NULL: none yet */
 const struct map *accounts_all(const struct accounts *a); /* id -> struct account */
+
+/* Its name, borrowed; NULL: it has none, or there is no such key. */
+const char *accounts_key_name(const struct accounts *a, const char *key_id);
+
+/* Whose it is, likewise. */
+const char *accounts_key_account(const struct accounts *a, const char *key_id);
 
 /* A key as its owner may see it: everything but the key. */
 struct key_view {

@@ -321,6 +321,32 @@ static int root_misuse(struct gql_request *r, int rc, struct err *e)
         return err_set(e, -EIO, "the resolver answered and took a handle");
 }
 
+static void tell_mutate(struct gql_call *c)
+{
+        const struct gql_ops *ops = &c->req->schema->ops;
+
+        if (c->req->query->mutation && ops->mutate)
+                ops->mutate(c);
+}
+
+static void tell_mutated(struct gql_call *c, int rc, const struct err *e)
+{
+        const struct gql_ops *ops = &c->req->schema->ops;
+
+        if (c->req->query->mutation && ops->mutated)
+                ops->mutated(c, rc, e);
+}
+
+/* A right is missing: nothing was run. */
+static void tell_refused(struct gql_request *r, const struct qfield *q)
+{
+        struct gql_call c = { .req = r, .q = q, .index = -1, .start = r->out.len };
+        struct err e = { 0 };
+
+        tell_mutate(&c);
+        tell_mutated(&c, err_set(&e, -EPERM, "forbidden: this API key may not do that"), &e);
+}
+
 /* false: suspended. */
 static bool root_call(struct gql_request *r, const struct qfield *q)
 {
@@ -330,7 +356,9 @@ static bool root_call(struct gql_request *r, const struct qfield *q)
 
         *c = (struct gql_call){ .req = r, .q = q, .index = -1, .start = r->out.len };
         r->deferred = false;
+        tell_mutate(c);
         rc = q->f->row->fn(c, NULL, &e);
+        tell_mutated(c, rc, &e);
         if (rc == GQL_PENDING && r->deferred)
                 return r->pending == NULL; /* completed from inside: already ended */
         if (r->pending)
@@ -352,6 +380,8 @@ static bool root_field(struct gql_request *r, const struct qfield *q)
         rc = exec_enter(r, q, NULL);
         if (rc > 0 && q->f->row->get == GQL_GET_FN)
                 return root_call(r, q);
+        if (rc <= 0 && q->f->row && !q->not_here)
+                tell_refused(r, q);
         root_end(r, rc > 0 ? exec_field(r, q, NULL, NULL) : rc == 0);
         return true;
 }

@@ -90,6 +90,11 @@ struct gql_ops {
          * (the whole request is answered 401 before anything runs); -EPERM: a good key that may
          * not (an error on that field, code FORBIDDEN).  *e may stay empty. */
         int (*allow)(void *ctx, enum gql_right need, struct err *e);
+        /* Around each root field of a mutation: before its resolver, and after it with what that has
+         * returned (*e is empty unless @r is negative).  Also where `allow` has refused it: then with
+         * -EPERM.  Both or neither may be NULL. */
+        void (*mutate)(struct gql_call *c);
+        void (*mutated)(struct gql_call *c, int r, const struct err *e);
         bool strict; /* unknown input fields are refused instead of ignored */
 };
 

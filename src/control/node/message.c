@@ -2,6 +2,7 @@
  * The engine runs strangers' code next to it, so nothing of it is believed unchecked. */
 #include <assert.h>
 #include <errno.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,7 @@ static const struct jfield report_fields[] = {
         { R(released), .kind = J_BOOL },
         { R(cpus_taken), .kind = J_BOOL },
         { R(credentials_wanted), .kind = J_BOOL },
+        { R(secrets_wanted), .kind = J_BOOL },
         { R(progress_pct), .kind = J_U32, .max = 100 },
         { R(progress_bytes), .kind = J_U64, .max = JSONX_EXACT_MAX },
         { R(progress_total_bytes), .kind = J_U64, .max = JSONX_EXACT_MAX },
@@ -224,6 +226,21 @@ void node_facts_done(struct node_facts *f)
         jsonx_done(facts_fields, NELEM(facts_fields), f);
 }
 
+static double percent(const json_t *o, const char *key)
+{
+        const json_t *v = json_object_get(o, key);
+        double d = json_is_number(v) ? json_number_value(v) : -1;
+
+        return d >= 0 && d <= 100 ? d : (double) NAN;
+}
+
+static void take_pressure(const json_t *o, struct node_report *rep)
+{
+        rep->pressure_cpu = percent(o, "cpu");
+        rep->pressure_memory = percent(o, "memory");
+        rep->pressure_io = percent(o, "io");
+}
+
 int node_report_decode(const json_t *j, struct node_report *ret, struct err *e)
 {
         struct node_report rep = { 0 };
@@ -232,6 +249,7 @@ int node_report_decode(const json_t *j, struct node_report *ret, struct err *e)
 
         if (r >= 0 && json_is_object(usage)) {
                 r = jsonx_decode(usage, usage_fields, NELEM(usage_fields), &rep, e);
+                take_pressure(json_object_get(usage, "pressure"), &rep);
                 rep.has_usage = true;
         }
         if (r >= 0 && (!plan_cluster_id_ok(rep.cluster) || rep.state == CS_NONE))
@@ -296,6 +314,34 @@ int node_telemetry_decode(const json_t *j, struct gpu_telemetry **ret, size_t *r
 #define EVENT_KIND_LEN 32U
 #define EVENT_TEXT_LEN 512U
 
+static bool is_word(const char *s)
+{
+        return !str_empty(s) && strlen(s) <= EVENT_KIND_LEN &&
+               strspn(s, "abcdefghijklmnopqrstuvwxyz_") == strlen(s);
+}
+
+int node_security_decode(const json_t *j, struct node_security *ret, struct err *e)
+{
+        json_int_t generation = json_integer_value(json_object_get(j, "generation"));
+        struct node_security s = { .cluster = jsonx_str(j, "cluster"),
+                                   .kind = jsonx_str(j, "kind"),
+                                   .message = jsonx_str(j, "message") };
+
+        if (!plan_cluster_id_ok(s.cluster))
+                return err_set(e, -EINVAL, "security: cluster is none");
+        if (!is_word(s.kind))
+                return err_set(e, -EINVAL, "security: kind is no word");
+        if (str_empty(s.message) || strlen(s.message) > EVENT_TEXT_LEN)
+                return err_set(e, -EINVAL, "security: message has not 1 to %u bytes",
+                               EVENT_TEXT_LEN);
+        for (const char *c = s.message; *c; c++)
+                if ((unsigned char) *c < ' ' || *c == 0x7f)
+                        return err_set(e, -EINVAL, "security: message has a control character");
+        s.generation = generation > 0 ? (uint64_t) generation : 0;
+        *ret = s;
+        return 0;
+}
+
 int node_event_decode(const json_t *j, struct node_event *ret, struct err *e)
 {
         const json_t *code = json_object_get(j, "code");
@@ -306,8 +352,7 @@ int node_event_decode(const json_t *j, struct node_event *ret, struct err *e)
 
         if (!gpu_uuid_ok(ev.uuid))
                 return err_set(e, -EINVAL, "event: uuid is none");
-        if (str_empty(ev.kind) || strlen(ev.kind) > EVENT_KIND_LEN ||
-            strspn(ev.kind, "abcdefghijklmnopqrstuvwxyz_") != strlen(ev.kind))
+        if (!is_word(ev.kind))
                 return err_set(e, -EINVAL, "event: kind is no word");
         if (ev.text && strlen(ev.text) > EVENT_TEXT_LEN)
                 return err_set(e, -E2BIG, "event: text has more than %u bytes", EVENT_TEXT_LEN);

@@ -165,14 +165,14 @@ void node_cancel(struct node *n, int64_t number)
 }
 
 void node_assign(struct node *n, const char *cluster, uint64_t generation, bool run,
-                 const json_t *plan, const json_t *credentials)
+                 const json_t *plan, const json_t *credentials, const json_t *secrets)
 {
         if (n->synced)
                 (void) post(n,
-                            json_pack("{s:s, s:s, s:I, s:s, s:O, s:O*}", "type", "assign",
+                            json_pack("{s:s, s:s, s:I, s:s, s:O, s:O*, s:O*}", "type", "assign",
                                       "cluster", cluster, "generation", (json_int_t) generation,
                                       "desired", run ? "running" : "stopped", "plan", plan,
-                                      "credentials", credentials),
+                                      "credentials", credentials, "secrets", secrets),
                             NULL, 0);
 }
 
@@ -332,6 +332,17 @@ static void on_event(struct node *n, struct frame_msg *m)
                 n->ops->event(n->arg, &ev);
 }
 
+static void on_security(struct node *n, struct frame_msg *m)
+{
+        struct node_security s = { 0 };
+        struct err e = { 0 };
+
+        if (node_security_decode(m->json, &s, &e) < 0)
+                log_warn("node %s: %s", n->path, e.msg);
+        else
+                n->ops->security(n->arg, &s);
+}
+
 static void on_inner(struct node *n, struct frame_msg *m)
 {
         if (m->n_fds >= 1)
@@ -378,6 +389,7 @@ static const struct {
         { "synced", false, on_synced },       { "inner", false, on_inner },
         { "reply", false, on_reply },         { "progress", false, on_progress },
         { "telemetry", false, on_telemetry }, { "event", false, on_event },
+        { "security", false, on_security },
 };
 
 static void dispatch(struct node *n, struct frame_msg *m)

@@ -72,6 +72,7 @@ struct node_report {
         uint64_t epoch, seq, generation;
         enum cluster_state state;
         bool credentials_wanted; /* it must pull, and waits for what the plan names */
+        bool secrets_wanted;     /* it is about to start, and waits for those of the variables */
         bool released;
         bool cpus_taken;       /* another engine on the machine holds a CPU of the plan */
         uint32_t progress_pct; /* of a pull, as are the next */
@@ -79,7 +80,8 @@ struct node_report {
         char *reason, *address;
         char *refused; /* why it has not changed a cluster that runs to this generation; NULL: it has */
         uint64_t started_us, exit_code, restarts, oom_kills;
-        uint64_t cpu_us, memory_bytes; /* usage; 0 when not sent */
+        uint64_t cpu_us, memory_bytes;                     /* usage; 0 when not sent */
+        double pressure_cpu, pressure_memory, pressure_io; /* percent; NaN: not sent */
         bool has_usage;
         const json_t *security;     /* borrowed for the call; NULL: not sent */
         const json_t *gpu_receipts; /* the same; not looked at yet */
@@ -93,6 +95,12 @@ struct node_event {
         uint64_t code;       /* 0: none */
 };
 
+/* Something that a cluster did, or that was done to it; borrowed for the call. */
+struct node_security {
+        const char *cluster, *kind, *message;
+        uint64_t generation;
+};
+
 /* All are called on the loop, with @arg. */
 struct node_ops {
         /* connected; @inventory is the raw object too, for keeping */
@@ -103,6 +111,7 @@ struct node_ops {
         void (*report)(void *arg, const struct node_report *r);
         void (*telemetry)(void *arg, struct gpu_telemetry *t, size_t n); /* takes @t: heap */
         void (*event)(void *arg, const struct node_event *ev);
+        void (*security)(void *arg, const struct node_security *s);
         void (*synced)(void *arg);        /* state what should be */
         void (*inner)(void *arg, int fd); /* takes @fd: the listener of api.internal */
         void (*lost)(void *arg);
@@ -119,7 +128,8 @@ bool node_connected(const struct node *n); /* and in sync */
 
 /* Statements.  Without a connection they do nothing: `synced` comes with the next one. */
 void node_assign(struct node *n, const char *cluster, uint64_t generation, bool run,
-                 const json_t *plan, const json_t *credentials); /* NULL: not wanted */
+                 const json_t *plan, const json_t *credentials,
+                 const json_t *secrets); /* the two NULL: not wanted */
 void node_tombstone(struct node *n, const char *cluster, uint64_t generation);
 void node_forget(struct node *n, const char *cluster, uint64_t generation);
 

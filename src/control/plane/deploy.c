@@ -35,6 +35,8 @@ void deploy_done(struct deploy *d)
         free(d->stop_after);
         free(d->terminate_after);
         free(d->instance_id);
+        free(d->security_profile);
+        d->egress = strv_free(d->egress);
         free(d->cuda);
         free(d->min_cuda);
         d->cudas = strv_free(d->cudas);
@@ -69,6 +71,10 @@ static int apply_template(struct plane *p, const struct caller *who, struct depl
                 r = fill(&d->ports, t->ports);
         if (r >= 0)
                 r = fill(&d->volume_path, t->volume_path);
+        if (r >= 0)
+                r = fill(&d->security_profile, t->security_profile);
+        if (r >= 0 && !d->egress && t->egress && !(d->egress = strv_dup(t->egress)))
+                r = -ENOMEM;
         if (r >= 0 && str_eq(t->account, who->account)) /* a public one's are its owner's alone */
                 r = fill(&d->registry_auth, t->registry_auth);
         if (r >= 0)
@@ -214,6 +220,8 @@ static int fill_record(struct cluster *c, struct deploy *d, const struct caller 
         c->env = d->env ? TAKE(d->env) : calloc(1, sizeof(char *));
         c->ports = TAKE(d->ports);
         c->registry_auth = str_empty(d->registry_auth) ? NULL : TAKE(d->registry_auth);
+        c->egress = TAKE(d->egress);
+        c->security_profile = str_empty(d->security_profile) ? NULL : TAKE(d->security_profile);
         c->volume_path =
                 str_empty(d->volume_path) ? strdup(DEFAULT_VOLUME_PATH) : TAKE(d->volume_path);
         c->gpu_count = d->no_gpu ? 0 : d->gpu_count;
@@ -320,6 +328,8 @@ int plane_deploy(struct plane *p, const struct caller *who, struct deploy *d,
                 r = check_cuda(p, d, e);
         if (r >= 0)
                 r = registry_auth_check(p, who, d->registry_auth, e);
+        if (r >= 0)
+                r = secrets_check(p, who->account, d->env, e);
         if (r >= 0 && str_empty(d->image))
                 r = err_set(e, -EINVAL, "imageName: is missing; give an image or a templateId");
         if (r >= 0)

@@ -128,7 +128,7 @@ static int plan_next(struct plane *p, struct store_txn *t, struct cluster *c, ui
         c->state = CS_ACCEPTED;
         c->released = false;
         c->progress_pct = 0;
-        c->wants_login = false;
+        c->wants_login = c->wants_secrets = false;
         c->progress_bytes = c->progress_total_bytes = c->progress_bytes_per_s = 0;
         c->started_us = 0;
         c->restarts = 0;
@@ -152,6 +152,8 @@ static int renew(struct plane *p, struct store_txn *t, struct cluster *c, uint32
         if (!p->have_inv)
                 return err_set(e, -ENOTCONN, "no host is connected yet");
         r = plane_has_room(p, e);
+        if (r >= 0) /* what runs shall not be ended for a start that cannot be */
+                r = secrets_check(p, c->account, c->env, e);
         if (r >= 0)
                 r = plan_next(p, t, c, gpu_count, false, &limit, e);
         if (r != -ENOSPC)
@@ -316,6 +318,8 @@ static int check_edit(const struct plane *p, const struct caller *who, const str
         bool set;
         int r = env_check(d->env, e);
 
+        if (r >= 0)
+                r = secrets_check(p, c->account, d->env, e);
         if (r >= 0)
                 r = docker_args_parse(d->docker_args, &entrypoint, &command, &set, e);
         if (r >= 0)

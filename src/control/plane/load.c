@@ -84,6 +84,19 @@ static int keep_registry_auth(void *arg, const json_t *row, struct err *e)
         return r;
 }
 
+static int keep_secret(void *arg, const json_t *row, struct err *e)
+{
+        struct plane *p = arg;
+        AUTO(secret_free) struct secret *s = NULL;
+        int r = secret_from_row(row, &s, e);
+
+        if (r >= 0)
+                r = map_set(p->secrets, s->id, s);
+        if (r >= 0)
+                s = NULL;
+        return r;
+}
+
 static int keep_reservation(void *arg, const json_t *row, struct err *e)
 {
         return ledger_add_row(((struct plane *) arg)->ledger, row, e);
@@ -129,6 +142,12 @@ static int keep_event(void *arg, const json_t *row, struct err *e)
         return event_keep(arg, row);
 }
 
+static int keep_audit(void *arg, const json_t *row, struct err *e)
+{
+        (void) e;
+        return audit_keep(arg, row);
+}
+
 static bool is_known(void *arg, const char *cluster)
 {
         return map_get(((struct plane *) arg)->clusters, cluster) != NULL;
@@ -144,27 +163,35 @@ void plane_unload(struct plane *p)
         for (struct map_entry *i = p->registry_auths ? map_first(p->registry_auths) : NULL; i;
              i = map_next(i))
                 (void) registry_auth_free(map_value(i));
+        for (struct map_entry *i = p->secrets ? map_first(p->secrets) : NULL; i; i = map_next(i))
+                (void) secret_free(map_value(i));
         p->clusters = map_free(p->clusters);
         p->templates = map_free(p->templates);
         p->registry_auths = map_free(p->registry_auths);
+        p->secrets = map_free(p->secrets);
         p->ledger = ledger_free(p->ledger);
         events_free(p);
+        audit_done(p);
 }
 
 int plane_load(struct plane *p, struct err *e)
 {
         AUTO(map_free)
-        struct map *clusters = map_new(), *templates = map_new(), *registry_auths = map_new();
+        struct map *clusters = map_new(), *templates = map_new(), *registry_auths = map_new(),
+                   *secrets = map_new();
         AUTO(ledger_free) struct ledger *ledger = ledger_new();
         int r;
 
-        if (!clusters || !templates || !registry_auths || !ledger)
+        if (!clusters || !templates || !registry_auths || !secrets || !ledger)
                 return err_set(e, -ENOMEM, "out of memory"); /* what is there stays */
         plane_unload(p);
         p->clusters = TAKE(clusters);
         p->templates = TAKE(templates);
         p->registry_auths = TAKE(registry_auths);
+        p->secrets = TAKE(secrets);
         p->ledger = TAKE(ledger);
+        if (audit_init(p) < 0)
+                return err_set(e, -ENOMEM, "out of memory");
         r = store_load(p->store, ST_SETTING, keep_setting, p, e);
         if (r >= 0)
                 r = load_clusters(p, e);
@@ -173,9 +200,13 @@ int plane_load(struct plane *p, struct err *e)
         if (r >= 0)
                 r = store_load(p->store, ST_REGISTRY_AUTH, keep_registry_auth, p, e);
         if (r >= 0)
+                r = store_load(p->store, ST_SECRET, keep_secret, p, e);
+        if (r >= 0)
                 r = store_load(p->store, ST_RESERVATION, keep_reservation, p, e);
         if (r >= 0)
                 r = store_load(p->store, ST_EVENT, keep_event, p, e);
+        if (r >= 0)
+                r = store_load(p->store, ST_AUDIT, keep_audit, p, e);
         if (r >= 0)
                 r = templates_add_builtin(p);
         return r;
@@ -202,6 +233,7 @@ void plane_on_failure(void *arg, const char *why)
         int r;
 
         log_error("%s; loading everything again", why);
+        audit_hold(p);
         r = plane_load(p, &e);
         if (r >= 0)
                 r = accounts_reload(p->accounts, &e);

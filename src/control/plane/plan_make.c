@@ -102,6 +102,8 @@ int plan_make(const struct plane *p, const struct cluster *c, char **gpus, json_
         plan.name = c->name;
         plan.image = c->image;
         plan.registry_auth = c->registry_auth;
+        plan.security_profile = c->security_profile;
+        plan.egress = c->egress;
         plan.entrypoint = entrypoint;
         plan.command = command;
         plan.env = env;

@@ -45,6 +45,7 @@ static void submit(struct plane *p, struct store_txn *t, const char *cluster, ui
 {
         struct commit *k = calloc(1, sizeof *k);
 
+        audit_into(p, t, cluster);
         p->open++;
         if (!k) { /* memory is short: the change is made, the node hears of it when it syncs */
                 p->open--;
@@ -112,7 +113,7 @@ void plane_fence(struct plane *p, store_done_fn *done, void *arg)
 
 void plane_push(struct plane *p, const struct cluster *c)
 {
-        AUTO(json_put) json_t *plan = NULL, *login = NULL;
+        AUTO(json_put) json_t *plan = NULL, *login = NULL, *secrets = NULL;
 
         if (!node_connected(p->node) || p->foreign)
                 return;
@@ -123,9 +124,11 @@ void plane_push(struct plane *p, const struct cluster *c)
         plan = c->plan ? plan_with_key(p, c) : NULL;
         if (c->wants_login && c->desired == DESIRED_RUNNING)
                 login = registry_login(p, c);
+        if (c->wants_secrets && c->desired == DESIRED_RUNNING)
+                secrets = secrets_answer(p, c);
         if (plan)
                 node_assign(p->node, c->id, c->generation, c->desired == DESIRED_RUNNING, plan,
-                            login);
+                            login, secrets);
         else
                 log_error("cluster %s: no plan to send", c->id);
 }
@@ -290,11 +293,18 @@ static void on_event(void *arg, const struct node_event *n)
                 event_of_gpu(arg, n);
 }
 
+static void on_security(void *arg, const struct node_security *n)
+{
+        if (!((struct plane *) arg)->foreign)
+                audit_of_node(arg, n);
+}
+
 static const struct node_ops node_ops = { .hello = on_hello,
                                           .facts = on_facts,
                                           .gpus = on_gpus,
                                           .telemetry = on_telemetry,
                                           .event = on_event,
+                                          .security = on_security,
                                           .report = on_report,
                                           .synced = on_synced,
                                           .inner = on_inner,
@@ -352,6 +362,7 @@ int plane_new(const struct plane_conf *conf, struct plane **ret, struct err *e)
         p->inner = conf->inner;
         p->synced = conf->synced;
         p->conf_arg = conf->arg;
+        p->audit_keep_us = conf->audit_keep_us ? conf->audit_keep_us : AUDIT_KEEP_PRESET_US;
         r = store_sqlite_open(conf->data_dir, conf->loop, &p->store, e);
         if (r >= 0)
                 r = accounts_open(p->store, conf->data_dir, &p->accounts, e);
@@ -362,6 +373,7 @@ int plane_new(const struct plane_conf *conf, struct plane **ret, struct err *e)
         if (r < 0)
                 return r;
         registry_auths_probe(p);
+        secrets_probe(p);
         r = sd_event_add_time(conf->loop, &p->alarm, CLOCK_REALTIME, 0, US_PER_MS, on_alarm, p);
         if (r < 0)
                 return err_errno(e, r, "timer");

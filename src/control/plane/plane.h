@@ -18,13 +18,15 @@
 #include "model/gpu_type.h"
 #include "model/gpu_telemetry.h"
 
-#define PLANE_DATA_CENTER "LOCAL-1" /* the one host is one data centre */
+#define AUDIT_KEEP_PRESET_US (90 * 24 * 3600 * 1000000ULL)
+#define PLANE_DATA_CENTER    "LOCAL-1" /* the one host is one data centre */
 
 struct plane;
 
 struct plane_conf {
         sd_event *loop;
         const char *data_dir;             /* ours */
+        uint64_t audit_keep_us;           /* so long; 0: the preset */
         int seal_fd;                      /* the file of the sealing key; -EBADF: there is none */
         const char *node_path;            /* the engine's socket */
         void (*inner)(void *arg, int fd); /* takes @fd: the listener for api.internal */
@@ -104,6 +106,8 @@ struct deploy {
         char *gpu_type, *gpu_type_too; /* two names of one field */
         char *registry_auth, *network_volume, *volume_key;
         char *data_center, *country, *stop_after, *terminate_after, *instance_id;
+        char *security_profile;
+        char **egress; /* NULL: not said */
         char **gpu_types, **instance_ids;
         char *cuda, *min_cuda, **cudas; /* of the driver, for a cluster with GPUs */
         uint32_t container_disk_gib, volume_gib, min_memory_gib, min_vcpu;
@@ -182,6 +186,21 @@ int plane_delete_registry_auth(struct plane *p, const struct caller *who, const 
 int plane_open_registry_auth(const struct plane *p, const struct caller *who, const char *id,
                              const char **ret_username, char **ret_password, struct err *e);
 
+/* ---- secrets ---- */
+
+/* An account's own.  No caller sees a value again. */
+int plane_secrets(const struct plane *p, const struct caller *who,
+                  int (*fn)(void *arg, const struct secret *s), void *arg);
+struct secret_input {
+        const char *name, *value, *description;
+};
+int plane_create_secret(struct plane *p, const struct caller *who, const struct secret_input *in,
+                        const struct secret **ret, struct err *e);
+/* Clusters that name it go on; their next start says that it was removed. */
+int plane_delete_secret(struct plane *p, const struct caller *who, const char *id, struct err *e);
+/* {name: value} for a session in @c, for the engine alone: of what is not there any more, nothing. */
+json_t *plane_session_secrets(const struct plane *p, const struct cluster *c);
+
 /* ---- what is measured, and what has happened ---- */
 
 /* The last second's numbers; NULL: none, or they are old.  @ret_at_us (may be NULL): wall clock. */
@@ -198,6 +217,10 @@ struct event_view {
         const char *kind;   /* "exited", "gpu.xid" */
         const char *object; /* what it happened to: a cluster's id, a GPU's UUID */
         const char *text;   /* a sentence */
+        /* of "audit..." alone */
+        const char *actor;     /* the key, by name and id */
+        const char *operation; /* "clusterStop" */
+        const char *outcome;   /* "done", "refused", "begun": it goes on after its answer */
 };
 /* Every kind that is written, and what comes before its dot: "gpu" is every "gpu.xid" and so on. */
 extern const char *const event_kinds[];
@@ -205,13 +228,37 @@ extern const size_t event_kinds_n;
 int event_kind_check(const char *kind, struct err *e); /* -EINVAL names the known ones */
 
 struct event_filter {
-        const char *kind, *cluster, *object; /* NULL: any; kind "gpu" is also "gpu.xid" */
-        uint64_t since_us, until_us;         /* 0: no border */
+        /* NULL: any; kind "gpu" is also "gpu.xid", and NULL is all but "audit" */
+        const char *kind, *cluster, *object;
+        uint64_t since_us, until_us; /* 0: no border */
         unsigned limit;
 };
 /* Call @fn for what @who may see, newest first; a negative return ends the walk. */
 int plane_events(const struct plane *p, const struct caller *who, const struct event_filter *f,
                  int (*fn)(void *arg, const struct event_view *v), void *arg);
+
+/* ---- who did what ---- */
+
+/* One thing that a caller does, from before it to its row.  Zeroed: none. */
+struct audit {
+        const char *kind; /* static */
+        struct caller who;
+        char operation[48], object[65], cluster[16], account[ACCOUNT_ID_LEN + 1], detail[65];
+        bool begun, written;
+};
+/* @operation and @object (may be NULL) are copied, and cut where they are long. */
+void audit_begin(struct audit *a, const struct caller *who, const char *kind, const char *operation,
+                 const char *object);
+void audit_detail(struct audit *a, const char *text); /* one more word for the sentence */
+/* Around the code that makes the change: its transaction takes the row with it, as "done". */
+void plane_audit_enter(struct plane *p, struct audit *a);
+void plane_audit_leave(struct plane *p);
+/* In between, before the transaction is submitted: what it is about, and whose (NULL: the caller's). */
+void plane_audit_object(struct plane *p, const char *account, const char *object);
+/* What became of it, unless a transaction has taken the row.  @why may be NULL. */
+void plane_audit_end(struct plane *p, struct audit *a, const char *outcome, const char *why);
+/* A valid key has been used from there: told once an hour. */
+void plane_key_used(struct plane *p, const struct caller *who, const char *address);
 
 /* ---- watching ---- */
 

@@ -27,6 +27,7 @@ struct plane {
         struct map *clusters;       /* id -> struct cluster, owned; also the ones going away */
         struct map *templates;      /* id -> struct template, owned */
         struct map *registry_auths; /* id -> struct registry_auth, owned */
+        struct map *secrets;        /* id -> struct secret, owned */
         struct sealer *sealer;
         char node_id[NODE_ID_LEN + 1];
         struct node_inventory inv; /* the last one known, kept over restarts */
@@ -44,9 +45,13 @@ struct plane {
         void *conf_arg;
         bool broken; /* memory could not be loaded again: nothing is changed any more */
         struct err why;
-        uint64_t event_us;               /* time of the newest event */
-        unsigned event_next;             /* place of the next one in the ring */
-        struct event **events;           /* the ring; NULL: none yet */
+        uint64_t event_us;     /* time of the newest event */
+        unsigned event_next;   /* place of the next one in the ring */
+        struct event **events; /* the ring; NULL: none yet */
+        struct audit_log *audit_log;
+        struct audit *audit; /* what is being done now; NULL: nothing that is to be told */
+        uint64_t audit_keep_us;
+        uint64_t audit_hold_us; /* monotonic; until then rows without a change are not written */
         struct gpu_telemetry *telemetry; /* the last message */
         size_t n_telemetry;
         uint64_t boots;
@@ -113,6 +118,20 @@ void event_write(struct plane *p, struct store_txn *t, const struct event_view *
 void event_of_gpu(struct plane *p, const struct node_event *n);
 void event_add(struct plane *p, struct store_txn *t, const struct cluster *c, const char *kind);
 
+/* audit.c */
+struct audit_row;
+int audit_init(struct plane *p);
+void audit_done(struct plane *p);
+int audit_keep(struct plane *p, const json_t *row); /* while loading, in order */
+/* @t is submitted: the row of what is being done goes with it. @cluster: whose it is, or "". */
+void audit_into(struct plane *p, struct store_txn *t, const char *cluster);
+void audit_hold(struct plane *p); /* the store has failed */
+void audit_of_node(struct plane *p, const struct node_security *n);
+const struct audit_row *audit_newest(const struct plane *p);
+const struct audit_row *audit_older(const struct audit_row *r);
+/* NULL: there is none, or it is older than they are kept. */
+const struct event_view *audit_view(const struct plane *p, const struct audit_row *r);
+
 /* telemetry.c; @t: taken over */
 void telemetry_take(struct plane *p, struct gpu_telemetry *t, size_t n);
 
@@ -135,6 +154,14 @@ int registry_auth_check(const struct plane *p, const struct caller *who, const c
 json_t *registry_login(const struct plane *p, const struct cluster *c);
 /* Log it when there are some that cannot be opened. */
 void registry_auths_probe(const struct plane *p);
+
+/* secret.c */
+/* 0, or which of the secrets that @env names the account does not have. */
+int secrets_check(const struct plane *p, const char *account, char *const *env, struct err *e);
+/* What @c names, opened, for its assign: {values: {name: value}}, or {error}; NULL: out of memory. */
+json_t *secrets_answer(const struct plane *p, const struct cluster *c);
+/* Log it when there are some that cannot be opened. */
+void secrets_probe(const struct plane *p);
 
 /* template.c */
 int templates_add_builtin(struct plane *p);

@@ -51,6 +51,8 @@ static const struct jfield cluster_fields[] = {
         { C(oom_kills), .kind = J_U64 },
         { C(boot), .kind = J_U64 },
         { C(refused), .kind = J_STR },
+        { C(security_profile), .kind = J_STR },
+        { C(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
 };
 #undef C
 
@@ -76,6 +78,8 @@ static const struct jfield template_fields[] = {
         { T(start_jupyter), .kind = J_BOOL },
         { T(advanced_start), .kind = J_BOOL },
         { T(created_us), .kind = J_U64 },
+        { T(security_profile), .kind = J_STR },
+        { T(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
 };
 #undef T
 
@@ -89,6 +93,17 @@ static const struct jfield registry_auth_fields[] = {
         { A(created_us), .kind = J_U64 },
 };
 #undef A
+
+#define S(f) #f, .off = offsetof(struct secret, f)
+static const struct jfield secret_fields[] = {
+        { S(id), .kind = J_STR, .required = true },
+        { S(account), .kind = J_STR, .required = true },
+        { S(name), .kind = J_STR, .required = true },
+        { S(description), .kind = J_STR },
+        { S(value), .kind = J_STR, .max = 4 * LIMIT_SECRET_BYTES, .required = true },
+        { S(created_us), .kind = J_U64 },
+};
+#undef S
 
 struct cluster *cluster_free(struct cluster *c)
 {
@@ -183,6 +198,31 @@ int registry_auth_from_row(const json_t *row, struct registry_auth **ret, struct
 json_t *registry_auth_to_row(const struct registry_auth *a)
 {
         return jsonx_encode(registry_auth_fields, NELEM(registry_auth_fields), a);
+}
+
+struct secret *secret_free(struct secret *s)
+{
+        if (s)
+                jsonx_done(secret_fields, NELEM(secret_fields), s);
+        free(s);
+        return NULL;
+}
+
+int secret_from_row(const json_t *row, struct secret **ret, struct err *e)
+{
+        AUTO(secret_free) struct secret *s = calloc(1, sizeof *s);
+        int r = s ? jsonx_decode(row, secret_fields, NELEM(secret_fields), s, e)
+                  : err_set(e, -ENOMEM, "out of memory");
+
+        if (r < 0)
+                return err_wrap(e, r, "secret");
+        *ret = TAKE(s);
+        return 0;
+}
+
+json_t *secret_to_row(const struct secret *s)
+{
+        return jsonx_encode(secret_fields, NELEM(secret_fields), s);
 }
 
 int text_set(char **at, const char *value)

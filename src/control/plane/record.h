@@ -1,5 +1,5 @@
-/* record.h - what the control plane keeps about clusters, templates, registry credentials, and how it
- * is stored.
+/* record.h - what the control plane keeps about clusters, templates, registry credentials,
+ * secrets, and how it is stored.
  * Structs are owned by the plane; everybody else borrows them for the length of a call.  Pure. */
 #pragma once
 #include <jansson.h>
@@ -28,7 +28,9 @@ struct cluster {
         uint32_t container_disk_gib, volume_gib, vcpu, gpu_count;
         uint64_t memory_mib;
         char *gpu_type, *registry_auth;
-        char **cpus; /* pinned; empty: shares */
+        char *security_profile; /* of model/security.h; NULL: standard */
+        char **egress;          /* of model/egress.h; NULL: no limit */
+        char **cpus;            /* pinned; empty: shares */
         char *pod_type;
         bool locked, released;
         enum cluster_desired desired;
@@ -52,11 +54,14 @@ struct cluster {
         struct {
                 uint64_t cpu_us, memory_bytes, at_us;
                 uint32_t cpu_pct; /* of its vCPUs, over the last interval */
+                /* of the last ten seconds, in which some of it waited; NaN: this kernel does not tell */
+                double pressure_cpu, pressure_memory, pressure_io;
         } usage;
         uint64_t
                 repeat_us; /* the engine is behind: when it is told again, monotonic; 0: it is not */
         unsigned repeats;  /* in a row */
         bool wants_login;  /* the engine waits for the registry credentials that it names */
+        bool wants_secrets; /* the same for the secrets that its variables name */
         unsigned open; /* transactions not answered yet: nothing is told to the node meanwhile */
 };
 
@@ -71,7 +76,8 @@ struct template
         char **env;
         char *ports, *volume_path;
         uint32_t volume_gib, container_disk_gib;
-        char *readme, *category, *start_script, *registry_auth;
+        char *readme, *category, *start_script, *registry_auth, *security_profile;
+        char **egress; /* as a cluster's */
         bool is_serverless, is_public, start_ssh, start_jupyter, advanced_start;
         bool builtin; /* part of the program: visible to all, not stored */
         uint64_t created_us;
@@ -92,6 +98,17 @@ struct registry_auth *registry_auth_free(struct registry_auth *a);
 DEFINE_AUTO(struct registry_auth *, registry_auth_free)
 int registry_auth_from_row(const json_t *row, struct registry_auth **ret, struct err *e);
 json_t *registry_auth_to_row(const struct registry_auth *a);
+
+struct secret {
+        char *id, *account, *name, *description;
+        char *value; /* sealed */
+        uint64_t created_us;
+};
+
+struct secret *secret_free(struct secret *s);
+DEFINE_AUTO(struct secret *, secret_free)
+int secret_from_row(const json_t *row, struct secret **ret, struct err *e);
+json_t *secret_to_row(const struct secret *s);
 
 /* Replace a heap string.  -ENOMEM and no change; NULL and "" become NULL. */
 int text_set(char **at, const char *value);

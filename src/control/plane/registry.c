@@ -218,6 +218,7 @@ int plane_save_registry_auth(struct plane *p, const struct caller *who,
         if (map_set(p->registry_auths, a->id, a) < 0)
                 return err_set(e, -ENOMEM, "out of memory");
         (void) registry_auth_free((struct registry_auth *) (uintptr_t) old);
+        plane_audit_object(p, NULL, a->id);
         store_put(t, ST_REGISTRY_AUTH, registry_auth_to_row(a));
         *ret = TAKE(a);
         plane_submit(p, TAKE(t));

@@ -62,6 +62,9 @@ static void take_usage(struct cluster *c, const struct node_report *r)
                 c->usage.cpu_pct = 100;
         c->usage.cpu_us = r->cpu_us;
         c->usage.memory_bytes = r->memory_bytes;
+        c->usage.pressure_cpu = r->pressure_cpu;
+        c->usage.pressure_memory = r->pressure_memory;
+        c->usage.pressure_io = r->pressure_io;
         c->usage.at_us = now;
 }
 
@@ -164,6 +167,7 @@ void report_apply(struct plane *p, const struct node_report *r)
         take_usage(c, r);
         p->boots += r->started_us && r->started_us != c->started_us;
         c->wants_login = r->credentials_wanted;
+        c->wants_secrets = r->secrets_wanted;
         changed = take_facts(c, r);
         changed = take_state(c, r) || changed;
         ended = settle_exit(c);
@@ -187,7 +191,7 @@ void report_apply(struct plane *p, const struct node_report *r)
         } else {
                 (void) store_txn_free(t);
         }
-        if (c->wants_login && c->open == 0)
+        if ((c->wants_login || c->wants_secrets) && c->open == 0)
                 plane_push(p, c);
         plane_tell(p, r->cluster, c);
         if (c->applied && !str_empty(r->refused) && c->desired == DESIRED_RUNNING && c->open == 0) {

@@ -8,8 +8,10 @@
 #include "base/str.h"
 #include "control/plane/args.h"
 #include "control/plane/plane_priv.h"
+#include "model/egress.h"
 #include "model/limits.h"
 #include "model/plan.h"
+#include "model/secret.h"
 
 #define TEMPLATE_ID_CHARS 10U
 #define TEMPLATES_MAX     1000U /* of one account */
@@ -100,6 +102,8 @@ static int check(const struct template *t, struct err *e)
 {
         AUTO(strv_free) char **entrypoint = NULL, **command = NULL;
         struct plan_port ports[LIMIT_PORTS];
+        enum security_profile profile;
+        struct egress egress;
         bool set;
         int r;
 
@@ -114,10 +118,16 @@ static int check(const struct template *t, struct err *e)
                 r = check_sizes(t, e);
         if (r >= 0)
                 r = env_check(t->env, e);
+        if (r >= 0) /* whether they are there is for who deploys it to know */
+                r = secret_check(t->env, e);
         if (r >= 0)
                 r = docker_args_parse(t->docker_args, &entrypoint, &command, &set, e);
         if (r >= 0)
                 r = plan_ports(t->ports, ports, NELEM(ports), e);
+        if (r >= 0)
+                r = security_profile_parse("securityProfile", t->security_profile, &profile, e);
+        if (r >= 0)
+                r = egress_parse("egressAllow", t->egress, &egress, e);
         if (r >= 0 && !str_empty(t->volume_path))
                 r = plan_mount_path("volumeMountPath", t->volume_path, e);
         return r < 0 ? r : 0;
@@ -191,6 +201,7 @@ int plane_save_template(struct plane *p, const struct caller *who, struct templa
         if (map_set(p->templates, t->id, t) < 0)
                 return err_set(e, -ENOMEM, "out of memory");
         (void) template_free(old);
+        plane_audit_object(p, NULL, t->id);
         store_put(txn, ST_TEMPLATE, template_to_row(t));
         *ret = TAKE(t);
         plane_submit(p, TAKE(txn));

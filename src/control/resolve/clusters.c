@@ -1,9 +1,11 @@
 /* clusters.c - the fields of Pod and Cluster that are not plain members.  tensorone-api. */
 #include <errno.h>
+#include <math.h>
 
 #include "base/clock.h"
 #include "base/str.h"
 #include "control/resolve/resolve_priv.h"
+#include "model/egress.h"
 #include "model/limits.h"
 #include "model/plan.h"
 
@@ -71,6 +73,63 @@ int r_security(struct gql_call *c, const void *obj, struct err *e)
 
         (void) e;
         return gql_put_json(c, k->security);
+}
+
+/* Records from before there were profiles say nothing. */
+static int put_profile(struct gql_call *c, const char *profile)
+{
+        return gql_put_str(c, str_empty(profile) ? security_profile_names[SECURITY_STANDARD]
+                                                 : profile);
+}
+
+int r_security_profile(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return put_profile(c, k->security_profile);
+}
+
+int r_template_security_profile(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct template *t = obj;
+
+        (void) e;
+        return put_profile(c, t->security_profile);
+}
+
+/* What was asked for: null is no limit, an empty list no network. */
+static int put_egress(struct gql_call *c, char *const *list)
+{
+        int r = list ? gql_list_begin(c) : gql_put_null(c);
+
+        for (char *const *s = list; r >= 0 && s && *s; s++)
+                if (!str_eq(*s, EGRESS_NONE))
+                        r = gql_put_str(c, *s);
+        return r < 0 || !list ? r : gql_list_end(c);
+}
+
+int r_egress(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return put_egress(c, k->egress);
+}
+
+int r_template_egress(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct template *t = obj;
+
+        (void) e;
+        return put_egress(c, t->egress);
+}
+
+int egress_said(char ***list, struct err *e)
+{
+        return *list && !**list && strv_push(list, EGRESS_NONE) < 0
+                       ? err_set(e, -ENOMEM, "out of memory")
+                       : 0;
 }
 
 int r_gpu_receipts(struct gql_call *c, const void *obj, struct err *e)
@@ -178,6 +237,36 @@ int r_memory_pct(struct gql_call *c, const void *obj, struct err *e)
 
         (void) e;
         return gql_put_int(c, all ? (int64_t) (k->usage.memory_bytes * 100 / all) : 0);
+}
+
+/* Nothing is known of it: null. */
+static double pressure(const struct cluster *k, double v)
+{
+        return k->usage.at_us ? v : (double) NAN;
+}
+
+int r_cpu_pressure(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return gql_put_num(c, pressure(k, k->usage.pressure_cpu));
+}
+
+int r_memory_pressure(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return gql_put_num(c, pressure(k, k->usage.pressure_memory));
+}
+
+int r_io_pressure(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return gql_put_num(c, pressure(k, k->usage.pressure_io));
 }
 
 int r_host_id(struct gql_call *c, const void *obj, struct err *e)

@@ -24,6 +24,8 @@ static const struct jfield deploy_fields[] = {
         { D("allowedCudaVersions", cudas), .kind = J_STRV, .max = 64 },
         { D("gpuCount", gpu_count), .kind = J_U32, .max = LIMIT_GPUS },
         { D("containerRegistryAuthId", registry_auth), .kind = J_STR },
+        { D("securityProfile", security_profile), .kind = J_STR },
+        { D("egressAllow", egress), .kind = J_STRV, .max = LIMIT_EGRESS },
         { D("networkVolumeId", network_volume), .kind = J_STR },
         { D("volumeKey", volume_key), .kind = J_STR },
         { D("dataCenterId", data_center), .kind = J_STR },
@@ -60,6 +62,8 @@ static int deploy(struct gql_call *c, bool no_gpu, bool interruptible, struct er
         if (!in)
                 return err_set(e, -EINVAL, "input: is missing");
         r = jsonx_decode(in, deploy_fields, NELEM(deploy_fields), &d, e);
+        if (r >= 0)
+                r = egress_said(&d.egress, e);
         if (r >= 0)
                 r = env_from_args(json_object_get(in, "env"), &d.env, e);
         d.no_gpu = no_gpu || str_eq(jsonx_str(in, "computeType"), "CPU");

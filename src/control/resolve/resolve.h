@@ -10,6 +10,7 @@
 struct resolve_ctx {
         struct plane *plane;
         struct caller who;
+        struct audit audit; /* of the mutation that is being run */
 };
 
 /* The schema with all our tables bound. */

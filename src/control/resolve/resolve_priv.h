@@ -12,6 +12,10 @@ int env_from_args(const json_t *list, char ***ret, struct err *e);
 
 #define RESOLVER(f) int f(struct gql_call *c, const void *obj, struct err *e)
 
+/* audit.c: gql_ops */
+void audit_mutate(struct gql_call *c);
+void audit_mutated(struct gql_call *c, int r, const struct err *e);
+
 /* tables.c */
 RESOLVER(r_empty_list);
 
@@ -31,6 +35,12 @@ RESOLVER(r_progress_bytes);
 RESOLVER(r_progress_total);
 RESOLVER(r_progress_rate);
 RESOLVER(r_security);
+RESOLVER(r_security_profile);
+RESOLVER(r_template_security_profile);
+RESOLVER(r_egress);
+RESOLVER(r_template_egress);
+/* An empty list, which allows nothing, as records and plans say it. */
+int egress_said(char ***list, struct err *e);
 RESOLVER(r_gpu_receipts);
 RESOLVER(r_gpus);
 RESOLVER(r_memory_gib);
@@ -40,6 +50,9 @@ RESOLVER(r_uptime);
 RESOLVER(r_updating);
 RESOLVER(r_ports);
 RESOLVER(r_cpu_pct);
+RESOLVER(r_cpu_pressure);
+RESOLVER(r_memory_pressure);
+RESOLVER(r_io_pressure);
 RESOLVER(r_memory_pct);
 RESOLVER(r_port_public);
 RESOLVER(r_host_id);
@@ -175,6 +188,11 @@ RESOLVER(m_save_registry_auth);
 RESOLVER(m_update_registry_auth);
 RESOLVER(m_delete_registry_auth);
 RESOLVER(r_template_registry_auth); /* of a struct template */
+
+/* secrets.c: obj is a struct secret */
+RESOLVER(r_my_secrets);
+RESOLVER(m_secret_create);
+RESOLVER(m_secret_delete);
 
 /* mutations.c */
 RESOLVER(m_deploy);

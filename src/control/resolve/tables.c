@@ -69,6 +69,8 @@ static const struct gql_field mutation_fields[] = {
         FN("saveRegistryAuth", "ContainerRegistryAuth", GQL_WRITE, m_save_registry_auth),
         FN("updateRegistryAuth", "ContainerRegistryAuth", GQL_WRITE, m_update_registry_auth),
         FN("deleteRegistryAuth", "Void", GQL_WRITE, m_delete_registry_auth),
+        FN("secretCreate", "Secret", GQL_WRITE, m_secret_create),
+        FN("secretDelete", "Void", GQL_WRITE, m_secret_delete),
 };
 
 #define C(n, t, get, m) AT(n, t, GQL_SELF, get, cluster, m)
@@ -110,6 +112,8 @@ static const struct gql_field cluster_rows[] = {
         F("runtime", "@Runtime", r_runtime),
         C("templateId", "String", STR, template_id),
         C("containerRegistryAuthId", "String", STR, registry_auth),
+        F("securityProfile", "String", r_security_profile),
+        F("egressAllow", "[String!]", r_egress),
         F("uptimeSeconds", "Int", r_uptime),
         C("locked", "Boolean", BOOL, locked),
         C("stopAfter", "DateTime", TIME, stop_after_us),
@@ -173,6 +177,9 @@ static const struct gql_field runtime_port_rows[] = {
 static const struct gql_field runtime_container_rows[] = {
         F("cpuPercent", "Int", r_cpu_pct),
         F("memoryPercent", "Int", r_memory_pct),
+        F("cpuPressurePercent", "Float", r_cpu_pressure),
+        F("memoryPressurePercent", "Float", r_memory_pressure),
+        F("ioPressurePercent", "Float", r_io_pressure),
 };
 
 #define R(n, t, get, m) AT(n, t, GQL_SELF, get, gpu_reading, m)
@@ -225,7 +232,7 @@ static const struct gql_field user_rows[] = {
         F("@Templates", "[Template!]!", q_my_templates),
         F("containerRegistryCreds", "[ContainerRegistryAuth!]!", r_my_registry_auths),
         F("apiKeys", "[ApiKey!]!", r_my_keys),
-        EMPTY("secrets", "[Secret!]!", GQL_READ),
+        F("secrets", "[Secret!]!", r_my_secrets),
 };
 #undef A
 #undef F
@@ -260,12 +267,21 @@ static const struct gql_field template_rows[] = {
         T("startScript", "String", STR, start_script),
         T("advancedStart", "Boolean", BOOL, advanced_start),
         FN("containerRegistryAuthId", "String", GQL_ANYONE, r_template_registry_auth),
+        FN("securityProfile", "String", GQL_ANYONE, r_template_security_profile),
+        FN("egressAllow", "[String!]", GQL_ANYONE, r_template_egress),
 };
 #undef T
 
 static const struct gql_field registry_auth_rows[] = {
         AT("id", "String!", GQL_READ, STR, registry_auth, id),
         AT("name", "String", GQL_READ, STR, registry_auth, name),
+};
+
+static const struct gql_field secret_rows[] = {
+        AT("id", "String!", GQL_READ, STR, secret, id),
+        AT("name", "String", GQL_READ, STR, secret, name),
+        AT("description", "String", GQL_READ, STR, secret, description),
+        AT("createdAt", "DateTime", GQL_READ, TIME, secret, created_us),
 };
 
 #define F(n, t, f) FN(n, t, GQL_ANYONE, f)
@@ -414,6 +430,8 @@ static const struct gql_field event_rows[] = {
         E("time", "DateTime!", TIME, at_us),  E("kind", "String!", STR, kind),
         E("object", "String", STR, object),   E("@Id", "String", STR, cluster),
         E("account", "String", STR, account), E("text", "String", STR, text),
+        E("actor", "String", STR, actor),     E("operation", "String", STR, operation),
+        E("outcome", "String", STR, outcome),
 };
 #undef E
 
@@ -432,6 +450,7 @@ static const struct gql_type types[] = {
         { "@RuntimeContainer", NELEMS(runtime_container_rows) },
         { "User", NELEMS(user_rows) },
         { "ContainerRegistryAuth", NELEMS(registry_auth_rows) },
+        { "Secret", NELEMS(secret_rows) },
         { "ApiKey", NELEMS(api_key_rows) },
         { "Template", NELEMS(template_rows) },
         { "EnvironmentVariable", NELEMS(env_variable_rows) },
@@ -486,7 +505,9 @@ static int allow(void *arg, enum gql_right need, struct err *e)
 
 int resolve_schema_new(struct gql_schema **ret, struct err *e)
 {
-        static const struct gql_ops ops = { .allow = allow };
+        static const struct gql_ops ops = { .allow = allow,
+                                            .mutate = audit_mutate,
+                                            .mutated = audit_mutated };
 
         return gql_schema_new(NULL, 0, types, NELEM(types), &ops, ret, e);
 }

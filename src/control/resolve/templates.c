@@ -90,6 +90,8 @@ static const struct jfield save_fields[] = {
         { T("category", category), .kind = J_STR },
         { T("startScript", start_script), .kind = J_STR, .max = LIMIT_QUERY_BYTES },
         { T("containerRegistryAuthId", registry_auth), .kind = J_STR },
+        { T("securityProfile", security_profile), .kind = J_STR },
+        { T("egressAllow", egress), .kind = J_STRV, .max = LIMIT_EGRESS },
         { T("isServerless", is_serverless), .kind = J_BOOL },
         { T("isPublic", is_public), .kind = J_BOOL },
         { T("startSsh", start_ssh), .kind = J_BOOL },
@@ -112,6 +114,8 @@ int m_save_template(struct gql_call *c, const void *obj, struct err *e)
         if (!in)
                 return err_set(e, -EINVAL, "input: is missing");
         r = jsonx_decode(in, save_fields, NELEM(save_fields), t, e);
+        if (r >= 0)
+                r = egress_said(&t->egress, e);
         if (r >= 0)
                 r = env_from_args(json_object_get(in, "env"), &t->env, e);
         if (r >= 0)

@@ -48,6 +48,7 @@ void handle_account_new(struct http_request *q)
                 http_reply_error(q, http_status_of(r), "%s", e.msg);
                 return;
         }
+        plane_audit_object(q->plane, a->id, a->id);
         reply_after(q, TAKE(t), MHD_HTTP_CREATED,
                     json_pack("{s:s, s:s, s:s, s:s}", "id", a->id, "name", a->name, "keyId", id,
                               "key", key));
@@ -76,20 +77,24 @@ void handle_key_new(struct http_request *q)
                 http_reply_error(q, http_status_of(r), "%s", e.msg);
                 return;
         }
+        plane_audit_object(q->plane, q->arg, id); /* the account hears of its new key */
         reply_after(q, TAKE(t), MHD_HTTP_CREATED, json_pack("{s:s, s:s}", "id", id, "key", key));
 }
 
 void handle_key_remove(struct http_request *q)
 {
+        struct accounts *all = plane_accounts(q->plane);
         AUTO(store_txn_free) struct store_txn *t = plane_txn(q->plane);
+        AUTO(free) char *owner = str_dup(accounts_key_account(all, q->arg));
+        const char *of = q->ctx.who.right == KEY_ADMIN ? NULL : q->ctx.who.account;
         struct err e = { 0 };
-        int r = t ? accounts_del_key(plane_accounts(q->plane), t,
-                                     q->ctx.who.right == KEY_ADMIN ? NULL : q->ctx.who.account,
-                                     q->arg, &e)
+        int r = t ? accounts_del_key(all, t, of, q->arg, &e)
                   : err_set(&e, -ENOMEM, "out of memory");
 
-        if (r < 0)
+        if (r < 0) {
                 http_reply_error(q, http_status_of(r), "%s", e.msg);
-        else
-                reply_after(q, TAKE(t), MHD_HTTP_OK, json_object());
+                return;
+        }
+        plane_audit_object(q->plane, owner, q->arg); /* the account hears of it */
+        reply_after(q, TAKE(t), MHD_HTTP_OK, json_object());
 }

@@ -156,10 +156,12 @@ static int ask(struct exec *x, const struct cluster *c, struct err *e)
         if (strv_len(env) > LIMIT_ENV_ENTRIES)
                 return err_set(e, -E2BIG, "env: %zu variables, at most %u are allowed",
                                strv_len(env), LIMIT_ENV_ENTRIES);
-        args = json_pack("{s:s, s:o, s:o, s:s?, s:s?, s:b, s:I, s:I}", "cluster", c->id, "argv",
-                         list_of(argv), "env", list_of(env), "cwd", http_param(x->q, "cwd"), "user",
-                         http_param(x->q, "user"), "tty", http_param_true(x->q, "tty"), "rows",
-                         (json_int_t) rows, "cols", (json_int_t) cols);
+        audit_detail(&x->q->audit, argv[0]); /* and no more of it: arguments may hold passwords */
+        args = json_pack("{s:s, s:o, s:o, s:s?, s:s?, s:b, s:I, s:I, s:o}", "cluster", c->id,
+                         "argv", list_of(argv), "env", list_of(env), "cwd", http_param(x->q, "cwd"),
+                         "user", http_param(x->q, "user"), "tty", http_param_true(x->q, "tty"),
+                         "rows", (json_int_t) rows, "cols", (json_int_t) cols, "secrets",
+                         plane_session_secrets(x->q->plane, c));
         if (!args)
                 return err_set(e, -EINVAL, "cmd, env, cwd, user: must be UTF-8");
         r = node_request(plane_node(x->q->plane), "exec", args, NULL, 0, ASK_TIMEOUT_US, on_started,

@@ -9,13 +9,11 @@
  * in on_completed() only; the query string is never logged, for it may hold a key. */
 #include "control/rest/http.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 
@@ -147,6 +145,7 @@ static struct http_request *request_free(struct http_request *q)
                 q->next->prev = q->prev;
         if (q->end)
                 q->end(q->priv);
+        plane_audit_end(q->plane, &q->audit, "begun", "nobody waited for the answer");
         q->hangup = sd_event_source_disable_unref(q->hangup);
         if (q->response)
                 MHD_destroy_response(q->response);
@@ -174,48 +173,26 @@ static struct http_request *request_new(struct http_daemon *d, struct MHD_Connec
         return q;
 }
 
-/* ---- who asks ---- */
+/* ---- what is told of it ---- */
 
-static bool from_cluster(const struct http_request *q, const struct caller *who)
+/* What this request does is told, whatever becomes of it. */
+static void begin_audit(struct http_request *q)
 {
-        const union MHD_ConnectionInfo *info =
-                MHD_get_connection_info(q->conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-        const struct cluster *c = plane_cluster(q->plane, who, who->cluster);
-        const struct sockaddr *sa = info ? info->client_addr : NULL;
-        struct sockaddr_in in;
-        char text[INET_ADDRSTRLEN];
+        AUTO(free) char *operation = NULL;
 
-        if (!c || !c->address || !sa || sa->sa_family != AF_INET)
-                return false;
-        memcpy(&in, sa, sizeof in);
-        return inet_ntop(AF_INET, &in.sin_addr, text, sizeof text) && str_eq(text, c->address);
+        if (!q->route || !q->route->audit || q->ctx.who.right == KEY_NONE)
+                return;
+        operation = str_eq(q->route->audit, "audit.exec")
+                            ? str_dup("exec")
+                            : str_fmt("%s %s", q->route->method, q->route->path);
+        audit_begin(&q->audit, &q->ctx.who, q->route->audit, operation, q->arg);
 }
 
-static const char *key_of(const struct http_request *q)
+static void handle(struct http_request *q)
 {
-        const char *h = http_header(q, "Authorization");
-
-        if (str_empty(h))
-                return http_param(q, "api_key");
-        return strncasecmp(h, "Bearer ", 7) == 0 ? h + 7 + strspn(h + 7, " ") : h;
-}
-
-static void identify(struct http_request *q)
-{
-        const char *key = key_of(q);
-        struct caller who;
-
-        if (!str_empty(key)) {
-                q->bad_key = !accounts_check(plane_accounts(q->plane), key, &who);
-                if (!q->bad_key)
-                        q->ctx.who = who;
-        }
-        /* on the cluster network only the cluster's own key, from its own address, counts */
-        if (q->inner && (str_empty(key) || q->bad_key || q->ctx.who.right != KEY_CLUSTER ||
-                         !from_cluster(q, &q->ctx.who)))
-                q->bad_key = true;
-        if (q->bad_key)
-                q->ctx.who = (struct caller){ 0 };
+        plane_audit_enter(q->plane, &q->audit);
+        q->route->handle(q);
+        plane_audit_leave(q->plane);
 }
 
 /* ---- matching ---- */
@@ -344,10 +321,11 @@ static enum MHD_Result first_call(struct http_daemon *d, struct MHD_Connection *
         if (!q)
                 return MHD_NO;
         *con_cls = q;
-        identify(q);
+        request_identify(q);
         status = match(q, method, url);
         if (status == 0)
                 status = check_right(q);
+        begin_audit(q);
         if (status)
                 refuse(q, status);
         else if (q->route->upload)
@@ -388,7 +366,7 @@ static enum MHD_Result on_access(void *arg, struct MHD_Connection *conn, const c
                 else if (q->body.failed)
                         http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
                 else
-                        q->route->handle(q);
+                        handle(q);
         }
         if (q->response)
                 return queue(q);

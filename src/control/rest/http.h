@@ -46,6 +46,8 @@ struct http_route {
         size_t (*upload)(struct http_request *q, const char *data, size_t len);
         enum key_right need; /* KEY_NONE: anyone */
         bool inner;          /* also on api.internal */
+        const char *
+                audit; /* kind of event that tells of it; NULL: it changes nothing, or tells itself */
 };
 extern const struct http_route http_routes[];
 extern const size_t http_n_routes;
@@ -58,6 +60,7 @@ struct http_request {
         char *arg;              /* the path's "{}", NULL without one */
         struct resolve_ctx ctx; /* whose request it is */
         bool inner;             /* came through api.internal */
+        struct audit audit;     /* of a route that is told of */
         struct strbuf body;     /* collected */
 
         /* the handler's own: @end runs once, when the request is over or abandoned */

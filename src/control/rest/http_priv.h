@@ -7,6 +7,9 @@ void request_suspend(struct http_request *q);
 void request_resume(struct http_request *q); /* nothing when it is not suspended */
 bool http_closing(const struct http_server *s);
 
+/* caller.c: fills ctx.who, or bad_key */
+void request_identify(struct http_request *q);
+
 /* graphql.c */
 void handle_graphql(struct http_request *q);
 /* routes.c */

@@ -250,6 +250,7 @@ void handle_image_pull(struct http_request *q)
                 http_reply_error(q, MHD_HTTP_BAD_REQUEST, "%s", e.msg);
                 return;
         }
+        audit_detail(&q->audit, ref);
         j = check_reference(q, "reference", ref) && find_login(q, in, &user, &password) ? job_new(q)
                                                                                         : NULL;
         if (!j)
@@ -283,6 +284,7 @@ static int open_import(struct job *j)
         bool is_public = http_param_true(j->q, "public");
         int fds[2], r;
 
+        audit_detail(&j->q->audit, name);
         if (!check_reference(j->q, "name", name))
                 return -EINVAL;
         if (is_public && j->q->ctx.who.right != KEY_ADMIN) {

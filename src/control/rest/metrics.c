@@ -112,6 +112,22 @@ static double m_memory(const struct cluster *k)
 {
         return cluster_runs(k) && k->usage.at_us ? (double) k->usage.memory_bytes : (double) NAN;
 }
+static double known(const struct cluster *k, double v)
+{
+        return cluster_runs(k) && k->usage.at_us ? v / 100 : (double) NAN;
+}
+static double m_pressure_cpu(const struct cluster *k)
+{
+        return known(k, k->usage.pressure_cpu);
+}
+static double m_pressure_memory(const struct cluster *k)
+{
+        return known(k, k->usage.pressure_memory);
+}
+static double m_pressure_io(const struct cluster *k)
+{
+        return known(k, k->usage.pressure_io);
+}
 static double m_gpus(const struct cluster *k)
 {
         return k->gpu_count;
@@ -127,6 +143,14 @@ static const struct cluster_metric {
           "Processes that the kernel ended because its memory was full.", m_oom },
         { "hvmm_cluster_cpu_seconds_total", "counter", "Processor time that it has used.", m_cpu },
         { "hvmm_cluster_memory_bytes", "gauge", "Memory that it uses.", m_memory },
+        { "hvmm_cluster_pressure_cpu_ratio", "gauge",
+          "Share of the last ten seconds in which some of it waited for a processor.",
+          m_pressure_cpu },
+        { "hvmm_cluster_pressure_memory_ratio", "gauge",
+          "Share of the last ten seconds in which some of it waited for memory.",
+          m_pressure_memory },
+        { "hvmm_cluster_pressure_io_ratio", "gauge",
+          "Share of the last ten seconds in which some of it waited for a disk.", m_pressure_io },
         { "hvmm_cluster_gpus", "gauge", "GPUs that it has.", m_gpus },
 };
 

@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 
 #include "base/jsonx.h"
+#include "control/graphql/out.h"
 #include "control/rest/http_priv.h"
 
 #define STREAM_BLOCK (64U << 10)
@@ -66,6 +67,8 @@ void http_reply(struct http_request *q, unsigned status, struct MHD_Response *re
                 return;
         }
         q->answered = true;
+        plane_audit_end(q->plane, &q->audit, status < MHD_HTTP_BAD_REQUEST ? "done" : "refused",
+                        NULL);
         q->status = status;
         q->response = response;
         request_resume(q);
@@ -126,9 +129,11 @@ static const char *error_word(unsigned status)
         return "error";
 }
 
+/* The text may quote what a client sent, or a piece of it that ends within a character: what is not
+ * UTF-8 shows as such. */
 void http_reply_error(struct http_request *q, unsigned status, const char *fmt, ...)
 {
-        struct strbuf b = { 0 };
+        struct strbuf b = { 0 }, out = { 0 };
         AUTO(free) char *text = NULL;
         va_list ap;
 
@@ -136,9 +141,16 @@ void http_reply_error(struct http_request *q, unsigned status, const char *fmt, 
         strbuf_vfmt(&b, fmt, ap);
         va_end(ap);
         text = strbuf_take(&b);
-        http_reply_json(q, status,
-                        json_pack("{s:s, s:s, s:[{s:s}]}", "error", error_word(status), "message",
-                                  text ? text : "", "errors", "message", text ? text : ""));
+        if (!q->answered) /* what is wrong with a body may quote it, and it may hold a password */
+                plane_audit_end(q->plane, &q->audit, "refused",
+                                text && str_after(text, "not JSON") ? "the body is not JSON"
+                                                                    : text);
+        strbuf_fmt(&out, "{\"error\":\"%s\",\"message\":", error_word(status));
+        out_str(&out, text ? text : "", text ? strlen(text) : 0);
+        strbuf_str(&out, ",\"errors\":[{\"message\":");
+        out_str(&out, text ? text : "", text ? strlen(text) : 0);
+        strbuf_str(&out, "}]}");
+        http_reply_buf(q, status, "application/json", &out);
 }
 
 /* An answer that waits for the disk. */
@@ -283,6 +295,7 @@ void http_reply_stream(struct http_request *q, const char *type,
                 http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
                 return;
         }
+        plane_audit_end(q->plane, &q->audit, "begun", NULL); /* its last line says how it ends */
         (void) MHD_add_response_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
         (void) MHD_add_response_header(r, "X-Accel-Buffering", "no");
         http_reply(q, MHD_HTTP_OK, r);

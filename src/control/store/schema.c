@@ -34,10 +34,28 @@ static const struct store_column account_cols[] = { K(id),      T(name),  T(emai
 static const struct store_column api_key_cols[] = { K(id),   T(account), T(name),   T(prefix),
                                                     T(hash), T(cluster), T(rights), I(created_us) };
 static const struct store_column template_cols[] = {
-        K(id),        T(account),   T(name),          T(image),          T(docker_args),
-        J(env),       T(ports),     T(volume_path),   I(volume_gib),     I(container_disk_gib),
-        T(readme),    T(category),  T(start_script),  T(registry_auth),  B(is_serverless),
-        B(is_public), B(start_ssh), B(start_jupyter), B(advanced_start), I(created_us),
+        K(id),
+        T(account),
+        T(name),
+        T(image),
+        T(docker_args),
+        J(env),
+        T(ports),
+        T(volume_path),
+        I(volume_gib),
+        I(container_disk_gib),
+        T(readme),
+        T(category),
+        T(start_script),
+        T(registry_auth),
+        B(is_serverless),
+        B(is_public),
+        B(start_ssh),
+        B(start_jupyter),
+        B(advanced_start),
+        I(created_us),
+        T(security_profile),
+        J(egress),
 };
 static const struct store_column cluster_cols[] = {
         K(id),
@@ -78,6 +96,8 @@ static const struct store_column cluster_cols[] = {
         I(boot),
         J(applied),
         T(refused),
+        T(security_profile),
+        J(egress),
 };
 static const struct store_column reservation_cols[] = {
         K(node), K(kind), K(resource), T(cluster), I(generation), I(amount), T(state),
@@ -86,6 +106,13 @@ static const struct store_column event_cols[] = { K(id),   I(at_us),   T(account
                                                   T(kind), T(message), T(object) };
 static const struct store_column registry_auth_cols[] = {
         K(id), T(account), T(name), T(username), T(password), I(created_us),
+};
+static const struct store_column audit_cols[] = {
+        K(id),     I(at_us),   T(account), T(cluster),   T(kind),
+        T(object), T(message), T(actor),   T(operation), T(outcome),
+};
+static const struct store_column secret_cols[] = {
+        K(id), T(account), T(name), T(description), T(value), I(created_us),
 };
 #undef T
 #undef I
@@ -103,6 +130,8 @@ const struct store_table_desc store_tables[ST_TABLE_COUNT] = {
         [ST_RESERVATION] = { "reservation", reservation_cols, NELEM(reservation_cols), 3 },
         [ST_EVENT] = { "event", event_cols, NELEM(event_cols), 1 },
         [ST_REGISTRY_AUTH] = { "registry_auth", registry_auth_cols, NELEM(registry_auth_cols), 1 },
+        [ST_AUDIT] = { "audit", audit_cols, NELEM(audit_cols), 1 },
+        [ST_SECRET] = { "secret", secret_cols, NELEM(secret_cols), 1 },
 };
 
 static const char version_1[] =
@@ -154,5 +183,21 @@ static const char version_5[] = "ALTER TABLE cluster ADD COLUMN boot BIGINT NOT 
                                 "ALTER TABLE cluster ADD COLUMN applied TEXT;"
                                 "ALTER TABLE cluster ADD COLUMN refused TEXT;";
 
-const char *const store_migrations[] = { version_1, version_2, version_3, version_4, version_5 };
+/* `value` is sealed (control/seal/seal.h) */
+static const char version_6[] = "CREATE TABLE secret (id TEXT PRIMARY KEY, account TEXT NOT NULL,"
+                                " name TEXT NOT NULL, description TEXT, value TEXT NOT NULL,"
+                                " created_us BIGINT NOT NULL, UNIQUE (account, name));";
+
+static const char version_7[] = "ALTER TABLE cluster ADD COLUMN security_profile TEXT;"
+                                "ALTER TABLE template ADD COLUMN security_profile TEXT;";
+
+static const char version_8[] = "CREATE TABLE audit (id TEXT PRIMARY KEY, at_us BIGINT NOT NULL,"
+                                " account TEXT, cluster TEXT, kind TEXT NOT NULL, object TEXT,"
+                                " message TEXT, actor TEXT, operation TEXT, outcome TEXT);";
+
+static const char version_9[] = "ALTER TABLE cluster ADD COLUMN egress TEXT;"
+                                "ALTER TABLE template ADD COLUMN egress TEXT;";
+
+const char *const store_migrations[] = { version_1, version_2, version_3, version_4, version_5,
+                                         version_6, version_7, version_8, version_9 };
 const size_t store_n_migrations = NELEM(store_migrations);

@@ -25,6 +25,8 @@ enum store_table {
         ST_RESERVATION,
         ST_EVENT,
         ST_REGISTRY_AUTH,
+        ST_SECRET,
+        ST_AUDIT,
         ST_TABLE_COUNT
 };
 

@@ -8,6 +8,7 @@
 #include "base/fd.h"
 #include "base/str.h"
 #include "engine/boot/stage.h"
+#include "model/secret.h"
 
 static const struct stage stages[] = {
         /* name       binds                                             undo */
@@ -44,6 +45,7 @@ void boot_done(struct boot *b)
         net_lease_done(&b->lease);
         for (size_t i = 0; i < b->n_gpus; i++)
                 gpu_done(&b->gpus[i]);
+        b->secrets = secrets_free(b->secrets);
         free(b->gpus);
         b->gpus = NULL;
         b->n_gpus = 0;

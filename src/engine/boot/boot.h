@@ -38,8 +38,10 @@ struct boot {
         int lower_mnt, data_mnt, upper_mnt, volume_mnt, root_mnt; /* data_mnt: objects, or none */
         struct gpu *gpus; /* what the engine knows of those that the plan names, in its order */
         size_t n_gpus;
+        char **secrets; /* name=value: what takes the place of placeholders in the plan's variables */
         bool whole_fabric; /* they are all that this host has */
         struct gpu_binding gpu;
+        uint32_t net_account; /* its account's number, journaled before the operation began */
         struct net_lease lease;
         struct sandbox_proc proc;
         /* for tests: this stage fails after its work is done */

@@ -22,6 +22,18 @@
 
 /* ---- checks ---- */
 
+static bool same_words(char *const *a, char *const *b)
+{
+        size_t n = strv_len(a);
+
+        if (n != strv_len(b))
+                return false;
+        for (size_t i = 0; i < n; i++)
+                if (!str_eq(a[i], b[i]))
+                        return false;
+        return true;
+}
+
 static int check_plan(const struct change *c, struct err *e)
 {
         int r = plan_check(c->to, e);
@@ -30,6 +42,8 @@ static int check_plan(const struct change *c, struct err *e)
                 return r;
         if (c->b->host->inst->conf.cpu_overcommit <= 1 && strv_len(c->to->cpus) == 0)
                 return err_set(e, -EINVAL, "cpus: this host pins vCPUs and the plan names none");
+        if (!same_words(c->to->egress, c->from->egress))
+                return err_set(e, -EBUSY, "egressAllow: cannot change while it runs; restart it");
         if ((strv_len(c->to->cpus) == 0) != (strv_len(c->from->cpus) == 0))
                 return err_set(e, -EBUSY,
                                "vcpuCount: it has %s CPUs and shall have %s ones; restart it",
@@ -177,6 +191,8 @@ static int limit(const struct change *c, const struct plan *p, struct err *e)
 
         boot_limits(c->b, p, cpus, &l);
         r = slice_apply(c->b->host->slices, c->slice, &l, e);
+        if (r >= 0)
+                r = boot_limit_monitor(c->b, &l, e);
         if (r >= 0 && l.n_cpus > 0)
                 r = claim_cpus_keep(c->b->host->claims, p->cluster, cpus, l.n_cpus, e);
         return r;

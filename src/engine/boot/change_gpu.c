@@ -88,6 +88,8 @@ static int open_set(const struct change *c, const struct plan *p, bool strict, s
         if (!caps)
                 caps = strv_env_get(b->image.config.env, name);
         r = gpu_bind(d, ret->gpus, ret->n, caps, is_whole_fabric(b, p), &ret->bound, e);
+        if (r >= 0)
+                r = gpu_bind_proc(d, ret->gpus, ret->n, &ret->bound, e);
         return r < 0 ? r : gpu_binding_rules(&ret->bound, &ret->rules, &ret->n_rules, e);
 }
 
@@ -99,7 +101,8 @@ static int show(const struct change *c, const struct set *s, bool files, struct 
         AUTO(free) struct sandbox_bind *bind = calloc(g->n_mounts + 1, sizeof *bind);
         AUTO(free) struct sandbox_symlink *link = calloc(g->n_symlinks + 1, sizeof *link);
         AUTO(free) struct sandbox_library *lib = calloc(g->n_libraries + 1, sizeof *lib);
-        struct sandbox_spec spec = { .devices = dev,
+        struct sandbox_spec spec = { .profile = plan_profile(&c->b->plan),
+                                     .devices = dev,
                                      .n_devices = g->n_devices,
                                      .binds = bind,
                                      .symlinks = link,

@@ -13,6 +13,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "engine/op/op.h"
+#include "model/secret.h"
 
 static const char *const kind_names[ORDER_COUNT] = { "none", "boot", "undo", "change" };
 
@@ -111,6 +112,7 @@ json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[st
         json_t *was = o->was ? jsonx_parse(o->was, strlen(o->was), NULL) : json_null();
         AUTO(json_put) json_t *gpus = gpus_encode(b);
         json_t *image = jsonx_encode(image_fields, NELEM(image_fields), &b->image);
+        AUTO(json_put) json_t *secrets = secret_encode(b->secrets);
 
         *ret_n = 0;
         for (size_t i = 0; names && i < NELEM(slots); i++) {
@@ -119,19 +121,20 @@ json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[st
                 ret_fds[(*ret_n)++] = *fd_at(b, i);
                 (void) json_array_append_new(names, json_string(slots[i].name));
         }
-        if (!names || !plan || !gpus || !image || !was) {
+        if (!names || !plan || !gpus || !image || !was || !secrets) {
                 json_decref(image);
                 json_decref(was);
                 return NULL;
         }
         return json_pack(
-                "{s:s, s:O, s:o, s:o, s:O, s:I, s:I, s:s, s:s, s:[i,i], s:b, s:b, s:i, s:i, s:O, s:b}",
+                "{s:s, s:O, s:o, s:o, s:O, s:I, s:I, s:s, s:s, s:[i,i], s:b, s:b, s:i, s:i, s:O, s:b, s:O, s:I}",
                 "do", kind_names[o->kind], "plan", plan, "was", was, "image", image, "fds", names,
                 "attempt", (json_int_t) b->attempt, "slot", (json_int_t) b->slot, "claim", b->claim,
                 "disk_name", b->disk_pool_name, "shell", (int) b->shell.launcher,
                 (int) b->shell.first, "graceful", o->graceful, "volume", o->volume, "monitor",
                 (int) b->proc.monitor, "init", (int) b->proc.init, "gpus", gpus, "whole_fabric",
-                b->whole_fabric);
+                b->whole_fabric, "secrets", secrets, "net_account",
+                (json_int_t) b->net_account);
 }
 
 static void copy_text(char *to, size_t size, const char *from)
@@ -194,6 +197,8 @@ int order_decode(struct frame_msg *m, struct order *ret, struct boot *b, struct 
         if (r >= 0)
                 r = jsonx_decode(json_object_get(j, "image"), image_fields, NELEM(image_fields),
                                  &b->image, e);
+        if (r >= 0 && json_object_get(j, "secrets"))
+                r = secret_decode(json_object_get(j, "secrets"), &b->secrets, e);
         if (r >= 0)
                 r = gpus_decode(json_object_get(j, "gpus"), b, e);
         if (r < 0)
@@ -202,6 +207,7 @@ int order_decode(struct frame_msg *m, struct order *ret, struct boot *b, struct 
         b->whole_fabric = json_is_true(json_object_get(j, "whole_fabric"));
         b->attempt = (uint64_t) json_integer_value(json_object_get(j, "attempt"));
         b->slot = (uint32_t) json_integer_value(json_object_get(j, "slot"));
+        b->net_account = (uint32_t) json_integer_value(json_object_get(j, "net_account"));
         b->shell.launcher = (pid_t) json_integer_value(json_array_get(shell, 0));
         b->shell.first = (pid_t) json_integer_value(json_array_get(shell, 1));
         b->proc.monitor = (pid_t) json_integer_value(json_object_get(j, "monitor"));
@@ -236,8 +242,9 @@ static int report_started(struct frame_conn *out, const struct boot *b, struct e
         /* it may have ended already: the exit status will tell what there is to tell */
         if (proc_identify(b->proc.init, &init) < 0)
                 init = (struct proc_id){ .pid = b->proc.init };
-        j = json_pack("{s:o, s:o, s:s}", "monitor", proc_json(&monitor), "init", proc_json(&init),
-                      "address", b->lease.ipv4_text);
+        j = json_pack("{s:o, s:o, s:s, s:s}", "monitor", proc_json(&monitor), "init",
+                      proc_json(&init), "address", b->lease.ipv4_text, "address6",
+                      b->lease.ipv6_text);
         if (!j)
                 return err_set(e, -ENOMEM, "out of memory");
         return op_report(out, j, (int[]){ b->proc.monitor_pidfd, b->proc.init_pidfd }, 2);

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/str.h"
+#include "model/secret.h"
 
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -48,13 +49,14 @@ static int merge(char ***to, char *const *from)
         return 0;
 }
 
-int session_env(const struct plan *p, const struct image_config *c, char ***ret, struct err *e)
+int session_env(const struct plan *p, char *const *own, const struct image_config *c, char ***ret,
+                struct err *e)
 {
         AUTO(strv_free) char **v = NULL;
         int r = merge(&v, c->env);
 
         if (r >= 0)
-                r = merge(&v, p->env);
+                r = merge(&v, own);
         if (r >= 0 && !strv_env_get(v, "PATH"))
                 r = strv_env_set(&v, "PATH", DEFAULT_PATH);
         if (r >= 0)
@@ -68,15 +70,20 @@ int session_env(const struct plan *p, const struct image_config *c, char ***ret,
         return 0;
 }
 
-char *session_hosts(const char *hostname, const char *ipv4, const char *service)
+char *session_hosts(const char *hostname, const struct net_lease *lease)
 {
         struct strbuf b = { 0 };
 
         strbuf_str(&b, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-        if (*ipv4)
-                strbuf_fmt(&b, "%s\t%s\n", ipv4, hostname);
-        if (*service)
-                strbuf_fmt(&b, "%s\tapi.internal\n", service);
+        const struct {
+                const char *addr, *name;
+        } lines[] = { { lease->ipv4_text, hostname },
+                      { lease->ipv6_text, hostname },
+                      { lease->service_text, "api.internal" } };
+
+        for (size_t i = 0; i < NELEM(lines); i++)
+                if (*lines[i].addr)
+                        strbuf_fmt(&b, "%s\t%s\n", lines[i].addr, lines[i].name);
         return strbuf_take(&b);
 }
 
@@ -91,9 +98,24 @@ static bool shell_name(const char *s, size_t n)
         return n > 0;
 }
 
+static void add_export(struct strbuf *b, const char *key, size_t key_len, const char *value)
+{
+        strbuf_str(b, "export ");
+        strbuf_add(b, key, key_len);
+        strbuf_str(b, "='");
+        for (const char *p = value; *p; p++) {
+                if (*p == '\'')
+                        strbuf_str(b, "'\\''");
+                else
+                        strbuf_char(b, *p);
+        }
+        strbuf_str(b, "'\n");
+}
+
 char *session_profile(char *const *env)
 {
         struct strbuf b = { 0 };
+        bool secrets = false;
 
         strbuf_str(&b, "# The cluster's variables, for login shells.  Written at every start.\n");
         for (; env && *env; env++) {
@@ -101,16 +123,31 @@ char *session_profile(char *const *env)
 
                 if (!eq || !shell_name(*env, (size_t) (eq - *env)))
                         continue;
-                strbuf_str(&b, "export ");
-                strbuf_add(&b, *env, (size_t) (eq - *env) + 1);
-                strbuf_char(&b, '\'');
-                for (const char *p = eq + 1; *p; p++) {
-                        if (*p == '\'')
-                                strbuf_str(&b, "'\\''");
-                        else
-                                strbuf_char(&b, *p);
-                }
-                strbuf_str(&b, "'\n");
+                if (secret_in(eq + 1))
+                        secrets = true;
+                else
+                        add_export(&b, *env, (size_t) (eq - *env), eq + 1);
         }
+        if (secrets)
+                strbuf_str(&b, "[ -r " SESSION_SECRETS " ] && . " SESSION_SECRETS "\n");
+        return strbuf_take(&b);
+}
+
+char *session_secret_profile(char *const *env, char *const *expanded)
+{
+        struct strbuf b = { 0 };
+
+        for (; env && *env; env++) {
+                const char *eq = strchr(*env, '=');
+                AUTO(free) char *key = eq ? strndup(*env, (size_t) (eq - *env)) : NULL;
+                const char *value = key ? strv_env_get(expanded, key) : NULL;
+
+                if (eq && !key)
+                        b.failed = true;
+                if (value && secret_in(eq + 1) && shell_name(key, strlen(key)))
+                        add_export(&b, key, strlen(key), value);
+        }
+        if (!b.len && !b.failed)
+                strbuf_str(&b, "");
         return strbuf_take(&b);
 }

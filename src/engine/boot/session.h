@@ -7,11 +7,17 @@
  * empty.  Heap vector. */
 int session_argv(const struct plan *p, const struct image_config *c, char ***ret, struct err *e);
 
-/* The image's variables, then the plan's (which win), then defaults for PATH. */
-int session_env(const struct plan *p, const struct image_config *c, char ***ret, struct err *e);
+/* The image's variables, then @own (which win): the plan's with secrets in the place of their
+ * placeholders; then defaults for PATH. */
+int session_env(const struct plan *p, char *const *own, const struct image_config *c, char ***ret,
+                struct err *e);
 
-/* /etc/hosts; heap.  @ipv4 and @service may be "". */
-char *session_hosts(const char *hostname, const char *ipv4, const char *service);
+/* /etc/hosts; heap.  Addresses may be "". */
+char *session_hosts(const char *hostname, const struct net_lease *lease);
 
-/* /etc/profile.d/tensorone.sh: exports of @env for login shells, quoted for sh; heap. */
+/* /etc/profile.d/tensorone.sh: exports of @env for login shells, quoted for sh; heap.  It lies on the
+ * disk: variables with placeholders for secrets are read from SESSION_SECRETS, which does not. */
 char *session_profile(char *const *env);
+#define SESSION_SECRETS "/dev/.tensorone-secrets.sh"
+/* That file: exports of those variables of @env, with the values that @expanded has; "" without any. */
+char *session_secret_profile(char *const *env, char *const *expanded);

@@ -17,6 +17,8 @@ struct stage {
 void boot_volume_name(const char *cluster, char ret[static 64]);
 void boot_limits(const struct boot *b, const struct plan *p, uint32_t cpus[static LIMIT_VCPU],
                  struct slice_limits *ret);
+/* Its monitor works for it, on its CPUs: what it writes to its log costs nobody else anything. */
+int boot_limit_monitor(const struct boot *b, const struct slice_limits *l, struct err *e);
 
 int stage_plan_run(struct boot *b, struct err *e);
 int stage_plan_undo(struct boot *b, const struct undo_how *how, struct err *e);

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -14,6 +16,7 @@
 #include "engine/idmap.h"
 #include "engine/image/base.h"
 #include "engine/instance.h"
+#include "engine/sandbox/apparmor.h"
 #include "model/limits.h"
 
 #define GIB            (1ULL << 30)
@@ -22,6 +25,14 @@
 #define KILL_WAIT_US   (20 * US_PER_S)
 #define MONITOR_MEMORY (64ULL << 20) /* its exec sessions included */
 #define MONITOR_PIDS   256U
+#define MONITOR_MCPU   500U /* on CPUs that are shared */
+/* 500 vCPUs have the most that there is */
+#define WEIGHT_PER_VCPU 20U
+#define WEIGHT_MOST     10000U
+/* Whoever comes so near to the limit of memory is slowed down, and gives file pages back: a short way, or
+ * the last part of the memory that was sold would be there in name only. */
+#define HIGH_PART 64U
+#define HIGH_MOST (64 * MIB)
 
 int stage_plan_run(struct boot *b, struct err *e)
 {
@@ -50,7 +61,9 @@ int stage_plan_undo(struct boot *b, const struct undo_how *how, struct err *e)
         (void) how;
         if (b->slot == 0)
                 return 0;
-        r = claim_release(b->host->claims, b->plan.cluster, b->plan.generation, e);
+        r = apparmor_remove(b->host->apparmor, b->slot, e); /* nothing of the slot runs any more */
+        if (r >= 0)
+                r = claim_release(b->host->claims, b->plan.cluster, b->plan.generation, e);
         if (r >= 0)
                 r = claim_release(b->host->claims, b->claim, UINT64_MAX, e);
         return r;
@@ -60,7 +73,8 @@ int stage_plan_undo(struct boot *b, const struct undo_how *how, struct err *e)
 static int make_group(struct boot *b, const char *name, struct slice_enter *ret, struct err *e)
 {
         static const struct slice_limits l = { .memory_bytes = MONITOR_MEMORY,
-                                               .pids = MONITOR_PIDS };
+                                               .pids = MONITOR_PIDS,
+                                               .weight = WEIGHT_PER_VCPU };
         int r = slice_create(b->host->slices, name, &l, e);
 
         return r < 0 ? r : slice_enter_open(b->host->slices, name, ret, e);
@@ -87,6 +101,8 @@ int boot_prepare(struct boot *b, struct err *e)
                 r = net_prepare(b->host->net, b->slot, &net, e);
         if (r >= 0)
                 r = b->userns = idmap_userns(place.id_base, e);
+        if (r >= 0)
+                r = apparmor_prepare(b->host->apparmor, b->slot, SECURITY_STANDARD, e);
         place.netns = net.netns;
         place.sysfs_mnt = net.sysfs;
         if (r >= 0)
@@ -197,7 +213,10 @@ int stage_disk_undo(struct boot *b, const struct undo_how *how, struct err *e)
 
 int stage_net_run(struct boot *b, struct err *e)
 {
-        return net_bind(b->host->net, b->slot, &b->lease, e);
+        struct net_policy p = { .account = b->net_account };
+        int r = egress_parse("egressAllow", b->plan.egress, &p.egress, e);
+
+        return r < 0 ? r : net_bind(b->host->net, b->slot, &p, &b->lease, e);
 }
 
 int stage_net_undo(struct boot *b, const struct undo_how *how, struct err *e)
@@ -209,6 +228,10 @@ int stage_net_undo(struct boot *b, const struct undo_how *how, struct err *e)
 void boot_limits(const struct boot *b, const struct plan *p, uint32_t cpus[static LIMIT_VCPU],
                  struct slice_limits *ret)
 {
+        const struct instance *inst = b->host->inst;
+        const uint64_t memory = p->memory_mib * MIB, part = memory / HIGH_PART;
+        const uint32_t pids = p->pids ? p->pids : inst->conf.pids;
+        const uint32_t weight = p->vcpu * WEIGHT_PER_VCPU;
         size_t n = strv_len(p->cpus);
 
         for (size_t i = 0; i < n; i++) {
@@ -217,13 +240,45 @@ void boot_limits(const struct boot *b, const struct plan *p, uint32_t cpus[stati
                 (void) str_u64(p->cpus[i], 0, 65535, &v);
                 cpus[i] = (uint32_t) v;
         }
-        *ret = (struct slice_limits){ .memory_bytes = p->memory_mib * MIB,
-                                      .pids = p->pids ? p->pids : LIMIT_PIDS_DEFAULT,
+        *ret = (struct slice_limits){ .memory_bytes = memory,
+                                      .memory_high = memory - (part < HIGH_MOST ? part : HIGH_MOST),
+                                      .pids = pids < inst->pids_most ? pids : inst->pids_most,
+                                      .weight = weight < WEIGHT_MOST ? weight : WEIGHT_MOST,
                                       .cpus = cpus,
                                       .n_cpus = n,
                                       .mems = p->mems };
-        if (n == 0 || b->host->inst->conf.cpu_overcommit > 1)
+        if (n == 0 || inst->conf.cpu_overcommit > 1)
                 ret->quota_mcpu = p->vcpu * 1000;
+}
+
+/* The device behind a disk of ours. */
+static int limit_disk(const struct engine_conf *c, int mnt, struct slice_limits *l, struct err *e)
+{
+        struct slice_io io = { .read_bytes = c->io_read_bytes,
+                               .write_bytes = c->io_write_bytes,
+                               .read_ops = c->io_read_ops,
+                               .write_ops = c->io_write_ops };
+        struct stat st;
+
+        if (mnt < 0 || !(io.read_bytes | io.write_bytes | io.read_ops | io.write_ops))
+                return 0;
+        if (fstat(mnt, &st) < 0)
+                return err_errno(e, -errno, "the disk's device");
+        io.major = major(st.st_dev);
+        io.minor = minor(st.st_dev);
+        l->io[l->n_io++] = io;
+        return 0;
+}
+
+int boot_limit_monitor(const struct boot *b, const struct slice_limits *l, struct err *e)
+{
+        const struct slice_limits own = { .cpus = l->cpus,
+                                          .n_cpus = l->n_cpus,
+                                          .quota_mcpu = l->quota_mcpu ? MONITOR_MCPU : 0 };
+        char name[32];
+
+        boot_monitor_slice_name(b->slot, name);
+        return slice_apply(b->host->slices, name, &own, e);
 }
 
 /* The shell sits in the group already; from here on it has the cluster's limits. */
@@ -240,8 +295,14 @@ int stage_slice_run(struct boot *b, struct err *e)
         if (r < 0)
                 return r;
         l.devices = devices;
+        r = limit_disk(&b->host->inst->conf, b->upper_mnt, &l, e);
+        if (r >= 0)
+                r = limit_disk(&b->host->inst->conf, b->volume_mnt, &l, e);
+        if (r < 0)
+                return r;
         boot_slice_name(b->slot, name);
-        return slice_apply(b->host->slices, name, &l, e);
+        r = slice_apply(b->host->slices, name, &l, e);
+        return r < 0 ? r : boot_limit_monitor(b, &l, e);
 }
 
 int stage_slice_undo(struct boot *b, const struct undo_how *how, struct err *e)

@@ -1,6 +1,6 @@
 /* stage_gpu.c - the gpu stage: the cluster's GPUs are claimed, over all engines of this machine, and
  * what it gets to see of them is opened.  The slice stage lets the nodes be opened, the session stage
- * puts nodes, files and links where the program finds them.  Operation process, but for
+ * puts nodes, files and links where the program finds them, and makes /proc/driver.  Operation process, but for
  * boot_take_gpus().
  *
  * The descriptors end with this process; the claims when the engine has looked at the GPUs

@@ -20,7 +20,9 @@
 #include "engine/claim/claim.h"
 #include "engine/instance.h"
 #include "engine/op/listen.h"
+#include "engine/sandbox/apparmor.h"
 #include "model/limits.h"
+#include "model/secret.h"
 
 #define MIB             (1ULL << 20)
 #define MONITOR_WAIT_US (3 * US_PER_S) /* the monitor drains pipes and syncs the exit status */
@@ -37,6 +39,7 @@ static const char read_profiles[] = "for f in /etc/profile.d/*.sh; do\n"
 struct host_files {
         struct sandbox_bind *binds;
         size_t n_binds;
+        struct sandbox_bind *proc_driver; /* one of them, opened last; NULL: no GPU */
         struct sandbox_symlink *symlinks;
         struct sandbox_library *libraries;
         struct sandbox_device *devices;
@@ -63,8 +66,10 @@ static int host_files(const struct boot *b, struct host_files *h, struct err *e)
         if (b->plan.volume_gib > 0)
                 h->binds[h->n_binds++] =
                         (struct sandbox_bind){ b->volume_mnt, b->plan.volume_path, false };
-        if (g->proc_mnt >= 0)
-                h->binds[h->n_binds++] = (struct sandbox_bind){ g->proc_mnt, "/proc/driver", true };
+        if (b->n_gpus > 0) {
+                h->proc_driver = &h->binds[h->n_binds++];
+                *h->proc_driver = (struct sandbox_bind){ -EBADF, "/proc/driver", true };
+        }
         for (size_t i = 0; i < g->n_mounts; i++)
                 h->binds[h->n_binds++] =
                         (struct sandbox_bind){ g->mounts[i].mnt, g->mounts[i].target, true };
@@ -81,6 +86,26 @@ static int host_files(const struct boot *b, struct host_files *h, struct err *e)
         return 0;
 }
 
+struct late {
+        struct boot *b;
+        const struct host_files *host;
+};
+
+/* Copying what the driver says of eight GPUs takes 0.3 ms: as long as the first process takes to make links
+ * to its files. */
+static int open_proc_driver(void *arg, struct err *e)
+{
+        const struct late *l = arg;
+        struct boot *b = l->b;
+        int r = 0;
+
+        if (l->host->proc_driver) {
+                r = gpu_bind_proc(b->host->gpu_driver, b->gpus, b->n_gpus, &b->gpu, e);
+                l->host->proc_driver->mnt = b->gpu.proc_mnt;
+        }
+        return r;
+}
+
 /* What a GPU's spec says wins over user and image, who could otherwise ask for "all". */
 static int gpu_env(const struct boot *b, char ***env, struct err *e)
 {
@@ -94,16 +119,31 @@ static int gpu_env(const struct boot *b, char ***env, struct err *e)
         return 0;
 }
 
+/* That of the standard profile was loaded with the slot. */
+static int take_label(const struct boot *b, char ret[static APPARMOR_NAME_MAX], struct err *e)
+{
+        enum security_profile p = SECURITY_NONE;
+        int r = security_profile_parse("securityProfile", b->plan.security_profile, &p, e);
+
+        if (r < 0 || !b->host->apparmor)
+                return r;
+        apparmor_name(b->slot, p, ret);
+        return p == SECURITY_STANDARD ? 0 : apparmor_prepare(b->host->apparmor, b->slot, p, e);
+}
+
 static int start(struct boot *b, const struct logdir *l, int listener, char *const *argv,
                  char *const *env, char *const *shell_env, const struct host_files *host,
                  struct err *e)
 {
         const struct plan *p = &b->plan;
+        struct late late = { b, host };
         AUTO(free)
-        char *hosts = session_hosts(p->cluster, b->lease.ipv4_text, b->lease.service_text);
+        char *hosts = session_hosts(p->cluster, &b->lease);
         AUTO(free) char *profile = session_profile(shell_env);
+        AUTO(str_wipe_free) char *secrets = session_secret_profile(shell_env, env);
         AUTO(free) char *hostname = str_fmt("%s\n", p->cluster);
         const struct sandbox_file small[] = {
+                { SESSION_SECRETS, secrets, 0600, false }, /* first: only where there are some */
                 { "/etc/hosts", hosts, 0644, false },
                 { "/etc/hostname", hostname, 0644, false },
                 { "/etc/resolv.conf", b->lease.resolv_conf ? b->lease.resolv_conf : "", 0644,
@@ -111,14 +151,17 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                 { "/etc/profile.d/tensorone.sh", profile, 0644, false },
                 { "/etc/profile", read_profiles, 0644, true },
         };
+        char label[APPARMOR_NAME_MAX] = "";
         const struct sandbox_spec spec = {
                 .cluster = p->cluster,
                 .hostname = p->cluster,
                 .root_mnt = b->root_mnt,
+                .meanwhile = open_proc_driver,
+                .meanwhile_arg = &late,
                 .binds = host->binds,
                 .n_binds = host->n_binds,
-                .files = small,
-                .n_files = NELEM(small),
+                .files = str_empty(secrets) ? small + 1 : small,
+                .n_files = NELEM(small) - str_empty(secrets),
                 .symlinks = host->symlinks,
                 .n_symlinks = b->gpu.n_symlinks,
                 .libraries = host->libraries,
@@ -132,16 +175,20 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                 .env = env,
                 .cwd = b->image.config.working_dir,
                 .user = b->image.config.user,
-                .nofile = LIMIT_NOFILE_DEFAULT,
-                .new_privs = p->new_privs,
+                .memory_bytes = p->memory_mib * MIB,
+                .profile = plan_profile(p),
+                .apparmor = label,
                 .listen_fd = listener,
                 .status_fd = l->status,
                 .log_fd = { l->log[0], l->log[1] },
+                .log_rate = (uint32_t) b->host->inst->conf.log_bytes,
         };
+        int r;
 
-        if (!hosts || !profile || !hostname)
+        if (!hosts || !profile || !secrets || !hostname)
                 return err_set(e, -ENOMEM, "out of memory");
-        return sandbox_start(&spec, claim_id_base(b->slot), &b->shell, &b->proc, e);
+        r = take_label(b, label, e);
+        return r < 0 ? r : sandbox_start(&spec, claim_id_base(b->slot), &b->shell, &b->proc, e);
 }
 
 int stage_session_run(struct boot *b, struct err *e)
@@ -149,12 +196,15 @@ int stage_session_run(struct boot *b, struct err *e)
         struct logdir l = { { -EBADF, -EBADF }, -EBADF };
         AUTO(fd) int listener = -EBADF;
         AUTO(strv_free) char **argv = NULL, **env = NULL, **shell_env = strv_dup(b->plan.env);
+        AUTO(secrets_free) char **own = NULL;
         AUTO(host_files_done) struct host_files host = { .n_binds = 0 };
         char name[64];
         int r = session_argv(&b->plan, &b->image.config, &argv, e);
 
         if (r >= 0)
-                r = session_env(&b->plan, &b->image.config, &env, e);
+                r = secret_expand(b->plan.env, b->secrets, SECRET_FAIL, &own, e);
+        if (r >= 0)
+                r = session_env(&b->plan, own, &b->image.config, &env, e);
         if (r >= 0)
                 r = gpu_env(b, &env, e);
         if (r >= 0)

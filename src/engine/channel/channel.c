@@ -89,6 +89,7 @@ static int on_welcome(struct channel *c, const struct frame_msg *m, struct err *
         if (c->fleet)
                 fleet_report_all(c->fleet);
         channel_send(c, synced, NULL, 0);
+        security_send_waiting(c);
         if (c->spec.inner_fd >= 0)
                 channel_send(c, inner, &c->spec.inner_fd, 1);
         if (c->spec.on_synced)
@@ -123,6 +124,7 @@ static int on_assign(struct channel *c, const struct frame_msg *m, struct err *e
         const json_t *cred = json_object_get(m->json, "credentials");
         const struct fleet_login login = { jsonx_str(cred, "username"), jsonx_str(cred, "password"),
                                            jsonx_str(cred, "error") };
+        const json_t *secrets = json_object_get(m->json, "secrets");
         struct err why = { 0 };
 
         if (!cluster || generation_of(m) == 0 || !json_is_object(plan) ||
@@ -130,7 +132,8 @@ static int on_assign(struct channel *c, const struct frame_msg *m, struct err *e
                 return err_set(e, -EPROTO,
                                "an assign without cluster, generation, desired or plan");
         if (fleet_assign(c->fleet, cluster, generation_of(m), str_eq(desired, "running"), plan,
-                         json_is_object(cred) ? &login : NULL, &why) < 0) {
+                         json_is_object(cred) ? &login : NULL,
+                         json_is_object(secrets) ? secrets : NULL, &why) < 0) {
                 log_warn("assign of cluster %.32s: %s", cluster, why.msg);
                 refuse(c, cluster, generation_of(m), why.msg);
         }
@@ -280,6 +283,7 @@ struct channel *channel_free(struct channel *c)
         if (!c)
                 return NULL;
         request_drop_all(c);
+        security_forget(c);
         c->facts = facts_free(c->facts);
         sd_event_source_disable_unref(c->conn_src);
         sd_event_source_disable_unref(c->listen_src);

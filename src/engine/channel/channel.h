@@ -38,5 +38,11 @@ void channel_gpus_changed(struct channel *c);
 void channel_gpu_telemetry(struct channel *c, const json_t *msg);
 void channel_gpu_event(struct channel *c, const json_t *msg);
 
+/* fleet_security_fn: something that a cluster did, or that was done to it (docs/node-protocol.md,
+ * "Security").  @kind: seccomp, apparmor, oom, device, signal; @message: a sentence without control
+ * characters.  For whoever detects such a thing; may be called at any rate. */
+void channel_security_event(void *channel, const char *cluster, uint64_t generation,
+                            const char *kind, const char *message);
+
 /* fleet_report_fn: send a report, with epoch and sequence number, if anyone listens. */
 void channel_report(void *channel, const json_t *report);

@@ -8,6 +8,13 @@
 struct facts;
 struct request;
 
+/* How many events of a sort a cluster had in the last minute. */
+struct security_rate {
+        char cluster[16], kind[16];
+        uint64_t since_us; /* monotonic */
+        unsigned n;
+};
+
 struct channel {
         struct channel_spec spec;
         struct fleet *fleet;
@@ -19,6 +26,10 @@ struct channel {
         bool welcome; /* it has answered hello */
         uint64_t seq;
         struct request *requests;
+        struct security_rate rates[256];
+        json_t *waiting
+                [256]; /* security events for the next peer: a ring, with n_waiting ever put in */
+        size_t n_waiting;
 };
 
 void channel_send(struct channel *c, const json_t *msg, const int *fds, size_t n_fds);
@@ -26,6 +37,10 @@ void channel_send(struct channel *c, const json_t *msg, const int *fds, size_t n
 /* gpus.c: two requests */
 int channel_gpu_release(struct channel *c, const json_t *args, struct err *e);
 int channel_gpu_vfio(struct channel *c, json_t **ret, struct err *e);
+
+/* security.c */
+void security_send_waiting(struct channel *c);
+void security_forget(struct channel *c);
 
 /* request.c */
 int request_handle(struct channel *c, const struct frame_msg *m, struct err *e);

@@ -12,6 +12,7 @@
 #include "engine/fleet/fleet.h"
 #include "engine/image/image.h"
 #include "model/limits.h"
+#include "model/secret.h"
 
 /* One that waits for an operation. */
 struct request {
@@ -156,6 +157,8 @@ static int do_exec(struct channel *c, json_int_t req, const json_t *args, const 
                    struct err *e)
 {
         AUTO(strv_free) char **argv = NULL, **env = NULL;
+        AUTO(secrets_free) char **secrets = NULL;
+        const json_t *values = json_object_get(args, "secrets");
         struct request *q = NULL;
         struct fleet_exec x = { .cwd = jsonx_str(args, "cwd"),
                                 .user = jsonx_str(args, "user"),
@@ -168,6 +171,9 @@ static int do_exec(struct channel *c, json_int_t req, const json_t *args, const 
         if (strv_of(json_object_get(args, "argv"), &argv) < 0 ||
             strv_of(json_object_get(args, "env"), &env) < 0)
                 return err_set(e, -EINVAL, "exec: argv and env are lists of strings");
+        if (values && secret_decode(values, &secrets, e) < 0)
+                return -EINVAL;
+        x.secrets = secrets;
         x.argv = argv;
         x.env = env;
         r = request_new(c, req, &q, e);

@@ -259,6 +259,19 @@ int claim_slot(struct claim_host *c, const char *cluster, uint64_t generation, u
         return 0;
 }
 
+int claim_slot_while_free(struct claim_host *c, uint32_t slot, claim_free_fn *fn, void *arg,
+                          struct err *e)
+{
+        AUTO(fd) int lock = claim_lock(c, e);
+        struct claim_rec rec;
+
+        if (lock < 0)
+                return lock;
+        if (claim_table_read(&c->table[CLAIM_KIND_SLOT], slot, &rec) != -ENOENT)
+                return err_set(e, -EBUSY, "slot %u is taken", slot);
+        return fn(arg, slot, e);
+}
+
 /* One CPU; 1 when it is newly taken, 0 when the cluster had it. */
 static int claim_cpu(struct claim_table *t, uint32_t cpu, const struct claim_rec *rec,
                      struct err *e)

@@ -29,6 +29,7 @@
 #define CLAIM_FETCH_BASE   0x4FE00000U
 #define CLAIM_API_UID      0x4FD00000U
 #define CLAIM_GPU_UID      0x4FD00001U /* vmm-gpu's */
+#define CLAIM_DNS_UID      0x4FD00002U /* vmm-dns's */
 
 static inline uint32_t claim_id_base(uint32_t slot)
 {
@@ -74,6 +75,12 @@ int claim_gpus_keep(struct claim_host *c, const char *cluster, char *const *uuid
 /* Drop every slot and CPU of the cluster up to and including @generation; idempotent.  Its GPUs stay: they
  * are looked at first (gpu/handover.h). */
 int claim_release(struct claim_host *c, const char *cluster, uint64_t generation, struct err *e);
+
+/* Call @fn while nobody holds this slot and nobody can take it: for what a dead instance has left of it.
+ * -EBUSY: somebody holds it. */
+typedef int claim_free_fn(void *arg, uint32_t slot, struct err *e);
+int claim_slot_while_free(struct claim_host *c, uint32_t slot, claim_free_fn *fn, void *arg,
+                          struct err *e);
 
 /* Call @fn for each claim of this instance ("slot" or "cpu", number; "gpu", 0); stops when it returns < 0. */
 typedef int claim_each_fn(void *arg, const char *kind, uint32_t number, const char *cluster,

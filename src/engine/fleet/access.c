@@ -13,6 +13,7 @@
 #include "engine/fleet/unit.h"
 #include "engine/op/listen.h"
 #include "model/limits.h"
+#include "model/secret.h"
 
 #define EXEC_TIMEOUT_US (30 * US_PER_S)
 #define MAX_STARTING    64
@@ -27,6 +28,7 @@ struct exec_session {
         bool tty;
         uint16_t rows, cols;
         uint32_t slot;
+        char apparmor[APPARMOR_NAME_MAX]; /* as its first process */
         int init_pidfd;
         struct plan *plan; /* borrowed; valid in the forked child */
         struct op *op;
@@ -40,7 +42,7 @@ static struct exec_session *session_free(struct exec_session *x)
         if (!x)
                 return NULL;
         (void) strv_free(x->argv);
-        (void) strv_free(x->env);
+        (void) secrets_free(x->env);
         free(x->cwd);
         free(x->user);
         (void) fd_close(x->init_pidfd);
@@ -110,8 +112,8 @@ static int exec_start(struct exec_session *x, int listener, int status, struct s
                 .env = x->env,
                 .cwd = x->cwd,
                 .user = x->user,
-                .nofile = LIMIT_NOFILE_DEFAULT,
-                .new_privs = x->plan->new_privs,
+                .profile = plan_profile(x->plan),
+                .apparmor = x->apparmor,
                 .tty = x->tty,
                 .rows = x->rows,
                 .cols = x->cols,
@@ -203,13 +205,16 @@ static void on_exec_done(void *arg, int r, const struct err *err)
 /* The cluster's own environment and image defaults, then what the caller adds. */
 static int exec_env(struct unit *u, const struct fleet_exec *x, char ***ret, struct err *e)
 {
+        AUTO(secrets_free) char **own = NULL;
         struct image image = { 0 };
         int r = unit_find_image(u, &image, e);
 
         if (r == -ENOENT) /* its name was taken away while it runs: our variables alone */
                 r = 0;
         if (r >= 0)
-                r = session_env(&u->plan, &image.config, ret, e);
+                r = secret_expand(u->plan.env, x->secrets, SECRET_LEAVE_OUT, &own, e);
+        if (r >= 0)
+                r = session_env(&u->plan, own, &image.config, ret, e);
         for (char **v = x->env; r >= 0 && v && *v; v++) {
                 char *eq = strchr(*v, '=');
                 AUTO(free) char *key = eq ? strndup(*v, (size_t) (eq - *v)) : NULL;
@@ -253,6 +258,7 @@ int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x,
         s->fleet = f;
         s->plan = &u->plan;
         s->slot = u->row.slot;
+        memcpy(s->apparmor, u->apparmor, sizeof s->apparmor);
         s->tty = x->tty;
         s->rows = x->rows;
         s->cols = x->cols;

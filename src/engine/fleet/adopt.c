@@ -33,6 +33,7 @@ static void holds_nothing(struct unit *u)
         u->row.slot = 0;
         u->row.claim[0] = '\0';
         u->row.monitor = u->row.init = (struct proc_id){ 0 };
+        unit_net_end(u);
 }
 
 /* The monitor recorded in the row, if that very process still lives. */
@@ -45,15 +46,6 @@ static bool find_monitor(struct unit *u)
         return true;
 }
 
-static void address_of(struct unit *u)
-{
-        struct net_lease lease = { 0 };
-
-        if (net_lease_of(u->fleet->spec.host->net, u->row.slot, &lease) >= 0)
-                (void) snprintf(u->address, sizeof u->address, "%s", lease.ipv4_text);
-        net_lease_done(&lease);
-}
-
 static void adopt(struct unit *u)
 {
         struct err e = { 0 };
@@ -61,7 +53,7 @@ static void adopt(struct unit *u)
         switch (u->row.state) {
         case CS_RUNNING:
                 if (find_monitor(u) && unit_watch(u, &e) >= 0) {
-                        address_of(u);
+                        unit_net_adopt(u);
                         u->progress_pct = 100;
                         log_info("cluster %s: adopted, pid %d", u->row.cluster,
                                  (int) u->row.init.pid);
@@ -234,6 +226,16 @@ static void sweep_claims(struct fleet *f)
         }
 }
 
+/* Clusters of an engine that did not number accounts yet. */
+static void number_accounts(struct fleet *f)
+{
+        for (struct unit *u = f->units; u; u = u->next)
+                if (u->row.slot != 0 && u->row.net_account == 0) {
+                        unit_net_begin(u);
+                        (void) unit_save(u, false);
+                }
+}
+
 int fleet_adopt(struct fleet *f, struct err *e)
 {
         int r = journal_each(f->spec.journal, on_row, f, e);
@@ -247,6 +249,7 @@ int fleet_adopt(struct fleet *f, struct err *e)
         sweep_claims(f);
         for (struct unit *u = f->units; u; u = u->next)
                 unit_gpus_let_go(u);
+        number_accounts(f);
         r = sweep_files(f, f->spec.host->disks, disk_wanted, e);
         if (r >= 0)
                 r = sweep_files(f, f->spec.host->inst->run_fd, socket_wanted, e);

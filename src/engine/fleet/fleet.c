@@ -21,14 +21,15 @@ static int on_usage(sd_event_source *s, uint64_t usec, void *arg)
         for (struct unit *u = f->units; u; u = u->next) {
                 char name[32];
 
-                if (u->wants_login && u->row.state == CS_PULLING)
+                if ((u->wants_login && u->row.state == CS_PULLING) ||
+                    (u->wants_secrets && u->row.state == CS_ACCEPTED))
                         unit_report(u); /* the control plane may have lost sight of it */
                 if (u->row.state != CS_RUNNING)
                         continue;
                 boot_slice_name(u->row.slot, name);
                 if (slice_usage(f->spec.host->slices, name, &u->usage, NULL) < 0)
                         continue;
-                u->row.oom_kills = u->usage.oom_kills;
+                unit_oom_kills(u, u->usage.oom_kills);
                 unit_report(u);
         }
         journal_tend(f->spec.journal);
@@ -45,6 +46,9 @@ int fleet_new(const struct fleet_spec *spec, struct fleet **ret, struct err *e)
         if (!f)
                 return err_set(e, -ENOMEM, "out of memory");
         f->spec = *spec;
+        if (security_lacks(f->spec.host, &f->lacks) < 0 ||
+            limits_lack(spec->host->slices, &f->lacks) < 0)
+                return err_set(e, -ENOMEM, "out of memory");
         r = fleet_adopt(f, e);
         if (r < 0)
                 return r;
@@ -93,6 +97,7 @@ struct fleet *fleet_free(struct fleet *f)
         sd_event_source_disable_unref(f->usage_src);
         while (f->units)
                 unit_remove(f->units);
+        (void) strv_free(f->lacks);
         free(f);
         return NULL;
 }
@@ -186,7 +191,8 @@ static int update(struct unit *u, uint64_t generation, bool running, const char 
 }
 
 int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool running,
-                 const json_t *plan, const struct fleet_login *login, struct err *e)
+                 const json_t *plan, const struct fleet_login *login, const json_t *secrets,
+                 struct err *e)
 {
         uint64_t now = clock_mono_us();
         AUTO(free) char *text = jsonx_dump(plan);
@@ -211,6 +217,8 @@ int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool
                 u->asked_us = now;
         if (login && generation == u->row.generation)
                 unit_take_login(u, login);
+        if (secrets && generation == u->row.generation)
+                unit_take_secrets(u, secrets);
         unit_settle(u);
         return 0;
 }
@@ -277,6 +285,22 @@ void fleet_report_all(struct fleet *f)
 {
         for (struct unit *u = f->units; u; u = u->next)
                 unit_report(u);
+}
+
+void fleet_each_name(const struct fleet *f,
+                     void (*fn)(void *arg, uint32_t slot, const char *account, const char *cluster),
+                     void *arg)
+{
+        for (const struct unit *u = f->units; u; u = u->next)
+                if (u->row.slot && u->plan.account)
+                        fn(arg, u->row.slot, u->plan.account, u->row.cluster);
+}
+
+void fleet_security(struct fleet *f, uint32_t slot, const char *kind, const char *message)
+{
+        for (struct unit *u = f->units; u; u = u->next)
+                if (u->row.slot == slot)
+                        unit_say_security(u, kind, message);
 }
 
 size_t fleet_count(const struct fleet *f)

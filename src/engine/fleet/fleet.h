@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "engine/host.h"
 #include "engine/image/image.h"
+#include "engine/net/net.h"
 
 struct fleet;
 struct gpu_fleet;
@@ -26,6 +27,10 @@ struct op_runner;
 /* A report for the control plane (docs/node-protocol.md); borrowed. */
 typedef void fleet_report_fn(void *arg, const json_t *report);
 
+/* Something that a cluster did, or that was done to it: channel_security_event(). */
+typedef void fleet_security_fn(void *arg, const char *cluster, uint64_t generation,
+                               const char *kind, const char *message);
+
 struct fleet_spec {
         sd_event *loop;
         const struct host *host;
@@ -34,10 +39,14 @@ struct fleet_spec {
         struct op_runner *runner;
         struct handover *handover;
         fleet_report_fn *report;
-        void *arg;
+        fleet_security_fn *security;   /* may be NULL */
+        void *arg;                     /* of both */
         void (*released)(void *arg);   /* a cluster's network was given back; may be NULL */
         void (*image_died)(void *arg); /* an image operation was killed; may be NULL */
         void *upkeep;                  /* argument of the two */
+        /* a cluster has this slot from now on; @account NULL: it has not; may be NULL */
+        void (*named)(void *names, uint32_t slot, const char *account, const char *cluster);
+        void *names;
 };
 
 /* Reads the journal and compares it with the kernel: adopts what runs, finishes or undoes what was
@@ -56,9 +65,10 @@ struct fleet_login {
         const char *error; /* why there are none; NULL: there are */
 };
 /* What should be.  @plan: JSON of model/plan.h.  An older generation is ignored.  @login: the answer
- * to a report with `credentials_wanted`, or NULL. */
+ * to a report with `credentials_wanted`, or NULL; @secrets: of one with `secrets_wanted`, as it came. */
 int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool running,
-                 const json_t *plan, const struct fleet_login *login, struct err *e);
+                 const json_t *plan, const struct fleet_login *login, const json_t *secrets,
+                 struct err *e);
 int fleet_tombstone(struct fleet *f, const char *cluster, uint64_t generation, struct err *e);
 int fleet_forget(struct fleet *f, const char *cluster, struct err *e);
 
@@ -72,6 +82,12 @@ void fleet_gpus_changed(struct fleet *f, const struct gpu_fleet *gpus);
 const char *fleet_gpu_holder(const struct fleet *f, const char *uuid);
 /* The cluster that may have it open although it was refused it; NULL: none.  Borrowed. */
 const char *fleet_gpu_open_in(const struct fleet *f, const char *uuid);
+/* Call @fn for every cluster that has a slot, as spec.named would be. */
+void fleet_each_name(const struct fleet *f,
+                     void (*fn)(void *arg, uint32_t slot, const char *account, const char *cluster),
+                     void *arg);
+/* Told of the cluster that has @slot; nothing when none of ours has. */
+void fleet_security(struct fleet *f, uint32_t slot, const char *kind, const char *message);
 size_t fleet_count(const struct fleet *f);      /* clusters with a record */
 size_t fleet_count_held(const struct fleet *f); /* that hold host resources */
 
@@ -81,6 +97,7 @@ int fleet_logs(struct fleet *f, const char *cluster, int ret_fds[static 3], stru
 
 struct fleet_exec {
         char **argv, **env; /* borrowed; env is added to the cluster's */
+        char **secrets;     /* borrowed: name=value, what the cluster's variables name */
         const char *cwd, *user;
         bool tty;
         uint16_t rows, cols; /* of the terminal; 0: the client says later */
@@ -115,6 +132,8 @@ void fleet_images_expire(struct fleet *f, uint64_t need);
 void fleet_image_damaged(struct fleet *f, uint64_t image, const char *why);
 /* Image operations of the account that wait for a place. */
 size_t fleet_pulls_waiting(const struct fleet *f, const char *account);
+/* What the cluster in that slot may do on the network, as net_policy_fn wants it; @fleet is one. */
+bool fleet_net_policy(void *fleet, uint32_t slot, struct net_policy *ret);
 /* Ids of the images that clusters were booted from by this engine, as upkeep_images_fn wants them;
  * those of an earlier engine hold mounts of their own. */
 size_t fleet_images(void *fleet, uint64_t *ret, size_t max);

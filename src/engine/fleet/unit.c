@@ -91,6 +91,7 @@ struct unit *unit_free(struct unit *u)
         unit_unwatch(u);
         sd_event_source_disable_unref(u->timer_src);
         u->gpu_job = handover_cancel(u->gpu_job);
+        unit_secrets_forget(u);
         journal_row_done(&u->row);
         plan_done(&u->plan);
         free(u->damage);
@@ -163,7 +164,7 @@ void unit_report(struct unit *u)
         char reason[1024];
         AUTO(json_put)
         json_t *j = json_pack(
-                "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:s?, s:b, s:b, s:b, s:s, s:I, s:I, s:i, s:I, s:I, s:{s:s, s:s}, s:{s:I, s:I, s:I}}",
+                "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:s?, s:b, s:b, s:b, s:b, s:s, s:s, s:I, s:I, s:i, s:I, s:I, s:o, s:{s:I, s:I, s:I}}",
                 "type", "report", "cluster", row->cluster, "generation",
                 (json_int_t) reported_generation(u), "state", cluster_state_name(row->state),
                 "progress_pct", (int) u->progress_pct, "progress_bytes",
@@ -172,13 +173,15 @@ void unit_report(struct unit *u)
                 (json_int_t) u->pull.bytes_per_s, "reason", reason_of(u, reason, sizeof reason),
                 "refused", u->change.refused, "released", unit_is_released(u), "cpus_taken",
                 u->cpus_taken && row->state == CS_BACKOFF, "credentials_wanted",
-                u->wants_login && row->state == CS_PULLING, "address", u->address, "started_us",
-                (json_int_t) row->started_us, "boot_us", (json_int_t) u->boot_us, "exit_code",
-                (int) row->exit_code, "restarts", (json_int_t) row->restarts, "oom_kills",
-                (json_int_t) row->oom_kills, "security", "seccomp", "enforced", "apparmor",
-                "unavailable", "usage", "cpu_us", (json_int_t) u->usage.cpu_us, "memory_bytes",
+                u->wants_login && row->state == CS_PULLING, "secrets_wanted",
+                u->wants_secrets && row->state == CS_ACCEPTED, "address", u->address, "address6",
+                u->address6, "started_us", (json_int_t) row->started_us, "boot_us",
+                (json_int_t) u->boot_us, "exit_code", (int) row->exit_code, "restarts",
+                (json_int_t) row->restarts, "oom_kills", (json_int_t) row->oom_kills, "security",
+                unit_security(u), "usage", "cpu_us", (json_int_t) u->usage.cpu_us, "memory_bytes",
                 (json_int_t) u->usage.memory_bytes, "pids", (json_int_t) u->usage.pids);
 
+        unit_usage_report(u, j);
         unit_gpus_report(u, j);
         if (!j)
                 log_error("cluster %s: cannot make a report", row->cluster);
@@ -224,6 +227,8 @@ void unit_event(struct unit *u, enum cluster_event ev, const char *reason_fmt, .
                 log_error("cluster %s: %s", u->row.cluster, e.msg);
                 return;
         }
+        if (u->row.state != CS_ACCEPTED && u->row.state != CS_PULLING)
+                unit_secrets_forget(u);
         if (reason_fmt) {
                 va_start(ap, reason_fmt);
                 (void) vsnprintf(u->row.reason, sizeof u->row.reason, reason_fmt, ap);
@@ -268,15 +273,17 @@ static void begin(struct unit *u)
 {
         struct err e = { 0 };
         struct image image = { 0 };
-        int r;
+        int r = u->unreadable ? err_set(&e, -EINVAL,
+                                        "its plan cannot be read; give it a new one or remove it")
+                              : unit_need_secrets(u, &e);
 
-        if (u->fleet->cluster_ops >= u->fleet->spec.host->inst->conf.parallel_ops) {
+        if (r > 0)
+                return; /* whoever brings them settles */
+        if (r >= 0 && u->fleet->cluster_ops >= u->fleet->spec.host->inst->conf.parallel_ops) {
                 u->queued = true;
                 return;
         }
-        if (u->unreadable)
-                r = err_set(&e, -EINVAL, "its plan cannot be read; give it a new one or remove it");
-        else
+        if (r >= 0)
                 r = unit_find_image(u, &image, &e);
         if (r == -ENOENT) {
                 u->wants_login = !str_empty(u->plan.registry_auth);

@@ -10,6 +10,7 @@
 #include "engine/journal/journal.h"
 #include "engine/op/op.h"
 #include "engine/pool/pool.h"
+#include "engine/sandbox/apparmor.h"
 
 enum unit_op { UNIT_OP_NONE, UNIT_OP_BOOT, UNIT_OP_UNDO, UNIT_OP_CHANGE };
 
@@ -26,7 +27,9 @@ struct unit {
         int monitor_pidfd, init_pidfd;
         sd_event_source *monitor_src, *timer_src;
         uint64_t image_id; /* of the last boot by this engine */
-        char address[16];
+        char address[16], address6[48];
+        char apparmor
+                [APPARMOR_NAME_MAX]; /* the profile that confines its first process, as read there */
         uint32_t progress_pct;
         char *damage; /* what is wrong with the image that it runs from; NULL: nothing */
         struct image_progress pull; /* while it is pulling; `phase` is not kept */
@@ -49,6 +52,8 @@ struct unit {
                 char *refused;     /* why the newest generation cannot be had while it runs */
         } change;
         bool wants_login;             /* in CS_PULLING: for the credentials that its plan names */
+        bool wants_secrets;           /* in CS_ACCEPTED: for those that its variables name */
+        char **secrets;               /* here they are, name=value, for the next start alone */
         struct handover_job *gpu_job; /* GPUs of it are being checked */
         bool gpus_last;               /* nothing but that check is between it and its release */
         bool gpus_told;               /* the last report had receipts that are to be told once */
@@ -66,6 +71,7 @@ struct fleet {
         struct exec_session *execs;
         sd_event_source *usage_src;
         uint64_t counter; /* session ids */
+        char **lacks;     /* of what is to hold clusters: sentences */
         bool closing;
 };
 
@@ -78,6 +84,10 @@ struct unit *unit_free(struct unit *u);
 void unit_remove(struct unit *u); /* from the list, and free */
 int unit_save(struct unit *u, bool durable);
 void unit_report(struct unit *u);
+/* security.c: what holds it (NULL: out of memory), and what of that this host cannot do, a sentence
+ * each (-ENOMEM). */
+json_t *unit_security(const struct unit *u);
+int security_lacks(const struct host *host, char ***ret);
 bool unit_is_released(const struct unit *u); /* nothing of the host is held */
 /* Change state through the table, remember why, journal, report. */
 void unit_event(struct unit *u, enum cluster_event ev, const char *reason_fmt, ...)
@@ -95,6 +105,16 @@ int unit_adopt_want(struct unit *u, struct err *e); /* want_plan becomes plan */
 int unit_boot(struct unit *u, const struct image *image, struct err *e);
 int unit_undo(struct unit *u, bool graceful, bool volume, struct err *e);
 bool unit_holds(const struct unit *u); /* anything on the host besides volume and logs */
+
+/* unit_net.c: what the firewall is told of it */
+/* With the slot: the number of its account among those that hold one, which it keeps as long.  The
+ * caller saves the row before anything acts by it. */
+void unit_net_begin(struct unit *u);
+void unit_net_end(struct unit *u); /* with the slot */
+/* At start: the IPv6 address of one that runs. */
+void unit_net_adopt(struct unit *u);
+/* `security.network` of its report. */
+json_t *unit_net_report(const struct unit *u);
 
 /* unit_change.c: a newer plan for the very process that runs */
 bool unit_same_start(const struct unit *u); /* the plan that is wanted is one */
@@ -130,8 +150,14 @@ bool unit_gpus_back(struct unit *u);
 void unit_gpus_let_go(struct unit *u);
 /* Adds `gpu_receipts` where they belong. */
 void unit_gpus_report(struct unit *u, json_t *report);
+/* What it is held to; new reference, NULL: out of memory.  And what it waits for, into `usage`. */
+json_t *unit_limits(const struct unit *u);
+int limits_lack(const struct slice_host *h, char ***list); /* adds what this host cannot; -ENOMEM */
+void unit_usage_report(const struct unit *u, json_t *report);
 
 /* unit_watch.c: monitors, exits, back-off */
+void unit_say_security(struct unit *u, const char *kind, const char *message);
+void unit_oom_kills(struct unit *u, uint64_t kills); /* of this boot, so far */
 int unit_watch(struct unit *u, struct err *e);
 void unit_unwatch(struct unit *u);
 void unit_read_exit(struct unit *u, char *ret_reason, size_t size);
@@ -155,6 +181,13 @@ void unit_take_login(struct unit *u, const struct fleet_login *login);
 void unit_pull_leave(struct unit *u);
 /* Something may have been quarantined that not the scrub has found: ask the store. */
 void fleet_look_for_damage(struct fleet *f);
+
+/* unit_secrets.c */
+/* In CS_ACCEPTED: 0 when it has what it needs, 1 when it has been asked for. */
+int unit_need_secrets(struct unit *u, struct err *e);
+/* Here they are; ignored when they are not waited for.  The caller settles. */
+void unit_take_secrets(struct unit *u, const json_t *answer);
+void unit_secrets_forget(struct unit *u);
 
 /* pull.c */
 void pull_free_all(struct fleet *f);

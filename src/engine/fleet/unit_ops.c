@@ -13,6 +13,7 @@
 #include "engine/disk/disk.h"
 #include "engine/fleet/unit.h"
 #include "engine/gpu/gpuhost.h"
+#include "model/secret.h"
 
 #define BOOT_TIMEOUT_US (120 * US_PER_S)
 #define UNDO_TIMEOUT_US (120 * US_PER_S)
@@ -61,6 +62,15 @@ int unit_boot_open(struct unit *u, struct err *e)
         return 0;
 }
 
+/* Before its first process runs, which may ask for a name at once. */
+static void unit_named(const struct unit *u, bool is_here)
+{
+        const struct fleet_spec *s = &u->fleet->spec;
+
+        if (s->named && u->row.slot)
+                s->named(s->names, u->row.slot, is_here ? u->plan.account : NULL, u->row.cluster);
+}
+
 /* Slot and disk from the pools, or a slot of our own. */
 static int take_resources(struct unit *u, struct err *e)
 {
@@ -81,7 +91,10 @@ static int take_resources(struct unit *u, struct err *e)
                 (void) snprintf(u->row.claim, sizeof u->row.claim, "%s", u->row.cluster);
         }
         u->boot->slot = u->row.slot;
+        unit_net_begin(u);
+        u->boot->net_account = u->row.net_account;
         memcpy(u->boot->claim, u->row.claim, sizeof u->boot->claim);
+        unit_named(u, true);
         if (pool_take_disk(u->fleet->spec.pool, u->plan.container_disk_gib, &d) >= 0) {
                 u->boot->disk_mnt = d.mnt;
                 memcpy(u->boot->disk_pool_name, d.name, sizeof d.name);
@@ -127,6 +140,7 @@ static void on_boot_report(void *arg, const struct frame_msg *m)
         if (u->monitor_pidfd < 0 || u->init_pidfd < 0)
                 r = err_errno(&e, -errno, "keep its descriptors");
         (void) snprintf(u->address, sizeof u->address, "%s", jsonx_str(m->json, "address"));
+        (void) snprintf(u->address6, sizeof u->address6, "%s", jsonx_str(m->json, "address6"));
         u->row.started_us = clock_wall_us();
         u->boot_us = u->asked_us ? clock_mono_us() - u->asked_us : 0;
         u->asked_us = 0;
@@ -230,8 +244,10 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
                 r = err_set(e, -EIO, "the journal cannot be written");
         if (r >= 0) {
                 u->boot->image = *image; /* lent for the length of the call */
+                u->boot->secrets = TAKE(u->secrets);
                 r = unit_dispatch(u, &o, UNIT_OP_BOOT, &spec, e);
                 u->boot->image = (struct image){ 0 };
+                u->boot->secrets = secrets_free(u->boot->secrets);
         }
         if (r < 0)
                 unit_boot_close(u);
@@ -244,10 +260,11 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
 static void forget_boot(struct unit *u)
 {
         unit_unwatch(u);
+        unit_named(u, false);
         u->row.slot = 0;
         u->row.claim[0] = '\0';
         u->row.monitor = u->row.init = (struct proc_id){ 0 };
-        u->address[0] = '\0';
+        unit_net_end(u);
         u->usage = (struct slice_usage){ 0 };
 }
 

@@ -49,6 +49,10 @@ int unit_watch(struct unit *u, struct err *e)
         int r = sd_event_add_io(u->fleet->spec.loop, &u->monitor_src, u->monitor_pidfd, EPOLLIN,
                                 on_monitor_exit, u);
 
+        /* read, not computed: an engine before us may have started it without */
+        *u->apparmor = '\0';
+        if (u->init_pidfd >= 0)
+                (void) apparmor_label(u->row.init.pid, u->apparmor);
         return r < 0 ? err_errno(e, r, "watch the monitor") : 0;
 }
 
@@ -148,6 +152,30 @@ void unit_wait_cpus(struct unit *u, const struct err *why)
                    (unsigned long long) (delay / US_PER_S));
 }
 
+void unit_say_security(struct unit *u, const char *kind, const char *message)
+{
+        const struct fleet_spec *s = &u->fleet->spec;
+
+        if (s->security)
+                s->security(s->arg, u->row.cluster, u->row.generation, kind, message);
+}
+
+void unit_oom_kills(struct unit *u, uint64_t kills)
+{
+        uint64_t more = kills - u->row.oom_kills;
+        char text[160];
+
+        if (kills > u->row.oom_kills) {
+                (void) snprintf(
+                        text, sizeof text,
+                        "out of memory: the cluster reached its %u MiB, %llu process%s killed",
+                        u->plan.memory_mib, (unsigned long long) more,
+                        more == 1 ? " was" : "es were");
+                unit_say_security(u, "oom", text);
+        }
+        u->row.oom_kills = kills;
+}
+
 /* An out-of-memory kill explains an exit better than its signal does. */
 static bool was_oom(struct unit *u)
 {
@@ -157,7 +185,7 @@ static bool was_oom(struct unit *u)
         boot_slice_name(u->row.slot, name);
         if (slice_usage(u->fleet->spec.host->slices, name, &usage, NULL) < 0)
                 return false;
-        u->row.oom_kills = usage.oom_kills;
+        unit_oom_kills(u, usage.oom_kills);
         return usage.oom_kills > 0;
 }
 
@@ -168,6 +196,8 @@ void unit_ended(struct unit *u)
         bool oom = was_oom(u);
 
         unit_read_exit(u, why, sizeof why);
+        if (u->row.exit_code == 128 + SIGSYS && strstr(why, "signal"))
+                unit_say_security(u, "signal", why);
         /* an earlier kill of some other process does not explain an orderly end */
         oom = oom && u->row.exit_code == 128 + SIGKILL;
         if (now > u->row.started_us + STABLE_US)

@@ -127,19 +127,23 @@ static int not_ours(const struct binder *x, int64_t minor)
                        bind_spec_name(x), (long long) minor, x->gpus[0].uuid, x->gpus[0].minor);
 }
 
-/* Whatever the file is called: a GPU's number on the GPUs' major is one that was leased.  What lies
- * above is the driver's control nodes. */
-static int judge_number(const struct binder *x, dev_t rdev)
+/* The GPUs' major number; 0: the first has no node, which check_nodes() will say. */
+static unsigned gpu_major(const struct gpu_driver *d, const struct gpu *g)
 {
         AUTO(fd) int fd = -EBADF;
         char path[32];
         struct stat st;
 
-        (void) snprintf(path, sizeof path, "/dev/nvidia%u", x->gpus[0].minor);
-        fd = fd_open_in_root(x->d->root_fd, path, O_PATH, 0);
-        if (fd < 0 || fstat(fd, &st) < 0)
-                return 0; /* check_nodes() will say so */
-        if (major(rdev) != major(st.st_rdev) || minor(rdev) >= GPU_MAX)
+        (void) snprintf(path, sizeof path, "/dev/nvidia%u", g->minor);
+        fd = fd_open_in_root(d->root_fd, path, O_PATH, 0);
+        return fd < 0 || fstat(fd, &st) < 0 ? 0 : major(st.st_rdev);
+}
+
+/* Whatever the file is called: a GPU's number on the GPUs' major is one that was leased.  What lies
+ * above is the driver's control nodes. */
+static int judge_number(const struct binder *x, dev_t rdev)
+{
+        if (major(rdev) != x->major || minor(rdev) >= GPU_MAX)
                 return 0;
         for (size_t i = 0; i < x->n; i++)
                 if (x->gpus[i].minor == minor(rdev))
@@ -523,6 +527,7 @@ int gpu_bind(const struct gpu_driver *d, const struct gpu *gpus, size_t n, const
         gpu_binding_init(&b);
         if (n == 0 || d->root_fd < 0)
                 return err_set(e, -ENODEV, "no GPU to bind");
+        x.major = gpu_major(d, gpus);
         r = gpu_caps_parse(caps, &words, e);
         if (r >= 0)
                 r = cdi_load(d->root_fd, &set, e);
@@ -534,8 +539,6 @@ int gpu_bind(const struct gpu_driver *d, const struct gpu *gpus, size_t n, const
                 r = name_links(&x);
         if (r >= 0 && strv_env_set(&b.env, "NVIDIA_VISIBLE_DEVICES", "void") < 0)
                 r = no_memory(e);
-        if (r >= 0)
-                r = b.proc_mnt = bind_proc(d, gpus, n, e);
         cdi_set_done(&set);
         strbuf_done(&x.folders);
         if (r < 0)
@@ -543,6 +546,18 @@ int gpu_bind(const struct gpu_driver *d, const struct gpu *gpus, size_t n, const
         else
                 *ret = b;
         return r < 0 ? r : 0;
+}
+
+int gpu_bind_proc(const struct gpu_driver *d, const struct gpu *gpus, size_t n,
+                  struct gpu_binding *b, struct err *e)
+{
+        int mnt = bind_proc(d, gpus, n, e);
+
+        if (mnt < 0)
+                return mnt;
+        (void) fd_close(b->proc_mnt);
+        b->proc_mnt = mnt;
+        return 0;
 }
 
 int gpu_binding_rules(const struct gpu_binding *b, struct slice_device **ret, size_t *ret_n,

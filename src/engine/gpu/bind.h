@@ -41,7 +41,7 @@ struct gpu_binding {
         char **env; /* NVIDIA_VISIBLE_DEVICES=void and what the spec says; wins over the image */
         struct gpu_library *libraries;
         size_t n_libraries;
-        int proc_mnt; /* detached, read-only: what lies at /proc/driver; -EBADF: none */
+        int proc_mnt; /* detached, read-only: what lies at /proc/driver; -EBADF: not made yet */
 };
 void gpu_binding_init(struct gpu_binding *b);
 void gpu_binding_done(struct gpu_binding *b); /* closes and frees */
@@ -51,6 +51,11 @@ void gpu_binding_done(struct gpu_binding *b); /* closes and frees */
  * @all_of_fabric: the cluster leases every GPU, so it gets NVSwitch and IMEX nodes, too. */
 int gpu_bind(const struct gpu_driver *d, const struct gpu *gpus, size_t n, const char *caps,
              bool all_of_fabric, struct gpu_binding *ret, struct err *e);
+
+/* What lies at /proc/driver, into @b: apart, because nothing else needs it before the last moment.  Fails
+ * also when the driver says by now that a node is another GPU's (-ESTALE). */
+int gpu_bind_proc(const struct gpu_driver *d, const struct gpu *gpus, size_t n,
+                  struct gpu_binding *b, struct err *e);
 
 /* Find out ahead what is the same for every cluster.  Engine process, at start, before an operation is
  * forked; without it each binding does it by itself. */

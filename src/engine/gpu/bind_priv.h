@@ -11,6 +11,7 @@ struct binder {
         const struct gpu *gpus;
         size_t n;
         bool fabric;
+        unsigned major;        /* of the GPUs' nodes */
         const char *spec;      /* file, for messages; NULL: our own */
         struct strbuf folders; /* "/dir\n" of update-ldcache hooks */
         struct gpu_binding *b;

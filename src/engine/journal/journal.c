@@ -35,17 +35,18 @@ static const char *const schema[] = {
         "ALTER TABLE cluster ADD COLUMN gpu_receipts TEXT;",
         JOURNAL_GPU_SCHEMA,
         JOURNAL_GPU_SEEN,
+        "ALTER TABLE cluster ADD COLUMN net_account INTEGER NOT NULL DEFAULT 0;",
 };
 
-enum { COL_COUNT = 24 };
+enum { COL_COUNT = 25 };
 
 static const char save_sql[] =
-        "INSERT OR REPLACE INTO cluster VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+        "INSERT OR REPLACE INTO cluster VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 static const char list_sql[] =
         "SELECT cluster, generation, plan, image_digest, state, reason, want_generation,"
         " want_running, want_gone, want_plan, attempt, slot, claim, monitor_pid, monitor_start,"
         " init_pid, init_start, boot_id, started_us, restarts, exit_code, oom_kills, gpus,"
-        " gpu_receipts"
+        " gpu_receipts, net_account"
         " FROM cluster ORDER BY rowid";
 
 int journal_err(struct journal *j, struct err *e, const char *what)
@@ -196,6 +197,7 @@ struct journal *journal_close(struct journal *j)
         (void) sqlite3_finalize(j->save);
         (void) sqlite3_finalize(j->forget);
         (void) sqlite3_finalize(j->gpu_save);
+        (void) sqlite3_finalize(j->gpu_get);
         (void) sqlite3_close(j->db);
         free(j->path);
         free(j);
@@ -270,6 +272,7 @@ int journal_save(struct journal *j, const struct journal_row *r, bool durable, s
         bind_u64(st, &c, r->oom_kills);
         bind_text(st, &c, r->gpus);
         bind_text(st, &c, r->gpu_receipts);
+        bind_u64(st, &c, r->net_account);
         assert(c == COL_COUNT + 1);
         if (durable && (rc = journal_exec(j, "PRAGMA synchronous=FULL", e)) < 0)
                 return rc;
@@ -327,6 +330,7 @@ static int read_row(sqlite3_stmt *st, struct journal_row *r)
         r->oom_kills = u64(st, 21);
         r->gpus = str_dup(text(st, 22));
         r->gpu_receipts = str_dup(text(st, 23));
+        r->net_account = (uint32_t) u64(st, 24);
         return r->plan && r->state != CS_NONE && (!text(st, 22) || r->gpus) ? 0 : -EINVAL;
 }
 

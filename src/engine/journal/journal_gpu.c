@@ -49,17 +49,19 @@ static void read_row(sqlite3_stmt *st, struct journal_gpu *r)
 
 int journal_gpu_get(struct journal *j, const char *uuid, struct journal_gpu *ret, struct err *e)
 {
-        sqlite3_stmt *st = NULL;
+        sqlite3_stmt *st = j->gpu_get;
         int r, rc;
 
-        if (sqlite3_prepare_v2(j->db, get_sql, -1, &st, NULL) != SQLITE_OK)
+        if (!st && sqlite3_prepare_v2(j->db, get_sql, -1, &j->gpu_get, NULL) != SQLITE_OK)
                 return journal_err(j, e, "look up a GPU");
+        st = j->gpu_get;
         (void) sqlite3_bind_text(st, 1, uuid, -1, SQLITE_STATIC);
         rc = sqlite3_step(st);
         r = rc == SQLITE_ROW ? 1 : rc == SQLITE_DONE ? 0 : journal_err(j, e, "look up a GPU");
         if (r == 1)
                 read_row(st, ret);
-        (void) sqlite3_finalize(st);
+        (void) sqlite3_reset(st);
+        (void) sqlite3_clear_bindings(st);
         return r;
 }
 

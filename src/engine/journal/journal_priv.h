@@ -6,7 +6,7 @@
 
 struct journal {
         sqlite3 *db;
-        sqlite3_stmt *save, *forget, *gpu_save;
+        sqlite3_stmt *save, *forget, *gpu_save, *gpu_get;
         char *path;
         bool cramped; /* there was no room to keep, and that was said */
         uint64_t epoch;

@@ -19,12 +19,12 @@
 struct entry {
         uint8_t tuple[TUPLE_BYTES]; /* payload of CTA_TUPLE_ORIG */
         uint16_t tuple_len, zone;   /* zone in network byte order; 0: none */
+        uint8_t family;
         uint32_t id;
 };
 
 struct sweep {
-        const uint32_t *addr;
-        size_t n_addr;
+        const struct ct_addrs *addrs;
         struct entry *at;
         size_t n, cap;
 };
@@ -36,19 +36,30 @@ static int by_addr(const void *a, const void *b)
         return *x < *y ? -1 : *x > *y;
 }
 
+/* The IPv4 address that stands for the slot of this one, of either family; 0: none's. */
+static uint32_t addr_of(const struct ct_addrs *x, const struct nlattr *a)
+{
+        uint32_t slot;
+
+        if (a && mnl_attr_get_payload_len(a) == sizeof(uint32_t))
+                return ntohl(mnl_attr_get_u32(a));
+        if (!a || mnl_attr_get_payload_len(a) != IPV6_BYTES)
+                return 0;
+        slot = ipv6_slot_of(x->pool6, mnl_attr_get_payload(a));
+        return slot ? ipv4_of_slot(x->pool, slot) : 0;
+}
+
 /* Is the source or the destination of this tuple one of the addresses? */
 static bool concerns(const struct sweep *w, const struct nlattr *tuple)
 {
+        static const uint16_t ends[] = { CTA_IP_V4_SRC, CTA_IP_V4_DST, CTA_IP_V6_SRC,
+                                         CTA_IP_V6_DST };
         const struct nlattr *ip = nl_attr_find(nl_attrs_in(tuple), CTA_TUPLE_IP);
 
-        for (uint16_t type = CTA_IP_V4_SRC; type <= CTA_IP_V4_DST; type++) {
-                const struct nlattr *a = nl_attr_find(nl_attrs_in(ip), type);
-                uint32_t addr;
+        for (size_t i = 0; i < NELEM(ends); i++) {
+                uint32_t addr = addr_of(w->addrs, nl_attr_find(nl_attrs_in(ip), ends[i]));
 
-                if (!a || mnl_attr_get_payload_len(a) != sizeof addr)
-                        continue;
-                addr = ntohl(mnl_attr_get_u32(a));
-                if (bsearch(&addr, w->addr, w->n_addr, sizeof addr, by_addr))
+                if (addr && bsearch(&addr, w->addrs->v4, w->addrs->n, sizeof addr, by_addr))
                         return true;
         }
         return false;
@@ -60,6 +71,7 @@ static int on_entry(const struct nlmsghdr *h, void *arg)
         const struct nlattr *orig = nl_attr_find(all, CTA_TUPLE_ORIG),
                             *reply = nl_attr_find(all, CTA_TUPLE_REPLY),
                             *id = nl_attr_find(all, CTA_ID), *zone = nl_attr_find(all, CTA_ZONE);
+        const struct nfgenmsg *nf = mnl_nlmsg_get_payload(h);
         struct sweep *w = arg;
         struct entry *el;
 
@@ -81,16 +93,18 @@ static int on_entry(const struct nlmsghdr *h, void *arg)
         el->tuple_len = mnl_attr_get_payload_len(orig);
         memcpy(el->tuple, mnl_attr_get_payload(orig), el->tuple_len);
         el->id = mnl_attr_get_u32(id);
+        el->family = nf->nfgen_family;
         el->zone = zone ? mnl_attr_get_u16(zone) : 0;
         return MNL_CB_OK;
 }
 
-static void add_message(struct nl_batch *b, unsigned type, unsigned flags, int ignore)
+static void add_message(struct nl_batch *b, unsigned type, uint8_t family, unsigned flags,
+                        int ignore)
 {
         struct nfgenmsg *nf = nl_add(b, NFNL_SUBSYS_CTNETLINK << 8 | type, flags, sizeof *nf,
                                      "connection table", ignore);
 
-        nf->nfgen_family = AF_INET;
+        nf->nfgen_family = family;
         nf->version = NFNETLINK_V0;
 }
 
@@ -104,23 +118,24 @@ static int collect(struct nl_sock *s, struct sweep *w, struct err *e)
 
                 w->n = 0;
                 nl_batch_init(&b);
-                add_message(&b, IPCTNL_MSG_CT_GET, NLM_F_DUMP, 0);
+                add_message(&b, IPCTNL_MSG_CT_GET, AF_UNSPEC, NLM_F_DUMP, 0);
                 r = nl_query(s, &b, on_entry, w, e);
         }
         return r;
 }
 
-int ct_sweep(struct nl_sock *s, const uint32_t *addr, size_t n, struct err *e)
+int ct_sweep(struct nl_sock *s, const struct ct_addrs *addrs, struct err *e)
 {
-        struct sweep w = { .addr = addr, .n_addr = n };
+        struct sweep w = { .addrs = addrs };
         struct nl_batch b;
-        int r = n > 0 ? collect(s, &w, e) : 0;
+        int r = addrs->n > 0 ? collect(s, &w, e) : 0;
 
         nl_batch_init(&b);
         for (size_t i = 0; r >= 0 && i < w.n; i++) {
                 const struct entry *el = &w.at[i];
 
-                add_message(&b, IPCTNL_MSG_CT_DELETE, 0, ENOENT); /* it may end by itself */
+                add_message(&b, IPCTNL_MSG_CT_DELETE, el->family, 0,
+                            ENOENT); /* it may end by itself */
                 mnl_attr_put(b.cur, CTA_TUPLE_ORIG | NLA_F_NESTED, el->tuple_len, el->tuple);
                 mnl_attr_put(b.cur, CTA_ID, sizeof el->id, &el->id);
                 if (el->zone)

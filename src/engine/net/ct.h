@@ -7,9 +7,18 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "engine/net/ipv4.h"
+#include "engine/net/ipv6.h"
 #include "engine/net/nl.h"
 
-/* Delete every connection that one of these addresses (host byte order, ascending) takes part in.
- * @s: a NETLINK_NETFILTER socket.  Walks the whole table once: 10 ms where that has 262,144
- * buckets, whatever is in it. */
-int ct_sweep(struct nl_sock *s, const uint32_t *addr, size_t n, struct err *e);
+/* Addresses of slots: IPv4 in host byte order, ascending, and what these slots have of IPv6. */
+struct ct_addrs {
+        const uint32_t *v4;
+        size_t n;
+        const struct ipv4_pool *pool;
+        const struct ipv6_pool *pool6;
+};
+
+/* Delete every connection that one of these takes part in.  @s: a NETLINK_NETFILTER socket.  Walks the
+ * whole table once: 10 ms where that has 262,144 buckets, whatever is in it. */
+int ct_sweep(struct nl_sock *s, const struct ct_addrs *addrs, struct err *e);

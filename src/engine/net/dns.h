@@ -1,5 +1,6 @@
 /* dns.h - which name servers a cluster is told about, and the resolv.conf that says so. */
 #pragma once
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,6 +30,10 @@ void dns_drop(struct dns_servers *s, dns_drop_fn *fn, void *arg);
 /* Read @etc, or @upstream when @etc names only the stub of systemd-resolved.  A missing file is an
  * empty one. */
 int dns_load(const char *etc, const char *upstream, struct dns_servers *ret, struct err *e);
+
+/* Where a resolver on the host itself asks: the addresses of the `[network] dns` option, or when that is
+ * empty of the resolv.conf @etc, loopback and IPv6 among them; strings, DNS_MAX at most.  NULL: *e. */
+json_t *dns_upstreams(const char *option, const char *etc, struct err *e);
 
 /* Content of a cluster's /etc/resolv.conf; heap; NULL: out of memory. */
 char *dns_render(const struct dns_servers *s);

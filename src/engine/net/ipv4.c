@@ -104,34 +104,6 @@ int ipv4_pool_parse(const char *s, struct ipv4_pool *ret, struct err *e)
         return 0;
 }
 
-int ipv4_nets_parse(const char *list, struct ipv4_nets *ret, struct err *e)
-{
-        static const char what[] = "network allow";
-        struct ipv4_nets nets = { .n = 0 };
-
-        for (const char *s = list ? list : ""; *(s += strspn(s, " \t,"));) {
-                size_t len = strcspn(s, " \t,");
-                struct ipv4_pool p;
-                int r = range_parse(s, len, what, "10.1.0.0/16", &p, e);
-
-                if (r < 0)
-                        return r;
-                for (size_t i = 0; i < NELEM(reserved); i++)
-                        if (p.bits >= reserved[i].bits &&
-                            ipv4_within(p.base, reserved[i].net, reserved[i].bits))
-                                return err_set(e, -EINVAL,
-                                               "%s: %.*s: clusters never reach %s addresses", what,
-                                               (int) len, s, reserved[i].why);
-                if (nets.n == IPV4_NETS_MAX)
-                        return err_set(e, -E2BIG, "%s: more than %u ranges", what, IPV4_NETS_MAX);
-                nets.net[nets.n].base = p.base;
-                nets.net[nets.n++].bits = p.bits;
-                s += len;
-        }
-        *ret = nets;
-        return 0;
-}
-
 uint32_t ipv4_of_slot(const struct ipv4_pool *pool, uint32_t slot)
 {
         return pool->base + slot;

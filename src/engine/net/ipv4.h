@@ -21,19 +21,6 @@ struct ipv4_pool {
 /* "100.96.0.0/16".  -EINVAL, or -ERANGE for a size outside 8..19; *@e names `network pool`. */
 int ipv4_pool_parse(const char *s, struct ipv4_pool *ret, struct err *e);
 
-#define IPV4_NETS_MAX 32U
-
-struct ipv4_nets {
-        struct {
-                uint32_t base, bits;
-        } net[IPV4_NETS_MAX];
-        size_t n;
-};
-
-/* "10.1.0.0/16, 192.168.7.9/32"; NULL or "" are none.  -EINVAL, also for ranges that clusters never
- * reach (loopback, link-local, ...); -E2BIG.  *@e names `network allow`. */
-int ipv4_nets_parse(const char *list, struct ipv4_nets *ret, struct err *e);
-
 /* Dotted decimal, four parts, nothing else.  -EINVAL otherwise. */
 int ipv4_parse(const char *s, uint32_t *ret);
 /* Returns @buf. */

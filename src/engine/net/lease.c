@@ -6,10 +6,12 @@
  * hold that lock for milliseconds.  net_bind(), on the boot path, is one nf_tables transaction. */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/rtnetlink.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 
 #include "base/fd.h"
 #include "base/log.h"
@@ -68,7 +70,7 @@ static int make_pair(struct net_host *h, uint32_t slot, int netns, struct err *e
                                      .peer_mac = peer_mac,
                                      .group = h->group,
                                      .peer_netns = netns };
-        const struct rtnl_change no_ipv6 = { .name = name, .no_ipv6_address = true };
+        const struct rtnl_change no_address = { .name = name, .no_ipv6_address = true };
         struct nl_batch b;
         int r = -EEXIST;
 
@@ -84,10 +86,21 @@ static int make_pair(struct net_host *h, uint32_t slot, int netns, struct err *e
                         retire(&b, h, index, dead);
                 }
                 rtnl_veth_add(&b, &v);
-                rtnl_link_change(&b, 0, &no_ipv6);
+                rtnl_link_change(&b, 0, &no_address);
                 r = nl_commit(&h->rtnl, &b, e);
         }
         return r < 0 ? err_wrap(e, r, "link %s", name) : 0;
+}
+
+/* The host believes no router that speaks out of a cluster, whatever the firewall is at. */
+static int distrust(const char *name, struct err *e)
+{
+        char path[64];
+        int r;
+
+        (void) snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/accept_ra", name);
+        r = fd_write_value(AT_FDCWD, path, "0");
+        return r < 0 && r != -ENOENT ? err_errno(e, r, "write %s", path) : 0;
 }
 
 /* Our end: up, with the one route to it. */
@@ -95,17 +108,25 @@ static int connect_outside(struct net_host *h, uint32_t slot, const char *name, 
 {
         static const struct rtnl_change up = { .up = true };
         uint32_t addr = ipv4_of_slot(&h->pool, slot), index;
-        uint8_t mac[RTNL_MAC];
+        uint8_t mac[RTNL_MAC], addr6[IPV6_BYTES];
         struct nl_batch b;
         int r = rtnl_index(&h->rtnl, name, &index);
 
+        r = r < 0 ? err_errno(e, r, "link %s", name) : distrust(name, e);
         if (r < 0)
-                return err_errno(e, r, "link %s", name);
+                return r;
         make_mac(slot, true, mac);
+        ipv6_of_slot(&h->pool6, slot, addr6);
         nl_batch_init(&b);
+        if (h->bandwidth)
+                rtnl_rate_add(&b, index, h->bandwidth);
         rtnl_link_change(&b, index, &up);
         rtnl_neigh_add(&b, index, addr, mac);
         rtnl_host_route_add(&b, index, addr, h->service);
+        if (h->v6) {
+                rtnl_neigh6_add(&b, index, addr6, mac);
+                rtnl_host_route6_add(&b, index, addr6, h->service6);
+        }
         r = nl_commit(&h->rtnl, &b, e);
         return r < 0 ? err_wrap(e, r, "link %s", name) : 0;
 }
@@ -115,7 +136,7 @@ static int configure_inside(const struct net_host *h, uint32_t slot, struct nl_s
                             struct err *e)
 {
         static const struct rtnl_change up = { .up = true };
-        uint8_t mac[RTNL_MAC];
+        uint8_t mac[RTNL_MAC], addr6[IPV6_BYTES];
         uint32_t lo, eth;
         struct nl_batch b;
         int r = rtnl_index(rtnl, "lo", &lo);
@@ -125,25 +146,98 @@ static int configure_inside(const struct net_host *h, uint32_t slot, struct nl_s
         if (r < 0)
                 return err_errno(e, r, "link inside");
         make_mac(slot, false, mac);
+        ipv6_of_slot(&h->pool6, slot, addr6);
         nl_batch_init(&b);
         rtnl_link_change(&b, lo, &up);
+        if (h->bandwidth) /* nobody inside has a capability over it */
+                rtnl_rate_add(&b, eth, h->bandwidth);
         rtnl_addr_add(&b, eth, ipv4_of_slot(&h->pool, slot), NULL, RT_SCOPE_UNIVERSE);
         rtnl_link_change(&b, eth, &up);
         rtnl_neigh_add(&b, eth, IPV4_GATEWAY, mac);
         rtnl_default_route_add(&b, eth, IPV4_GATEWAY);
+        if (h->v6) {
+                rtnl_addr6_add(&b, eth, addr6);
+                rtnl_neigh6_add(&b, eth, ipv6_gateway, mac);
+                rtnl_default_route6_add(&b, eth, ipv6_gateway);
+        }
         r = nl_commit(rtnl, &b, e);
         return r < 0 ? err_wrap(e, r, "inside") : 0;
 }
 
-/* An address that had another cluster gets a clean start.  Usually net_reap() has seen to it. */
-static int clean_address(struct net_host *h, uint32_t addr, struct err *e)
+/* What the firewall has of a slot by its names alone; account and egress are the caller's to fill in. */
+static void cluster_of(const struct net_host *h, uint32_t slot, const char *link,
+                       struct nft_cluster *ret)
 {
-        int r = nft_is_released(&h->nft, h->table, addr, e);
+        *ret = (struct nft_cluster){
+                .link = link, .slot = slot, .addr = ipv4_of_slot(&h->pool, slot), .v6 = h->v6
+        };
+        make_mac(slot, true, ret->mac);
+        ipv6_of_slot(&h->pool6, slot, ret->addr6);
+}
 
-        if (r <= 0)
-                return r;
-        r = ct_sweep(&h->nft, &addr, 1, e);
-        return r < 0 ? r : nft_released_del(&h->nft, h->table, &addr, 1, e);
+static int firewall_forget(struct net_host *h, uint32_t slot, struct err *e)
+{
+        char name[IF_NAMESIZE];
+        struct nft_cluster c;
+
+        net_link_name(slot, name);
+        cluster_of(h, slot, name, &c);
+        return nft_cluster_del(&h->nft, h->table, &c, e);
+}
+
+int net_let_out(struct net_host *h, uint32_t slot, const struct net_policy *p, struct err *e)
+{
+        char name[IF_NAMESIZE];
+        struct nft_cluster c;
+
+        net_link_name(slot, name);
+        cluster_of(h, slot, name, &c);
+        c.account = p->account;
+        c.egress = &p->egress;
+        return nft_cluster_add(&h->nft, h->table, &c, &h->dns, e);
+}
+
+int net_has_ipv6(struct net_host *h, uint32_t slot, struct err *e)
+{
+        char name[IF_NAMESIZE];
+        struct nft_cluster c;
+        int r = net_sockets(h, e);
+
+        net_link_name(slot, name);
+        cluster_of(h, slot, name, &c);
+        return r < 0 ? r : nft_cluster_has6(&h->nft, h->table, &c, e);
+}
+
+json_t *net_policy_report(const struct net_host *h, const struct net_policy *p, bool ipv6)
+{
+        json_t *egress = p->egress.limited ? json_array() : json_null();
+        char text[NETWORK_TEXT];
+
+        for (size_t i = 0; i < p->egress.n; i++)
+                if (json_array_append_new(
+                            egress, json_string(network_format(&p->egress.net[i], text))) < 0) {
+                        json_decref(egress);
+                        return NULL;
+                }
+        return json_pack("{s:o, s:o, s:o, s:b}", "egress", egress, "bandwidth_bytes_per_s",
+                         h->bandwidth ? json_integer((json_int_t) h->bandwidth) : json_null(),
+                         "connections",
+                         h->connections ? json_integer((json_int_t) h->connections) : json_null(),
+                         "ipv6", ipv6);
+}
+
+static int sweep_addr(struct net_host *h, const uint32_t *addr, size_t n, struct err *e);
+
+/* A slot that had another cluster gets a clean start.  Usually its release and net_reap() have seen to
+ * it; a repair that was overtaken by a release may have put elements back. */
+static int clean_slot(struct net_host *h, uint32_t slot, struct err *e)
+{
+        uint32_t addr = ipv4_of_slot(&h->pool, slot);
+        int r = firewall_forget(h, slot, e);
+
+        if (r >= 0)
+                r = nft_is_released(&h->nft, h->table, addr, e);
+        return r <= 0 ? r : sweep_addr(h, &addr, 1, e);
 }
 
 /* Our end before the far one: the one that comes up last carries at once, the other some
@@ -172,11 +266,11 @@ int net_prepare(struct net_host *h, uint32_t slot, struct net_ns *ret, struct er
         if (r >= 0)
                 r = net_sockets(h, e);
         if (r >= 0)
-                r = clean_address(h, ipv4_of_slot(&h->pool, slot), e);
+                r = clean_slot(h, slot, e);
         if (r < 0)
                 return err_wrap(e, r, "network of slot %u", slot);
         net_link_name(slot, name);
-        r = netns_make(h->netns, claim_id_base(slot), claim_id_base(slot) + IDMAP_RANGE - 1,
+        r = netns_make(h->netns, claim_id_base(slot), claim_id_base(slot) + IDMAP_RANGE - 1, h->v6,
                        &n.netns, &n.sysfs, &inside, e);
         if (r >= 0)
                 r = make_links(h, slot, name, n.netns, &inside, e);
@@ -197,13 +291,21 @@ void net_ns_done(struct net_ns *n)
 
 int net_lease_of(const struct net_host *h, uint32_t slot, struct net_lease *ret)
 {
+        const struct dns_servers own = { .addr = { h->service }, .n = 1 };
         struct net_lease l = { .slot = slot, .ipv4 = ipv4_of_slot(&h->pool, slot) };
 
-        l.resolv_conf = dns_render(&h->dns);
+        l.resolv_conf = h->resolver ? dns_render(&own) : dns_render(&h->dns);
         if (!l.resolv_conf)
                 return -ENOMEM;
         ipv4_format(l.ipv4, l.ipv4_text);
         ipv4_format(h->service, l.service_text);
+        if (h->v6) {
+                uint8_t addr6[IPV6_BYTES];
+
+                ipv6_of_slot(&h->pool6, slot, addr6);
+                ipv6_format(addr6, l.ipv6_text);
+                ipv6_format(h->service6, l.service6_text);
+        }
         *ret = l;
         return 0;
 }
@@ -213,7 +315,8 @@ void net_lease_done(struct net_lease *l)
         free(TAKE(l->resolv_conf));
 }
 
-int net_bind(struct net_host *h, uint32_t slot, struct net_lease *ret, struct err *e)
+int net_bind(struct net_host *h, uint32_t slot, const struct net_policy *p, struct net_lease *ret,
+             struct err *e)
 {
         struct net_lease l = { 0 };
         char name[IF_NAMESIZE];
@@ -232,11 +335,9 @@ int net_bind(struct net_host *h, uint32_t slot, struct net_lease *ret, struct er
                 return err_errno(e, r, "link %s", name);
         if (net_lease_of(h, slot, &l) < 0)
                 return err_set(e, -ENOMEM, "network lease");
-        r = nft_source_add(&h->nft, h->table, name, l.ipv4, &h->dns, e);
+        r = net_let_out(h, slot, p, e);
         if (r == -ENOENT)
-                r = net_table_gone(h, e) < 0
-                            ? r
-                            : nft_source_add(&h->nft, h->table, name, l.ipv4, &h->dns, e);
+                r = net_table_gone(h, e) < 0 ? r : net_let_out(h, slot, p, e);
         if (r < 0) {
                 net_lease_done(&l);
                 return r;
@@ -265,15 +366,18 @@ static int release_link(struct net_host *h, const char *name, bool slow_later, s
 
 int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *e)
 {
+        AUTO(fd) int lock = -EBADF;
         char name[IF_NAMESIZE];
         int r = slot_check(slot, e);
 
         if (r >= 0)
                 r = net_sockets(h, e);
+        if (r >= 0)
+                r = lock = net_hold(h, LOCK_SH, e);
         if (r < 0)
                 return r;
         net_link_name(slot, name);
-        r = nft_source_del(&h->nft, h->table, name, ipv4_of_slot(&h->pool, slot), e);
+        r = firewall_forget(h, slot, e);
         if (r >= 0)
                 r = release_link(h, name, slow_later, e);
         if (r >= 0)
@@ -288,6 +392,27 @@ static int by_addr(const void *a, const void *b)
         return *x < *y ? -1 : *x > *y;
 }
 
+/* @addr: ascending.  The address of IPv6 goes with that of IPv4. */
+static int sweep_addr(struct net_host *h, const uint32_t *addr, size_t n, struct err *e)
+{
+        AUTO(free) struct nft_addr *both = calloc(n, sizeof *both);
+        AUTO(free) uint8_t *v6 = calloc(n, IPV6_BYTES);
+        int r;
+
+        if (!both || !v6)
+                return err_set(e, -ENOMEM, "connection table");
+        for (size_t i = 0; i < n; i++) {
+                both[i].v4 = addr[i];
+                if (h->pool6.on) {
+                        both[i].v6 = v6 + i * IPV6_BYTES;
+                        ipv6_of_slot(&h->pool6, ipv4_slot_of(&h->pool, addr[i]),
+                                     v6 + i * IPV6_BYTES);
+                }
+        }
+        r = ct_sweep(&h->nft, &(struct ct_addrs){ addr, n, &h->pool, &h->pool6 }, e);
+        return r < 0 ? r : nft_released_del(&h->nft, h->table, both, n, e);
+}
+
 int net_sweep(struct net_host *h, struct err *e)
 {
         AUTO(free) uint32_t *addrs = NULL;
@@ -297,8 +422,7 @@ int net_sweep(struct net_host *h, struct err *e)
         if (r < 0 || n == 0)
                 return r;
         qsort(addrs, n, sizeof *addrs, by_addr);
-        r = ct_sweep(&h->nft, addrs, n, e);
-        return r < 0 ? r : nft_released_del(&h->nft, h->table, addrs, n, e);
+        return sweep_addr(h, addrs, n, e);
 }
 
 int net_reap(struct net_host *h, net_keep_fn *keep, void *arg, struct err *e)

@@ -11,11 +11,13 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/jsonx.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/claim/claim.h"
@@ -30,9 +32,6 @@
 #define SERVICE_BACKLOG  128
 #define POOL_CHECK_TRIES 5
 
-#define FORWARD_SETTING "ip_forward"
-#define FORWARD_FILE    "/proc/sys/net/ipv4/ip_forward"
-#define REDIRECTS_FILE  "/proc/sys/net/ipv4/conf/all/accept_redirects"
 /* A route to more than a /8 is a way to everywhere (VPNs split the default route in halves). */
 #define EVERYWHERE_BITS 7U
 
@@ -50,6 +49,22 @@ int net_sockets(struct net_host *h, struct err *e)
                 r = nl_sock_open(&h->nft, NETLINK_NETFILTER, e);
         h->pid = r < 0 ? 0 : me;
         return r;
+}
+
+int net_hold(const struct net_host *h, int how, struct err *e)
+{
+        AUTO(free) char *path = str_fmt("%s/net.lock", h->data_dir);
+        AUTO(fd) int fd = -EBADF;
+
+        if (!path)
+                return err_set(e, -ENOMEM, "out of memory");
+        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0)
+                return err_errno(e, -errno, "%s", path);
+        while (flock(fd, how) < 0)
+                if (errno != EINTR)
+                        return err_errno(e, -errno, "lock %s", path);
+        return fd_take(&fd);
 }
 
 /* ---- name servers ---- */
@@ -218,13 +233,19 @@ static int elements_check(struct net_host *h, struct err *e)
         int r = nft_elements(&h->nft, h->table, &el, &n, e);
 
         for (size_t i = 0; r >= 0 && i < n; i++) {
-                char addr[IPV4_TEXT];
+                uint32_t slot = net_link_slot(el[i].link);
+                char addr[IPV6_TEXT];
 
-                if (el[i].addr && ipv4_slot_of(&h->pool, el[i].addr) != net_link_slot(el[i].link))
+                if (el[i].addr && ipv4_slot_of(&h->pool, el[i].addr) != slot)
                         r = err_set(
                                 e, -EBUSY,
                                 "network pool: a running cluster has %s, from another pool; stop it before the pool changes",
                                 ipv4_format(el[i].addr, addr));
+                else if (el[i].v6 && ipv6_slot_of(&h->pool6, el[i].addr6) != slot)
+                        r = err_set(
+                                e, -EBUSY,
+                                "network pool6: a running cluster has %s, from another pool; stop it before the pool changes",
+                                ipv6_format(el[i].addr6, addr));
         }
         return r;
 }
@@ -277,63 +298,51 @@ static int service_add(struct net_host *h, struct err *e)
         return nl_commit(&h->rtnl, &b, e);
 }
 
-/* ---- forwarding ---- */
-
-static int read_flag(const char *path, uint64_t *ret, struct err *e)
+/* IPv6 addresses have no label; the half behind the prefix tells whose one is. */
+static int service6_del(struct net_host *h, bool keep, struct err *e)
 {
-        AUTO(free) char *s = NULL;
-        int r = fd_read_file(AT_FDCWD, path, 64, &s, NULL);
+        AUTO(free) struct rtnl_addr6 *addrs = NULL;
+        struct nl_batch b;
+        uint32_t lo;
+        size_t n;
+        int r = rtnl_index(&h->rtnl, "lo", &lo);
 
-        if (r >= 0) {
-                s[strcspn(s, "\n")] = '\0';
-                r = str_u64(s, 0, UINT32_MAX, ret);
-        }
-        return r < 0 ? err_errno(e, r, "read %s", path) : 0;
-}
-
-static int write_file(const char *path, const char *value, struct err *e)
-{
-        int r = fd_write_value(AT_FDCWD, path, value);
-
-        return r < 0 ? err_errno(e, r, "write %s", path) : 0;
-}
-
-/* The kernel changes accept_redirects along with forwarding, so both are remembered. */
-static int forwarding_on(struct net_host *h, struct err *e)
-{
-        uint64_t forward, redirects;
-        char save[64];
-        bool first;
-        int r = read_flag(FORWARD_FILE, &forward, e);
-
-        if (r >= 0)
-                r = read_flag(REDIRECTS_FILE, &redirects, e);
+        r = r < 0 ? err_errno(e, r, "link lo") : rtnl_addrs6(&h->rtnl, &addrs, &n, e);
         if (r < 0)
                 return r;
-        (void) snprintf(save, sizeof save, "%u %u", (unsigned) forward, (unsigned) redirects);
-        r = claim_setting_hold(h->claims, FORWARD_SETTING, save, &first, e);
-        if (r >= 0) /* again: somebody may have put the old value back just before we held it */
-                r = read_flag(FORWARD_FILE, &forward, e);
-        return r < 0 || forward ? r : write_file(FORWARD_FILE, "1", e);
+        nl_batch_init(&b);
+        for (size_t i = 0; i < n && b.n < NL_BATCH_MSGS; i++)
+                if (addrs[i].index == lo && ipv6_is_service(addrs[i].addr, h->id) &&
+                    !(keep && memcmp(addrs[i].addr, h->service6, IPV6_BYTES) == 0))
+                        rtnl_addr6_del(&b, lo, addrs[i].addr);
+        return nl_commit(&h->rtnl, &b, e);
 }
 
-static int forwarding_leave(struct net_host *h, struct err *e)
+/* Make IPv6 work, or say once why it does not. */
+static int ipv6_start(struct net_host *h, struct err *e)
 {
-        char saved[64] = "";
-        bool last = false;
-        int r = claim_setting_leave(h->claims, FORWARD_SETTING, saved, sizeof saved, &last, e);
+        struct err why = { 0 };
+        struct nl_batch b;
+        uint32_t lo;
+        int r = h->pool6.on ? net_forward6_on(h, &why) : -EOPNOTSUPP;
 
-        if (r < 0 || !last)
+        h->v6 = r >= 0;
+        if (r < 0 && r != -EOPNOTSUPP)
+                return err_copy(e, &why);
+        if (r < 0 && h->pool6.on && !*h->v6_lacks.msg)
+                log_warn("clusters get no IPv6: %s", why.msg);
+        h->v6_lacks = why;
+        r = service6_del(h, h->v6, e);
+        if (r < 0)
                 return r;
-        if (saved[0] == '0' && saved[1] == ' ') { /* else it was on before the first of us */
-                r = write_file(FORWARD_FILE, "0", e);
-                if (r >= 0)
-                        r = write_file(REDIRECTS_FILE, saved + 2, e);
-                if (r < 0)
-                        return r;
-        }
-        r = claim_setting_restored(h->claims, FORWARD_SETTING, e);
-        return r > 0 ? write_file(FORWARD_FILE, "1", e) : r;
+        if (!h->v6)
+                return net_forward6_leave(h, e);
+        r = rtnl_index(&h->rtnl, "lo", &lo);
+        if (r < 0)
+                return err_errno(e, r, "link lo");
+        nl_batch_init(&b);
+        rtnl_addr6_add(&b, lo, h->service6);
+        return nl_commit(&h->rtnl, &b, e);
 }
 
 /* ---- open, close, remove ---- */
@@ -368,13 +377,15 @@ static int unmake_kernel(struct net_host *h, struct err *e)
                 r = rtnl_addrs(&h->rtnl, &addrs, &n, e);
         if (r >= 0)
                 r = service_del(h, addrs, n, 0, e);
-        return r;
+        return r < 0 ? r : service6_del(h, false, e);
 }
 
 static int unmake(struct net_host *h, struct err *e)
 {
-        int r = forwarding_leave(h, e);
+        int r = net_forward_leave(h, e);
 
+        if (r >= 0)
+                r = net_forward6_leave(h, e);
         return r < 0 ? r : unmake_kernel(h, e);
 }
 
@@ -400,27 +411,44 @@ int net_remove_dead(struct net_host *h, const char *id, struct err *e)
         return r;
 }
 
-/* Links that are up tell which elements are missing after somebody wiped the tables.  Some of them
- * are ready and not in use yet: nobody is behind them, so knowing their address does no harm. */
-static int elements_restore(struct net_host *h, struct err *e)
+/* Links that are up tell which elements are missing after somebody wiped the tables: theirs first,
+ * so that nothing gets out of them unjudged, then of those that have a cluster what it may do. */
+static int elements_restore(struct net_host *h, net_policy_fn *fn, void *arg, struct err *e)
 {
         AUTO(free) struct rtnl_link *links = NULL;
+        struct net_policy p;
         size_t n;
         int r = rtnl_links(&h->rtnl, &links, &n, e);
 
-        for (size_t i = 0; r >= 0 && i < n; i++) {
+        for (size_t i = 0; r >= 0 && i < n; i++)
+                if (links[i].group == h->group && net_link_slot(links[i].name))
+                        r = nft_link_add(&h->nft, h->table, links[i].name, e);
+        for (size_t i = 0; r >= 0 && fn && i < n; i++) {
                 uint32_t slot = net_link_slot(links[i].name);
 
-                if (slot && links[i].up && links[i].group == h->group)
-                        r = nft_source_add(&h->nft, h->table, links[i].name,
-                                           ipv4_of_slot(&h->pool, slot), &h->dns, e);
+                if (slot && links[i].up && links[i].group == h->group && fn(arg, slot, &p))
+                        r = net_let_out(h, slot, &p, e);
         }
         return r < 0 ? r : 0;
 }
 
+static int rules_apply(const struct net_host *h, struct err *e)
+{
+        struct nft_config c = { .table = h->table,
+                                .pool = h->pool,
+                                .pool6 = h->pool6,
+                                .service = h->service,
+                                .allow = h->allow.net,
+                                .n_allow = h->allow.n,
+                                .connections = h->connections };
+
+        memcpy(c.service6, h->service6, sizeof c.service6);
+        return nft_rules_apply(&c, e);
+}
+
 /* Checks first, then changes; the firewall before the address that it protects and before
  * forwarding. */
-static int host_make(struct net_host *h, struct err *e)
+static int host_make(struct net_host *h, net_policy_fn *fn, void *arg, struct err *e)
 {
         AUTO(free) struct rtnl_addr *addrs = NULL;
         bool known = false;
@@ -439,15 +467,17 @@ static int host_make(struct net_host *h, struct err *e)
                 return r;
         for (size_t i = 0; i < n; i++)
                 known = known || str_eq(addrs[i].label, h->label);
-        r = nft_rules_apply(h->table, &h->pool, h->service, &h->allow, e);
+        r = rules_apply(h, e);
         if (r >= 0)
-                r = elements_restore(h, e);
+                r = elements_restore(h, fn, arg, e);
         if (r >= 0)
                 r = service_del(h, addrs, n, h->service, e);
         if (r >= 0)
                 r = service_add(h, e);
         if (r >= 0)
-                r = forwarding_on(h, e);
+                r = net_forward_on(h, e);
+        if (r >= 0)
+                r = ipv6_start(h, e);
         if (r < 0 && !known)
                 (void) unmake(h, NULL); /* the first start of this instance: leave nothing */
         return r;
@@ -462,7 +492,9 @@ int net_host_open(const struct instance *inst, struct claim_host *claims, struct
         if (!h)
                 return err_set(e, -ENOMEM, "network");
         h->netns = -EBADF;
+        h->data_dir = inst->data_dir;
         h->claims = claims;
+        h->resolver = inst->conf.resolver;
         h->dns_option = inst->conf.dns;
         set_names(h, inst->id);
         if (strspn(h->id, "abcdefghijklmnopqrstuvwxyz0123456789") != strlen(h->id) || !*h->id)
@@ -470,15 +502,20 @@ int net_host_open(const struct instance *inst, struct claim_host *claims, struct
 
         r = ipv4_pool_parse(inst->conf.network_pool, &h->pool, e);
         if (r >= 0)
-                r = ipv4_nets_parse(inst->conf.network_allow, &h->allow, e);
+                r = ipv6_pool_parse(inst->conf.network_pool6, h->id, &h->pool6, e);
+        if (r >= 0)
+                r = net_allow_parse(inst->conf.network_allow, &h->allow, e);
         if (r < 0)
                 return r;
+        ipv6_service(&h->pool6, h->id, h->service6);
+        h->connections = inst->conf.network_connections;
+        h->bandwidth = inst->conf.network_bandwidth;
         h->netns = netns_own(e);
         if (h->netns < 0)
                 return h->netns;
         r = net_sockets(h, e);
         if (r >= 0)
-                r = host_make(h, e);
+                r = host_make(h, NULL, NULL, e);
         if (r >= 0) /* fetchers die with the engine, so there are none */
                 r = nft_fetch_reset(&h->nft, h->table, e);
         if (r < 0)
@@ -498,17 +535,25 @@ struct net_host *net_host_close(struct net_host *h)
         return NULL;
 }
 
-int net_host_repair(struct net_host *h, struct err *e)
+const char *net_ipv6_lacks(const struct net_host *h)
 {
+        return *h->v6_lacks.msg ? h->v6_lacks.msg : NULL;
+}
+
+int net_host_repair(struct net_host *h, net_policy_fn *fn, void *arg, struct err *e)
+{
+        AUTO(fd) int lock = -EBADF;
         int r = net_sockets(h, e);
 
-        return r < 0 ? r : host_make(h, e);
+        if (r >= 0)
+                r = lock = net_hold(h, LOCK_EX, e);
+        return r < 0 ? r : host_make(h, fn, arg, e);
 }
 
 int net_table_gone(struct net_host *h, struct err *e)
 {
         log_warn("the firewall table %s is gone; somebody removed it, making it again", h->table);
-        return net_host_repair(h, e);
+        return net_host_repair(h, NULL, NULL, e); /* the engine knows of the others' policies */
 }
 
 int net_host_remove(struct net_host *h, struct err *e)
@@ -518,20 +563,56 @@ int net_host_remove(struct net_host *h, struct err *e)
         return r < 0 ? r : unmake(h, e);
 }
 
-int net_service_listen(struct net_host *h, struct err *e)
+/* A socket of @type on port @port of the service address. */
+static int service_socket(const struct net_host *h, int type, uint16_t port, struct err *e)
 {
-        AUTO(fd) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        AUTO(fd) int fd = socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         struct sockaddr_in a = { .sin_family = AF_INET,
-                                 .sin_port = htons(80),
+                                 .sin_port = htons(port),
                                  .sin_addr.s_addr = htonl(h->service) };
         char text[IPV4_TEXT];
         int one = 1;
 
         if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0)
                 return err_errno(e, -errno, "socket");
-        if (bind(fd, (const struct sockaddr *) &a, sizeof a) < 0 || listen(fd, SERVICE_BACKLOG) < 0)
-                return err_errno(e, -errno, "listen on %s port 80", ipv4_format(h->service, text));
+        if (bind(fd, (const struct sockaddr *) &a, sizeof a) < 0 ||
+            (type == SOCK_STREAM && listen(fd, SERVICE_BACKLOG) < 0))
+                return err_errno(e, -errno, "listen on %s port %u", ipv4_format(h->service, text),
+                                 port);
         return fd_take(&fd);
+}
+
+int net_service_listen(struct net_host *h, struct err *e)
+{
+        return service_socket(h, SOCK_STREAM, 80, e);
+}
+
+int net_resolver_listen(struct net_host *h, int *ret_udp, int *ret_tcp, struct err *e)
+{
+        AUTO(fd) int udp = service_socket(h, SOCK_DGRAM, 53, e);
+        AUTO(fd) int tcp = udp < 0 ? udp : service_socket(h, SOCK_STREAM, 53, e); /* or why not */
+
+        if (tcp == -EADDRINUSE)
+                return err_wrap(
+                        e, tcp,
+                        "another program answers for names on every address of this host; let it listen on its own alone, or set `resolver = no` in [network]");
+        if (tcp < 0)
+                return tcp;
+        *ret_udp = fd_take(&udp);
+        *ret_tcp = fd_take(&tcp);
+        return 0;
+}
+
+json_t *net_resolver_settings(const struct net_host *h, struct err *e)
+{
+        char service[IPV4_TEXT], base[IPV4_TEXT];
+        AUTO(json_put) json_t *servers = dns_upstreams(h->dns_option, RESOLV_CONF, e);
+
+        if (!servers)
+                return NULL;
+        return json_pack("{s:s, s:s, s:s, s:i, s:O}", "type", "settings", "service",
+                         ipv4_format(h->service, service), "pool", ipv4_format(h->pool.base, base),
+                         "pool_bits", (int) h->pool.bits, "servers", servers);
 }
 
 void net_link_name(uint32_t slot, char buf[static IF_NAMESIZE])

@@ -1,12 +1,14 @@
 /* net.h - cluster networks: a network namespace, a routed point-to-point veth, an address, the
  * firewall set.  No shared bridge, default deny between clusters and to the host.
  *
- * Names follow from the slot: host side "hv<slot>", inside "eth0", address = pool base + slot.
- * The gateway inside is 169.254.1.1 with a permanent neighbour entry, so nothing answers ARP.
+ * Names follow from the slot: host side "hv<slot>", inside "eth0", address = pool base + slot, and the
+ * same in a /64 of IPv6.  The gateways inside are 169.254.1.1 and fe80::1, all neighbours are permanent
+ * entries and both ends are deaf to ARP, so nothing is asked, answered or learned.
  * One nftables table per instance, "hvmm_<instance>", with sets; a cluster is set elements.
  * A slot passed in here has been claimed by this instance (claim_slot).
  * Blocking calls (netlink); one thread. */
 #pragma once
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,6 +16,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "engine/instance.h"
+#include "model/egress.h"
 
 struct claim_host;
 struct net_host; /* netlink socket, nft context, configuration */
@@ -35,10 +38,20 @@ int net_host_remove(struct net_host *h, struct err *e);
  * packets of slots that are ours now.  60 ms. */
 int net_remove_dead(struct net_host *h, const char *id, struct err *e);
 
+/* What the network allows one cluster beyond what it allows all. */
+struct net_policy {
+        uint32_t
+                account; /* its account's number in this instance: equal ones reach each other; 0: nobody */
+        struct egress egress;
+};
+/* What is known of the cluster in that slot; false: nothing, there is none. */
+typedef bool net_policy_fn(void *arg, uint32_t slot, struct net_policy *ret);
+
 /* Make again whatever of net_host_open()'s work, and of the elements of clusters that are up, is
- * missing; changes nothing that is there.  20 ms; for an operation.  net_bind() does it by itself
- * when it finds the table gone. */
-int net_host_repair(struct net_host *h, struct err *e);
+ * missing; changes nothing that is there.  20 ms; for an operation that was forked for it, so that @fn
+ * knows what is so now.  net_bind() does it by itself, but for the other clusters, when it finds the
+ * table gone: those stay closed until the engine, which net_watch_read() tells, has done it, too. */
+int net_host_repair(struct net_host *h, net_policy_fn *fn, void *arg, struct err *e);
 /* Somebody else may wipe the host's firewall, ours included (`nft flush ruleset`).  A non-blocking
  * descriptor for the engine's loop, which the caller closes; readable when any rules changed.
  * net_watch_read(): 1: start net_host_repair(), 0: nothing of ours, or a negative errno. */
@@ -46,8 +59,8 @@ int net_watch_open(struct net_host *h, struct err *e);
 int net_watch_read(const struct net_host *h, int fd);
 
 /* Ready namespace: veth pair, addresses and routes in place on both sides, and the firewall drops
- * whatever comes out of it; sysctls set: ip_unprivileged_port_start=0, ping_group_range, no
- * forwarding, no IPv6 except on lo. */
+ * whatever comes out of it; bandwidth limited both ways; sysctls set: ip_unprivileged_port_start=0,
+ * ping_group_range, no forwarding. */
 struct net_ns {
         int netns; /* namespace descriptor */
         int sysfs; /* detached read-only sysfs mount of that namespace */
@@ -63,12 +76,21 @@ struct net_lease {
         uint32_t slot;
         uint32_t ipv4; /* host byte order */
         char ipv4_text[16];
-        char service_text[16]; /* where api.internal answers */
-        char *resolv_conf;     /* content for /etc/resolv.conf; heap */
+        char service_text[16];                 /* where api.internal answers */
+        char ipv6_text[48], service6_text[48]; /* "": it has no IPv6 */
+        char *resolv_conf;                     /* content for /etc/resolv.conf; heap */
 };
-/* Let a prepared namespace out: its address goes into the firewall's set.  50 us, and never waits
- * for the end of other namespaces as net_prepare() may (10 ms at worst). */
-int net_bind(struct net_host *h, uint32_t slot, struct net_lease *ret, struct err *e);
+/* Let a prepared namespace out, as far as @p says: one transaction of the firewall, so the first packet
+ * is judged by all of it.  50 us, and never waits for the end of other namespaces as net_prepare() may
+ * (10 ms at worst). */
+int net_bind(struct net_host *h, uint32_t slot, const struct net_policy *p, struct net_lease *ret,
+             struct err *e);
+/* Why clusters get no IPv6 though the configuration has it; NULL: they do, or it has not.  Borrowed. */
+const char *net_ipv6_lacks(const struct net_host *h);
+/* Was it let out with an IPv6 address?  1, 0. */
+int net_has_ipv6(struct net_host *h, uint32_t slot, struct err *e);
+/* `network` of a cluster's report: new reference, or NULL: out of memory. */
+json_t *net_policy_report(const struct net_host *h, const struct net_policy *p, bool ipv6);
 /* The lease that a slot has by definition (addresses, resolv.conf), without touching the kernel. */
 int net_lease_of(const struct net_host *h, uint32_t slot, struct net_lease *ret);
 void net_lease_done(struct net_lease *l);
@@ -90,6 +112,10 @@ int net_reap(struct net_host *h, net_keep_fn *keep, void *arg, struct err *e);
 /* The service address for the API's inner listener: a listening TCP socket on port 80 of it,
  * bound so that it is reachable from cluster links only. */
 int net_service_listen(struct net_host *h, struct err *e);
+/* The same for names: sockets on port 53 of it, UDP and TCP, not blocking; and what their program has to
+ * know ("settings" in docs/node-protocol.md), with the host's name servers as they are now.  NULL: *e. */
+int net_resolver_listen(struct net_host *h, int *ret_udp, int *ret_tcp, struct err *e);
+json_t *net_resolver_settings(const struct net_host *h, struct err *e);
 
 /* vmm-fetch uses the host's network.  net_fetch_confine(): the 65,536 ids from @id_base on, which the
  * caller has claimed and nobody uses yet, reach name servers, what net_fetch_allow() named, and what

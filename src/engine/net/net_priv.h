@@ -3,8 +3,10 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
+#include "engine/net/allow.h"
 #include "engine/net/dns.h"
 #include "engine/net/ipv4.h"
+#include "engine/net/ipv6.h"
 #include "engine/net/net.h"
 #include "engine/net/nft.h"
 #include "engine/net/nl.h"
@@ -18,15 +20,23 @@ struct net_host {
         char id[9];
         char table[NFT_TABLE_BYTES];
         char label[IF_NAMESIZE]; /* of the service address on lo */
+        bool resolver;           /* clusters ask vmm-dns on the service address */
         const char *dns_option;  /* borrowed from the instance */
         struct claim_host *claims;
         struct ipv4_pool pool;
-        struct ipv4_nets allow;
+        struct ipv6_pool pool6;
+        struct net_allow allow;
         uint32_t service, group;
-        int netns; /* the host's */
-        pid_t pid; /* whose the sockets are: a socket shared over a fork would mix
+        uint8_t service6[IPV6_BYTES];
+        bool v6;              /* this host can give clusters IPv6 */
+        struct err v6_lacks;  /* no message: it can, or shall not; else why not, which was said */
+        uint32_t connections; /* tracked at once per address, 0: no limit */
+        uint64_t bandwidth;   /* bytes a second each way, 0: no limit */
+        int netns;            /* the host's */
+        pid_t pid;            /* whose the sockets are: a socket shared over a fork would mix
                                    * up the answers of two processes */
         struct nl_sock rtnl, nft;
+        const char *data_dir; /* borrowed */
         struct dns_servers dns;
         struct stat dns_seen; /* the resolv.conf that `dns` was read from */
 };
@@ -34,11 +44,26 @@ struct net_host {
 /* Sockets of this very process.  Every public function begins with it. */
 int net_sockets(struct net_host *h, struct err *e);
 
+/* A repair looks at all links and then writes into the firewall; nobody ends one in between, or the
+ * firewall would know a link that is gone.  @how: LOCK_SH for one slot, LOCK_EX for all.
+ * Held as long as the descriptor that it returns is open. */
+int net_hold(const struct net_host *h, int how, struct err *e);
+
 /* Bring h->dns up to date with the host's resolv.conf when the option leaves it to that. */
 int net_dns_refresh(struct net_host *h, struct err *e);
 
 /* The firewall table has vanished under us: make it again, and say so. */
 int net_table_gone(struct net_host *h, struct err *e);
+
+/* Passing packets on, counted over all instances (claim_setting_hold()).  net_forward6_on(): -EOPNOTSUPP
+ * when this host cannot without harm, with the reason. */
+int net_forward_on(struct net_host *h, struct err *e);
+int net_forward_leave(struct net_host *h, struct err *e);
+int net_forward6_on(struct net_host *h, struct err *e);
+int net_forward6_leave(struct net_host *h, struct err *e);
+
+/* All that the firewall has to know of a cluster, in one transaction.  -ENOENT: no table. */
+int net_let_out(struct net_host *h, uint32_t slot, const struct net_policy *p, struct err *e);
 
 /* End the connections of all released addresses. */
 int net_sweep(struct net_host *h, struct err *e);

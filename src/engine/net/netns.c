@@ -12,6 +12,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "engine/policy.h"
 
 #define SELF_NETNS "/proc/thread-self/ns/net"
 
@@ -22,38 +23,41 @@ int netns_own(struct err *e)
         return fd < 0 ? err_errno(e, -errno, "open %s", SELF_NETNS) : fd;
 }
 
-/* In order.  An empty value stands for the range of groups.  A host that was booted without IPv6
- * lacks its files, and needs none of them. */
+/* What a cluster has of IPv6 on a host that gives it none; one that was booted without lacks the files. */
 static const struct {
         const char *path, *value;
-        bool may_lack;
-} settings[] = {
-        /* The namespace belongs to the host's root, so no capability of the cluster counts in it:
-         * what root inside expects to do must be free to everyone inside. */
-        { "/proc/sys/net/ipv4/ip_unprivileged_port_start", "0", false },
-        { "/proc/sys/net/ipv4/ping_group_range", "", false },
-        /* IPv4 settings are copied from the host, which forwards; a cluster is a plain host. */
-        { "/proc/sys/net/ipv4/ip_forward", "0", false },
-        { "/proc/sys/net/ipv6/conf/default/disable_ipv6", "1", true },
-        { "/proc/sys/net/ipv6/conf/all/disable_ipv6", "1", true },
-        { "/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0", true },
+} without_ipv6[] = {
+        { "/proc/sys/net/ipv6/conf/default/disable_ipv6", "1" },
+        { "/proc/sys/net/ipv6/conf/all/disable_ipv6", "1" },
+        { "/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0" },
 };
 
-static int write_settings(uint32_t gid_first, uint32_t gid_last, struct err *e)
+static int write_setting(const char *path, const char *value, bool may_lack, struct err *e)
 {
+        int r = fd_write_value(AT_FDCWD, path, value);
+
+        return r >= 0 || (r == -ENOENT && may_lack)
+                       ? 0
+                       : err_errno(e, r, "write '%s' to %s", value, path);
+}
+
+/* In order; a profile's own come later, when a program is started (sandbox/sysctls.c). */
+static int write_settings(uint32_t gid_first, uint32_t gid_last, bool ipv6, struct err *e)
+{
+        const struct policy *all = policy_of(SECURITY_NONE);
         char range[32];
 
-        (void) snprintf(range, sizeof range, "%u %u", gid_first, gid_last);
-        for (size_t i = 0; i < NELEM(settings); i++) {
-                const char *value = *settings[i].value ? settings[i].value : range;
-                int r = fd_write_value(AT_FDCWD, settings[i].path, value);
+        int r = 0;
 
-                if (r == -ENOENT && settings[i].may_lack)
-                        continue;
-                if (r < 0)
-                        return err_errno(e, r, "write '%s' to %s", value, settings[i].path);
+        (void) snprintf(range, sizeof range, "%u %u", gid_first, gid_last);
+        for (size_t i = 0; r >= 0 && i < all->n_sysctls; i++) {
+                const struct policy_sysctl *s = &all->sysctls[i];
+
+                r = write_setting(s->path, s->value ? s->value : range, s->may_lack, e);
         }
-        return 0;
+        for (size_t i = 0; r >= 0 && !ipv6 && i < NELEM(without_ipv6); i++)
+                r = write_setting(without_ipv6[i].path, without_ipv6[i].value, true, e);
+        return r;
 }
 
 /* sysfs shows the network namespace of the process that makes it, so it is made here. */
@@ -76,14 +80,14 @@ struct inside {
         struct nl_sock rtnl;
 };
 
-static int fill(uint32_t gid_first, uint32_t gid_last, struct inside *in, struct err *e)
+static int fill(uint32_t gid_first, uint32_t gid_last, bool ipv6, struct inside *in, struct err *e)
 {
         int r;
 
         in->netns = netns_own(e);
         if (in->netns < 0)
                 return in->netns;
-        r = write_settings(gid_first, gid_last, e);
+        r = write_settings(gid_first, gid_last, ipv6, e);
         if (r < 0)
                 return r;
         in->sysfs = make_sysfs(e);
@@ -92,7 +96,7 @@ static int fill(uint32_t gid_first, uint32_t gid_last, struct inside *in, struct
         return nl_sock_open(&in->rtnl, NETLINK_ROUTE, e);
 }
 
-int netns_make(int own, uint32_t gid_first, uint32_t gid_last, int *ret, int *ret_sysfs,
+int netns_make(int own, uint32_t gid_first, uint32_t gid_last, bool ipv6, int *ret, int *ret_sysfs,
                struct nl_sock *ret_rtnl, struct err *e)
 {
         struct inside in = { .netns = -EBADF, .sysfs = -EBADF };
@@ -100,7 +104,7 @@ int netns_make(int own, uint32_t gid_first, uint32_t gid_last, int *ret, int *re
 
         if (unshare(CLONE_NEWNET) < 0)
                 return err_errno(e, -errno, "new network namespace");
-        r = fill(gid_first, gid_last, &in, e);
+        r = fill(gid_first, gid_last, ipv6, &in, e);
         if (setns(own, CLONE_NEWNET) < 0)
                 r = err_errno(e, -ENOTRECOVERABLE, "return to the host's network namespace");
         if (r < 0) {

@@ -1,13 +1,17 @@
 /* nft.h - the firewall: one table `inet hvmm_<instance>`.
  *
- * Theory of operation.  The rules never change while clusters come and go; a cluster is two set
- * elements: its link in `links`, and (link, address) in `sources`.  A packet that neither comes
- * from nor goes to a link of `links` passes every chain untouched (policies are "accept"), so any
- * number of instances, and whatever else filters on the host, live side by side: each table judges
- * its own clusters only, and "drop" from any of them is final.
+ * Theory of operation.  The rules never change while clusters come and go; a cluster is set
+ * elements: its link in `links`; who it is in `sources` and `sources6` (link, hardware address,
+ * address); whose it is in `accounts` (address -> number) and `members` (address, number), two
+ * look-ups that together say whether two addresses belong to one account; and, when it is limited,
+ * its link in `limited` (-> slot) and what it reaches in `egress` and `egress6` (slot, network).  A packet
+ * that neither comes from nor goes to a link of `links` passes every chain untouched (policies are
+ * "accept"), so any number of instances, and whatever else filters on the host, live side by side:
+ * each table judges its own clusters only, and "drop" from any of them is final.
  *
- * Both elements live differently long: the link is known before it comes up and until it is down
- * again, the address for as long as a cluster uses it.
+ * The link lives longer than the rest: it is known before it comes up and until it is down again,
+ * everything else for as long as a cluster uses it.  `connections` fills itself: each address with
+ * the connections that the kernel tracks for it.
  *
  * The rules are written by libnftables in one transaction, once per start, without touching the
  * elements.  Elements go straight over netlink: that costs 30 us, libnftables' own cache a
@@ -20,31 +24,59 @@
 #include "base/err.h"
 #include "engine/net/dns.h"
 #include "engine/net/ipv4.h"
+#include "engine/net/ipv6.h"
 #include "engine/net/nl.h"
+#include "model/egress.h"
 
 #define NFT_TABLE_PREFIX "hvmm_"
 #define NFT_TABLE_BYTES  16U /* "hvmm_" and an instance's id */
 
-/* The commands that make, or renew, the table; heap; NULL: out of memory.  @allow: private networks
- * that clusters may reach.  Pure. */
-char *nft_rules(const char *table, const struct ipv4_pool *pool, uint32_t service,
-                const struct ipv4_nets *allow);
+/* What the rules are made of. */
+struct nft_config {
+        const char *table;
+        struct ipv4_pool pool;
+        struct ipv6_pool pool6; /* off: no IPv6 gets through */
+        uint32_t service;       /* where api.internal and names answer */
+        uint8_t service6[IPV6_BYTES];
+        const struct network *allow; /* private networks that clusters may reach; borrowed */
+        size_t n_allow;
+        uint32_t connections; /* tracked at once per address; 0: no limit */
+};
+
+/* The commands that make, or renew, the table; heap; NULL: out of memory.  Pure. */
+char *nft_rules(const struct nft_config *c);
 /* Apply them, in the network namespace of the caller. */
-int nft_rules_apply(const char *table, const struct ipv4_pool *pool, uint32_t service,
-                    const struct ipv4_nets *allow, struct err *e);
+int nft_rules_apply(const struct nft_config *c, struct err *e);
 /* Delete the table; 0 also when there is none. */
 int nft_table_del(struct nl_sock *s, const char *table, struct err *e);
+
+/* What the firewall knows of one cluster. */
+struct nft_cluster {
+        const char *link;
+        uint32_t slot;  /* a number of its own */
+        uint8_t mac[6]; /* of the inner end */
+        uint32_t addr;  /* host byte order */
+        bool v6;        /* it has addr6 */
+        uint8_t addr6[16];
+        uint32_t account;            /* number of the account, 1..; 0: of none */
+        const struct egress *egress; /* NULL: not limited */
+};
 
 /* A link is judged, and everything from it dropped, from the moment that it is in `links`; what it
  * sends from its address passes while that is in `sources`.  Each call is one transaction; adding
  * what is there and removing what is not is fine.  -ENOENT from the adding ones: no table. */
 int nft_link_add(struct nl_sock *s, const char *table, const char *link, struct err *e);
-/* Into both sets; the servers of @dns get their way out too, be they private or link-local. */
-int nft_source_add(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
-                   const struct dns_servers *dns, struct err *e);
-/* An address that was in use goes to `released`: connections may still be known (ct.h). */
-int nft_source_del(struct nl_sock *s, const char *table, const char *link, uint32_t addr,
-                   struct err *e);
+/* Into all sets; the servers of @dns get their way out too, be they private or link-local.  -EBUSY: the
+ * address is another account's. */
+int nft_cluster_add(struct nl_sock *s, const char *table, const struct nft_cluster *c,
+                    const struct dns_servers *dns, struct err *e);
+/* By link and addresses alone.  Addresses that were in use go to `released`: connections may still be
+ * known (ct.h). */
+int nft_cluster_del(struct nl_sock *s, const char *table, const struct nft_cluster *c,
+                    struct err *e);
+/* Has it been added with its IPv6 address?  1, 0. */
+int nft_cluster_has6(struct nl_sock *s, const char *table, const struct nft_cluster *c,
+                     struct err *e);
 int nft_link_del(struct nl_sock *s, const char *table, const char *link, struct err *e);
 
 /* What is in `sources` and in `links`; a link without a source has address 0.  Heap; none and 0
@@ -52,16 +84,22 @@ int nft_link_del(struct nl_sock *s, const char *table, const char *link, struct 
 struct nft_element {
         char link[16];
         uint32_t addr;
+        bool v6; /* it is in `sources6`, too, with addr6 */
+        uint8_t addr6[16];
 };
 int nft_elements(struct nl_sock *s, const char *table, struct nft_element **ret, size_t *ret_n,
                  struct err *e);
 
-/* The addresses in `released` (host byte order, any order; heap), whether one is among them (1, 0),
- * and taking them out. */
+/* The IPv4 addresses in `released` (host byte order, any order; heap), whether one is among them (1, 0),
+ * and taking them out, each with the IPv6 address that goes with it. */
+struct nft_addr {
+        uint32_t v4;
+        const uint8_t *v6; /* NULL: none */
+};
 int nft_released(struct nl_sock *s, const char *table, uint32_t **ret, size_t *ret_n,
                  struct err *e);
 int nft_is_released(struct nl_sock *s, const char *table, uint32_t addr, struct err *e);
-int nft_released_del(struct nl_sock *s, const char *table, const uint32_t *addr, size_t n,
+int nft_released_del(struct nl_sock *s, const char *table, const struct nft_addr *addr, size_t n,
                      struct err *e);
 
 /* The fetchers' side.  A fetcher is the first of its 65,536 ids; it reaches only what is public, and

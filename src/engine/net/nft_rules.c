@@ -1,6 +1,7 @@
 /* nft_rules.c - the rules of the table, as text that can be read and compared with `nft list`.
  * Engine process, at start only.  Everything that is formatted into the text comes from us:
  * the instance's id ([a-z0-9]) and addresses. */
+#include <assert.h>
 #include <errno.h>
 #include <nftables/libnftables.h>
 #include <stdlib.h>
@@ -8,6 +9,10 @@
 
 #include "base/str.h"
 #include "engine/net/nft.h"
+
+#define NOBODY "::" /* an address that no packet goes to */
+#define NAT64_OF_PRIVATE                                                                           \
+        "{ 64:ff9b::/104, 64:ff9b::a00:0/104, 64:ff9b::6440:0/106, 64:ff9b::7f00:0/104, 64:ff9b::a9fe:0/112, 64:ff9b::ac10:0/108, 64:ff9b::c0a8:0/112, 64:ff9b::e000:0/99 }"
 
 /* First declarations, which leave what exists alone; then the chains are emptied and refilled.  It
  * is one transaction, so no packet sees less than all of it, and elements stay.
@@ -17,14 +22,27 @@
 static const char declarations[] =
         "table inet %s {\n"
         "  set links { type ifname; }\n"
-        "  set sources { type ifname . ipv4_addr; }\n"
+        "  set sources { type ifname . ether_addr . ipv4_addr; }\n"
+        "  set sources6 { type ifname . ether_addr . ipv6_addr; }\n"
+        "  map accounts { type ipv4_addr : mark; }\n"
+        "  map accounts6 { type ipv6_addr : mark; }\n"
+        "  set members { type ipv4_addr . mark; }\n"
+        "  set members6 { type ipv6_addr . mark; }\n"
+        "  map limited { type ifname : mark; }\n"
+        "  set egress { type mark . ipv4_addr; flags interval; }\n"
+        "  set egress6 { type mark . ipv6_addr; flags interval; }\n"
+        "  set connections { type ipv4_addr; size 65535; flags dynamic; }\n"
+        "  set connections6 { type ipv6_addr; size 65535; flags dynamic; }\n"
         "  set released { type ipv4_addr; }\n"
+        "  set released6 { type ipv6_addr; }\n"
         "  set resolvers { type ipv4_addr; }\n"
         "  set fetchers { type uid; }\n"
         "  set fetch_to4 { type ipv4_addr . inet_proto . inet_service; }\n"
         "  set fetch_to6 { type ipv6_addr . inet_proto . inet_service; }\n"
         "  map published { type inet_proto . inet_service : ipv4_addr . inet_service; }\n"
         "  chain from_cluster { }\n"
+        "  chain to_peer { }\n"
+        "  chain to_listed { }\n"
         "  chain leave_cluster { }\n"
         "  chain enter_cluster { }\n"
         "  chain from_fetcher { }\n"
@@ -36,51 +54,80 @@ static const char declarations[] =
         "  chain nat_out { type nat hook postrouting priority 100; policy accept; }\n"
         "}\n";
 
-static const char *const chains[] = { "early",         "from_cluster",  "input",  "forward",
-                                      "leave_cluster", "enter_cluster", "output", "from_fetcher",
-                                      "nat_in",        "nat_out" };
+static const char *const chains[] = { "early",  "from_cluster", "to_peer",       "to_listed",
+                                      "input",  "forward",      "leave_cluster", "enter_cluster",
+                                      "output", "from_fetcher", "nat_in",        "nat_out" };
 
-/* Arguments: table, service address, pool (address, bits), what is allowed, service address twice.
+/* @names in the text are sets of the kernel; what stands in $(...) is filled in by nft_rules().
  *
- * Where a cluster may go: the name servers that it was told about, whatever is public, and of what
- * is private only what the operator opened.  The metadata services of clouds are link-local, and
- * stay out of reach whatever is opened. */
+ * Where a cluster may go: the host's service address, the name servers that it was told about, the
+ * clusters of its account, whatever is public, and of what is private only what the operator opened;
+ * of all but the first three only what its own list names, where it has one.  The metadata services
+ * of clouds are link-local, and stay out of reach whatever is opened. */
 static const char rules[] =
-        "table inet %s {\n"
+        "table inet $(table) {\n"
         "  chain early {\n"
         "    iifname @links jump from_cluster\n"
         "  }\n"
-        /* Before any address is translated: what it asks for, not what another table makes of it */
+        /* Before any address is translated: what it asks for, not what another table makes of it.
+         * Neighbour discovery comes from addresses that are in no set, so nobody learns from it. */
         "  chain from_cluster {\n"
-        "    meta nfproto != ipv4 drop comment \"no IPv6 yet, so no way around\"\n"
-        "    iifname . ip saddr != @sources drop comment \"spoofed\"\n"
+        "    iifname . ether saddr . ip saddr != @sources drop comment \"spoofed\"\n"
+        "    iifname . ether saddr . ip6 saddr != @sources6 drop comment \"spoofed\"\n"
         "    ct state invalid drop\n"
         "    ct state established,related accept\n"
-        "    ip daddr %s tcp dport 80 accept comment \"api.internal\"\n"
+        "$(connections)"
+        "    ip daddr $(api) meta l4proto . th dport { tcp . 80, tcp . 53, udp . 53 } accept comment \"api.internal, names\"\n"
+        "    ip6 daddr $(api6) meta l4proto . th dport { tcp . 80, tcp . 53, udp . 53 } accept comment \"api.internal, names\"\n"
         "    ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 accept\n"
+        "    ip daddr $(pool) goto to_peer\n"
+        "    ip6 daddr $(pool6) goto to_peer\n"
+        "    meta nfproto ipv6 fib daddr type unreachable reject with icmpv6 type no-route comment \"the host has no IPv6\"\n"
         "    fib daddr type != unicast drop comment \"the host itself, broadcast, multicast\"\n"
-        "    ip daddr { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, %s/%u } drop\n"
-        "%s"
+        "    meta mark set iifname map @limited jump to_listed\n"
+        "    ip daddr { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16 } drop\n"
+        "    ip6 daddr { ::/96, ::ffff:0:0/96, fe80::/10, fec0::/10 } drop\n"
+        "$(allow)"
         "    ip daddr { 10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16 } drop comment \"the operator's networks\"\n"
+        "    ip6 daddr { fc00::/7, 64:ff9b:1::/48, 2001::/32, 2002::/16 } drop comment \"the operator's networks, ways into IPv4\"\n"
+        "    ip6 daddr " NAT64_OF_PRIVATE " drop comment \"NAT64 of those\"\n"
+        "  }\n"
+        /* The mark lives for these lines alone; whatever the packet had may not pass for a number. */
+        "  chain to_peer {\n"
+        "    meta mark set 0\n"
+        "    meta mark set ip saddr map @accounts\n"
+        "    meta mark set ip6 saddr map @accounts6\n"
+        "    ip daddr . meta mark @members meta mark set 0 accept\n"
+        "    ip6 daddr . meta mark @members6 meta mark set 0 accept\n"
+        "    drop comment \"no way to another account's cluster\"\n"
+        "  }\n"
+        /* Of the link only its slot's number: what the kernel needs to take an element out of such a set
+         * grows with the length of the key's first part. */
+        "  chain to_listed {\n"
+        "    meta mark . ip daddr != @egress drop comment \"egressAllow\"\n"
+        "    meta mark . ip6 daddr != @egress6 drop comment \"egressAllow\"\n"
+        "    meta mark set 0\n"
         "  }\n"
         "  chain input {\n"
         "    iifname @links ct state established,related accept\n"
-        "    iifname @links ip daddr %s tcp dport 80 accept\n"
+        "    iifname @links ip daddr $(api) meta l4proto . th dport { tcp . 80, tcp . 53, udp . 53 } accept\n"
+        "    iifname @links ip6 daddr $(api6) meta l4proto . th dport { tcp . 80, tcp . 53, udp . 53 } accept\n"
         "    iifname @links drop\n"
-        "    ip daddr %s drop comment \"for clusters only\"\n"
+        "    ip daddr $(api) drop comment \"for clusters only\"\n"
+        "    ip6 daddr $(api6) drop comment \"for clusters only\"\n"
         "  }\n"
         "  chain forward {\n"
         "    iifname @links jump leave_cluster\n"
         "    oifname @links jump enter_cluster\n"
         "    ip daddr @released oifname != \"hv*\" drop comment \"late answers to a cluster that is gone\"\n"
+        "    ip6 daddr @released6 oifname != \"hv*\" drop comment \"late answers to a cluster that is gone\"\n"
         "  }\n"
         "  chain leave_cluster {\n"
-        "    meta nfproto != ipv4 drop\n"
-        "    oifname \"hv*\" drop comment \"no way from cluster to cluster\"\n"
+        "    oifname \"hv*\" ct state established,related accept\n"
+        "    oifname \"hv*\" goto to_peer\n"
         "    tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu\n"
         "  }\n"
         "  chain enter_cluster {\n"
-        "    meta nfproto != ipv4 drop\n"
         "    ct state established,related accept\n"
         "    ct status dnat accept comment \"published\"\n"
         "    drop\n"
@@ -98,7 +145,7 @@ static const char rules[] =
         "    fib daddr type != unicast drop comment \"the host itself, broadcast, multicast\"\n"
         "    ip daddr { 0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, 192.0.2.0/24, 192.88.99.0/24, 192.168.0.0/16, 198.18.0.0/15, 198.51.100.0/24, 203.0.113.0/24, 224.0.0.0/3 } drop\n"
         "    ip6 daddr { ::/96, 64:ff9b:1::/48, 100::/8, 2001::/32, 2001:20::/28, 2001:db8::/32, 2002::/16, 3fff::/20, 5f00::/16, fc00::/7, fe80::/10, fec0::/10, ff00::/8 } drop\n"
-        "    ip6 daddr { 64:ff9b::/104, 64:ff9b::a00:0/104, 64:ff9b::6440:0/106, 64:ff9b::7f00:0/104, 64:ff9b::a9fe:0/112, 64:ff9b::ac10:0/108, 64:ff9b::c0a8:0/112, 64:ff9b::e000:0/99 } drop comment \"NAT64 of those\"\n"
+        "    ip6 daddr " NAT64_OF_PRIVATE " drop comment \"NAT64 of those\"\n"
         "  }\n"
         "  chain nat_in {\n"
         "    fib daddr type local dnat ip to meta l4proto . th dport map @published\n"
@@ -109,33 +156,102 @@ static const char rules[] =
         "}\n";
 
 /* One rule for each: ranges that overlap are no set. */
-static char *allowed(const struct ipv4_nets *allow)
+static void put_allow(struct strbuf *b, const struct nft_config *c)
 {
-        struct strbuf b = { 0 };
-        char base[IPV4_TEXT];
+        char net[NETWORK_TEXT];
 
-        for (size_t i = 0; i < allow->n; i++)
-                strbuf_fmt(&b, "    ip daddr %s/%u accept comment \"[network] allow\"\n",
-                           ipv4_format(allow->net[i].base, base), allow->net[i].bits);
-        return strbuf_take(&b);
+        for (size_t i = 0; i < c->n_allow; i++)
+                strbuf_fmt(b, "    %s daddr %s accept comment \"[network] allow\"\n",
+                           c->allow[i].v6 ? "ip6" : "ip", network_format(&c->allow[i], net));
 }
 
-char *nft_rules(const char *table, const struct ipv4_pool *pool, uint32_t service,
-                const struct ipv4_nets *allow)
+/* Packets of a connection that is known already, but was not answered yet, are counted with it. */
+static void put_connections(struct strbuf *b, const struct nft_config *c)
 {
-        AUTO(free) char *open = allowed(allow);
-        char api[IPV4_TEXT], base[IPV4_TEXT];
+        static const char *const family[][2] = { { "ip", "connections" },
+                                                 { "ip6", "connections6" } };
+
+        for (size_t i = 0; i < NELEM(family) && c->connections; i++)
+                strbuf_fmt(b,
+                           "    ct status ! confirmed add @%s { %s saddr ct count over %u } drop\n",
+                           family[i][1], family[i][0], c->connections);
+}
+
+static void put_table(struct strbuf *b, const struct nft_config *c)
+{
+        strbuf_str(b, c->table);
+}
+
+static void put_api(struct strbuf *b, const struct nft_config *c)
+{
+        char text[IPV4_TEXT];
+
+        strbuf_str(b, ipv4_format(c->service, text));
+}
+
+static void put_pool(struct strbuf *b, const struct nft_config *c)
+{
+        char text[IPV4_TEXT];
+
+        strbuf_fmt(b, "%s/%u", ipv4_format(c->pool.base, text), c->pool.bits);
+}
+
+static void put_api6(struct strbuf *b, const struct nft_config *c)
+{
+        char text[IPV6_TEXT];
+
+        strbuf_str(b, c->pool6.on ? ipv6_format(c->service6, text) : NOBODY);
+}
+
+static void put_pool6(struct strbuf *b, const struct nft_config *c)
+{
+        uint8_t base[IPV6_BYTES] = { 0 };
+        char text[IPV6_TEXT];
+
+        memcpy(base, c->pool6.prefix, sizeof c->pool6.prefix);
+        if (c->pool6.on)
+                strbuf_fmt(b, "%s/64", ipv6_format(base, text));
+        else
+                strbuf_str(b, NOBODY);
+}
+
+static const struct {
+        const char *name;
+        void (*put)(struct strbuf *b, const struct nft_config *c);
+} fillings[] = {
+        { "table)", put_table },
+        { "api)", put_api },
+        { "api6)", put_api6 },
+        { "pool)", put_pool },
+        { "pool6)", put_pool6 },
+        { "allow)", put_allow },
+        { "connections)", put_connections },
+};
+
+static void put_rules(struct strbuf *b, const struct nft_config *c)
+{
+        const char *at = rules, *next;
+
+        while ((next = strstr(at, "$("))) {
+                strbuf_add(b, at, (size_t) (next - at));
+                for (size_t i = 0; i < NELEM(fillings); i++)
+                        if ((at = str_after(next + 2, fillings[i].name))) {
+                                fillings[i].put(b, c);
+                                break;
+                        }
+                assert(at);
+        }
+        strbuf_str(b, at);
+}
+
+char *nft_rules(const struct nft_config *c)
+{
         struct strbuf b = { 0 };
 
-        if (!open)
-                return NULL;
-
-        ipv4_format(service, api);
-        ipv4_format(pool->base, base);
-        strbuf_fmt(&b, declarations, table);
+        strbuf_fmt(&b, declarations, c->table);
         for (size_t i = 0; i < NELEM(chains); i++)
-                strbuf_fmt(&b, "flush chain inet %s %s\n", table, chains[i]);
-        strbuf_fmt(&b, rules, table, api, base, pool->bits, open, api, api);
+                strbuf_fmt(&b, "flush chain inet %s %s\n", c->table, chains[i]);
+        put_rules(&b, c);
         return strbuf_take(&b);
 }
 
@@ -145,18 +261,17 @@ static inline void nft_ctx_free_cleanup(struct nft_ctx **c)
                 nft_ctx_free(*c);
 }
 
-int nft_rules_apply(const char *table, const struct ipv4_pool *pool, uint32_t service,
-                    const struct ipv4_nets *allow, struct err *e)
+int nft_rules_apply(const struct nft_config *c, struct err *e)
 {
-        AUTO(free) char *text = nft_rules(table, pool, service, allow);
+        AUTO(free) char *text = nft_rules(c);
         AUTO(nft_ctx_free) struct nft_ctx *ctx = nft_ctx_new(NFT_CTX_DEFAULT);
         const char *why;
 
         if (!text || !ctx || nft_ctx_buffer_error(ctx) != 0 || nft_ctx_buffer_output(ctx) != 0)
-                return err_set(e, -ENOMEM, "firewall table %s", table);
+                return err_set(e, -ENOMEM, "firewall table %s", c->table);
         if (nft_run_cmd_from_buffer(ctx, text) == 0)
                 return 0;
         why = nft_ctx_get_error_buffer(ctx);
-        return err_set(e, -EIO, "firewall table %s: %.*s", table,
+        return err_set(e, -EIO, "firewall table %s: %.*s", c->table,
                        why ? (int) strcspn(why, "\n") : 0, why ? why : "");
 }

@@ -12,8 +12,8 @@
 
 #include "base/err.h"
 
-#define NL_BATCH_BYTES 4096U
-#define NL_BATCH_MSGS  16U
+#define NL_BATCH_BYTES 20480U
+#define NL_BATCH_MSGS  96U  /* a cluster with all the networks that its traffic may be limited to */
 #define NL_MSG_BYTES   512U /* longest single message */
 
 struct nl_sock {

@@ -17,7 +17,7 @@ struct rtnl_veth {
         const char *name, *peer; /* ours, and the name on the other side */
         const uint8_t *mac, *peer_mac;
         uint32_t group;      /* of our end */
-        uint32_t peer_index; /* 0: the kernel chooses */
+        uint32_t peer_index; /* 0: the kernel chooses; neither end answers or asks for addresses */
         int peer_netns;      /* where the other end goes */
 };
 /* Not idempotent: -EEXIST when the name is taken. */
@@ -47,6 +47,18 @@ void rtnl_default_route_add(struct nl_batch *b, uint32_t index, uint32_t gateway
 /* Permanent: nobody asks, nobody answers. */
 void rtnl_neigh_add(struct nl_batch *b, uint32_t index, uint32_t addr, const uint8_t *mac);
 
+/* The same for IPv6: 16 bytes in network byte order. */
+void rtnl_addr6_add(struct nl_batch *b, uint32_t index, const uint8_t *addr);
+void rtnl_addr6_del(struct nl_batch *b, uint32_t index, const uint8_t *addr);
+void rtnl_host_route6_add(struct nl_batch *b, uint32_t index, const uint8_t *addr,
+                          const uint8_t *source);
+void rtnl_default_route6_add(struct nl_batch *b, uint32_t index, const uint8_t *gateway);
+void rtnl_neigh6_add(struct nl_batch *b, uint32_t index, const uint8_t *addr, const uint8_t *mac);
+
+/* What the link sends is held to that rate, with bursts of a hundredth of a second; what waits longer
+ * than a twentieth is dropped. */
+void rtnl_rate_add(struct nl_batch *b, uint32_t index, uint64_t bytes_per_s);
+
 /* Listings: heap arrays that the caller frees; consistent (repeated when something changed). */
 struct rtnl_link {
         uint32_t index, group;
@@ -69,6 +81,19 @@ struct rtnl_route {
         uint8_t type; /* RTN_* */
 };
 int rtnl_routes(struct nl_sock *s, struct rtnl_route **ret, size_t *ret_n, struct err *e);
+
+struct rtnl_addr6 {
+        uint32_t index;
+        uint8_t addr[16];
+};
+int rtnl_addrs6(struct nl_sock *s, struct rtnl_addr6 **ret, size_t *ret_n, struct err *e);
+
+struct rtnl_route6 {
+        uint8_t dst[16];
+        uint32_t bits, index;
+        uint8_t type, protocol; /* RTN_*, RTPROT_* */
+};
+int rtnl_routes6(struct nl_sock *s, struct rtnl_route6 **ret, size_t *ret_n, struct err *e);
 
 /* Index of a link in the namespace that the socket belongs to; -ENODEV. */
 int rtnl_index(const struct nl_sock *s, const char *name, uint32_t *ret);

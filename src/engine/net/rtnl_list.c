@@ -191,3 +191,63 @@ int rtnl_routes(struct nl_sock *s, struct rtnl_route **ret, size_t *ret_n, struc
         *ret_n = l.n;
         return 0;
 }
+
+static int read_addr6(const struct nlmsghdr *h, void *element)
+{
+        const struct ifaddrmsg *ifa = mnl_nlmsg_get_payload(h);
+        const struct nlattr *a = nl_attr_find(nl_attrs_of(h, sizeof *ifa), IFA_ADDRESS);
+        struct rtnl_addr6 *x = element;
+
+        if (h->nlmsg_type != RTM_NEWADDR || ifa->ifa_family != AF_INET6 || !a ||
+            mnl_attr_get_payload_len(a) != sizeof x->addr)
+                return 0;
+        x->index = ifa->ifa_index;
+        memcpy(x->addr, mnl_attr_get_payload(a), sizeof x->addr);
+        return 1;
+}
+
+/* A kernel without IPv6 answers for all families, or says that it knows none such. */
+int rtnl_addrs6(struct nl_sock *s, struct rtnl_addr6 **ret, size_t *ret_n, struct err *e)
+{
+        struct list l = { .size = sizeof(struct rtnl_addr6), .read = read_addr6 };
+        int r = dump(s, RTM_GETADDR, sizeof(struct ifaddrmsg), AF_INET6, "list addresses", &l, e);
+
+        if (r < 0 && r != -EAFNOSUPPORT && r != -EOPNOTSUPP)
+                return r;
+        *ret = (void *) l.at;
+        *ret_n = r < 0 ? 0 : l.n;
+        return 0;
+}
+
+static int read_route6(const struct nlmsghdr *h, void *element)
+{
+        const struct rtmsg *rt = mnl_nlmsg_get_payload(h);
+        struct nl_attrs it = nl_attrs_of(h, sizeof *rt);
+        struct rtnl_route6 *x = element;
+        const struct nlattr *a;
+
+        if (h->nlmsg_type != RTM_NEWROUTE || rt->rtm_family != AF_INET6)
+                return 0;
+        x->bits = rt->rtm_dst_len;
+        x->type = rt->rtm_type;
+        x->protocol = rt->rtm_protocol;
+        while ((a = nl_attr_next(&it))) {
+                if (mnl_attr_get_type(a) == RTA_DST && mnl_attr_get_payload_len(a) == sizeof x->dst)
+                        memcpy(x->dst, mnl_attr_get_payload(a), sizeof x->dst);
+                else if (mnl_attr_get_type(a) == RTA_OIF)
+                        x->index = mnl_attr_get_u32(a);
+        }
+        return 1;
+}
+
+int rtnl_routes6(struct nl_sock *s, struct rtnl_route6 **ret, size_t *ret_n, struct err *e)
+{
+        struct list l = { .size = sizeof(struct rtnl_route6), .read = read_route6 };
+        int r = dump(s, RTM_GETROUTE, sizeof(struct rtmsg), AF_INET6, "list routes", &l, e);
+
+        if (r < 0)
+                return r;
+        *ret = (void *) l.at;
+        *ret_n = l.n;
+        return 0;
+}

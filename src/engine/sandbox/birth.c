@@ -1,6 +1,6 @@
 /* birth.c - what vmm-launch is told when it begins.
  *
- *   struct head | the filter's instructions
+ *   struct head
  *
  * Always: a program of another build (an upgrade between two boots) refuses with one sentence rather
  * than misread what it is given. */
@@ -24,7 +24,6 @@ struct head {
         int32_t netns, sysfs_mnt, join, program, up, report, mnt[MNT_COUNT];
         struct slice_enter slice, monitor_slice;
         struct cgroup_view view;
-        uint16_t n_insn;
 };
 
 static void copy_slice(const struct slice_enter *from, struct slice_enter *to)
@@ -56,10 +55,7 @@ int birth_write(const struct launch *l, struct err *e)
         copy_slice(p->slice, &h.slice);
         copy_slice(p->monitor_slice, &h.monitor_slice);
         h.view = *l->view;
-        h.n_insn = l->filter->len;
         r = fd < 0 ? -errno : fd_write_full(fd, &h, sizeof h);
-        if (r >= 0)
-                r = fd_write_full(fd, l->filter->insn, h.n_insn * sizeof *l->filter->insn);
         if (r < 0 || lseek(fd, 0, SEEK_SET) < 0)
                 return err_errno(e, r < 0 ? r : -errno, "memory file for the launcher");
         return fd_take(&fd);
@@ -74,6 +70,8 @@ static int inherit_slice(const struct slice_enter *s)
 {
         int r = s ? inherit(s->v2_dir) : 0;
 
+        if (r >= 0 && s && s->pressure > 0)
+                r = inherit(s->pressure);
         for (size_t i = 0; s && i < s->n_v1 && r >= 0; i++)
                 r = inherit(s->v1_tasks[i]);
         return r;
@@ -110,7 +108,8 @@ static void from_head(const struct head *h, struct birth *b)
                                      .program = h->program,
                                      .up = h->up,
                                      .report = h->report,
-                                     .filter = b->filter,
+                                     .proc = -EBADF,
+                                     .label = -EBADF,
                                      .view = &b->view };
         memcpy(b->launch.mnt, h->mnt, sizeof b->launch.mnt);
 }
@@ -118,19 +117,11 @@ static void from_head(const struct head *h, struct birth *b)
 int birth_read(int fd, struct birth *ret, struct err *e)
 {
         struct head h;
-        size_t len;
 
         if (fd_read_full(fd, &h, sizeof h) != (ssize_t) sizeof h || h.size != sizeof h ||
             memcmp(h.build, build, sizeof h.build) != 0 || h.slice.n_v1 > SLICE_ENTER_MAX ||
             h.monitor_slice.n_v1 > SLICE_ENTER_MAX || h.view.n > CGROUP_VIEW_MAX)
                 return err_set(e, -EPROTO, "started by an engine of another version");
-        len = h.n_insn * sizeof *ret->filter->insn;
-        ret->filter = malloc(sizeof *ret->filter + len);
-        if (!ret->filter)
-                return err_set(e, -ENOMEM, "out of memory");
-        ret->filter->len = h.n_insn;
-        if (fd_read_full(fd, ret->filter->insn, len) != (ssize_t) len)
-                return err_set(e, -EPROTO, "the filter is cut short");
         from_head(&h, ret);
         return 0;
 }

@@ -17,6 +17,11 @@
 #include "base/fd.h"
 #include "engine/sandbox/sandbox_priv.h"
 
+/* Terminals: the kernel has 4,096 for all instances of devpts together (kernel.pty.max).
+ * Inodes of a tmpfs are small and still memory: that of /dev/shm is set with its size. */
+#define PTYS   "256"
+#define INODES "4096"
+
 #define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 
 static const struct dev_node {
@@ -97,11 +102,9 @@ static int further(int dir, const struct sandbox_device *d, uint32_t id, struct 
 static int own_devpts(uint32_t id, struct err *e)
 {
         char tty[16];
-        const char *const options[][2] = { { "newinstance", NULL },
-                                           { "ptmxmode", "0666" },
-                                           { "mode", "0620" },
-                                           { "gid", tty },
-                                           { NULL, NULL } };
+        const char *const options[][2] = { { "newinstance", NULL }, { "ptmxmode", "0666" },
+                                           { "mode", "0620" },      { "gid", tty },
+                                           { "max", PTYS },         { NULL, NULL } };
         AUTO(fd) int fd = -EBADF;
 
         (void) snprintf(tty, sizeof tty, "%u", id + SANDBOX_TTY_GID);
@@ -118,7 +121,8 @@ static int own_tmpfs(const char *id, const char *mode, const char *size, unsigne
                      struct err *e)
 {
         const char *const options[][2] = {
-                { "mode", mode }, { "size", size }, { "uid", id }, { "gid", id }, { NULL, NULL }
+                { "mode", mode }, { "size", size },        { "uid", id },
+                { "gid", id },    { "nr_inodes", INODES }, { NULL, NULL }
         };
 
         return mount_make("tmpfs", options, attrs, e);
@@ -160,10 +164,13 @@ int mounts_make(const struct cgroup_view *v, uint32_t id_base, int mnt[MNT_COUNT
 static int resize(int mnt, uint64_t bytes, struct err *e)
 {
         AUTO(fd) int fs = fspick(mnt, "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC);
-        char size[32];
+        char size[32], inodes[32];
 
         (void) snprintf(size, sizeof size, "%llu", (unsigned long long) bytes);
+        (void) snprintf(inodes, sizeof inodes, "%llu",
+                        (unsigned long long) (bytes / SANDBOX_BYTES_PER_INODE));
         if (fs < 0 || fsconfig(fs, FSCONFIG_SET_STRING, "size", size, 0) < 0 ||
+            fsconfig(fs, FSCONFIG_SET_STRING, "nr_inodes", inodes, 0) < 0 ||
             fsconfig(fs, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
                 return err_errno(e, -errno, "size of /dev/shm");
         return 0;

@@ -1,4 +1,4 @@
-/* filter.c - see filter.h.  Runs in the engine once, before the first cluster starts.
+/* filter.c - see filter.h.  Runs in the engine once for each profile, before the first cluster starts.
  *
  * Theory of operation.  Classic BPF jumps only forwards, so the program is emitted from its end:
  * whatever an instruction jumps to is there already and its distance is known.  First the shared
@@ -138,20 +138,22 @@ static int numbered_cmp(const void *pa, const void *pb)
         return a->order < b->order ? -1 : a->order > b->order;
 }
 
-/* Numbers for the rows that exist on this architecture; returns how many. */
-static int resolve(const struct filter_row *rows, size_t n, struct numbered *ret, struct err *e)
+/* Numbers for the rows that count and exist on this architecture; returns how many. */
+static int resolve(const struct filter_row *rows, size_t n, enum security_profile profile,
+                   struct numbered *ret, struct err *e)
 {
         int count = 0;
 
         for (size_t i = 0; i < n; i++) {
+                bool counts = rows[i].profile == SECURITY_NONE || rows[i].profile == profile;
                 int nr = rows[i].number >= 0 ? rows[i].number
                                              : seccomp_syscall_resolve_name(rows[i].name);
 
                 if (nr == __NR_SCMP_ERROR)
                         return err_set(e, -EINVAL, "seccomp policy: libseccomp does not know %s",
                                        rows[i].name);
-                if (nr < 0)
-                        continue; /* another architecture's */
+                if (nr < 0 || !counts)
+                        continue; /* another architecture's or profile's */
                 ret[count++] = (struct numbered){ (uint32_t) nr, (uint32_t) i, &rows[i] };
         }
         qsort(ret, (size_t) count, sizeof *ret, numbered_cmp);
@@ -191,7 +193,8 @@ static size_t put_ranges(struct emit *b, const struct numbered *v, size_t n, str
         return count;
 }
 
-int filter_build(const struct filter_row *rows, size_t n, struct filter **ret, struct err *e)
+int filter_build(const struct filter_row *rows, size_t n, enum security_profile profile,
+                 struct filter **ret, struct err *e)
 {
         AUTO(free) struct numbered *v = calloc(n + 1, sizeof(*v));
         AUTO(free) struct range *r = calloc(2 * n + 2, sizeof(*r));
@@ -204,7 +207,7 @@ int filter_build(const struct filter_row *rows, size_t n, struct filter **ret, s
 
         if (!v || !r || !f)
                 return err_set(e, -ENOMEM, "seccomp policy: out of memory");
-        count = resolve(rows, n, v, e);
+        count = resolve(rows, n, profile, v, e);
         if (count < 0)
                 return count;
         n_ranges = put_ranges(&b, v, (size_t) count, r);

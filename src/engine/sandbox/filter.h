@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "model/security.h"
 
 #define FILTER_TESTS 2U
 
@@ -25,9 +26,10 @@ struct filter_row {
         uint32_t action; /* SECCOMP_RET_* */
         uint8_t n_tests; /* all must hold */
         struct filter_test tests[FILTER_TESTS];
+        enum security_profile profile; /* that it is for; SECURITY_NONE: every one */
 };
 
-/* data/seccomp.policy as a table, generated at build time. */
+/* data/policy/seccomp.policy as a table, generated at build time. */
 extern const struct filter_row policy_rows[];
 extern const size_t policy_n_rows;
 
@@ -36,7 +38,8 @@ struct filter {
         struct sock_filter insn[]; /* as seccomp(2) takes it */
 };
 
-/* Compile for the native architecture: foreign ABIs are killed, calls without a fitting row get
- * ENOSYS, rows of one call are tried in order.  The caller frees *@ret.  -EINVAL: a name that
- * libseccomp does not know; -E2BIG: more than the kernel takes. */
-int filter_build(const struct filter_row *rows, size_t n, struct filter **ret, struct err *e);
+/* Compile the rows that count for @profile, for the native architecture: foreign ABIs are killed,
+ * calls without a fitting row get ENOSYS, rows of one call are tried in order.  The caller frees
+ * *@ret.  -EINVAL: a name that libseccomp does not know; -E2BIG: more than the kernel takes. */
+int filter_build(const struct filter_row *rows, size_t n, enum security_profile profile,
+                 struct filter **ret, struct err *e);

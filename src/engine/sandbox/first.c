@@ -71,20 +71,22 @@ static int prepare_join(const struct launch *l, struct err *e)
 
 /* All that can be done before there is a program.  What is not needed any more is closed: a shell
  * may wait for hours. */
-static int prepare(const struct launch *l, struct tree *t, struct err *e)
+static int prepare(struct launch *l, struct tree *t, struct err *e)
 {
         struct note n = { .type = NOTE_NONE };
         int fd = -EBADF, r = enter_group(l, e);
 
         if (r < 0)
                 return r;
+        l->label = confine_open_label(l->proc);
+        l->proc = fd_close(l->proc);
         if (note_recv_one(l->report, &n, &fd) <= 0 || n.type != NOTE_GO)
                 return err_set(e, -EPIPE, "the operation has ended");
         r = l->join < 0 ? prepare_new(l, t, e) : prepare_join(l, e);
         if (r >= 0)
-                r = confine_bounding(e);
+                r = confine_bounding(policy_of(SECURITY_NONE), e);
         if (r >= 0) {
-                int keep[] = { l->report, t->dev, t->proc, t->sys };
+                int keep[] = { l->report, l->label, t->dev, t->proc, t->sys };
 
                 r = fd_close_except(STDERR_FILENO + 1, keep, NELEM(keep));
                 if (r < 0)
@@ -96,24 +98,28 @@ static int prepare(const struct launch *l, struct tree *t, struct err *e)
         return r;
 }
 
-/* Those mounts that came with the order, and then the others. */
-static int take_binds(const struct launch *l, struct program *p, const int fds[static NOTE_FDS],
-                      struct err *e)
-{
-        struct note n = { .type = NOTE_NONE };
-        int more[NOTE_FDS];
-        size_t i = 0, n_binds = p->spec.n_binds;
+struct binds {
+        const struct launch *l;
+        struct program *p;
+};
 
-        for (; i < n_binds && i < NOTE_FDS - ORDER_BINDS; i++)
-                p->binds[i].mnt = fds[ORDER_BINDS + i];
-        while (i < n_binds) {
-                int r = note_recv(l->report, &n, more);
+/* Wait for the host's files, and for what the operation had to do in /dev. */
+static int take_binds(void *arg, struct err *e)
+{
+        const struct binds *b = arg;
+        struct sandbox_bind *at = b->p->binds, *end = at + b->p->spec.n_binds;
+        struct note n = { .type = NOTE_NONE };
+        int fds[NOTE_FDS];
+
+        do {
+                int r = note_recv(b->l->report, &n, fds);
 
                 if (r <= 0 || n.type != NOTE_BINDS)
                         return err_set(e, -EPIPE, "the operation has ended");
-                for (size_t k = 0; k < NOTE_FDS && i < n_binds; k++)
-                        p->binds[i++].mnt = more[k];
-        }
+                for (size_t k = 0; k < NOTE_FDS && at < end; at++)
+                        if (at->host)
+                                at->mnt = fds[k++];
+        } while (at < end);
         return 0;
 }
 
@@ -130,22 +136,32 @@ static int take_order(const struct launch *l, struct program *p, int fds[static 
         if (r < 0)
                 return r;
         p->spec.root_mnt = fds[ORDER_ROOT];
-        return take_binds(l, p, fds, e);
+        for (size_t i = 0, k = ORDER_BINDS; i < p->spec.n_binds && k < NOTE_FDS; i++)
+                if (!p->binds[i].host)
+                        p->binds[i].mnt = fds[k++];
+        return 0;
 }
 
 /* Where the program will live; O_PATH on its root. */
-static int enter_root(const struct launch *l, const struct sandbox_spec *s, const struct tree *t,
+static int enter_root(const struct launch *l, struct program *p, const struct tree *t,
                       struct err *e)
 {
-        int root;
+        const struct sandbox_spec *s = &p->spec;
+        struct binds binds = { l, p };
+        const struct inject_wait wait = { take_binds, &binds };
+        AUTO(fd) int root = -EBADF;
+        int r;
 
-        if (l->join < 0) {
-                if (sethostname(s->hostname, strlen(s->hostname)) < 0)
-                        return err_errno(e, -errno, "set the host name");
-                return mounts_setup(s, t, e);
-        }
-        root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-        return root < 0 ? err_errno(e, -errno, "open /") : root;
+        if (l->join >= 0)
+                root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        else if (sethostname(s->hostname, strlen(s->hostname)) < 0)
+                return err_errno(e, -errno, "set the host name");
+        else
+                root = mounts_enter(s, t, e);
+        if (root < 0)
+                return l->join >= 0 ? err_errno(e, -errno, "open /") : root;
+        r = l->join < 0 ? mounts_fill(root, s, &wait, e) : take_binds(&binds, e);
+        return r < 0 ? r : fd_take(&root);
 }
 
 /* A terminal of the cluster's own devpts; the master goes to the monitor.  In an exec session the
@@ -250,27 +266,32 @@ static int close_all(struct launch *l, struct err *e)
 }
 
 /* From an order to the last step before execve. */
-static int become_program(struct launch *l, const struct sandbox_spec *s, const struct tree *t,
+static int become_program(struct launch *l, struct program *p, const struct tree *t,
                           const int fds[static NOTE_FDS], char ***env, struct err *e)
 {
+        const struct sandbox_spec *s = &p->spec;
         struct note n = { .type = NOTE_EXEC };
         struct user u;
-        int root = enter_root(l, s, t, e), r = root;
+        int root = enter_root(l, p, t, e), r = root;
 
         if (r >= 0)
                 r = user_resolve(root, s->user, &u, e);
         if (r >= 0)
                 r = enter_cwd(root, s->cwd, e);
+        if (r >= 0 && l->join < 0) /* all that is ours has been written */
+                r = mounts_seal(s, root, e);
         if (r >= 0)
                 r = add_home(env, s->env, &u, e);
         if (r >= 0)
                 r = s->tty ? open_tty(l, s, root, &u, e) : open_pipes(&fds[ORDER_IN], root, &u, e);
         if (r >= 0)
                 r = confine_limits(s, e);
+        if (r >= 0 && !str_empty(s->apparmor))
+                r = confine_label(l->label, s->apparmor, e);
         if (r >= 0)
                 r = close_all(l, e);
         if (r >= 0)
-                r = confine_rights(l->filter, s, &u, e);
+                r = confine_rights(p->filter, s, &u, e);
         if (r >= 0 && note_send(l->report, &n, NULL, 0) < 0)
                 r = err_set(e, -EPIPE, "the operation has ended");
         return r;
@@ -291,7 +312,7 @@ static int run(struct launch *l, struct err *e)
         if (r >= 0)
                 r = take_order(l, &p, fds, e);
         if (r >= 0)
-                r = become_program(l, &p.spec, &t, fds, &env, e);
+                r = become_program(l, &p, &t, fds, &env, e);
         if (r < 0)
                 return r;
         r = confine_exec(p.spec.argv, env, e);

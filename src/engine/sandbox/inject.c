@@ -43,7 +43,7 @@ struct inject {
         /* the directory of the last target: neighbours come one after the other */
         char dir[PATH_MAX];
         int dir_fd;
-        bool dir_ok; /* to be mounted in */
+        bool dir_ok; /* to be put something into */
 };
 
 static const char *first_there(int root, const char *const *dirs, size_t n)
@@ -100,34 +100,40 @@ static int clear(int dir, const char *name)
         return errno == EPERM ? -EISDIR : -errno;
 }
 
+/* Whether parent()'s directory is one to put something into. */
+static int check_parent(struct inject *j)
+{
+        int r = j->dir_ok ? 0 : root_check_target(j->root, j->dir_fd);
+
+        if (r == -EXDEV && str_eq(j->dir, "")) /* the root itself cannot be mounted on, but in */
+                r = 0;
+        j->dir_ok = r >= 0;
+        return r;
+}
+
 /* A plain file to mount over; its content does not matter. */
 static int file_target(struct inject *j, int dir, const char *name)
 {
-        AUTO(fd) int fd = -EBADF;
         struct stat st;
-        int r = 0;
+        int r = check_parent(j);
 
-        if (!j->dir_ok)
-                r = root_check_target(j->root, dir);
-        if (r < 0 && r != -EXDEV)
-                return r;
-        /* the root itself cannot be mounted on, but in */
-        if (r == -EXDEV && !str_eq(j->dir, ""))
-                return r;
-        j->dir_ok = true;
-        fd = openat(dir, name, O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
-        if (fd >= 0 || errno != EEXIST)
-                return fd >= 0 ? fd_take(&fd) : -errno;
-        fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-        if (fd < 0 || fstat(fd, &st) < 0)
-                return -errno;
-        if (S_ISREG(st.st_mode))
-                return fd_take(&fd);
-        r = clear(dir, name);
         if (r < 0)
                 return r;
-        r = openat(dir, name, O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
-        return r < 0 ? -errno : r;
+        for (int i = 0; i < 2; i++) { /* as it is, or once more when it has given way */
+                AUTO(fd) int fd = -EBADF;
+
+                if (mknodat(dir, name, S_IFREG | 0644, 0) < 0 && errno != EEXIST)
+                        return -errno;
+                fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+                if (fd < 0 || fstat(fd, &st) < 0)
+                        return -errno;
+                if (S_ISREG(st.st_mode))
+                        return fd_take(&fd);
+                r = clear(dir, name);
+                if (r < 0)
+                        return r;
+        }
+        return -EEXIST;
 }
 
 static int dir_target(struct inject *j, int dir, const char *name)
@@ -178,10 +184,15 @@ static int inject_symlink(struct inject *j, const struct sandbox_symlink *s, str
 {
         const char *name = NULL;
         char path[PATH_MAX];
-        int dir, r = expand(j, s->link, path);
+        int dir = -EBADF, r = expand(j, s->link, path);
 
-        r = dir = r < 0 ? r : parent(j, path, &name);
-        if (r >= 0 && symlinkat(s->target, dir, name) < 0) {
+        if (r >= 0)
+                r = dir = parent(j, path, &name);
+        if (r >= 0)
+                r = check_parent(j);
+        if (r < 0)
+                return err_errno(e, r, "image: no driver file can be shown at %.300s", s->link);
+        if (symlinkat(s->target, dir, name) < 0) {
                 r = errno == EEXIST ? clear(dir, name) : -errno;
                 if (r >= 0 && symlinkat(s->target, dir, name) < 0)
                         r = -errno;
@@ -297,25 +308,34 @@ static int inject_libraries(const struct inject *j, const struct sandbox_spec *s
         return r < 0 ? r : write_conf(j, lib, s->n_libraries, e);
 }
 
-int inject_all(int root, const struct sandbox_spec *s, struct err *e)
+static bool has_any(const struct sandbox_spec *s)
 {
-        struct inject j = { .root = root, .dir_fd = -EBADF };
         size_t n = s->n_symlinks + s->n_libraries;
-        int r = 0;
 
         for (size_t i = 0; i < s->n_binds; i++)
                 n += s->binds[i].host;
-        if (n == 0)
-                return 0;
-        j.lib = first_there(root, lib_dirs, NELEM(lib_dirs));
-        j.lib32 = first_there(root, lib32_dirs, NELEM(lib32_dirs));
-        for (size_t i = 0; i < s->n_binds && r >= 0; i++)
-                if (s->binds[i].host)
-                        r = inject_bind(&j, &s->binds[i], e);
+        return n > 0;
+}
+
+/* Links and the cache first: they want nothing but names, and the mounts may still be made. */
+int inject_all(int root, const struct sandbox_spec *s, const struct inject_wait *w, struct err *e)
+{
+        struct inject j = { .root = root, .dir_fd = -EBADF };
+        int r = 0;
+
+        if (has_any(s)) {
+                j.lib = first_there(root, lib_dirs, NELEM(lib_dirs));
+                j.lib32 = first_there(root, lib32_dirs, NELEM(lib32_dirs));
+        }
         for (size_t i = 0; i < s->n_symlinks && r >= 0; i++)
                 r = inject_symlink(&j, &s->symlinks[i], e);
         if (r >= 0 && s->n_libraries > 0)
                 r = inject_libraries(&j, s, e);
+        if (r >= 0 && w)
+                r = w->fn(w->arg, e);
+        for (size_t i = 0; i < s->n_binds && r >= 0; i++)
+                if (s->binds[i].host)
+                        r = inject_bind(&j, &s->binds[i], e);
         j.dir_fd = fd_close(j.dir_fd);
         return r;
 }

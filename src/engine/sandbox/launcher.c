@@ -131,8 +131,10 @@ static pid_t clone_child(const struct launch *l, int *pidfd, struct err *e)
 static int make_child(struct launch *l, pid_t *pid, int *pidfd, struct err *e)
 {
         struct origin back = { -EBADF, -EBADF }; /* a failure ends this process */
-        int r = enter_for_child(l, &back, e);
+        int r = l->proc = confine_open_proc(e);
 
+        if (r >= 0)
+                r = enter_for_child(l, &back, e);
         if (r < 0)
                 return r;
         *pid = clone_child(l, pidfd, e);
@@ -214,15 +216,15 @@ static int monitor_argv(const struct launch *l, const struct note *run,
                 { "--log0", fds[RUN_LOG0] },
                 { "--log1", fds[RUN_LOG1] },
         };
-        const char *const plain[] = { "vmm-monitor", "--id", run->cluster, "--pid" };
-        char text[16];
+        char number[16], rate[16];
+        const char *const plain[] = { "vmm-monitor", "--id",       run->cluster, "--pid",
+                                      number,        "--log-rate", rate };
         int r = 0;
 
+        (void) snprintf(number, sizeof number, "%d", (int) pid);
+        (void) snprintf(rate, sizeof rate, "%u", run->log_rate);
         for (size_t i = 0; i < NELEM(plain) && r >= 0; i++)
                 r = strv_push(argv, plain[i]);
-        (void) snprintf(text, sizeof text, "%d", (int) pid);
-        if (r >= 0)
-                r = strv_push(argv, text);
         for (size_t i = 0; i < NELEM(rows) && r >= 0; i++)
                 if (rows[i].fd >= 0)
                         r = pass_fd(argv, rows[i].name, rows[i].fd);

@@ -9,7 +9,8 @@
  * node is what its inode says.
  *
  * Nodes and mounts are made with the host's rights; files of the image's tree only after it has taken on
- * the cluster's own user namespace. */
+ * the cluster's own user namespace.  Where the profile has the root read-only, it is writable in
+ * between, with nobody there to write; a repetition after a kill closes it, too. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -201,6 +202,23 @@ static int change_proc(const struct sandbox_live *l, int root, struct err *e)
         return mount_attach(l->proc_mnt, at, "", e);
 }
 
+/* ---- files ---- */
+
+static int change_files(const struct sandbox_live *l, int root, struct err *e)
+{
+        struct mount_attr open = { .attr_clr = MOUNT_ATTR_RDONLY };
+        struct err sealed = { 0 };
+        int r, s;
+
+        if (!policy_of(l->spec->profile)->root_rdonly)
+                return inject_all(root, l->spec, NULL, e);
+        if (mount_setattr(root, "", AT_EMPTY_PATH, &open, sizeof open) < 0)
+                return err_errno(e, -errno, "open the root");
+        r = inject_all(root, l->spec, NULL, e);
+        s = mounts_seal(l->spec, root, &sealed);
+        return s < 0 ? err_copy(e, &sealed) : r;
+}
+
 /* ---- all of it ---- */
 
 static int change(const struct sandbox_live *l, struct err *e)
@@ -220,7 +238,7 @@ static int change(const struct sandbox_live *l, struct err *e)
                 return r;
         if (setns(l->init_pidfd, CLONE_NEWUSER) < 0 || setgid(0) < 0 || setuid(0) < 0)
                 return err_errno(e, -errno, "enter the cluster's user namespace");
-        return inject_all(root, l->spec, e);
+        return change_files(l, root, e);
 }
 
 static _Noreturn void child(const struct sandbox_live *l, int out, pid_t parent)

@@ -82,7 +82,7 @@ static int attach_at(int mnt, int root, const char *name, struct err *e)
  * to run a program (Debian's ping asks for NET_RAW, which no one here has, and does without). */
 uint64_t mount_attrs_for(const struct sandbox_spec *s)
 {
-        return MOUNT_ATTR_NODEV | (s->new_privs ? 0 : MOUNT_ATTR_NOSUID);
+        return MOUNT_ATTR_NODEV | (policy_of(s->profile)->new_privs ? 0 : MOUNT_ATTR_NOSUID);
 }
 
 /* @mnt becomes / and the host's tree goes away, so that no descriptor-less way leads back. */
@@ -143,6 +143,7 @@ static int check_magic(int fd, long magic, const char *what, struct err *e)
 
 static int kernel_mounts(const struct launch *l, int root, int proc, int sys, struct err *e)
 {
+        const struct policy *all = policy_of(SECURITY_NONE);
         AUTO(fd) int null = -EBADF;
         int r = check_magic(proc, PROC_SUPER_MAGIC, "/proc", e);
 
@@ -159,7 +160,10 @@ static int kernel_mounts(const struct launch *l, int root, int proc, int sys, st
         if (r < 0)
                 return r;
         null = open_null(l->mnt[MNT_DEV], e);
-        return null < 0 ? null : masks_apply(proc, sys, null, l->mnt[MNT_EMPTY], e);
+        if (null < 0)
+                return null;
+        return masks_apply(&(struct mask_base){ proc, sys, null, l->mnt[MNT_EMPTY] }, all->masks,
+                           all->n_masks, e);
 }
 
 /* An empty tree with three directories. */
@@ -224,7 +228,64 @@ static int enter_root(int mnt, uint64_t attrs, struct err *e)
         return r < 0 ? err_errno(e, -errno, "open /") : r;
 }
 
-int mounts_setup(const struct sandbox_spec *s, const struct tree *t, struct err *e)
+/* What the profile hides beside the common ones. */
+static int own_masks(const struct policy *p, const struct tree *t, struct err *e)
+{
+        static const char *const options[][2] = { { "mode", "0555" },
+                                                  { "size", "4k" },
+                                                  { NULL, NULL } };
+        AUTO(fd) int null = -EBADF, empty = -EBADF;
+
+        if (p->n_masks == 0)
+                return 0;
+        null = open_null(t->dev, e);
+        if (null < 0)
+                return null;
+        empty = mount_make("tmpfs", options, ATTR_PSEUDO | MOUNT_ATTR_RDONLY, e);
+        if (empty < 0)
+                return empty;
+        return masks_apply(&(struct mask_base){ t->proc, t->sys, null, empty }, p->masks,
+                           p->n_masks, e);
+}
+
+/* Directories that lie in memory, which is the cluster's; its group counts it. */
+static int memory_mounts(const struct sandbox_spec *s, int root, struct err *e)
+{
+        const struct policy *p = policy_of(s->profile);
+
+        for (size_t i = 0; i < p->n_memory; i++) {
+                const struct policy_memory *m = &p->memory[i];
+                const uint64_t bytes = s->memory_bytes / 100 * m->share_pct;
+                char size[32], inodes[32];
+                const char *const options[][2] = { { "mode", m->mode },
+                                                   { "size", size },
+                                                   { "nr_inodes", inodes },
+                                                   { NULL, NULL } };
+                AUTO(fd) int at = root_mkdirs(root, m->path, 0755);
+                AUTO(fd) int mnt = -EBADF;
+                int r = at < 0 ? at : root_check_target(root, at);
+
+                (void) snprintf(size, sizeof size, "%llu", (unsigned long long) bytes);
+                (void) snprintf(inodes, sizeof inodes, "%llu",
+                                (unsigned long long) (bytes / SANDBOX_BYTES_PER_INODE));
+                if (r < 0)
+                        return err_errno(e, r, "memory at %s", m->path);
+                mnt = mount_make("tmpfs", options, (unsigned) mount_attrs_for(s), e);
+                r = mnt < 0 ? mnt : mount_attach(mnt, at, "", e);
+                if (r < 0)
+                        return err_wrap(e, r, "memory at %s", m->path);
+        }
+        return 0;
+}
+
+int mounts_seal(const struct sandbox_spec *s, int root, struct err *e)
+{
+        if (!policy_of(s->profile)->root_rdonly)
+                return 0;
+        return mount_restrict(root, MOUNT_ATTR_RDONLY, e);
+}
+
+int mounts_enter(const struct sandbox_spec *s, const struct tree *t, struct err *e)
 {
         const struct {
                 int mnt;
@@ -235,12 +296,21 @@ int mounts_setup(const struct sandbox_spec *s, const struct tree *t, struct err 
 
         for (size_t i = 0; i < NELEM(rows) && r >= 0; i++)
                 r = attach_at(rows[i].mnt, root, rows[i].name, e);
+        if (r >= 0)
+                r = own_masks(policy_of(s->profile), t, e);
+        if (r >= 0) /* ahead of a volume that lies below one of them */
+                r = memory_mounts(s, root, e);
         for (size_t i = 0; i < s->n_binds && r >= 0; i++)
                 if (!s->binds[i].host)
                         r = root_bind(root, &s->binds[i], mount_attrs_for(s), e);
-        if (r >= 0)
-                r = inject_all(root, s, e);
+        return r < 0 ? r : fd_take(&root);
+}
+
+int mounts_fill(int root, const struct sandbox_spec *s, const struct inject_wait *w, struct err *e)
+{
+        int r = inject_all(root, s, w, e);
+
         for (size_t i = 0; i < s->n_files && r >= 0; i++)
                 r = root_write_file(root, &s->files[i], e);
-        return r < 0 ? r : fd_take(&root);
+        return r;
 }

@@ -15,9 +15,9 @@ pid_t clone_into(uint64_t flags, const struct slice_enter *s, int *pidfd)
                                 .pidfd = (uint64_t) (uintptr_t) pidfd,
                                 .exit_signal = SIGCHLD };
 
-        if (s && s->v2_dir >= 0) {
+        if (s && (s->v2_dir >= 0 || s->pressure > 0)) {
                 a.flags |= CLONE_INTO_CGROUP;
-                a.cgroup = (unsigned) s->v2_dir;
+                a.cgroup = (unsigned) (s->v2_dir >= 0 ? s->v2_dir : s->pressure);
         }
         return (pid_t) syscall(SYS_clone3, &a, sizeof a);
 }

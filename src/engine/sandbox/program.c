@@ -1,7 +1,7 @@
 /* program.c - what a first process has to run, as one text: written by the operation, read by a
  * process that was started long before.
  *
- *   struct head | modes of the files | flags of binds and libraries | strings, each with its NUL, in the order of write_strings()
+ *   struct head | the filter's instructions | modes of the files | flags of binds and libraries | strings, each with its NUL, in the order of write_strings()
  *
  * It travels in a memory file, because an environment may be larger than a socket buffer.  Both
  * ends are of one build (birth.c) and trust each other; the reader still keeps to the length. */
@@ -19,10 +19,10 @@
 #define COUNT_MAX 65536U
 
 struct head {
-        uint64_t nofile;
-        uint32_t n_argv, n_env, n_files, n_binds, n_symlinks, n_libraries;
+        uint64_t nofile, memory_bytes;
+        uint32_t n_insn, n_argv, n_env, n_files, n_binds, n_symlinks, n_libraries;
         uint16_t rows, cols;
-        uint8_t new_privs, tty, pad[2];
+        uint8_t profile, tty, pad[6];
 };
 
 struct file_head {
@@ -40,6 +40,7 @@ static void write_strings(struct strbuf *b, const struct sandbox_spec *s)
         put(b, s->argv_field);
         put(b, s->cwd);
         put(b, s->user);
+        put(b, s->apparmor);
         for (char *const *p = s->argv; *p; p++)
                 put(b, *p);
         for (char *const *p = s->env; *p; p++)
@@ -68,9 +69,11 @@ static void write_flags(struct strbuf *b, const struct sandbox_spec *s)
                 strbuf_char(b, s->libraries[i].is_32);
 }
 
-int program_write(const struct sandbox_spec *s, struct err *e)
+int program_write(const struct sandbox_spec *s, const struct filter *f, struct err *e)
 {
         struct head h = { .nofile = s->nofile,
+                          .memory_bytes = s->memory_bytes,
+                          .n_insn = f->len,
                           .n_argv = (uint32_t) strv_len(s->argv),
                           .n_env = (uint32_t) strv_len(s->env),
                           .n_files = (uint32_t) s->n_files,
@@ -79,7 +82,7 @@ int program_write(const struct sandbox_spec *s, struct err *e)
                           .n_libraries = (uint32_t) s->n_libraries,
                           .rows = s->rows,
                           .cols = s->cols,
-                          .new_privs = s->new_privs,
+                          .profile = (uint8_t) s->profile,
                           .tty = s->tty };
         AUTO(strbuf_done) struct strbuf b = { 0 };
         AUTO(fd) int fd = -EBADF;
@@ -89,10 +92,11 @@ int program_write(const struct sandbox_spec *s, struct err *e)
             h.n_env > COUNT_MAX || s->n_symlinks > COUNT_MAX || s->n_libraries > COUNT_MAX)
                 return err_set(e, -E2BIG, "sandbox: too much to start with");
         strbuf_add(&b, &h, sizeof h);
+        strbuf_add(&b, f->insn, f->len * sizeof *f->insn);
         for (size_t i = 0; i < s->n_files; i++) {
-                const struct file_head f = { s->files[i].mode, s->files[i].if_absent };
+                const struct file_head file = { s->files[i].mode, s->files[i].if_absent };
 
-                strbuf_add(&b, &f, sizeof f);
+                strbuf_add(&b, &file, sizeof file);
         }
         write_flags(&b, s);
         write_strings(&b, s);
@@ -180,6 +184,7 @@ static void get_spec(struct reader *r, const struct head *h, const struct file_h
         s->argv_field = get_string(r);
         s->cwd = get_string(r);
         s->user = get_string(r);
+        s->apparmor = get_string(r);
         s->argv = p->argv = get_strv(r, h->n_argv);
         s->env = p->env = get_strv(r, h->n_env);
         s->files = p->files = calloc(h->n_files + 1U, sizeof *p->files);
@@ -196,10 +201,25 @@ static void get_spec(struct reader *r, const struct head *h, const struct file_h
         get_host_files(r, h, flags, p);
         s->n_files = h->n_files;
         s->nofile = h->nofile;
-        s->new_privs = h->new_privs != 0;
+        s->memory_bytes = h->memory_bytes;
+        s->profile = (enum security_profile) h->profile;
         s->tty = h->tty != 0;
         s->rows = h->rows;
         s->cols = h->cols;
+}
+
+static void get_filter(struct reader *r, uint32_t n, struct program *p)
+{
+        size_t len = n * sizeof *p->filter->insn;
+        const void *insn = n <= BPF_MAXINSNS ? get(r, len) : NULL;
+
+        p->filter = insn ? malloc(sizeof *p->filter + len) : NULL;
+        if (!p->filter) {
+                r->bad = true;
+                return;
+        }
+        p->filter->len = (unsigned short) n;
+        memcpy(p->filter->insn, insn, len);
 }
 
 int program_read(int fd, struct program *ret, struct err *e)
@@ -222,8 +242,10 @@ int program_read(int fd, struct program *ret, struct err *e)
         if (head)
                 memcpy(&h, head, sizeof h);
         if (!head || h.n_files > COUNT_MAX || h.n_binds > SANDBOX_BINDS_MAX ||
-            h.n_symlinks > COUNT_MAX || h.n_libraries > COUNT_MAX)
+            h.n_symlinks > COUNT_MAX || h.n_libraries > COUNT_MAX || h.profile == SECURITY_NONE ||
+            h.profile >= SECURITY_PROFILE_COUNT)
                 return err_set(e, -EPROTO, "program: not one of ours");
+        get_filter(&r, h.n_insn, &p);
         modes = get(&r, h.n_files * sizeof *modes);
         if (modes)
                 flags = get(&r, h.n_binds + h.n_libraries);
@@ -244,6 +266,7 @@ void program_done(struct program *p)
         free(p->binds);
         free(p->symlinks);
         free(p->libraries);
+        free(p->filter);
         free(p->text);
         *p = (struct program){ .text = NULL };
 }

@@ -9,16 +9,23 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/str.h"
+#include "engine/sandbox/apparmor.h"
 #include "engine/sandbox/sandbox_priv.h"
+
+#define LAUNCHER       "vmm-launch"
+#define MEMFD_EXEC     0x10U /* MFD_EXEC, which is younger than some C libraries */
+#define NAME_MAX_MEMFD 200U  /* of a memfd's name, which is for people */
 
 /* The one piece of state: written once at engine start, inherited by every fork from then on. */
 static struct {
-        struct filter *filter; /* the policy, compiled */
+        struct filter *filter[SECURITY_PROFILE_COUNT]; /* the policy, compiled */
         struct cgroup_view view;
         enum overlay_way overlay;
         int programs[2]; /* vmm-launch, vmm-monitor; 0: not held */
@@ -29,20 +36,52 @@ int sandbox_prepare(struct err *e)
         AUTO(free) char *groups = NULL;
         int r;
 
-        if (prepared.filter)
+        if (prepared.filter[SECURITY_STANDARD])
                 return 0;
         r = fd_read_file(AT_FDCWD, "/proc/self/cgroup", 65536, &groups, NULL);
         if (r < 0)
                 return err_errno(e, r, "read /proc/self/cgroup");
         cgroup_view_parse(groups, &prepared.view);
         prepared.overlay = overlay_probe();
-        return filter_build(policy_rows, policy_n_rows, &prepared.filter, e);
+        /* the one that is asked for above comes last: then all are there */
+        for (int p = SECURITY_PROFILE_COUNT; r >= 0 && --p >= SECURITY_STANDARD;)
+                r = filter_build(policy_rows, policy_n_rows, (enum security_profile) p,
+                                 &prepared.filter[p], e);
+        return r < 0 ? r : 0;
+}
+
+/* A copy of the program in memory that only the host's root may read or run.  What a tenant runs comes
+ * out of it by execve, and the kernel resolves the interpreter of a script while /proc/self/exe still
+ * is the launcher: "#!/proc/self/exe" would run, and open, the file on the host's disk. */
+static int in_memory(int file, const char *path, off_t size, struct err *e)
+{
+        const size_t len = strlen(path);
+        const char *name = len < NAME_MAX_MEMFD ? path : path + len - NAME_MAX_MEMFD;
+        const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+        const int seals = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+        AUTO(fd) int fd = memfd_create(name, flags | MEMFD_EXEC);
+
+        if (fd < 0 && errno == EINVAL) /* before 6.3, where every memfd may be executed */
+                fd = memfd_create(name, flags);
+        if (fd < 0)
+                return err_errno(e, -errno, "memory file for %s", path);
+        while (size > 0) {
+                ssize_t n = sendfile(fd, file, NULL, (size_t) size);
+
+                if (n <= 0)
+                        return err_errno(e, n < 0 ? -errno : -EIO, "copy %s", path);
+                size -= n;
+        }
+        if (fchmod(fd, S_IRUSR | S_IXUSR) < 0 || fcntl(fd, F_ADD_SEALS, seals) < 0)
+                return err_errno(e, -errno, "seal %s", path);
+        return fd_take(&fd);
 }
 
 static int open_program(const char *libexec, const char *name, struct err *e)
 {
         AUTO(free) char *path = str_fmt("%s/%s", libexec, name);
-        AUTO(fd) int fd = path ? open(path, O_PATH | O_CLOEXEC) : -1;
+        const bool copied = str_eq(name, LAUNCHER);
+        AUTO(fd) int fd = path ? open(path, (copied ? O_RDONLY : O_PATH) | O_CLOEXEC) : -1;
         struct stat st;
 
         if (!path)
@@ -51,10 +90,10 @@ static int open_program(const char *libexec, const char *name, struct err *e)
                 return err_errno(e, -errno, "open %s", path);
         if (!S_ISREG(st.st_mode) || !(st.st_mode & S_IXOTH))
                 return err_set(e, -EACCES, "%s cannot be executed by everybody", path);
-        return fd_take(&fd);
+        return copied ? in_memory(fd, path, st.st_size, e) : fd_take(&fd);
 }
 
-static const char *const program_names[] = { "vmm-launch", "vmm-monitor" };
+static const char *const program_names[] = { LAUNCHER, "vmm-monitor" };
 
 int sandbox_hold_programs(const char *libexec, struct err *e)
 {
@@ -82,7 +121,6 @@ int launch_prepare(struct launch *l, struct err *e)
 {
         int r = sandbox_prepare(e);
 
-        l->filter = prepared.filter;
         l->view = &prepared.view;
         if (r >= 0)
                 r = l->program = get_program(1, l->place->libexec, e);
@@ -113,8 +151,6 @@ static void start_init(struct start *g, const struct sandbox_spec *s, struct san
         for (size_t i = 0; i < RUN_COUNT; i++)
                 g->run[i] = -EBADF;
         g->order[ORDER_ROOT] = s->root_mnt;
-        for (size_t i = 0; i < s->n_binds && i < NOTE_FDS - ORDER_BINDS; i++)
-                g->order[ORDER_BINDS + i] = s->binds[i].mnt;
         g->run[RUN_LISTEN] = s->listen_fd;
         g->run[RUN_STATUS] = s->status_fd;
         g->run[RUN_LOG0] = s->log_fd[0];
@@ -150,38 +186,58 @@ static int make_pipes(struct start *g, bool stdin_too, uint32_t id_base, struct 
 static int check_spec(const struct sandbox_spec *s, struct err *e)
 {
         if (str_empty(s->cluster) || strlen(s->cluster) >= sizeof((struct note *) 0)->cluster ||
-            !s->argv || !s->argv[0] || !s->env || s->n_binds > SANDBOX_BINDS_MAX)
+            !s->argv || !s->argv[0] || !s->env || s->n_binds > SANDBOX_BINDS_MAX ||
+            s->profile == SECURITY_NONE || !policy_of(s->profile))
                 return err_set(e, -EINVAL, "sandbox: incomplete order");
         return 0;
 }
 
-/* The mounts that did not fit into the order. */
-static int send_binds(const struct start *g)
+static int own_binds(struct start *g, struct err *e)
+{
+        size_t k = ORDER_BINDS;
+
+        for (size_t i = 0; i < g->s->n_binds; i++) {
+                if (g->s->binds[i].host)
+                        continue;
+                if (k == NOTE_FDS)
+                        return err_set(e, -E2BIG, "sandbox: more than %u mounts of its own",
+                                       NOTE_FDS - ORDER_BINDS);
+                g->order[k++] = g->s->binds[i].mnt;
+        }
+        return 0;
+}
+
+/* The host's files.  A note at least, even without any: /dev is complete. */
+static int send_binds(const struct start *g, struct err *e)
 {
         const struct sandbox_spec *s = g->s;
-        int fds[NOTE_FDS], r = 0;
+        int fds[NOTE_FDS], r;
+        size_t i = 0;
 
-        for (size_t i = NOTE_FDS - ORDER_BINDS; i < s->n_binds && r >= 0; i += NOTE_FDS) {
+        do {
                 struct note n = { .type = NOTE_BINDS };
                 size_t k = 0;
 
-                for (; k < NOTE_FDS && i + k < s->n_binds; k++)
-                        fds[k] = s->binds[i + k].mnt;
+                for (; k < NOTE_FDS && i < s->n_binds; i++)
+                        if (s->binds[i].host)
+                                fds[k++] = s->binds[i].mnt;
                 r = note_send(g->shell->report, &n, fds, k);
-        }
-        return r;
+        } while (r >= 0 && i < s->n_binds);
+        /* EPIPE: it has ended, and has said why */
+        return r < 0 && r != -EPIPE ? err_errno(e, r, "mounts to the first process") : 0;
 }
 
 static int send_order(struct start *g, struct err *e)
 {
         struct note n = { .type = NOTE_ORDER };
-        int r = g->order[ORDER_PROGRAM] = program_write(g->s, e);
+        int r = g->order[ORDER_PROGRAM] = program_write(g->s, prepared.filter[g->s->profile], e);
 
         if (r < 0)
                 return r;
+        r = own_binds(g, e);
+        if (r < 0)
+                return r;
         r = note_send(g->shell->report, &n, g->order, NOTE_FDS);
-        if (r >= 0)
-                r = send_binds(g);
         if (r == -EPIPE)
                 return err_set(e, -EOWNERDEAD, "the first process was killed");
         return r < 0 ? err_errno(e, r, "order to the first process") : 0;
@@ -247,12 +303,23 @@ static int await_exec(struct start *g, struct err *e)
 
 static int send_run(struct start *g, struct err *e)
 {
-        struct note n = { .type = NOTE_RUN, .tty = g->s->tty };
+        struct note n = { .type = NOTE_RUN, .tty = g->s->tty, .log_rate = g->s->log_rate };
 
         (void) snprintf(n.cluster, sizeof n.cluster, "%s", g->s->cluster);
         return note_send(g->shell->up, &n, g->run, RUN_COUNT) < 0
                        ? err_set(e, -EOWNERDEAD, "the launcher was killed")
                        : 0;
+}
+
+/* The kernel's own word: a profile that was unloaded by somebody since would confine nothing. */
+static int check_label(const struct start *g, struct err *e)
+{
+        char label[APPARMOR_NAME_MAX];
+        int r = str_empty(g->s->apparmor) ? -ESRCH : apparmor_label(g->shell->first, label);
+
+        if (r == -ESRCH || (r >= 0 && str_eq(label, g->s->apparmor)))
+                return 0; /* none wanted, or it has ended already */
+        return err_set(e, -EPERM, "AppArmor profile %s does not confine it", g->s->apparmor);
 }
 
 static void hand_over(struct sandbox_shell *s, struct sandbox_proc *ret)
@@ -263,19 +330,39 @@ static void hand_over(struct sandbox_shell *s, struct sandbox_proc *ret)
                                       .init_pidfd = fd_take(&s->first_pidfd) };
 }
 
-static int start(const struct sandbox_spec *s, uint32_t id_base, bool stdin_too,
+/* The namespace was made for anybody. */
+static int own_sysctls(const struct sandbox_spec *s, const struct sandbox_shell *shell,
+                       struct err *e)
+{
+        const struct policy *p = policy_of(s->profile);
+
+        return sysctls_apply(shell->first_pidfd, p->sysctls, p->n_sysctls, e);
+}
+
+/* @fresh: a cluster's first program, whose /dev is completed while it enters its root. */
+static int start(const struct sandbox_spec *s, uint32_t id_base, bool fresh,
                  struct sandbox_shell *shell, struct sandbox_proc *ret, struct err *e)
 {
         struct start g;
-        int r = check_spec(s, e);
+        int r = 0;
 
         start_init(&g, s, shell);
         if (r >= 0 && !s->tty)
-                r = make_pipes(&g, stdin_too, id_base, e);
+                r = make_pipes(&g, !fresh, id_base, e);
         if (r >= 0)
                 r = send_order(&g, e);
+        if (r >= 0 && fresh)
+                r = mounts_finish(s, id_base, shell->dev, shell->shm, e);
+        if (r >= 0 && fresh)
+                r = own_sysctls(s, shell, e);
+        if (r >= 0 && s->meanwhile)
+                r = s->meanwhile(s->meanwhile_arg, e);
+        if (r >= 0)
+                r = send_binds(&g, e);
         if (r >= 0)
                 r = await_exec(&g, e);
+        if (r >= 0)
+                r = check_label(&g, e);
         if (r >= 0)
                 r = send_run(&g, e);
         if (r >= 0)
@@ -289,12 +376,16 @@ static int start(const struct sandbox_spec *s, uint32_t id_base, bool stdin_too,
 int sandbox_start(const struct sandbox_spec *s, uint32_t id_base, struct sandbox_shell *shell,
                   struct sandbox_proc *ret, struct err *e)
 {
-        int r = mounts_finish(s, id_base, shell->dev, shell->shm, e);
+        int r = check_spec(s, e);
 
+        if (r >= 0 && policy_of(s->profile)->n_memory > 0 && s->memory_bytes == 0)
+                r = err_set(e, -EINVAL, "sandbox: incomplete order"); /* 0 would be no limit */
+        if (r >= 0)
+                r = sandbox_prepare(e);
         if (r < 0)
                 shell_kill(shell);
         else
-                r = start(s, id_base, false, shell, ret, e);
+                r = start(s, id_base, true, shell, ret, e);
         sandbox_shell_done(shell);
         return r;
 }
@@ -307,10 +398,12 @@ int sandbox_exec(const struct sandbox_spec *s, const struct sandbox_place *p, in
 
         if (init_pidfd < 0)
                 return err_set(e, -EBADF, "sandbox: no first process to join");
-        r = shell_make(p, init_pidfd, &shell, e);
+        r = check_spec(s, e);
+        if (r >= 0)
+                r = shell_make(p, init_pidfd, &shell, e);
         if (r < 0)
                 return r;
-        r = start(s, p->id_base, true, &shell, ret, e);
+        r = start(s, p->id_base, false, &shell, ret, e);
         sandbox_shell_done(&shell);
         return r;
 }

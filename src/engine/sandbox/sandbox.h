@@ -19,6 +19,7 @@
 
 #include "base/err.h"
 #include "engine/slice/slice.h"
+#include "model/security.h"
 
 struct sandbox_bind {
         int mnt;            /* detached mount, idmapped where needed; consumed by move_mount in the
@@ -87,6 +88,10 @@ int sandbox_shell_make(const struct sandbox_place *p, struct sandbox_shell *ret,
 struct sandbox_spec {
         const char *cluster, *hostname;
         int root_mnt; /* detached overlay mount that becomes / */
+        /* Called when the order is out and the first process at work on its root: for what takes a while and is
+         * not needed before.  It may open mounts of host binds, which are negative until then.  NULL: nothing. */
+        int (*meanwhile)(void *arg, struct err *e);
+        void *meanwhile_arg;
         const struct sandbox_bind *binds;
         size_t n_binds;
         const struct sandbox_file *files;
@@ -101,13 +106,16 @@ struct sandbox_spec {
         char *const *argv, *const *env;
         const char *argv_field; /* where a message says argv came from, "dockerArgs"; or NULL */
         const char *cwd;        /* created when missing, as Docker does; NULL = "/" */
-        const char *user; /* "1000", "1000:1000", "name[:group]" from the image; NULL = root */
-        uint64_t nofile;
-        bool new_privs; /* do not set no_new_privs */
+        const char *user;      /* "1000", "1000:1000", "name[:group]" from the image; NULL = root */
+        uint64_t nofile;       /* at most so many open files; 0: as the policy says */
+        uint64_t memory_bytes; /* the cluster's, of which directories in memory get a share */
+        enum security_profile profile; /* what holds it: engine/policy.h */
+        const char *apparmor;          /* the loaded profile that it runs under; NULL or "": none */
         bool tty;
         uint16_t rows, cols; /* of the terminal, when known already */
         /* the monitor's */
         int listen_fd, status_fd, log_fd[2];
+        uint32_t log_rate; /* bytes a second; 0: any number */
 };
 
 struct sandbox_proc {
@@ -126,7 +134,7 @@ int sandbox_start(const struct sandbox_spec *s, uint32_t id_base, struct sandbox
 
 /* Run a further process in a running sandbox: joins all its namespaces and its cgroup, drops the
  * same capabilities, same seccomp filter; a vmm-monitor --exec of its own is its parent.
- * Uses of @s: cluster, argv, env, cwd, user, nofile, new_privs, tty, listen_fd, status_fd; of @p:
+ * Uses of @s: cluster, argv, env, cwd, user, nofile, profile, apparmor, tty, listen_fd, status_fd; of @p:
  * all but the network. */
 int sandbox_exec(const struct sandbox_spec *s, const struct sandbox_place *p, int init_pidfd,
                  struct sandbox_proc *ret, struct err *e);
@@ -135,8 +143,8 @@ int sandbox_exec(const struct sandbox_spec *s, const struct sandbox_place *p, in
 struct sandbox_live {
         int init_pidfd;
         uint32_t id_base;
-        /* of @spec: devices (all that there shall be beside the base set), and binds, symlinks and
-         * libraries of the host's, which are added where they are not there yet */
+        /* of @spec: its profile; devices (all that there shall be beside the base set); and binds,
+         * symlinks and libraries of the host's, which are added where they are not there yet */
         const struct sandbox_spec *spec;
         const struct slice_device *allowed; /* nodes of others are taken away */
         size_t n_allowed;
@@ -145,7 +153,8 @@ struct sandbox_live {
 /* The sandbox's processes must be held still: slice_freeze().  May be repeated after a kill. */
 int sandbox_change(const struct sandbox_live *l, struct err *e);
 
-/* Compile the seccomp policy once; later starts inherit it by fork.  Call at engine start. */
+/* Compile the seccomp policy once for each profile; later starts inherit them by fork.  Call at engine
+ * start. */
 int sandbox_prepare(struct err *e);
 
 /* Hold vmm-launch and vmm-monitor from now on: a package upgrade under a running engine changes

@@ -13,11 +13,13 @@
 #pragma once
 #include <limits.h>
 
+#include "engine/policy.h"
 #include "engine/sandbox/filter.h"
 #include "engine/sandbox/sandbox.h"
 
-#define SANDBOX_IDS     65536U
-#define SANDBOX_TTY_GID 5U /* "tty" in every distribution */
+#define SANDBOX_BYTES_PER_INODE 4096U /* of a tmpfs, as the kernel does by itself */
+#define SANDBOX_IDS             65536U
+#define SANDBOX_TTY_GID         5U /* "tty" in every distribution */
 
 /* Detached mounts that the operation makes ahead and the first process inherits. */
 enum mnt {
@@ -40,12 +42,13 @@ struct cgroup_view {
 struct launch {
         const struct sandbox_place *place;
         int join;           /* pidfd of a running first process: an exec session; else -EBADF */
-        int launcher;       /* O_PATH on vmm-launch; the operation's alone */
+        int launcher;       /* vmm-launch, in memory; the operation's alone */
         int program;        /* O_PATH on vmm-monitor */
         int up;             /* launcher's way to the operation */
         int report;         /* first's way to the operation */
+        int proc;           /* the host's /proc, from the launcher to its child */
+        int label;          /* first's own attribute that names its AppArmor profile, or why not */
         int mnt[MNT_COUNT]; /* not with join */
-        const struct filter *filter;
         const struct cgroup_view *view;
 };
 
@@ -64,7 +67,7 @@ enum note_type {
         NOTE_GO,    /* operation -> first: you are known and mapped, begin */
         NOTE_READY, /* first -> operation: waiting for a program */
         NOTE_ORDER, /* operation -> first: enum order_fd */
-        NOTE_BINDS, /* operation -> first: further mounts, NOTE_FDS of them or the rest */
+        NOTE_BINDS, /* operation -> first: /dev is complete; host binds, all that fit or the rest */
         NOTE_PTY,   /* first -> operation: master of its terminal */
         NOTE_EXEC,  /* first -> operation: execve comes next; an end of file then is its success */
         NOTE_RUN,   /* operation -> launcher: become the monitor; enum run_fd */
@@ -77,7 +80,7 @@ enum order_fd {
         ORDER_IN,      /* the program's stdin (an exec session's), stdout, stderr; no tty */
         ORDER_OUT,
         ORDER_ERR,
-        ORDER_BINDS /* as many as fit; the others follow in NOTE_BINDS */
+        ORDER_BINDS /* the cluster's own; the host's follow in NOTE_BINDS */
 };
 /* Of a NOTE_RUN. */
 enum run_fd {
@@ -96,6 +99,7 @@ struct note {
         pid_t pid;
         uint32_t fds; /* which descriptors came along; note_send() fills it in */
         bool tty;
+        uint32_t log_rate; /* the monitor's; 0: none */
         char cluster[64];
         struct err err;
 };
@@ -109,9 +113,11 @@ void note_close(int fds[static NOTE_FDS]);
 
 /* ---- program.c: the part of a spec that the first process needs, as bytes in a memory file.  Both
  * ends are of one build, so there is no version. */
-int program_write(const struct sandbox_spec *s, struct err *e); /* a descriptor */
+int program_write(const struct sandbox_spec *s, const struct filter *f,
+                  struct err *e); /* a descriptor */
 struct program {
         struct sandbox_spec spec; /* strings lie in text */
+        struct filter *filter;
         char *text;
         char **argv, **env;
         struct sandbox_file *files;
@@ -136,7 +142,6 @@ struct birth {
         struct sandbox_place place;
         struct slice_enter slice, monitor_slice;
         struct cgroup_view view;
-        struct filter *filter; /* never freed */
 };
 int birth_read(int fd, struct birth *ret, struct err *e); /* @ret must stay where it is */
 
@@ -160,8 +165,13 @@ struct tree {
         int dev, proc, sys;
 };
 int mounts_prepare(const struct launch *l, struct tree *ret, struct err *e);
-/* The cluster's root becomes /, with those three, its volumes and files; returns O_PATH on /. */
-int mounts_setup(const struct sandbox_spec *s, const struct tree *t, struct err *e);
+/* The cluster's root becomes /, with those three and its volumes; returns O_PATH on /. */
+int mounts_enter(const struct sandbox_spec *s, const struct tree *t, struct err *e);
+/* What the host adds, and files. */
+struct inject_wait;
+int mounts_fill(int root, const struct sandbox_spec *s, const struct inject_wait *w, struct err *e);
+/* The last step below @root: read-only, where the profile wants it. */
+int mounts_seal(const struct sandbox_spec *s, int root, struct err *e);
 /* fsopen, options ("key", "value" or NULL for a flag; ended by NULL), fsmount: a detached mount. */
 int mount_make(const char *type, const char *const (*options)[2], unsigned attrs, struct err *e);
 /* What holds for the root and for every bind. */
@@ -176,7 +186,14 @@ int cgroup_mount(const struct launch *l, int sys, struct err *e); /* first proce
 
 /* ---- masks.c: @proc and @sys are our own fresh mounts, @null a node of our own /dev, @empty a
  * detached read-only tmpfs */
-int masks_apply(int proc, int sys, int null, int empty, struct err *e);
+struct mask_base {
+        int proc, sys, null, empty;
+};
+int masks_apply(const struct mask_base *b, const struct policy_mask *rows, size_t n, struct err *e);
+
+/* ---- sysctls.c: operation process, which enters the network namespace of @pidfd for a moment.
+ * -ENOTRECOVERABLE: it could not come back and must end. */
+int sysctls_apply(int pidfd, const struct policy_sysctl *rows, size_t n, struct err *e);
 
 /* ---- rootfs.c: paths inside the new root, resolved as the program would */
 /* Directory @path (absolute), made with its parents when missing; O_PATH descriptor. */
@@ -190,8 +207,13 @@ int root_parent(int root, const char *path, const char **name);
 /* A plain file to write, whatever lay there: links, FIFOs and devices are replaced. */
 int root_open_plain(int dir, const char *name, mode_t mode);
 
-/* ---- inject.c: files of the host's, links and loader cache; host binds alone */
-int inject_all(int root, const struct sandbox_spec *s, struct err *e);
+/* ---- inject.c: links, loader cache, files of the host's; host binds alone.  @w: how to wait for the mounts
+ * of those, when they are not there yet; or NULL */
+struct inject_wait {
+        int (*fn)(void *arg, struct err *e);
+        void *arg;
+};
+int inject_all(int root, const struct sandbox_spec *s, const struct inject_wait *w, struct err *e);
 
 /* ---- user.c */
 #define USER_GROUPS_MAX 256U
@@ -210,8 +232,15 @@ int user_resolve(int root, const char *spec, struct user *ret, struct err *e);
 
 /* ---- confine.c: the ladder down, in this order */
 int confine_limits(const struct sandbox_spec *s, struct err *e);
-/* Ahead of the program: nothing outside the kept set can come back through an execve. */
-int confine_bounding(struct err *e);
+/* The host's /proc, checked to be one; before the launcher enters anything of a cluster's. */
+int confine_open_proc(struct err *e);
+/* In the process that shall be confined: its attribute below @proc, or a negative errno. */
+int confine_open_label(int proc);
+/* The next execve happens under the profile @name. */
+int confine_label(int label, const char *name, struct err *e);
+/* Nothing outside the kept set can come back through an execve.  Ahead of the program of what any
+ * profile keeps; confine_rights() narrows it to that of its own. */
+int confine_bounding(const struct policy *p, struct err *e);
 int confine_rights(const struct filter *f, const struct sandbox_spec *s, const struct user *u,
                    struct err *e);
 /* execve with a PATH look-up as execvp() does it; comes back only with an error. */

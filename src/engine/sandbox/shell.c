@@ -185,6 +185,8 @@ int shell_make(const struct sandbox_place *p, int join, struct sandbox_shell *re
                             .program = -EBADF,
                             .up = -EBADF,
                             .report = -EBADF,
+                            .proc = -EBADF,
+                            .label = -EBADF,
                             .mnt = { -EBADF, -EBADF, -EBADF, -EBADF, -EBADF } };
         struct sandbox_shell s;
         int r = check_place(p, e);

@@ -141,11 +141,13 @@ static int write_row(struct slice_host *h, const char *name, const struct slice_
                      struct err *e)
 {
         char path[SLICE_PATH_MAX];
-        int root = root_of(h, v->ctrl, e), r;
+        int root = root_of(h, v->ctrl, v->if_there ? NULL : e), r;
 
         if (root < 0)
-                return root;
+                return v->if_there ? 0 : root;
         r = fd_write_value(root, slice_path(path, name, v->file), v->text);
+        if (r == -ENOENT && v->if_there)
+                return 0;
         return r < 0 ? err_errno(e, r, "%s = %.40s", v->file, v->text) : 0;
 }
 
@@ -188,10 +190,32 @@ int slice_create(struct slice_host *h, const char *name, const struct slice_limi
 
 /* --- entering ------------------------------------------------------------------------------ */
 
+/* A cluster that an older engine has begun is in the hierarchies that the older one knew. */
+static bool may_lack(const struct slice_host *h, size_t hier)
+{
+        return h->at[SLICE_CTRL_IO] == hier || h->at[SLICE_CTRL_PRESSURE] == hier;
+}
+
+static int open_v1(const struct slice_host *h, size_t hier, const char *name, struct slice_enter *s)
+{
+        bool whole = hier == h->pressure_hier;
+        char path[SLICE_PATH_MAX];
+        int fd = whole ? openat(h->hier[hier].root, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+                       : openat(h->hier[hier].root, slice_path(path, name, "tasks"),
+                                O_WRONLY | O_CLOEXEC);
+
+        if (fd < 0)
+                return errno == ENOENT && may_lack(h, hier) ? 0 : -errno;
+        if (whole)
+                s->pressure = fd;
+        else
+                s->v1_tasks[s->n_v1++] = fd;
+        return 0;
+}
+
 int slice_enter_open(struct slice_host *h, const char *name, struct slice_enter *ret, struct err *e)
 {
         struct slice_enter s = { .v2_dir = -EBADF };
-        char path[SLICE_PATH_MAX];
         int r = slice_name_check(name, e);
 
         if (r < 0)
@@ -203,14 +227,11 @@ int slice_enter_open(struct slice_host *h, const char *name, struct slice_enter 
                 *ret = s;
                 return 0;
         }
-        (void) slice_path(path, name, "tasks");
-        for (; s.n_v1 < h->n_hier; s.n_v1++) {
-                s.v1_tasks[s.n_v1] = openat(h->hier[s.n_v1].root, path, O_WRONLY | O_CLOEXEC);
-                if (s.v1_tasks[s.n_v1] < 0) {
-                        r = err_errno(e, -errno, "open cgroup %s", name);
-                        slice_enter_done(&s);
-                        return r;
-                }
+        for (size_t i = 0; r >= 0 && i < h->n_hier; i++)
+                r = open_v1(h, i, name, &s);
+        if (r < 0) {
+                slice_enter_done(&s);
+                return err_errno(e, r, "open cgroup %s", name);
         }
         *ret = s;
         return 0;
@@ -279,6 +300,30 @@ static const struct usage_row {
 #undef U
 };
 
+uint64_t slice_pressure_parse(const char *text)
+{
+        const char *at = str_after(text, "some avg10="), *dot;
+        uint64_t whole = 0, part = 0;
+
+        if (!at || str_u64_prefix(at, 10, &whole) < 0 || !(dot = strchr(at, '.')) ||
+            str_u64_prefix(dot + 1, 10, &part) < 0 || whole > 100 || part > 99)
+                return UINT64_MAX;
+        return whole * 100 + part;
+}
+
+/* A kernel may have been started without it, and then nothing of that is there. */
+static uint64_t read_pressure(const struct slice_host *h, const char *name, const char *file)
+{
+        char path[SLICE_PATH_MAX];
+        AUTO(free) char *text = NULL;
+        int root = root_of(h, SLICE_CTRL_PRESSURE, NULL);
+
+        if (root < 0 ||
+            fd_read_file(root, slice_path(path, name, file), SMALL_FILE, &text, NULL) < 0)
+                return UINT64_MAX;
+        return slice_pressure_parse(text);
+}
+
 int slice_usage(struct slice_host *h, const char *name, struct slice_usage *ret, struct err *e)
 {
         const struct usage_row *rows = usage_rows[h->version - 1];
@@ -295,6 +340,9 @@ int slice_usage(struct slice_host *h, const char *name, struct slice_usage *ret,
         }
         if (r < 0)
                 return err_wrap(e, r, "cgroup %s", name);
+        u.pressure_cpu = read_pressure(h, name, "cpu.pressure");
+        u.pressure_memory = read_pressure(h, name, "memory.pressure");
+        u.pressure_io = read_pressure(h, name, "io.pressure");
         *ret = u;
         return 0;
 }

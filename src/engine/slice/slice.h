@@ -21,6 +21,11 @@ int slice_host_open(const char *instance, int version_forced, struct slice_host 
 struct slice_host *slice_host_close(struct slice_host *h);
 DEFINE_AUTO(struct slice_host *, slice_host_close)
 int slice_version(const struct slice_host *h); /* 1 or 2 */
+/* At most @pids processes and threads in all groups below our root; 0: no such limit. */
+int slice_host_limit_pids(struct slice_host *h, uint32_t pids, struct err *e);
+/* Whether this kernel holds groups to slice_io, and tells pressure of them. */
+bool slice_has_io(const struct slice_host *h);
+bool slice_has_pressure(const struct slice_host *h);
 
 struct slice_device {
         char type;            /* 'c' or 'b' */
@@ -28,14 +33,26 @@ struct slice_device {
         const char *access;   /* of "rwm" */
 };
 
+/* How fast one block device may be read and written by the group; 0: as fast as it goes.  On v2 all of
+ * a file system's writes count; on v1 what the kernel writes behind a program's back does not: pages
+ * that nobody waits for, and a journal. */
+struct slice_io {
+        uint32_t major, minor;
+        uint64_t read_bytes, write_bytes, read_ops, write_ops; /* a second */
+};
+#define SLICE_IO_MAX 2U
+
 struct slice_limits {
         const uint32_t *cpus; /* pinned set, or none: quota below */
         size_t n_cpus;
         const char *mems;      /* NUMA nodes "0" or "0-1"; NULL: all */
         uint32_t quota_mcpu;   /* 1000 = one CPU; 0 = no quota */
         uint64_t memory_bytes; /* no swap beyond it; tmpfs counts */
+        uint64_t memory_high; /* from here on whoever takes more is slowed down; v2 alone; 0 = no */
         uint32_t pids;
-        uint32_t weight;                    /* 1..10000, 100 = normal; 0 = leave */
+        uint32_t weight;                  /* CPU and disk: 1..10000, 100 = normal; 0 = leave */
+        struct slice_io io[SLICE_IO_MAX]; /* devices that are not named stay as they are */
+        size_t n_io;
         const struct slice_device *devices; /* allowed beside slice_base_devices */
         size_t n_devices;
 };
@@ -64,7 +81,8 @@ int slice_apply(struct slice_host *h, const char *name, const struct slice_limit
  * "0" (0.15 ms against 8 ms for its pid into cgroup.procs). */
 #define SLICE_ENTER_MAX 16U
 struct slice_enter {
-        int v2_dir; /* -EBADF on v1 */
+        int v2_dir;   /* -EBADF on v1 */
+        int pressure; /* v1: the group in a v2 hierarchy beside it, for clone3(); 0 or less: none */
         int v1_tasks[SLICE_ENTER_MAX];
         size_t n_v1;
 };
@@ -76,6 +94,9 @@ int slice_enter_self(const struct slice_enter *s);
 
 struct slice_usage {
         uint64_t cpu_us, memory_bytes, memory_peak_bytes, oom_kills, pids;
+        /* Hundredths of a percent of the last ten seconds in which some process of it waited for that;
+         * UINT64_MAX: this kernel does not tell. */
+        uint64_t pressure_cpu, pressure_memory, pressure_io;
 };
 int slice_usage(struct slice_host *h, const char *name, struct slice_usage *ret, struct err *e);
 

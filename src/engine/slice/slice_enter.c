@@ -9,6 +9,8 @@
 void slice_enter_done(struct slice_enter *s)
 {
         s->v2_dir = fd_close(s->v2_dir);
+        if (s->pressure > 0)
+                s->pressure = fd_close(s->pressure);
         for (; s->n_v1 > 0; s->n_v1--)
                 (void) fd_close(s->v1_tasks[s->n_v1 - 1]);
 }

@@ -23,13 +23,13 @@
 
 #define MOUNTINFO_MAX (4U << 20)
 
-static const char *const ctrl_name[] = { "none",   "cpu",     "cpuacct", "cpuset",
-                                         "memory", "devices", "pids" };
+static const char *const ctrl_name[] = { "none",    "cpu",  "cpuacct", "cpuset",  "memory",
+                                         "devices", "pids", "io",      "pressure" };
 static_assert(NELEM(ctrl_name) == SLICE_CTRL_COUNT, "controller names");
 
 /* Controllers that v2 lists by name in cgroup.controllers. */
 static const enum slice_ctrl v2_ctrls[] = { SLICE_CTRL_CPU, SLICE_CTRL_CPUSET, SLICE_CTRL_MEMORY,
-                                            SLICE_CTRL_PIDS };
+                                            SLICE_CTRL_PIDS, SLICE_CTRL_IO };
 
 const char *slice_ctrl_name(enum slice_ctrl c)
 {
@@ -83,8 +83,8 @@ static uint32_t ctrls_of_options(char *options)
         uint32_t set = 0;
 
         for (char *o = strtok_r(options, ",", &save); o; o = strtok_r(NULL, ",", &save))
-                for (unsigned c = SLICE_CTRL_NONE + 1; c < SLICE_CTRL_COUNT; c++)
-                        if (strcmp(o, ctrl_name[c]) == 0)
+                for (unsigned c = SLICE_CTRL_NONE + 1; c < SLICE_CTRL_PRESSURE; c++)
+                        if (strcmp(o, c == SLICE_CTRL_IO ? "blkio" : ctrl_name[c]) == 0)
                                 set |= 1U << c;
         return set;
 }
@@ -221,6 +221,24 @@ static int cpuset_v1_prepare(struct slice_hier *t, struct err *e)
         return r < 0 ? err_errno(e, r, "cgroup.clone_children") : 0;
 }
 
+/* A v2 hierarchy without controllers beside v1 still tells what its groups wait for. */
+static int open_pressure(struct slice_host *h, const char *v2, struct err *e)
+{
+        size_t at = h->n_hier;
+        AUTO(fd)
+        int mnt = *v2 && at < SLICE_HIER_MAX ? open_mount(v2, CGROUP2_SUPER_MAGIC, NULL) : -ENOTSUP;
+        int r;
+
+        if (mnt < 0 || faccessat(mnt, "cpu.pressure", R_OK, 0) < 0)
+                return 0;
+        h->n_hier++;
+        h->hier[at].mount = fd_take(&mnt);
+        r = make_root(h, at, e);
+        if (r >= 0)
+                h->at[SLICE_CTRL_PRESSURE] = (uint8_t) (h->pressure_hier = at);
+        return r;
+}
+
 static int open_v1(const char *instance, const struct slice_mounts *m, bool forced,
                    struct slice_host **ret, struct err *e)
 {
@@ -234,13 +252,16 @@ static int open_v1(const char *instance, const struct slice_mounts *m, bool forc
                 if (r < 0)
                         break;
                 h->hier[at].mount = r;
-                for (unsigned c = SLICE_CTRL_NONE + 1; c < SLICE_CTRL_COUNT; c++)
+                for (unsigned c = SLICE_CTRL_NONE + 1; c < SLICE_CTRL_PRESSURE; c++)
                         if (m->v1[i].ctrls & 1U << c)
                                 h->at[c] = (uint8_t) at;
                 r = make_root(h, at, e);
                 if (r >= 0 && h->at[SLICE_CTRL_CPUSET] == at)
                         r = cpuset_v1_prepare(&h->hier[at], e);
         }
+        h->pressure_hier = SLICE_HIER_MAX;
+        if (r >= 0)
+                r = open_pressure(h, m->v2, e);
         if (r < 0)
                 return err_wrap(e, r, "cgroup v1");
         if (*m->freezer) /* without it a GPU is not taken from a cluster that runs */
@@ -298,7 +319,8 @@ int slice_host_open_v2(const char *instance, int mount, int base_prog, bool forc
         h->hier[0].mount = fd_take(&mnt);
         h->base_prog = fd_take(&prog);
         h->n_hier = 1;
-        h->at[SLICE_CTRL_CPUACCT] = h->at[SLICE_CTRL_DEVICES] = 0;
+        h->at[SLICE_CTRL_CPUACCT] = h->at[SLICE_CTRL_DEVICES] = h->at[SLICE_CTRL_PRESSURE] = 0;
+        h->pressure_hier = SLICE_HIER_MAX;
         r = fd_read_file(h->hier[0].mount, "cgroup.controllers", 4096, &have, NULL);
         if (r < 0)
                 return err_errno(e, r, "cgroup v2: cgroup.controllers");
@@ -331,10 +353,11 @@ static int open_v2(const char *instance, const struct slice_mounts *m, bool forc
         return slice_host_open_v2(instance, fd_take(&mnt), fd_take(&prog), forced, ret, e);
 }
 
-/* Every controller must be there, in one world: half the limits is no limit. */
+/* Every controller must be there, in one world: half the limits is no limit.  What comes behind pids
+ * is an extra: its absence is reported, and nothing hangs on it. */
 static int check_complete(const struct slice_host *h, struct err *e)
 {
-        for (unsigned c = SLICE_CTRL_NONE + 1; c < SLICE_CTRL_COUNT; c++)
+        for (unsigned c = SLICE_CTRL_NONE + 1; c <= SLICE_CTRL_PIDS; c++)
                 if (h->at[c] == SLICE_NO_HIER)
                         return err_set(e, -ENOTSUP, "cgroup v%d: this host has no %s controller",
                                        h->version, ctrl_name[c]);
@@ -385,6 +408,30 @@ struct slice_host *slice_host_close(struct slice_host *h)
 int slice_version(const struct slice_host *h)
 {
         return h->version;
+}
+
+bool slice_has_io(const struct slice_host *h)
+{
+        return h->at[SLICE_CTRL_IO] != SLICE_NO_HIER;
+}
+
+bool slice_has_pressure(const struct slice_host *h)
+{
+        return h->at[SLICE_CTRL_PRESSURE] != SLICE_NO_HIER;
+}
+
+int slice_host_limit_pids(struct slice_host *h, uint32_t pids, struct err *e)
+{
+        uint8_t at = h->at[SLICE_CTRL_PIDS];
+        char text[16];
+        int r;
+
+        if (at == SLICE_NO_HIER)
+                return err_set(e, -ENOTSUP, "cgroup v%d: this host has no pids controller",
+                               h->version);
+        (void) snprintf(text, sizeof text, "%u", pids);
+        r = fd_write_value(h->hier[at].root, "pids.max", pids ? text : "max");
+        return r < 0 ? err_errno(e, r, "pids.max of all clusters") : 0;
 }
 
 int slice_host_remove(struct slice_host *h, struct err *e)

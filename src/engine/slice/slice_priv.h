@@ -15,6 +15,9 @@ enum slice_ctrl {
         SLICE_CTRL_MEMORY,
         SLICE_CTRL_DEVICES,
         SLICE_CTRL_PIDS,
+        /* from here on: done without where a host has none */
+        SLICE_CTRL_IO,
+        SLICE_CTRL_PRESSURE, /* v2's files of that name, also beside v1 */
         SLICE_CTRL_COUNT
 };
 
@@ -38,10 +41,11 @@ struct slice_host {
         uint8_t at[SLICE_CTRL_COUNT]; /* which hierarchy holds it, SLICE_NO_HIER: none */
         int freezer;                  /* v1: the top of that hierarchy, or -EBADF
                         * (v2 freezes by itself) */
+        size_t pressure_hier;         /* v1: that of SLICE_CTRL_PRESSURE, or n_hier */
         int base_prog; /* v2: the loaded program for slice_base_devices; v1: -EBADF */
 };
 
-const char *slice_ctrl_name(enum slice_ctrl c);
+const char *slice_ctrl_name(enum slice_ctrl c); /* as v2 calls it */
 /* 0, or -EINVAL with the reason: names are [a-z0-9-], at most SLICE_NAME_MAX, begin with [a-z0-9]. */
 int slice_name_check(const char *name, struct err *e);
 
@@ -67,13 +71,14 @@ int slice_host_open_v2(const char *instance, int mount, int base_prog, bool forc
                        struct slice_host **ret, struct err *e);
 
 /* Limits as rows "write this text to that file", in the order of writing. */
-#define SLICE_VALUES_MAX 12U
+#define SLICE_VALUES_MAX 28U
 struct slice_value {
         enum slice_ctrl ctrl;
         const char *file;
         const char *text; /* borrowed from num, or from the limits and lists below */
         bool again;       /* -EINVAL: once more after the others (limit above the swap limit) */
-        char num[32];
+        bool if_there;    /* a host without this file holds nobody to it */
+        char num[128];
 };
 struct slice_values {
         struct slice_value row[SLICE_VALUES_MAX];
@@ -98,6 +103,9 @@ int slice_device_rule(const struct slice_device *d, char *buf, size_t size, stru
 
 /* Bytes of file pages that the kernel drops when asked, from the text of memory.stat. */
 uint64_t slice_memory_droppable(const char *stat, int version);
+
+/* Hundredths of a percent from "some avg10=1.25 ..."; UINT64_MAX: it is not that. */
+uint64_t slice_pressure_parse(const char *text);
 
 /* One line of devices.list, "c 195:0 rw"; @ret refers to @access. */
 int slice_device_parse(const char *line, char access[static 4], struct slice_device *ret);

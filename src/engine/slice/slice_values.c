@@ -1,7 +1,9 @@
 /* slice_values.c - limits into the texts that cgroup files take, for both worlds.
  *
  * Pure: no I/O, no state.  Always: what cannot be expressed is refused here, before anything is
- * written; a row that exists must be written, there is no row that may be skipped in silence. */
+ * written; a row that exists must be written, but for the few that only some kernels have
+ * (`if_there`): shares of a disk, which need a scheduler that knows them, and v1's own limit for
+ * buffers of sockets. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,6 +18,8 @@
 #define V1_SHARES_BASE 1024U /* weight 100 */
 #define V1_SHARES_MIN  2U
 #define WEIGHT_MAX     10000U
+#define BFQ_WEIGHT_MAX 1000U
+#define TCP_SHARE      4U /* v1 counts buffers of TCP apart from memory: at most a quarter on top */
 #define CPU_MAX        8192U /* CPU numbers that a kernel can have */
 
 static int compare_u32(const void *a, const void *b)
@@ -101,6 +105,8 @@ static int common(const struct slice_limits *l, struct slice_values *v, struct e
         memset(v, 0, sizeof *v);
         if (l->weight > WEIGHT_MAX)
                 return err_set(e, -EINVAL, "weight %u: at most %u", l->weight, WEIGHT_MAX);
+        if (l->n_io > SLICE_IO_MAX)
+                return err_set(e, -EINVAL, "%zu disks to limit: at most %u", l->n_io, SLICE_IO_MAX);
         if (l->memory_bytes > INT64_MAX)
                 return err_set(e, -EINVAL, "memory: %" PRIu64 " bytes", l->memory_bytes);
         if (l->mems && (!*l->mems || strspn(l->mems, "0123456789,-") != strlen(l->mems)))
@@ -129,6 +135,67 @@ static uint64_t v1_shares(uint32_t weight)
         return s < V1_SHARES_MIN ? V1_SHARES_MIN : s;
 }
 
+/* Whoever has the larger share of the CPUs has the larger share of the disk. */
+static void disk_weight(const struct slice_limits *l, struct slice_values *v, const char *plain,
+                        const char *bfq)
+{
+        uint32_t w = l->weight < BFQ_WEIGHT_MAX ? l->weight : BFQ_WEIGHT_MAX;
+
+        if (l->weight == 0)
+                return;
+        if (plain)
+                row_u64(v, SLICE_CTRL_IO, plain, l->weight)->if_there = true;
+        row_u64(v, SLICE_CTRL_IO, bfq, w)->if_there = true;
+}
+
+static void io_v1(const struct slice_io *io, struct slice_values *v)
+{
+        const struct {
+                const char *file;
+                uint64_t n;
+        } rows[] = {
+                { "blkio.throttle.read_bps_device", io->read_bytes },
+                { "blkio.throttle.write_bps_device", io->write_bytes },
+                { "blkio.throttle.read_iops_device", io->read_ops },
+                { "blkio.throttle.write_iops_device", io->write_ops },
+        };
+
+        for (size_t i = 0; i < NELEM(rows); i++)
+                if (rows[i].n > 0) {
+                        struct slice_value *x = row(v, SLICE_CTRL_IO, rows[i].file, NULL);
+
+                        (void) snprintf(x->num, sizeof x->num, "%u:%u %" PRIu64, io->major,
+                                        io->minor, rows[i].n);
+                }
+}
+
+static void io_v2(const struct slice_io *io, struct slice_values *v)
+{
+        const struct {
+                const char *key;
+                uint64_t n;
+        } rows[] = {
+                { "rbps", io->read_bytes },
+                { "wbps", io->write_bytes },
+                { "riops", io->read_ops },
+                { "wiops", io->write_ops },
+        };
+        struct slice_value *x = NULL;
+        size_t at = 0;
+
+        for (size_t i = 0; i < NELEM(rows); i++) {
+                if (rows[i].n == 0)
+                        continue;
+                if (!x) {
+                        x = row(v, SLICE_CTRL_IO, "io.max", NULL);
+                        at = (size_t) snprintf(x->num, sizeof x->num, "%u:%u", io->major,
+                                               io->minor);
+                }
+                at += (size_t) snprintf(x->num + at, sizeof x->num - at, " %s=%" PRIu64,
+                                        rows[i].key, rows[i].n);
+        }
+}
+
 int slice_values_v1(const struct slice_limits *l, bool memsw, struct slice_values *ret,
                     struct err *e)
 {
@@ -150,9 +217,15 @@ int slice_values_v1(const struct slice_limits *l, bool memsw, struct slice_value
                                 l->memory_bytes);
                 else /* swap is not counted on this host: then this group does not swap */
                         row(ret, SLICE_CTRL_MEMORY, "memory.swappiness", "0");
+                row_u64(ret, SLICE_CTRL_MEMORY, "memory.kmem.tcp.limit_in_bytes",
+                        l->memory_bytes / TCP_SHARE)
+                        ->if_there = true;
         }
         if (l->pids > 0)
                 row_u64(ret, SLICE_CTRL_PIDS, "pids.max", l->pids);
+        disk_weight(l, ret, NULL, "blkio.bfq.weight");
+        for (size_t i = 0; i < l->n_io; i++)
+                io_v1(&l->io[i], ret);
         return 0;
 }
 
@@ -176,8 +249,13 @@ int slice_values_v2(const struct slice_limits *l, bool swap, struct slice_values
                 if (swap)
                         row(ret, SLICE_CTRL_MEMORY, "memory.swap.max", "0");
         }
+        if (l->memory_high > 0)
+                row_u64(ret, SLICE_CTRL_MEMORY, "memory.high", l->memory_high);
         if (l->pids > 0)
                 row_u64(ret, SLICE_CTRL_PIDS, "pids.max", l->pids);
+        disk_weight(l, ret, "io.weight", "io.bfq.weight");
+        for (size_t i = 0; i < l->n_io; i++)
+                io_v2(&l->io[i], ret);
         return 0;
 }
 

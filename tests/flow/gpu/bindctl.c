@@ -139,7 +139,8 @@ int main(int argc, char **argv)
                 gpu_bind_prepare(&d);
         for (int i = 0; i < times; i++) {
                 start = clock_mono_us();
-                if (gpu_bind(&d, gpus, (size_t) n, argv[3], false, &b, &e) < 0)
+                if (gpu_bind(&d, gpus, (size_t) n, argv[3], false, &b, &e) < 0 ||
+                    gpu_bind_proc(&d, gpus, (size_t) n, &b, &e) < 0)
                         return 1;
                 took += clock_mono_us() - start;
                 gpu_binding_done(&b);
@@ -149,6 +150,8 @@ int main(int argc, char **argv)
                 return 0;
         }
         r = gpu_bind(&d, gpus, (size_t) n, argv[3], str_eq(argv[4], "1"), &b, &e);
+        if (r >= 0)
+                r = gpu_bind_proc(&d, gpus, (size_t) n, &b, &e);
         out = r < 0 ? json_pack("{s:i, s:s}", "r", r, "err", e.msg) : answer(&b);
         (void) json_dumpf(out, stdout, JSON_INDENT(1));
         json_decref(out);

@@ -22,6 +22,7 @@ struct ctl {
         struct claim_host *claims;
         struct net_host *net;
         struct net_ns ns[LIMIT_SLOTS + 1];
+        struct net_policy *policy[LIMIT_SLOTS + 1]; /* NULL: not bound */
         int watch;
 };
 
@@ -35,7 +36,14 @@ static uint32_t slot_arg(const char *s)
         return str_u64(s, 0, LIMIT_SLOTS, &v) < 0 ? 0 : (uint32_t) v;
 }
 
-/* open ID DATA_DIR POOL [DNS [ALLOW]]; "-": none */
+static uint32_t number(const char *s)
+{
+        uint64_t v = 0;
+
+        return str_u64(s, 0, UINT32_MAX, &v) < 0 ? 0 : (uint32_t) v;
+}
+
+/* open ID DATA_DIR POOL [DNS [ALLOW [POOL6 [BANDWIDTH CONNECTIONS]]]]; "-": none */
 static int cmd_open(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
 {
         int r;
@@ -44,7 +52,10 @@ static int cmd_open(struct ctl *c, char **arg, size_t n, struct strbuf *out, str
         c->inst.data_dir = strdup(arg[1]);
         c->inst.conf.network_pool = strdup(arg[2]);
         c->inst.conf.dns = strdup(n > 3 && strcmp(arg[3], "-") != 0 ? arg[3] : "");
-        c->inst.conf.network_allow = strdup(n > 4 ? arg[4] : "");
+        c->inst.conf.network_allow = strdup(n > 4 && strcmp(arg[4], "-") != 0 ? arg[4] : "");
+        c->inst.conf.network_pool6 = strdup(n > 5 && strcmp(arg[5], "-") != 0 ? arg[5] : "");
+        (void) str_u64(n > 6 ? arg[6] : "0", 0, INT64_MAX, &c->inst.conf.network_bandwidth);
+        c->inst.conf.network_connections = number(n > 7 ? arg[7] : "0");
         r = claim_open(&c->inst, &c->claims, e);
         if (r >= 0)
                 r = net_host_open(&c->inst, c->claims, &c->net, e);
@@ -61,6 +72,7 @@ static int cmd_close(struct ctl *c, char **arg, size_t n, struct strbuf *out, st
         free(TAKE(c->inst.conf.network_pool));
         free(TAKE(c->inst.conf.dns));
         free(TAKE(c->inst.conf.network_allow));
+        free(TAKE(c->inst.conf.network_pool6));
         return 0;
 }
 
@@ -82,19 +94,51 @@ static int cmd_prepare(struct ctl *c, char **arg, size_t n, struct strbuf *out, 
         return r;
 }
 
-/* bind SLOT -> address, service address, resolv.conf with "|" for newlines */
+/* What the engine knows of its clusters. */
+static bool policy_of(void *arg, uint32_t slot, struct net_policy *ret)
+{
+        const struct ctl *c = arg;
+
+        if (!c->policy[slot])
+                return false;
+        *ret = *c->policy[slot];
+        return true;
+}
+
+/* "-": no limit; "none"; or networks with commas */
+static int egress_arg(char *s, struct egress *ret, struct err *e)
+{
+        char *list[LIMIT_EGRESS + 2] = { NULL }, *save = NULL;
+        size_t n = 0;
+
+        for (char *w = strcmp(s, "-") == 0 ? NULL : strtok_r(s, ",", &save);
+             w && n + 1 < NELEM(list); w = strtok_r(NULL, ",", &save))
+                list[n++] = w;
+        return egress_parse("egressAllow", list, ret, e);
+}
+
+/* bind SLOT [ACCOUNT [EGRESS]] -> address, service address, slot, IPv6 address and service address or
+ * "-", resolv.conf with "|" for newlines */
 static int cmd_bind(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
 {
+        struct net_policy p = { .account = n > 1 ? number(arg[1]) : 0 };
+        uint32_t slot = slot_arg(arg[0]);
         struct net_lease l;
-        int r = net_bind(c->net, slot_arg(arg[0]), &l, e);
+        int r = n > 2 ? egress_arg(arg[2], &p.egress, e) : 0;
 
-        (void) n;
+        if (r >= 0)
+                r = net_bind(c->net, slot, &p, &l, e);
         if (r < 0)
                 return r;
-        for (char *p = l.resolv_conf; *p; p++)
-                *p = *p == '\n' ? '|' : *p;
-        strbuf_fmt(out, " %s %s %u %s", l.ipv4_text, l.service_text,
-                   ipv4_slot_of(&c->net->pool, l.ipv4), l.resolv_conf);
+        free(c->policy[slot]);
+        c->policy[slot] = malloc(sizeof p);
+        if (c->policy[slot])
+                *c->policy[slot] = p;
+        for (char *q = l.resolv_conf; *q; q++)
+                *q = *q == '\n' ? '|' : *q;
+        strbuf_fmt(out, " %s %s %u %s %s %s", l.ipv4_text, l.service_text,
+                   ipv4_slot_of(&c->net->pool, l.ipv4), *l.ipv6_text ? l.ipv6_text : "-",
+                   *l.service6_text ? l.service6_text : "-", l.resolv_conf);
         net_lease_done(&l);
         return 0;
 }
@@ -102,8 +146,11 @@ static int cmd_bind(struct ctl *c, char **arg, size_t n, struct strbuf *out, str
 /* release SLOT later|now */
 static int cmd_release(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
 {
+        uint32_t slot = slot_arg(arg[0]);
+
         (void) n, (void) out;
-        return net_release(c->net, slot_arg(arg[0]), strcmp(arg[1], "later") == 0, e);
+        free(TAKE(c->policy[slot]));
+        return net_release(c->net, slot, strcmp(arg[1], "later") == 0, e);
 }
 
 static int cmd_drop(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
@@ -129,7 +176,8 @@ static int cmd_cycle(struct ctl *c, char **arg, size_t n, struct strbuf *out, st
                         int r = net_prepare(c->net, slot, &ns, e);
 
                         if (r >= 0)
-                                r = net_bind(c->net, slot, &l, e);
+                                r = net_bind(c->net, slot, &(struct net_policy){ .account = slot },
+                                             &l, e);
                         if (r >= 0)
                                 r = net_release(c->net, slot, slot % 16 != 0, e);
                         if (r < 0)
@@ -216,7 +264,7 @@ static int cmd_watch(struct ctl *c, char **arg, size_t n, struct strbuf *out, st
 static int cmd_repair(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
 {
         (void) arg, (void) n, (void) out;
-        return net_host_repair(c->net, e);
+        return net_host_repair(c->net, policy_of, c, e);
 }
 
 static const struct {
@@ -235,7 +283,7 @@ static void run_line(struct ctl *c, char *line)
 {
         struct strbuf out = { 0 };
         struct err e = { 0 };
-        char *arg[8] = { NULL }, *save = NULL;
+        char *arg[12] = { NULL }, *save = NULL;
         size_t n = 0;
         int r = -ENOSYS;
 
@@ -258,7 +306,7 @@ static void run_line(struct ctl *c, char *line)
 int main(void)
 {
         struct ctl *c = calloc(1, sizeof *c);
-        char line[1024];
+        char line[8192];
 
         if (!c)
                 return 1;

@@ -5,7 +5,7 @@
  *          "id_base": N, "slice": NAME or null,
  *          "cgroup": 0/1/2, "way": enum overlay_way, "pooled": bool, "upgrade": bool,
  *          "run": PROGRAM, "exec": [PROGRAM...] }
- * PROGRAM: { "argv": [], "env": [], "user", "cwd", "tty", "new_privs", "nofile" } and, for run,
+ * PROGRAM: { "argv": [], "env": [], "user", "cwd", "tty", "profile", "nofile" } and, for run,
  *          "hostname", "files": {target: content}, "binds": {target: host directory or file},
  *          "devices": {name: host node}.
  * Answer: { "run": {"r", "err", "output", "init", "monitor", "grouped"}, "exec": [ ... ] } */
@@ -94,12 +94,16 @@ static int fresh_upper(const char *tree, int userns)
 
 static void program(struct sandbox_spec *s, const json_t *p)
 {
+        struct err e;
+
         s->argv = strings(json_object_get(p, "argv"));
         s->env = strings(json_object_get(p, "env"));
         s->user = text(p, "user");
         s->cwd = text(p, "cwd");
         s->tty = json_is_true(json_object_get(p, "tty"));
-        s->new_privs = json_is_true(json_object_get(p, "new_privs"));
+        if (security_profile_parse("profile", text(p, "profile"), &s->profile, &e) < 0)
+                DIE("%s", e.msg);
+        s->memory_bytes = 64 << 20;
         s->nofile = (uint64_t) json_integer_value(json_object_get(p, "nofile"));
         s->status_fd = memfd_create("status", MFD_CLOEXEC);
         s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

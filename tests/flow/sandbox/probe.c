@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -221,14 +223,57 @@ static long t_ptrace(void)
         int status = 0;
 
         if (pid == 0) {
-                (void) ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+                if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+                        _exit(errno);
                 (void) raise(SIGSTOP);
                 _exit(7);
         }
-        if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status) ||
-            ptrace(PTRACE_CONT, pid, NULL, NULL) < 0)
+        if (waitpid(pid, &status, 0) == pid && WIFEXITED(status))
+                errno = WEXITSTATUS(status);
+        if (!WIFSTOPPED(status) || ptrace(PTRACE_CONT, pid, NULL, NULL) < 0)
                 return -1;
         return waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == 7 ? 0 : -1;
+}
+
+/* Into a child of our own, as strace does with its long strings. */
+static long t_vm_read(void)
+{
+        char from[4] = "abc", to[4] = "";
+        struct iovec in = { to, sizeof to }, out = { from, sizeof from };
+        pid_t pid = fork();
+        int saved;
+        long r;
+
+        if (pid == 0) {
+                (void) pause();
+                _exit(0);
+        }
+        r = process_vm_readv(pid, &in, 1, &out, 1, 0);
+        saved = errno;
+        (void) kill(pid, SIGKILL);
+        (void) waitpid(pid, NULL, 0);
+        errno = saved;
+        return r == sizeof to && strcmp(to, "abc") == 0 ? 0 : -1;
+}
+
+static long t_kcmp(void)
+{
+        return syscall(SYS_kcmp, getpid(), getpid(), 0 /* KCMP_FILE */, 0, 0);
+}
+
+static long t_getfd(void)
+{
+        int self = (int) syscall(SYS_pidfd_open, getpid(), 0);
+
+        return self < 0 ? -1 : syscall(SYS_pidfd_getfd, self, 0, 0);
+}
+
+static long t_low_port(void)
+{
+        struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(80) };
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+        return fd < 0 || bind(fd, (struct sockaddr *) &a, sizeof a) < 0 ? -1 : listen(fd, 1);
 }
 
 /* The parent of everything here is nobody we can see. */
@@ -309,6 +354,10 @@ static const struct attempt {
         { "own_exe", t_own_exe },
         { "exec_mem", t_exec_mem },
         { "ptrace", t_ptrace },
+        { "vm_read", t_vm_read },
+        { "kcmp", t_kcmp },
+        { "getfd", t_getfd },
+        { "low_port", t_low_port },
         { "parent", t_parent },
         { "i386", t_i386 },
         { "x32", t_x32 },
@@ -360,6 +409,14 @@ static void spy(const char *file)
         }
 }
 
+static int is_wanted(int argc, char **argv, const char *name)
+{
+        for (int i = 1; i < argc; i++)
+                if (strcmp(argv[i], name) == 0)
+                        return 1;
+        return argc == 1;
+}
+
 int main(int argc, char **argv)
 {
         (void) setvbuf(stdout, NULL, _IONBF, 0);
@@ -373,7 +430,7 @@ int main(int argc, char **argv)
         for (size_t i = 0; i < sizeof attempts / sizeof attempts[0]; i++) {
                 long r;
 
-                if (argc > 1 && strcmp(argv[1], attempts[i].name) != 0)
+                if (!is_wanted(argc, argv, attempts[i].name))
                         continue;
                 errno = 0;
                 r = attempts[i].fn();

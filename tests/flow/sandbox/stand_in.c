@@ -34,7 +34,7 @@ static int option(struct args *a, const char *name, const char *value)
                         *rows[i].to = (int) strtol(value, NULL, 10);
                         return 0;
                 }
-        return strcmp(name, "--id") == 0 ? 0 : -1;
+        return strcmp(name, "--id") == 0 || strcmp(name, "--log-rate") == 0 ? 0 : -1;
 }
 
 static void standing(int to, int pidfd)

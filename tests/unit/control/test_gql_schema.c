@@ -313,12 +313,13 @@ static void test_members(void **state)
                   "minMemoryInGb minVcpuCount minDisk minDownload minUpload countryCode dataCenterId "
                   "deployCost supportPublicIp startSsh startJupyter cudaVersion minCudaVersion "
                   "allowedCudaVersions containerRegistryAuthId stopAfter terminateAfter computeType "
-                  "instanceIds savingsPlan compliance globalNetwork aiApiId" },
-                { "PodRentInterruptableInput", "imageName gpuTypeId bidPerGpu env stopAfter" },
+                  "instanceIds savingsPlan compliance globalNetwork aiApiId securityProfile egressAllow" },
+                { "PodRentInterruptableInput",
+                  "imageName gpuTypeId bidPerGpu env stopAfter securityProfile egressAllow" },
                 { "deployCpuPodInput",
                   "name imageName instanceId cloudType deployCost startSsh startJupyter dataCenterId "
                   "containerDiskInGb dockerArgs ports volumeMountPath env templateId networkVolumeId "
-                  "containerRegistryAuthId countryCode minDownload minUpload volumeKey" },
+                  "containerRegistryAuthId countryCode minDownload minUpload volumeKey securityProfile egressAllow" },
                 { "PodResumeInput", "podId gpuCount syncMachine computeType allowedCudaVersions" },
                 { "PodBidResumeInput", "podId bidPerGpu gpuCount" },
                 { "PodStopInput", "podId incrementVersion" },
@@ -335,7 +336,7 @@ static void test_members(void **state)
                 { "SaveTemplateInput",
                   "id name imageName containerDiskInGb volumeInGb dockerArgs env ports volumeMountPath "
                   "isServerless isPublic startSsh startJupyter startScript advancedStart readme "
-                  "containerRegistryAuthId portsConfig category" },
+                  "containerRegistryAuthId portsConfig category securityProfile egressAllow" },
                 { "EndpointInput",
                   "id name templateId template hubReleaseId gpuIds gpuCount instanceIds networkVolumeId "
                   "networkVolumeIds locations idleTimeout scalerType scalerValue workersMin workersMax "
@@ -354,13 +355,14 @@ static void test_members(void **state)
                   "lowestBidPriceToResume locked consumerUserId apiKey aiApiId endpoint slsVersion "
                   "cpuFlavorId machineType savingsPlans version clusterIp latestTelemetry phase "
                   "progressPercent progressBytes progressTotalBytes progressBytesPerSecond reason "
-                  "security" },
+                  "security securityProfile egressAllow" },
                 { "PodGpu", "id podId" },
                 { "PodRegistry", "url user username" },
                 { "PodRuntime", "uptimeInSeconds ports gpus container" },
                 { "PodRuntimePort", "ip isIpPublic privatePort publicPort type" },
                 { "PodRuntimeGpu", "id gpuUtilPercent memoryUtilPercent" },
-                { "PodRuntimeContainer", "cpuPercent memoryPercent" },
+                { "PodRuntimeContainer", "cpuPercent memoryPercent cpuPressurePercent "
+                                         "memoryPressurePercent ioPressurePercent" },
                 { "PodTelemetry", "state time cpuUtilization memoryUtilization averageGpuMetrics "
                                   "individualGpuMetrics lastStateTransitionTimestamp" },
                 { "PodGpuMetrics",
@@ -393,7 +395,7 @@ static void test_members(void **state)
                 { "Template",
                   "id name imageName dockerArgs containerDiskInGb volumeInGb volumeMountPath ports "
                   "portsConfig env isServerless isPublic isRunpod category readme startSsh startJupyter "
-                  "startScript advancedStart containerRegistryAuthId" },
+                  "startScript advancedStart containerRegistryAuthId securityProfile egressAllow" },
                 { "GpuType",
                   "id displayName manufacturer memoryInGb cudaCores maxGpuCount "
                   "maxGpuCountCommunityCloud maxGpuCountSecureCloud minPodGpuCount secureCloud "

@@ -24,8 +24,6 @@ static const char *const not_here[] = {
         "myModel",
         "removeModelFromRepo",
         "saveEndpoint",
-        "secretCreate",
-        "secretDelete",
         "updateEndpointTemplate",
         "updateModelVersionStatus",
         "updateNetworkVolume",

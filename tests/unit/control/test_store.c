@@ -262,20 +262,26 @@ static void test_older_version_is_brought_up(void **state)
         settle(w, 1);
         w->store = store_close(w->store);
         assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-        assert_int_equal(sqlite3_exec(db,
-                                      "DROP TABLE registry_auth;"
-                                      "ALTER TABLE event DROP COLUMN object;"
-                                      "ALTER TABLE cluster DROP COLUMN gpu_receipts;"
-                                      "ALTER TABLE cluster DROP COLUMN boot;"
-                                      "ALTER TABLE cluster DROP COLUMN applied;"
-                                      "ALTER TABLE cluster DROP COLUMN refused;"
-                                      "PRAGMA user_version = 1",
-                                      NULL, NULL, NULL),
-                         SQLITE_OK);
+        assert_int_equal(
+                sqlite3_exec(db,
+                             "DROP TABLE audit; DROP TABLE secret; DROP TABLE registry_auth;"
+                             "ALTER TABLE event DROP COLUMN object;"
+                             "ALTER TABLE cluster DROP COLUMN gpu_receipts;"
+                             "ALTER TABLE cluster DROP COLUMN boot;"
+                             "ALTER TABLE cluster DROP COLUMN applied;"
+                             "ALTER TABLE cluster DROP COLUMN refused;"
+                             "ALTER TABLE cluster DROP COLUMN security_profile;"
+                             "ALTER TABLE template DROP COLUMN security_profile;"
+                             "ALTER TABLE cluster DROP COLUMN egress;"
+                             "ALTER TABLE template DROP COLUMN egress;"
+                             "PRAGMA user_version = 1",
+                             NULL, NULL, NULL),
+                SQLITE_OK);
         (void) sqlite3_close(db);
         assert_int_equal(store_sqlite_open(w->dir, w->loop, &w->store, NULL), 0);
         assert_int_equal(rows_of(w, ST_SETTING), 1);
         assert_int_equal(rows_of(w, ST_REGISTRY_AUTH), 0);
+        assert_int_equal(rows_of(w, ST_SECRET), 0);
 }
 
 /* Every column of the table is in the database and the other way round, in the same order. */

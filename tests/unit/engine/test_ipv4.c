@@ -58,54 +58,6 @@ static void test_pool_parse(void **state)
         }
 }
 
-static void test_nets_parse(void **state)
-{
-        static const struct {
-                const char *in;
-                int r;
-                size_t n;
-                uint32_t base, bits; /* of the last */
-                const char *says;
-        } t[] = {
-                { NULL, 0, 0, 0, 0, NULL },
-                { "", 0, 0, 0, 0, NULL },
-                { " , ", 0, 0, 0, 0, NULL },
-                { "10.0.0.0/8", 0, 1, 0x0A000000, 8, NULL },
-                { "10.0.0.0/8, 192.168.7.9/32", 0, 2, 0xC0A80709, 32, NULL },
-                { "10.0.0.0/8,10.1.0.0/16 172.16.0.0/12,", 0, 3, 0xAC100000, 12, NULL },
-                { "0.0.0.0/0", 0, 1, 0, 0, NULL },
-                { "10.0.0.0", -EINVAL, 0, 0, 0, "'10.0.0.0' is not an IPv4 range" },
-                { "10.0.0.0/33", -EINVAL, 0, 0, 0, "is not an IPv4 range" },
-                { "10.0.0.0/8, fd00::/8", -EINVAL, 0, 0, 0, "'fd00::/8' is not an IPv4 range" },
-                { "10.1.2.3/8", -EINVAL, 0, 0, 0, "does not start at its base, 10.0.0.0/8" },
-                { "127.0.0.1/32", -EINVAL, 0, 0, 0, "never reach loopback" },
-                { "169.254.0.0/16", -EINVAL, 0, 0, 0, "never reach link-local" },
-                { "169.254.169.254/32", -EINVAL, 0, 0, 0, "never reach link-local" },
-                { "224.0.0.0/4", -EINVAL, 0, 0, 0, "never reach multicast" },
-        };
-        char many[IPV4_NETS_MAX * 12 + 16] = "";
-
-        (void) state;
-        for (size_t i = 0; i < NELEM(t); i++) {
-                struct ipv4_nets got = { .n = 77 };
-                struct err e = { 0 };
-                int r = ipv4_nets_parse(t[i].in, &got, &e);
-
-                if (r != t[i].r || got.n != (r < 0 ? 77 : t[i].n))
-                        fail_msg("row %zu: r=%d n=%zu", i, r, got.n);
-                if (r == 0 && got.n &&
-                    (got.net[got.n - 1].base != t[i].base || got.net[got.n - 1].bits != t[i].bits))
-                        fail_msg("row %zu: %x", i, got.net[got.n - 1].base);
-                if (t[i].says && (!strstr(e.msg, t[i].says) || !strstr(e.msg, "network allow")))
-                        fail_msg("row %zu: %s", i, e.msg);
-        }
-        for (size_t i = 0; i <= IPV4_NETS_MAX; i++)
-                (void) strcat(many, "10.0.0.0/8,");
-        assert_int_equal(ipv4_nets_parse(many, &(struct ipv4_nets){ .n = 0 }, NULL), -E2BIG);
-        many[strlen(many) - strlen("10.0.0.0/8,")] = '\0';
-        assert_int_equal(ipv4_nets_parse(many, &(struct ipv4_nets){ .n = 0 }, NULL), 0);
-}
-
 static void test_text(void **state)
 {
         static const struct {
@@ -194,9 +146,9 @@ static void test_service(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_pool_parse), cmocka_unit_test(test_nets_parse),
-                cmocka_unit_test(test_text),       cmocka_unit_test(test_within),
-                cmocka_unit_test(test_slots),      cmocka_unit_test(test_service),
+                cmocka_unit_test(test_pool_parse), cmocka_unit_test(test_text),
+                cmocka_unit_test(test_within),     cmocka_unit_test(test_slots),
+                cmocka_unit_test(test_service),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

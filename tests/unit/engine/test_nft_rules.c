@@ -11,8 +11,16 @@
 #include "base/str.h"
 #include "engine/net/nft.h"
 
-static const struct ipv4_pool pool = { 0x64600000, 16 };
-static const struct ipv4_nets none;
+static struct nft_config config(const char *table)
+{
+        return (struct nft_config){ .table = table,
+                                    .pool = { 0x64600000, 16 },
+                                    .pool6 = { true, { 0xfd, 0x12, 0x34, 0x56, 0x78, 0x9a, 0, 1 } },
+                                    .service = 0x64601234,
+                                    .service6 = { 0xfd, 0x12, 0x34, 0x56, 0x78, 0x9a, 0,
+                                                  1, [15] = 9 },
+                                    .connections = 100 };
+}
 
 static size_t count(const char *text, const char *what)
 {
@@ -26,7 +34,8 @@ static size_t count(const char *text, const char *what)
 /* Every chain that is declared is emptied exactly once and filled again exactly once. */
 static void test_chains(void **state)
 {
-        AUTO(free) char *text = nft_rules("hvmm_abcd1234", &pool, 0x64601234, &none);
+        const struct nft_config c = config("hvmm_abcd1234");
+        AUTO(free) char *text = nft_rules(&c);
         size_t chains = 0;
 
         (void) state;
@@ -51,7 +60,8 @@ static void test_leaves_others_alone(void **state)
         static const char *const never[] = { "flush ruleset", "flush table", "flush set",
                                              "flush map",     "delete ",     "destroy ",
                                              "policy drop",   "%",           "(null)" };
-        AUTO(free) char *text = nft_rules("hvmm_abcd1234", &pool, 0x64601234, &none);
+        const struct nft_config c = config("hvmm_abcd1234");
+        AUTO(free) char *text = nft_rules(&c);
 
         (void) state;
         assert_non_null(text);
@@ -72,7 +82,8 @@ static void test_fetchers(void **state)
         static const char *const closed[] = { "10.0.0.0/8",     "127.0.0.0/8",    "169.254.0.0/16",
                                               "172.16.0.0/12",  "192.168.0.0/16", "100.64.0.0/10",
                                               "64:ff9b:1::/48", "fc00::/7",       "fe80::/10" };
-        AUTO(free) char *text = nft_rules("hvmm_x", &pool, 0x64601234, &none);
+        const struct nft_config c = config("hvmm_x");
+        AUTO(free) char *text = nft_rules(&c);
         const char *chain, *listed;
 
         (void) state;
@@ -90,24 +101,34 @@ static void test_fetchers(void **state)
 
 static void test_addresses(void **state)
 {
-        AUTO(free) char *text = nft_rules("hvmm_x", &pool, 0x64601234, &none);
+        const struct nft_config c = config("hvmm_x");
+        AUTO(free) char *text = nft_rules(&c);
 
         (void) state;
         assert_non_null(text);
-        assert_int_equal(count(text, "100.96.0.0/16"), 1);
-        assert_int_equal(count(text, "ip daddr 100.96.18.52 tcp dport 80 accept"), 2);
-        assert_int_equal(count(text, "100.96.18.52"), 3);
+        assert_int_equal(count(text, "ip daddr 100.96.0.0/16 goto to_peer"), 1);
+        assert_int_equal(count(text, "ip6 daddr fd12:3456:789a:1::/64 goto to_peer"), 1);
+        assert_int_equal(count(text, "ip daddr 100.96.18.52 "), 3);
+        assert_int_equal(count(text, "ip6 daddr fd12:3456:789a:1::9 "), 3);
+        assert_int_equal(count(text, "100.96."), 4);
+        assert_int_equal(count(text, "$("), 0);
 }
 
 /* What is opened comes after what never is, and before what else is private. */
 static void test_allowed(void **state)
 {
-        static const struct ipv4_nets allow = { { { 0x0A010000, 16 }, { 0x0A000000, 8 } }, 2 };
-        AUTO(free) char *text = nft_rules("hvmm_x", &pool, 0x64601234, &allow);
-        AUTO(free) char *closed = nft_rules("hvmm_x", &pool, 0x64601234, &none);
+        static const struct network nets[] = { { .bits = 16, .addr = { 10, 1 } },
+                                               { .bits = 8, .addr = { 10 } },
+                                               { .v6 = true, .bits = 32, .addr = { 0xfd, 1 } } };
+        const struct nft_config none = config("hvmm_x");
+        struct nft_config c = config("hvmm_x");
+        AUTO(free) char *closed = nft_rules(&none), *text = NULL;
         const char *never, *a, *b, *private;
 
         (void) state;
+        c.allow = nets;
+        c.n_allow = NELEM(nets);
+        text = nft_rules(&c);
         assert_non_null(text);
         assert_non_null(closed);
         never = strstr(text, "169.254.0.0/16");
@@ -117,9 +138,28 @@ static void test_allowed(void **state)
         assert_non_null(never);
         assert_non_null(private);
         assert_true(never < a && a < b && b < private);
+        assert_int_equal(count(text, "ip6 daddr fd01::/32 accept"), 1);
         assert_int_equal(count(closed, "[network] allow"), 0);
         assert_int_equal(count(closed, "10.0.0.0/8, 100.64.0.0/10, 172.16.0.0/12, 192.168.0.0/16"),
                          1);
+}
+
+/* No limit is no rule; and where there is no IPv6, its rules name nobody. */
+static void test_without(void **state)
+{
+        struct nft_config c = config("hvmm_x");
+        AUTO(free) char *with = nft_rules(&c), *text = NULL;
+
+        (void) state;
+        c.connections = 0;
+        c.pool6.on = false;
+        text = nft_rules(&c);
+        assert_non_null(with);
+        assert_non_null(text);
+        assert_int_equal(count(with, "ct count over 100"), 2);
+        assert_int_equal(count(text, "ct count"), 0);
+        assert_int_equal(count(text, "ip6 daddr :: "), 4);
+        assert_int_equal(count(text, "fd12:"), 0);
 }
 
 int main(void)
@@ -127,7 +167,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_chains),   cmocka_unit_test(test_leaves_others_alone),
                 cmocka_unit_test(test_fetchers), cmocka_unit_test(test_addresses),
-                cmocka_unit_test(test_allowed),
+                cmocka_unit_test(test_allowed),  cmocka_unit_test(test_without),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

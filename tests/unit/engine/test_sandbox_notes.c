@@ -29,6 +29,12 @@ static int next_fd(void)
 
 /* ---- program */
 
+static const union {
+        struct filter f;
+        char bytes[sizeof(struct filter) + 2 * sizeof(struct sock_filter)];
+} two = { .f = { .len = 2 } };
+static const struct filter *const filter = &two.f;
+
 static char *const argv[] = { (char[]){ "sh" }, (char[]){ "" }, (char[]){ "a b" }, NULL };
 static char *const env[] = { (char[]){ "PATH=/bin" }, (char[]){ "EMPTY=" }, NULL };
 static const struct sandbox_file files[] = { { "/etc/hosts", "127.0.0.1\n", 0644, false },
@@ -53,7 +59,8 @@ static const struct sandbox_spec full = { .cluster = "c",
                                           .cwd = "/w",
                                           .user = "1:2",
                                           .nofile = 1ULL << 40,
-                                          .new_privs = true,
+                                          .memory_bytes = 3ULL << 33,
+                                          .profile = SECURITY_COMPAT,
                                           .tty = true,
                                           .rows = 25,
                                           .cols = 65535 };
@@ -61,7 +68,7 @@ static const struct sandbox_spec full = { .cluster = "c",
 static void test_program(void **state)
 {
         AUTO(program_done) struct program p = { .text = NULL };
-        AUTO(fd) int fd = program_write(&full, NULL);
+        AUTO(fd) int fd = program_write(&full, filter, NULL);
         const struct sandbox_spec *s = &p.spec;
 
         (void) state;
@@ -71,7 +78,10 @@ static void test_program(void **state)
         assert_string_equal(s->argv_field, "cmd");
         assert_string_equal(s->cwd, "/w");
         assert_string_equal(s->user, "1:2");
-        assert_true(s->nofile == full.nofile && s->new_privs && s->tty);
+        assert_true(s->nofile == full.nofile && s->memory_bytes == full.memory_bytes && s->tty);
+        assert_int_equal(s->profile, SECURITY_COMPAT);
+        assert_int_equal(p.filter->len, 2);
+        assert_memory_equal(p.filter->insn, filter->insn, 2 * sizeof *filter->insn);
         assert_int_equal(s->rows, 25);
         assert_int_equal(s->cols, 65535);
         assert_int_equal(strv_len(s->argv), 3);
@@ -97,9 +107,9 @@ static void test_program(void **state)
 static void test_bare_program(void **state)
 {
         char *const one[] = { (char[]){ "x" }, NULL }, *const none[] = { NULL };
-        const struct sandbox_spec s = { .argv = one, .env = none };
+        const struct sandbox_spec s = { .argv = one, .env = none, .profile = SECURITY_STANDARD };
         AUTO(program_done) struct program p = { .text = NULL };
-        AUTO(fd) int fd = program_write(&s, NULL);
+        AUTO(fd) int fd = program_write(&s, filter, NULL);
 
         (void) state;
         assert_int_equal(program_read(fd, &p, NULL), 0);
@@ -120,16 +130,16 @@ static void test_too_large(void **state)
         for (size_t i = 0; i < MANY; i++)
                 many[i] = argv[0];
         s.env = many;
-        assert_int_equal(program_write(&s, NULL), -E2BIG);
+        assert_int_equal(program_write(&s, filter, NULL), -E2BIG);
         s = full;
         s.n_binds = SANDBOX_BINDS_MAX + 1;
-        assert_int_equal(program_write(&s, NULL), -E2BIG);
+        assert_int_equal(program_write(&s, filter, NULL), -E2BIG);
 }
 
 /* Cut anywhere, or with something behind: refused, and nothing is read beyond the end. */
 static void test_cut_program(void **state)
 {
-        AUTO(fd) int fd = program_write(&full, NULL);
+        AUTO(fd) int fd = program_write(&full, filter, NULL);
         off_t len = lseek(fd, 0, SEEK_END);
         struct program p = { .text = NULL };
         int before = next_fd();
@@ -244,8 +254,6 @@ static void test_odd_notes(void **state)
 
 static void test_birth(void **state)
 {
-        enum { INSN = 3 };
-        AUTO(free) struct filter *f = calloc(1, sizeof *f + INSN * sizeof *f->insn);
         const struct slice_enter group = { .v2_dir = -EBADF, .v1_tasks = { 11, 12 }, .n_v1 = 2 };
         const struct sandbox_place place = {
                 .id_base = 65536, .monitor_uid = 7, .netns = 8, .sysfs_mnt = -EBADF, .slice = &group
@@ -257,15 +265,12 @@ static void test_birth(void **state)
                                   .up = 21,
                                   .report = 22,
                                   .mnt = { 23, 24, 25, 26, 27 },
-                                  .filter = f,
                                   .view = &view };
         AUTO(fd) int fd = -EBADF;
         struct birth b;
         off_t len;
 
         (void) state;
-        f->len = INSN;
-        f->insn[2].k = 99;
         fd = birth_write(&l, NULL);
         assert_true(fd >= 0);
         len = lseek(fd, 0, SEEK_END);
@@ -280,13 +285,9 @@ static void test_birth(void **state)
         assert_int_equal(b.launch.place->monitor_slice->v2_dir, -EBADF);
         assert_int_equal(b.launch.place->monitor_slice->n_v1, 0);
         assert_string_equal(b.launch.view->list[0], "cpu,cpuacct");
-        assert_int_equal(b.launch.filter->len, INSN);
-        assert_int_equal(b.launch.filter->insn[2].k, 99);
-        free(b.filter);
         assert_int_equal(ftruncate(fd, len - 1), 0);
         assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
         assert_int_equal(birth_read(fd, &b, NULL), -EPROTO);
-        free(b.filter);
         assert_int_equal(pwrite(fd, "?", 1, 11), 1); /* the version */
         assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
         assert_int_equal(birth_read(fd, &b, NULL), -EPROTO);

@@ -79,10 +79,12 @@ static int number_of(const struct filter_row *r)
 }
 
 /* The rows read one by one: what the program must come to. */
-static uint32_t expected(const struct filter_row *rows, size_t n, uint32_t nr, const uint64_t *args)
+static uint32_t expected(const struct filter_row *rows, size_t n, enum security_profile profile,
+                         uint32_t nr, const uint64_t *args)
 {
         for (size_t i = 0; i < n; i++) {
-                bool holds = number_of(&rows[i]) == (int) nr;
+                bool holds = number_of(&rows[i]) == (int) nr &&
+                             (rows[i].profile == SECURITY_NONE || rows[i].profile == profile);
 
                 for (size_t t = 0; holds && t < rows[i].n_tests; t++) {
                         const struct filter_test *x = &rows[i].tests[t];
@@ -95,10 +97,19 @@ static uint32_t expected(const struct filter_row *rows, size_t n, uint32_t nr, c
         return ABSENT;
 }
 
-static void compare(const struct filter *f, const struct filter_row *rows, size_t n, uint32_t nr,
-                    const uint64_t *args)
+/* A program and the rows that it comes from. */
+struct built {
+        struct filter *f;
+        const struct filter_row *rows;
+        size_t n;
+        enum security_profile profile;
+};
+
+static void compare(const struct built *b, uint32_t nr, const uint64_t *args)
 {
-        uint32_t want = expected(rows, n, nr, args), got = decide(f, NATIVE, nr, args);
+        const struct filter *f = b->f;
+        uint32_t want = expected(b->rows, b->n, b->profile, nr, args),
+                 got = decide(f, NATIVE, nr, args);
 
         if (got != want)
                 fail_msg("call %u (%llx %llx %llx): 0x%x, not 0x%x", nr,
@@ -107,8 +118,7 @@ static void compare(const struct filter *f, const struct filter_row *rows, size_
 }
 
 /* Arguments at and around every value that a row tests for. */
-static void compare_row(const struct filter *f, const struct filter_row *rows, size_t n,
-                        const struct filter_row *r)
+static void compare_row(const struct built *b, const struct filter_row *r)
 {
         static const uint64_t noise[] = { 0, 1, 0x7fffffff, 0xffffffff, 1ULL << 32, ~0ULL };
         uint64_t args[6];
@@ -116,41 +126,45 @@ static void compare_row(const struct filter *f, const struct filter_row *rows, s
         for (size_t k = 0; k < NELEM(noise); k++) {
                 for (size_t i = 0; i < 6; i++)
                         args[i] = noise[k];
-                compare(f, rows, n, (uint32_t) number_of(r), args);
+                compare(b, (uint32_t) number_of(r), args);
                 for (size_t t = 0; t < r->n_tests; t++)
                         args[r->tests[t].arg] =
                                 (args[r->tests[t].arg] & ~r->tests[t].mask) | r->tests[t].value;
-                compare(f, rows, n, (uint32_t) number_of(r), args);
+                compare(b, (uint32_t) number_of(r), args);
                 for (size_t t = 0; t < r->n_tests; t++)
                         for (unsigned bit = 0; bit < 64; bit++) {
                                 args[r->tests[t].arg] ^= 1ULL << bit;
-                                compare(f, rows, n, (uint32_t) number_of(r), args);
+                                compare(b, (uint32_t) number_of(r), args);
                                 args[r->tests[t].arg] ^= 1ULL << bit;
                         }
         }
 }
 
-static void compare_all(const struct filter_row *rows, size_t n, size_t max_len)
+static void compare_all(const struct filter_row *rows, size_t n, enum security_profile profile,
+                        size_t max_len)
 {
         static const uint64_t zero[6];
         AUTO(free) struct filter *f = NULL;
+        struct built b = { NULL, rows, n, profile };
         struct err e = { 0 };
 
-        if (filter_build(rows, n, &f, &e) < 0)
+        if (filter_build(rows, n, profile, &f, &e) < 0)
                 fail_msg("%s", e.msg);
+        b.f = f;
         assert_true(f->len <= max_len);
         for (uint32_t nr = 0; nr < 1200; nr++)
-                compare(f, rows, n, nr, zero);
+                compare(&b, nr, zero);
         for (size_t i = 0; i < n; i++)
                 if (number_of(&rows[i]) >= 0)
-                        compare_row(f, rows, n, &rows[i]);
+                        compare_row(&b, &rows[i]);
         assert_int_equal(decide(f, NATIVE, UINT32_MAX, zero), ABSENT);
 }
 
 static void test_policy_is_its_rows(void **state)
 {
         (void) state;
-        compare_all(policy_rows, policy_n_rows, 400);
+        for (int p = SECURITY_STANDARD; p < SECURITY_PROFILE_COUNT; p++)
+                compare_all(policy_rows, policy_n_rows, (enum security_profile) p, 400);
 }
 
 static void test_other_abis(void **state)
@@ -158,7 +172,7 @@ static void test_other_abis(void **state)
         AUTO(free) struct filter *f = NULL;
 
         (void) state;
-        assert_int_equal(filter_build(policy_rows, policy_n_rows, &f, NULL), 0);
+        assert_int_equal(filter_build(policy_rows, policy_n_rows, SECURITY_STANDARD, &f, NULL), 0);
         if (NATIVE == AUDIT_ARCH_X86_64) {
                 assert_int_equal(decide(f, AUDIT_ARCH_I386, 4, NULL), SECCOMP_RET_KILL_PROCESS);
                 for (uint32_t nr = 0; nr < 600; nr++) /* x32 */
@@ -241,7 +255,7 @@ static void test_what_people_rely_on(void **state)
         AUTO(free) struct filter *f = NULL;
 
         (void) state;
-        assert_int_equal(filter_build(policy_rows, policy_n_rows, &f, NULL), 0);
+        assert_int_equal(filter_build(policy_rows, policy_n_rows, SECURITY_STANDARD, &f, NULL), 0);
         for (size_t i = 0; i < NELEM(t); i++) {
                 int nr = seccomp_syscall_resolve_name(t[i].name);
                 uint32_t got = nr < 0 ? 0 : decide(f, NATIVE, (uint32_t) nr, t[i].args);
@@ -253,6 +267,40 @@ static void test_what_people_rely_on(void **state)
         }
 }
 
+/* What one profile refuses and the others do not. */
+static void test_profiles(void **state)
+{
+        static const struct {
+                const char *name;
+                uint32_t strict, other;
+        } t[] = {
+                { "ptrace", DENY, ALLOW },
+                { "process_vm_readv", DENY, ALLOW },
+                { "process_vm_writev", DENY, ALLOW },
+                { "pidfd_getfd", DENY, ALLOW },
+                { "kcmp", DENY, ALLOW },
+                { "read", ALLOW, ALLOW },
+                { "pidfd_open", ALLOW, ALLOW },
+                { "mount", DENY, DENY },
+        };
+
+        (void) state;
+        for (int p = SECURITY_STANDARD; p < SECURITY_PROFILE_COUNT; p++) {
+                AUTO(free) struct filter *f = NULL;
+
+                assert_int_equal(filter_build(policy_rows, policy_n_rows, (enum security_profile) p,
+                                              &f, NULL),
+                                 0);
+                for (size_t i = 0; i < NELEM(t); i++) {
+                        int nr = seccomp_syscall_resolve_name(t[i].name);
+                        uint32_t want = p == SECURITY_STRICT ? t[i].strict : t[i].other;
+
+                        if (decide(f, NATIVE, (uint32_t) nr, NULL) != want)
+                                fail_msg("%s: %s", security_profile_names[p], t[i].name);
+                }
+        }
+}
+
 /* The path to the most frequent calls stays short. */
 static void test_few_steps(void **state)
 {
@@ -261,7 +309,7 @@ static void test_few_steps(void **state)
         unsigned worst = 0;
 
         (void) state;
-        assert_int_equal(filter_build(policy_rows, policy_n_rows, &f, NULL), 0);
+        assert_int_equal(filter_build(policy_rows, policy_n_rows, SECURITY_STANDARD, &f, NULL), 0);
         for (d.nr = 0; d.nr < 500; d.nr++) {
                 unsigned steps = 0;
 
@@ -280,32 +328,34 @@ static void test_sizes(void **state)
                                             SECCOMP_RET_KILL_PROCESS };
 
         (void) state;
-        compare_all(rows, 0, 10);
+        compare_all(rows, 0, SECURITY_STANDARD, 10);
         for (size_t i = 0; i < NELEM(rows); i++)
                 rows[i] = (struct filter_row){ .name = "x",
                                                .number = (int) (i + i / 7),
                                                .action = actions[i % 4] };
-        compare_all(rows, 1, 20);
-        compare_all(rows, 2, 20);
-        compare_all(rows, NELEM(rows), BPF_MAXINSNS);
+        compare_all(rows, 1, SECURITY_STANDARD, 20);
+        compare_all(rows, 2, SECURITY_STANDARD, 20);
+        compare_all(rows, NELEM(rows), SECURITY_STANDARD, BPF_MAXINSNS);
         for (size_t i = 0; i < NELEM(rows); i++) {
                 rows[i].number = (int) (i / 3);
                 rows[i].n_tests = i % 3 == 2 ? 0 : 2;
                 rows[i].tests[0] = (struct filter_test){ 1, ~0ULL, i };
                 rows[i].tests[1] = (struct filter_test){ 2, 0xffff0000ULL, 0x10000 * (i % 5) };
         }
-        compare_all(rows, 300, BPF_MAXINSNS);
+        compare_all(rows, 300, SECURITY_STANDARD, BPF_MAXINSNS);
 }
 
 static void test_mistakes(void **state)
 {
-        static const struct filter_row unknown[] = { { "no_such_call", -1, ALLOW, 0, { { 0 } } } };
+        static const struct filter_row unknown[] = {
+                { "no_such_call", -1, ALLOW, 0, { { 0 } }, SECURITY_NONE }
+        };
         AUTO(free) struct filter_row *many = calloc(3000, sizeof *many);
         struct filter *f = (struct filter *) 1;
         struct err e;
 
         (void) state;
-        assert_int_equal(filter_build(unknown, 1, &f, &e), -EINVAL);
+        assert_int_equal(filter_build(unknown, 1, SECURITY_STANDARD, &f, &e), -EINVAL);
         assert_non_null(strstr(e.msg, "no_such_call"));
         assert_non_null(many);
         for (size_t i = 0; i < 3000; i++)
@@ -314,7 +364,7 @@ static void test_mistakes(void **state)
                                                .action = ALLOW,
                                                .n_tests = 1,
                                                .tests = { { 0, ~0ULL, i } } };
-        assert_int_equal(filter_build(many, 3000, &f, &e), -E2BIG);
+        assert_int_equal(filter_build(many, 3000, SECURITY_STANDARD, &f, &e), -E2BIG);
         assert_ptr_equal(f, (struct filter *) 1);
 }
 
@@ -326,7 +376,7 @@ static void test_in_the_kernel(void **state)
         pid_t pid;
 
         (void) state;
-        assert_int_equal(filter_build(policy_rows, policy_n_rows, &f, NULL), 0);
+        assert_int_equal(filter_build(policy_rows, policy_n_rows, SECURITY_STANDARD, &f, NULL), 0);
         pid = fork();
         if (pid == 0) {
                 struct sock_fprog p = { .len = f->len, .filter = f->insn };
@@ -358,6 +408,7 @@ int main(void)
                 cmocka_unit_test(test_policy_is_its_rows),
                 cmocka_unit_test(test_other_abis),
                 cmocka_unit_test(test_what_people_rely_on),
+                cmocka_unit_test(test_profiles),
                 cmocka_unit_test(test_few_steps),
                 cmocka_unit_test(test_sizes),
                 cmocka_unit_test(test_mistakes),

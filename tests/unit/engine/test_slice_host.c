@@ -29,13 +29,15 @@ static void test_mounts_hybrid(void **state)
                 "35 31 0:32 / /sys/fs/cgroup/mem\\040ory rw,relatime - cgroup cgroup rw,memory\n"
                 "36 31 0:32 / /elsewhere rw,relatime - cgroup cgroup rw,memory\n"
                 "37 31 0:34 / /sys/fs/cgroup/freezer rw,relatime - cgroup cgroup rw,freezer\n"
+                "38 31 0:35 / /sys/fs/cgroup/blkio rw,relatime - cgroup cgroup rw,blkio\n"
                 "40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd\n"
                 "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
         struct slice_mounts m;
 
         (void) state;
         slice_mounts_parse(text, &m);
-        assert_int_equal(m.n_v1, 3);
+        assert_int_equal(m.n_v1, 4);
+        assert_int_equal(m.v1[3].ctrls, BIT(IO));
         assert_string_equal(m.v1[0].path, "/sys/fs/cgroup/cpu,cpuacct");
         assert_int_equal(m.v1[0].ctrls, BIT(CPU) | BIT(CPUACCT));
         assert_string_equal(m.v1[1].path, "/sys/fs/cgroup/cpuset");
@@ -164,8 +166,8 @@ static void test_v2_delegates(void **state)
         AUTO(slice_host_close) struct slice_host *h = open_standin(w);
 
         /* cpu and pids were on already at the top; one write each, the last one is seen */
-        assert_file(w->fd, "cgroup.subtree_control", "+memory");
-        assert_file(w->fd, "hvmm-unit/cgroup.subtree_control", "+pids");
+        assert_file(w->fd, "cgroup.subtree_control", "+io");
+        assert_file(w->fd, "hvmm-unit/cgroup.subtree_control", "+io");
         assert_int_equal(slice_version(h), 2);
         assert_true(h->swap);
 }
@@ -174,16 +176,18 @@ static void test_v2_apply(void **state)
 {
         static const char *const file[] = { "cpuset.mems", "cpuset.cpus", "cpu.max",
                                             "cpu.weight",  "memory.max",  "memory.swap.max",
-                                            "pids.max" };
-        static const char *const want[] = {
-                "0", "0,2", "50000 100000", "300", "67108864", "0", "42"
-        };
+                                            "pids.max",    "memory.high", "io.max" };
+        static const char *const want[] = { "0", "0,2", "50000 100000", "300",       "67108864",
+                                            "0", "42",  "67000000",     "7:1 rbps=5" };
         const uint32_t cpus[] = { 2, 0 };
         const struct slice_limits l = { .cpus = cpus,
                                         .n_cpus = 2,
                                         .mems = "0",
                                         .quota_mcpu = 500,
                                         .memory_bytes = 64 << 20,
+                                        .memory_high = 67000000,
+                                        .io = { { 7, 1, .read_bytes = 5 } },
+                                        .n_io = 1,
                                         .pids = 42,
                                         .weight = 300 };
         struct world *w = *state;
@@ -218,12 +222,15 @@ static void test_v2_usage(void **state)
         put(w->fd, "hvmm-unit/c2/memory.current", "4096\n");
         put(w->fd, "hvmm-unit/c2/memory.events", "low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\n");
         put(w->fd, "hvmm-unit/c2/pids.current", "5\n");
+        put(w->fd, "hvmm-unit/c2/memory.pressure", "some avg10=2.50 avg60=0.00\nfull avg10=1.00\n");
         assert_int_equal(slice_usage(h, "c2", &u, NULL), 0);
         assert_int_equal(u.cpu_us, 1234);
         assert_int_equal(u.memory_bytes, 4096);
         assert_int_equal(u.memory_peak_bytes, 0); /* memory.peak is younger than 6.1's v2 minimum */
         assert_int_equal(u.oom_kills, 1);
         assert_int_equal(u.pids, 5);
+        assert_int_equal(u.pressure_memory, 250);
+        assert_int_equal(u.pressure_cpu, UINT64_MAX);
 }
 
 static int count_group(void *arg, const char *name)

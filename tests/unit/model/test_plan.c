@@ -30,6 +30,34 @@ static void test_round_trip(void **state)
         assert_int_equal(q.memory_mib, 1024);
 }
 
+/* Journals of earlier versions say how set-id programs were to be treated; the profile does now. */
+static void test_older_plan(void **state)
+{
+        AUTO(json_put) json_t *j = jsonx_parse(good, sizeof good - 1, NULL);
+        AUTO(plan_done) struct plan p = { 0 };
+
+        (void) state;
+        assert_int_equal(json_object_set_new(j, "new_privs", json_true()), 0);
+        assert_int_equal(plan_decode(j, &p, NULL), 0);
+        assert_int_equal(plan_profile(&p), SECURITY_STANDARD);
+}
+
+static void test_profile(void **state)
+{
+        AUTO(json_put) json_t *j = jsonx_parse(good, sizeof good - 1, NULL);
+
+        (void) state;
+        for (int i = SECURITY_STANDARD; i < SECURITY_PROFILE_COUNT; i++) {
+                AUTO(plan_done) struct plan p = { 0 };
+
+                assert_int_equal(json_object_set_new(j, "security_profile",
+                                                     json_string(security_profile_names[i])),
+                                 0);
+                assert_int_equal(plan_decode(j, &p, NULL), 0);
+                assert_int_equal(plan_profile(&p), i);
+        }
+}
+
 /* One member replaced by @value (JSON text); the message must begin with "plan: <field>". */
 static void test_refused(void **state)
 {
@@ -58,6 +86,8 @@ static void test_refused(void **state)
                   "\"1/http,2/http,3/http,4/http,5/http,6/http,7/http,8/http,9/http,10/http,11/http\"",
                   "ports" },
                 { "volume_path", "\"workspace\"", "volumeMountPath" },
+                { "security_profile", "\"lax\"", "securityProfile" },
+                { "security_profile", "\"none\"", "securityProfile" },
                 { "volume_path", "\"/\"", "volumeMountPath" },
                 { "volume_path", "\"/proc\"", "volumeMountPath" },
                 { "volume_path", "\"/proc/x\"", "volumeMountPath" },
@@ -140,10 +170,9 @@ static void test_mount_paths_allowed(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_round_trip),
-                cmocka_unit_test(test_refused),
-                cmocka_unit_test(test_nodes_and_gpus),
-                cmocka_unit_test(test_mount_paths_allowed),
+                cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_refused),
+                cmocka_unit_test(test_older_plan),     cmocka_unit_test(test_profile),
+                cmocka_unit_test(test_nodes_and_gpus), cmocka_unit_test(test_mount_paths_allowed),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,76 @@
+/* caller.c - whose request it is: the key that comes with it, and from where.  tensorone-api, loop
+ * thread.  What always holds: no key is logged. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/str.h"
+#include "control/rest/http_priv.h"
+
+static bool from_cluster(const struct http_request *q, const struct caller *who)
+{
+        const union MHD_ConnectionInfo *info =
+                MHD_get_connection_info(q->conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+        const struct cluster *c = plane_cluster(q->plane, who, who->cluster);
+        const struct sockaddr *sa = info ? info->client_addr : NULL;
+        struct sockaddr_in in;
+        char text[INET_ADDRSTRLEN];
+
+        if (!c || !c->address || !sa || sa->sa_family != AF_INET)
+                return false;
+        memcpy(&in, sa, sizeof in);
+        return inet_ntop(AF_INET, &in.sin_addr, text, sizeof text) && str_eq(text, c->address);
+}
+
+/* Where a key is used from; "" when that is not known. */
+static void address_of(const struct http_request *q, char ret[static INET6_ADDRSTRLEN])
+{
+        const union MHD_ConnectionInfo *info =
+                MHD_get_connection_info(q->conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+        const struct sockaddr *sa = info ? info->client_addr : NULL;
+        struct sockaddr_in6 in6;
+        struct sockaddr_in in;
+
+        ret[0] = '\0';
+        if (sa && sa->sa_family == AF_INET) {
+                memcpy(&in, sa, sizeof in);
+                (void) inet_ntop(AF_INET, &in.sin_addr, ret, INET6_ADDRSTRLEN);
+        } else if (sa && sa->sa_family == AF_INET6) {
+                memcpy(&in6, sa, sizeof in6);
+                (void) inet_ntop(AF_INET6, &in6.sin6_addr, ret, INET6_ADDRSTRLEN);
+        }
+}
+
+static const char *key_of(const struct http_request *q)
+{
+        const char *h = http_header(q, "Authorization");
+
+        if (str_empty(h))
+                return http_param(q, "api_key");
+        return strncasecmp(h, "Bearer ", 7) == 0 ? h + 7 + strspn(h + 7, " ") : h;
+}
+
+void request_identify(struct http_request *q)
+{
+        const char *key = key_of(q);
+        struct caller who;
+
+        if (!str_empty(key)) {
+                q->bad_key = !accounts_check(plane_accounts(q->plane), key, &who);
+                if (!q->bad_key)
+                        q->ctx.who = who;
+        }
+        /* on the cluster network only the cluster's own key, from its own address, counts */
+        if (q->inner && (str_empty(key) || q->bad_key || q->ctx.who.right != KEY_CLUSTER ||
+                         !from_cluster(q, &q->ctx.who)))
+                q->bad_key = true;
+        if (q->bad_key)
+                q->ctx.who = (struct caller){ 0 };
+        if (q->ctx.who.right != KEY_NONE) {
+                char address[INET6_ADDRSTRLEN];
+
+                address_of(q, address);
+                plane_key_used(q->plane, &q->ctx.who, address);
+        }
+}

@@ -1,0 +1,42 @@
+/* dnsd.h - vmm-dns from the inside: one loop, one table of names, two ways in. */
+#pragma once
+#include <netinet/in.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "base/frame.h"
+#include "dns/message.h"
+#include "dns/names.h"
+
+#define DNSD_QUERIES          1024U /* that are forwarded at once */
+#define DNSD_QUERIES_EACH     128U  /* of one cluster */
+#define DNSD_CONNECTIONS      256U
+#define DNSD_CONNECTIONS_EACH 16U
+#define DNSD_TTL_S            5U /* how long a name of ours may be kept: clusters come and go */
+#define DNSD_TRY_US           1500000U /* for one server, then the next is asked */
+
+struct dnsd {
+        sd_event *loop;
+        struct names *names;
+        struct frame_conn *conn; /* to the engine */
+        int udp, tcp;            /* both on the service address */
+        unsigned queries, connections;
+};
+
+/* The answer to @msg of @len bytes from @from when nobody has to be asked, of at most @size bytes
+ * (at least @len); 0: it goes on to a server, and *ret_q is its question; negative: no answer at all. */
+int answer_query(const struct names *n, const struct name *from, const uint8_t *msg, size_t len,
+                 uint8_t *to, size_t size, struct dns_question *ret_q);
+/* What is said when no server answers. */
+size_t answer_failure(const uint8_t *msg, size_t end, uint8_t *to);
+
+/* Loop handlers: d->udp and d->tcp are readable. */
+int on_udp(sd_event_source *s, int fd, uint32_t revents, void *arg);
+int on_tcp(sd_event_source *s, int fd, uint32_t revents, void *arg);
+
+/* Bytes of an address of a server. */
+static inline socklen_t server_len(const struct sockaddr_storage *a)
+{
+        return a->ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+}

@@ -1,0 +1,43 @@
+/* nft_priv.h - transactions over set elements: shared by the nft_*.c files. */
+#pragma once
+#include <linux/netfilter/nf_tables.h>
+
+#include "engine/net/nft.h"
+
+#define IFNAME_BYTES 16U /* type ifname: padded with zeros */
+
+/* A message of the table's family. */
+void nft_message(struct nl_batch *b, unsigned type, unsigned flags, const char *what);
+/* One transaction; nothing of it is there before nft_commit(). */
+void nft_begin(struct nl_batch *b);
+int nft_commit(struct nl_sock *s, struct nl_batch *b, struct err *e);
+
+/* What goes into a set, comes out of it, or is asked for. */
+struct nft_item {
+        const char *set;
+        const void *key;
+        size_t len;
+        const void *end;      /* last key of an interval, as long; NULL: no interval */
+        const uint32_t *mark; /* what a map gives for it; NULL: no map */
+};
+/* @type: NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM. */
+void nft_element(struct nl_batch *b, unsigned type, const char *table, const struct nft_item *it);
+/* For sets without intervals and maps. */
+void nft_element_of(struct nl_batch *b, unsigned type, const char *table, const char *set,
+                    const void *key, size_t len);
+/* 1: the set has it; 0: it has not, or there is no such set. */
+int nft_has(struct nl_sock *s, const char *table, const char *set, const void *key, size_t len,
+            struct err *e);
+/* The same for a map; *@ret_mark is what it gives. */
+int nft_look_up(struct nl_sock *s, const char *table, const char *map, const void *key, size_t len,
+                uint32_t *ret_mark, struct err *e);
+
+/* Call @fn for each element of a set; -ENOMEM from it ends the walk.  Repeated from the start, after
+ * @again, when the set changed meanwhile.  0 and no call when there is no table. */
+typedef int nft_each_fn(void *arg, const struct nft_item *it);
+typedef void nft_again_fn(void *arg);
+int nft_each(struct nl_sock *s, const char *table, const char *set, nft_each_fn *fn,
+             nft_again_fn *again, void *arg, struct err *e);
+/* A set of one four-byte number each, as the kernel has them: heap. */
+int nft_numbers(struct nl_sock *s, const char *table, const char *set, uint32_t **ret,
+                size_t *ret_n, struct err *e);

@@ -1,0 +1,26 @@
+/* attack.h - one static program with everything that root inside a cluster tries.  It is put into an
+ * image and started by tests/attack; it says on stdout what it got, and the tests look at their
+ * canaries.  Whatever it finds open it only ever reads, but for canaries. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define NELEM(a) (sizeof(a) / sizeof((a)[0]))
+
+struct verb {
+        const char *name, *args;
+        int min; /* operands */
+        int (*run)(int argc, char **argv);
+};
+
+/* attack.c */
+bool say_file(const char *path); /* its first bytes, as "read PATH: TEXT" */
+double now(void);                /* seconds */
+
+int syscalls(int argc, char **argv); /* syscalls.c */
+int surface(int argc, char **argv);  /* surface.c */
+int forge(int argc, char **argv);    /* packets.c */
+int tell(int argc, char **argv);
+int packets(int argc, char **argv);
+int scan(int argc, char **argv);

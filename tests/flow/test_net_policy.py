@@ -1,0 +1,477 @@
+"""What clusters may do to each other and to the world (root): engine/net through the driver netctl, in the
+namespaces of tests/lib/networld.py.  IPv6 is held to everything that IPv4 is."""
+import ipaddress
+import json
+import os
+import re
+import socket
+import sys
+import time
+
+import pytest
+
+from networld import (INET, LAN, LAN6, META, META6, UPLINK, UPLINK6, WEB, WEB6, Ctl, Refused, clean, one,  # noqa: F401
+                      world)
+
+TABLE = "inet hvmm_aaaaaaaa"
+
+
+def listing(w, kind, name):
+    """The elements of a set or map: {element: data or None}, concatenations as tuples."""
+    out = json.loads(w.on_host("nft", "-j", "list", kind, *TABLE.split(), name))
+    items = [x[kind] for x in out["nftables"] if kind in x][0].get("elem", [])
+
+    def plain(x):
+        if isinstance(x, dict) and "elem" in x:
+            return plain(x["elem"]["val"])
+        if isinstance(x, dict) and "concat" in x:
+            return tuple(plain(y) for y in x["concat"])
+        if isinstance(x, dict) and "prefix" in x:
+            return "%s/%d" % (x["prefix"]["addr"], x["prefix"]["len"])
+        return x
+
+    return {plain(x[0]) if isinstance(x, list) else plain(x): x[1] if isinstance(x, list) else None for x in items}
+
+
+SETS = ("sources", "sources6", "members", "members6", "egress", "egress6", "connections", "connections6")
+
+
+def left_behind(w):
+    """What the firewall still has of clusters."""
+    found = {name: listing(w, "set", name) for name in SETS}
+    found.update({name: listing(w, "map", name) for name in ("accounts", "accounts6", "limited")})
+    return {name: v for name, v in found.items() if v}
+
+
+@pytest.fixture
+def three(clean):
+    """Clusters 1 and 2 are account 5's, 3 is account 6's; 2 and 3 serve."""
+    c = Ctl(clean, "aaaaaaaa")
+    c.at = {}
+    for slot, account in ((1, 5), (2, 5), (3, 6)):
+        c.at[slot] = (c.up(slot, account)[0], c.address6)
+    for slot in (2, 3):
+        c.serve(slot, f"cluster{slot}", 7000, *(f"{ip}:7000" for ip in c.at[slot]))
+    yield c
+    for slot in (1, 2, 3):
+        c.down(slot)
+    c("reap")
+    assert left_behind(clean) == {}
+    c.stop()
+
+
+def test_an_accounts_clusters_reach_each_other(three):
+    for mine, ip in zip(three.at[1], three.at[2]):
+        assert three.tcp(1, ip, 7000, 3) == f"cluster2 {mine}", "with its own address"
+        assert three.agent(1, "udp", ip, 7000, 3) == f"cluster2 {mine}"
+        assert three.ping(1, ip)
+    assert three.ping(2, three.at[1][0]) and three.ping(2, three.at[1][1])
+
+
+def test_nobody_elses(three):
+    w = three.world
+    for ip in three.at[3]:
+        assert w.host_agent("tcp", ip, 7000, 3).startswith("cluster3"), "it does serve"
+        for slot in (1, 2):
+            assert three.tcp(slot, ip, 7000, 0.3) == "timeout"
+            assert three.agent(slot, "udp", ip, 7000, 0.3) == "timeout"
+            assert not three.ping(slot, ip)
+    assert not three.ping(3, three.at[1][0]) and not three.ping(3, three.at[1][1])
+    # a mark that somebody else's rules put on a packet is no account's number
+    w.on_host("nft", "add table inet other; add chain inet other pre { type filter hook prerouting priority -200; };"
+              " add chain inet other post { type filter hook forward priority -10; };"
+              " add rule inet other pre meta mark set 6; add rule inet other post meta mark set 6")
+    try:
+        for ip in three.at[3]:
+            assert three.tcp(1, ip, 7000, 0.3) == "timeout"
+        assert three.tcp(1, three.at[2][0], 7000, 3) == f"cluster2 {three.at[1][0]}"
+    finally:
+        w.on_host("nft", "delete", "table", "inet", "other")
+
+
+def test_accounts_of_two_hosts_are_strangers(three):
+    """The same number in another instance is another account."""
+    b = Ctl(three.world, "bbbbbbbb")
+    try:
+        at = (b.up(9, 5)[0], b.address6)
+        b.serve(9, "other", 7000)
+        for ip in at:
+            assert three.world.host_agent("tcp", ip, 7000, 3).startswith("other")
+            assert three.tcp(1, ip, 7000, 0.3) == "timeout"
+        for ip in three.at[2]:
+            assert b.tcp(9, ip, 7000, 0.3) == "timeout"
+    finally:
+        b.down(9)
+        b.stop()
+
+
+def test_without_an_account_nobody(three):
+    at = (three.up(4, 0)[0], three.address6)
+    three.up(5, 0)
+    three.serve(4, "four", 7000)
+    for ip in at:
+        assert three.tcp(5, ip, 7000, 0.3) == "timeout"
+    three.down(4)
+    three.down(5)
+
+
+def test_an_address_that_goes_to_another_account(three):
+    """What the old one was allowed, and the connections that it had, end with it."""
+    three.down(2)
+    assert three.at[2][0] not in str(left_behind(three.world))
+    assert three.tcp(1, three.at[2][0], 7000, 0.3) in ("timeout", "error 113")
+    three.up(2, 6)
+    three.serve(2, "new", 7000)
+    for ip in three.at[2]:
+        assert three.world.host_agent("tcp", ip, 7000, 3).startswith("new")
+        assert three.tcp(1, ip, 7000, 0.3) == "timeout"
+        assert three.tcp(3, ip, 7000, 3).startswith("new"), "of the other account it is a neighbour now"
+
+
+def test_ipv6_egress_is_translated(one):
+    assert one.tcp(1, WEB6, 80, 3) == f"internet {UPLINK6}"
+    assert one.agent(1, "udp", WEB6, 9999, 3) == f"internet {UPLINK6}"
+    assert one.ping(1, WEB6)
+
+
+def test_ipv6_is_closed_as_ipv4_is(one):
+    w = one.world
+    for ip in (META6, LAN6):
+        assert w.host_agent("tcp", ip, 80, 3).startswith("internet"), "the host may"
+        assert one.tcp(1, ip, 80, 0.3) == "timeout"
+    assert w.host_agent("tcp", UPLINK6, 8080, 3) == f"host {UPLINK6}"
+    for ip in (UPLINK6, one.service6, "fe80::1%eth0", "ff02::1%eth0"):
+        assert one.tcp(1, ip, 8080, 0.3) in ("timeout", "error 101", "error 22", "error 99"), ip
+        assert ip.startswith("ff") or not one.ping(1, ip)
+    for ip in ("64:ff9b::a9fe:a9fe", "64:ff9b::a00:1", "2002:a00:1::1", "::ffff:169.254.169.254", "::169.254.169.254"):
+        assert one.tcp(1, ip, 80, 0.3) in ("timeout", "error 101", "error 22", "error 113"), ip
+
+
+def test_a_host_without_ipv6_says_so_at_once(one):
+    """Nothing to wait for: the program inside takes its other address."""
+    one.world.on_host("ip", "-6", "route", "del", "default")
+    try:
+        begin = time.monotonic()
+        assert one.tcp(1, WEB6, 80, 10) == "error 101"
+        assert time.monotonic() - begin < 8
+        assert one.tcp(1, WEB, 80, 3) == f"internet {UPLINK}"
+    finally:
+        one.world.on_host("ip", "-6", "route", "add", "default", "via", "2001:db8:1::1")
+
+
+def test_private_networks_of_ipv6_can_be_opened(clean):
+    c = Ctl(clean, "aaaaaaaa", allow=f"10.9.0.0/16,{LAN6}/128")
+    c.up(1)
+    assert c.tcp(1, LAN6, 80, 3) == f"internet {UPLINK6}" and c.tcp(1, LAN[0], 80, 3) == f"internet {UPLINK}"
+    assert c.tcp(1, META6, 80, 0.3) == "timeout"
+    c.down(1)
+    c.stop()
+
+
+def test_a_pool_of_its_own(clean):
+    c = Ctl(clean, "aaaaaaaa", pool6="fd12:3456:789a:1::/64")
+    c.up(1)
+    assert c.address6 == "fd12:3456:789a:1::1"
+    c("close")
+    for pool6 in ("fd12:3456:789a:2::/64", "none"):
+        c.pool6 = pool6
+        with pytest.raises(Refused, match="network pool6: a running cluster has fd12:3456:789a:1::1"):
+            c.open()
+        c("close")
+    c.pool6 = "2001:db8::/64"
+    with pytest.raises(Refused, match="network pool6: 2001:db8::/64 is no /64 within fc00::/7"):
+        c.open()
+    c("close")
+    c.pool6 = "fd12:3456:789a:1::/64"
+    c.open()
+    assert c.tcp(1, WEB6, 80, 3) == f"internet {UPLINK6}"
+    c.down(1)
+    c.stop()
+
+
+def test_a_host_that_lives_by_advertisements(clean):
+    """Forwarding may not cost the host its own way out: where the kernel has no way to do both, clusters do
+    without IPv6."""
+    w = clean
+    w.on_host("ip", "-6", "route", "replace", "default", "via", "2001:db8:1::1", "proto", "ra")
+    try:
+        for has_way in (True, False):
+            if not has_way:  # an older kernel
+                w.on_host("sh", "-c", "mkdir -p /run/all && cp -r /proc/sys/net/ipv6/conf/all/. /run/all 2>/dev/null;"
+                          " rm -f /run/all/force_forwarding; mount --bind /run/all /proc/sys/net/ipv6/conf/all")
+            c = Ctl(w, "aaaaaaaa")
+            try:
+                c.up(1)
+                assert (c.address6 != "-") == has_way
+                assert w.sysctl("conf/all/forwarding", 6) == "0"
+                assert c.tcp(1, WEB, 80, 3) == f"internet {UPLINK}"
+                assert not has_way or c.tcp(1, WEB6, 80, 3) == f"internet {UPLINK6}"
+                c.down(1)
+            finally:
+                c.stop()
+    finally:
+        w.on_host("sh", "-c", "umount /proc/sys/net/ipv6/conf/all; rm -rf /run/all; true")
+        w.on_host("ip", "-6", "route", "replace", "default", "via", "2001:db8:1::1")
+        w.on_host("sh", "-c", "ip -6 route del default proto ra; true")
+
+
+def test_ipv6_forwarding_goes_with_the_last(clean):
+    a, b = Ctl(clean, "aaaaaaaa"), Ctl(clean, "bbbbbbbb")
+    assert "1" in clean.forwards6()
+    a.stop()
+    assert "1" in clean.forwards6()
+    b.stop()
+    assert clean.forwards6() == ("0", "0")
+    clean.on_host("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
+    try:
+        Ctl(clean, "aaaaaaaa").stop()
+        assert clean.forwards6() == ("1", "0"), "what was on stays on"
+    finally:
+        clean.on_host("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding")
+
+
+def test_egress_list(clean):
+    w, c = clean, Ctl(clean, "aaaaaaaa", dns=f"{LAN[0]}", allow="172.20.0.0/16,192.168.5.0/24")
+    c.up(1, 5, "203.0.113.0/24,2001:db8:7::/48,192.168.5.7")
+    c.up(2, 5, "none")
+    peer = (c.up(3, 5)[0], c.address6)
+    c.serve(3, "three", 7000)
+    pid = int(c("listen"))
+    try:
+        assert c.tcp(1, WEB, 80, 3) == f"internet {UPLINK}" and c.tcp(1, WEB6, 80, 3) == f"internet {UPLINK6}"
+        assert c.tcp(1, LAN[3], 80, 3) == f"internet {UPLINK}", "private, opened and listed"
+        for ip in (INET, LAN[2], "2001:db8:1::1"):
+            assert c.tcp(3, ip, 80, 3).startswith("internet"), "one without a list may"
+            assert c.tcp(1, ip, 80, 0.3) == "timeout", "not listed"
+        for ip in (WEB, WEB6, LAN[3]):
+            assert c.tcp(2, ip, 80, 0.3) == "timeout", "it may nowhere"
+        for slot in (1, 2):  # what a list never takes away
+            assert c.agent(slot, "udp", LAN[0], 53, 3) == f"internet {UPLINK}"
+            assert c.tcp(slot, c.service, 80, 3) == f"slot {slot}\n"
+            for ip in peer:
+                assert c.tcp(slot, ip, 7000, 3).startswith("three")
+        assert set(listing(w, "map", "limited")) == {"hv1", "hv2"}
+        assert listing(w, "set", "egress") == {(1, "203.0.113.0/24"): None, (1, "192.168.5.7"): None}
+        assert listing(w, "set", "egress6") == {(1, "2001:db8:7::/48"): None}
+    finally:
+        os.kill(pid, 9)
+    for slot in (1, 2, 3):
+        c.down(slot)
+    assert left_behind(w) == {}
+    c.stop()
+
+
+def test_the_first_packet_is_judged(clean):
+    c = Ctl(clean, "aaaaaaaa")
+    c.world.log.write_text("")
+    for slot in range(20, 30):
+        c.up(slot, 5, "198.51.100.0/24")
+        assert c.agent(slot, "udp", WEB, 9999, 0.1) == "timeout"
+        c.down(slot)
+    assert c.world.log.read_text() == ""
+    c.stop()
+
+
+def test_a_list_at_its_longest(clean):
+    c = Ctl(clean, "aaaaaaaa")
+    nets = [f"2001:db8:{i:x}::/48" for i in range(62)] + ["203.0.113.0/24", "2001:db8:ffff::/64"]
+    c.up(1, 5, ",".join(nets))
+    assert c.tcp(1, WEB6, 80, 3) == f"internet {UPLINK6}" and c.tcp(1, WEB, 80, 3) == f"internet {UPLINK}"
+    c.up(2, 5, ",".join(nets))
+    c.down(1)
+    assert len(listing(clean, "set", "egress6")) == 63 and set(listing(clean, "map", "limited")) == {"hv2"}
+    assert c.tcp(2, WEB6, 80, 3) == f"internet {UPLINK6}"
+    c.down(2)
+    assert left_behind(clean) == {}
+    with pytest.raises(Refused, match="egressAllow: more than 64 networks"):
+        c.up(1, 5, ",".join(nets + ["10.0.0.0/8"]))
+    c.down(1)
+    c.stop()
+
+
+def test_spoofed_ipv6_source(one):
+    w = one.world
+    one.up(2)
+    w.log.write_text("")
+    for source in (one.address6, UPLINK6, WEB6, "2001:db8:9::9", "fe80::2", "::1"):
+        one.agent(1, "spoof6", source, WEB6, 9999)
+    mine = one.address6[:-1] + "1"
+    assert one.agent(1, "spoof6", mine, WEB6, 9999) > 0
+    end = time.monotonic() + 5
+    while "spoof" not in w.log.read_text() and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert w.log.read_text() == f"{UPLINK6} spoof\n", "only the one with the true source"
+    one.down(2)
+
+
+def macs(c, slot):
+    """Of the inner and the outer end."""
+    inner = json.loads(c.enter(slot, "ip", "-j", "link", "show", "eth0"))[0]["address"]
+    outer = json.loads(c.world.on_host("ip", "-j", "link", "show", f"hv{slot}"))[0]["address"]
+    return inner.replace(":", ""), outer.replace(":", "")
+
+
+def hex_ip(text):
+    return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text).hex()
+
+
+def test_spoofed_hardware_address(one):
+    """A true address from a false card gets nowhere."""
+    w = one.world
+    inner, outer = macs(one, 1)
+    # IPv4, UDP to the internet's port 9999; checksums are not looked at on the way, and 0 is none for UDP
+    def packet(mac):
+        head = "4500001d0007000040110000" + hex_ip(one.address) + hex_ip(WEB)
+        words = [int(head[i:i + 4], 16) for i in range(0, 40, 4)]
+        total = sum(words)
+        total = (total & 0xffff) + (total >> 16)
+        total = (total & 0xffff) + (total >> 16)
+        head = head[:20] + "%04x" % (~total & 0xffff) + head[24:]
+        return outer + mac + "0800" + head + "115c270f00090000" + "41"
+
+    w.log.write_text("")
+    one.agent(1, "frame", "eth0", packet("0268760100ff"))
+    one.agent(1, "frame", "eth0", packet(inner))
+    end = time.monotonic() + 5
+    while "A" not in w.log.read_text() and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert w.log.read_text() == f"{UPLINK} A\n", "once, from the true card"
+
+
+def neighbours(w):
+    return sorted(l for l in w.on_host("ip", "neigh", "show", "nud", "all").splitlines() if re.search(r"\bhv\d", l))
+
+
+def test_forged_neighbours(one):
+    """Whatever is said of neighbours, by ARP or by neighbour discovery: nobody answers, nobody learns."""
+    w = one.world
+    inner, outer = macs(one, 1)
+    before = neighbours(w)
+    assert len(before) == 2 and all("PERMANENT" in l for l in before)
+    routes = w.on_host("ip", "-6", "route")
+    inside = one.enter(1, "ip", "neigh")
+    evil, everyone = "026666666666", "f" * 12
+    for mac_to in (outer, everyone):
+        for op in ("0001", "0002"):
+            for ip in (one.address, "100.96.0.77", UPLINK, "169.254.1.1"):
+                one.agent(1, "frame", "eth0", mac_to + evil + "0806" + "00010800060400" + op[2:] + evil + hex_ip(ip)
+                          + outer + hex_ip(UPLINK))
+
+    def icmp6(source, dest, kind, body):
+        payload = kind + "000000" + body
+        pseudo = hex_ip(source) + hex_ip(dest) + "%08x" % (len(payload) // 2) + "0000003a" + payload
+        total = sum(int(pseudo[i:i + 4], 16) for i in range(0, len(pseudo), 4))
+        while total >> 16:
+            total = (total & 0xffff) + (total >> 16)
+        payload = kind + "00" + "%04x" % (~total & 0xffff) + body
+        return ("86dd6000000" + "0" + "%04x" % (len(payload) // 2) + "3aff" + hex_ip(source) + hex_ip(dest) + payload)
+
+    target, link_layer = hex_ip(one.service6), "0101" + evil
+    for source in (one.address6, "fe80::6666", one.service6):
+        for dest in (one.service6, "ff02::1", UPLINK6):
+            for kind, body in (("87", "00000000" + target + link_layer),              # solicitation
+                               ("88", "e0000000" + hex_ip(source) + "0201" + evil),   # advertisement
+                               ("86", "40000708" + "0" * 16 + link_layer),            # router advertisement
+                               ("89", "00000000" + target + hex_ip(WEB6))):           # redirect
+                one.agent(1, "frame", "eth0", outer + inner + icmp6(source, dest, kind, body))
+    assert one.tcp(1, WEB, 80, 3) == f"internet {UPLINK}", "what came before it has been dealt with"
+    assert one.tcp(1, WEB6, 80, 3) == f"internet {UPLINK6}"
+    assert neighbours(w) == before
+    assert w.on_host("ip", "-6", "route") == routes
+    assert one.enter(1, "ip", "neigh") == inside
+    # and the host says nothing of itself
+    assert "1 received" not in one.enter(1, "sh", "-c", "arping -c 1 -w 1 -I eth0 169.254.1.1 2>&1 || true")
+
+
+def test_connections_of_one_leave_the_others_theirs(clean):
+    c = Ctl(clean, "aaaaaaaa", connections=50)
+    c.up(1, 5)
+    c.up(2, 5)
+    for ip in (WEB, WEB6):
+        c.agent(1, "flows", ip, 20000, 400)
+        assert c.agent(1, "udp", ip, 9999, 0.3) == "timeout", "it has no more"
+        assert c.agent(2, "udp", ip, 9999, 3).startswith("internet"), "another has"
+    tracked = clean.on_host("cat", "/proc/net/nf_conntrack")
+    for ip in ("100.96.0.1", c.address6[:-1] + "1"):
+        n = len(re.findall(r"src=%s " % re.escape(str(ipaddress.ip_address(ip).exploded) if ":" in ip else ip),
+                           tracked))
+        assert 40 <= n <= 52, (ip, n)
+    assert set(listing(clean, "set", "connections")) == {"100.96.0.1", "100.96.0.2"}
+    # one connection counts once, however much it sends before it is answered
+    c.up(3, 5)
+    c.enter(3, sys.executable, "-c", "import socket\ns = socket.socket(2, 2)\n"
+            f"for i in range(2000): s.sendto(b'x', ('{WEB}', 20000))")
+    assert c.agent(3, "udp", WEB, 9999, 3).startswith("internet")
+    # the next one with the address begins anew
+    c.down(1)
+    c.up(1, 6)
+    assert c.agent(1, "udp", WEB, 9999, 3).startswith("internet")
+    for slot in (1, 2, 3):
+        c.down(slot)
+    assert left_behind(clean) == {}
+    c.stop()
+
+
+def test_bandwidth(clean):
+    """A second's stream each way, beside one that is held to nothing."""
+    rate = 4 << 20
+    c = Ctl(clean, "aaaaaaaa", bandwidth=rate)
+    c.up(1)
+    for way in ("in", "out"):
+        got = c.agent(1, "rate", WEB, 7070, 3, way)
+        assert 0.7 * rate < got < 1.3 * rate, (way, got / rate)
+    assert "tbf" in clean.on_host("tc", "qdisc", "show", "dev", "hv1")
+    assert "tbf" in c.enter(1, "tc", "qdisc", "show", "dev", "eth0")
+    c.down(1)
+    c.stop()
+    free = Ctl(clean, "bbbbbbbb")
+    free.up(1)
+    assert free.agent(1, "rate", WEB, 7070, 1, "in") > 3 * rate
+    free.down(1)
+    free.stop()
+
+
+def test_all_of_it_comes_back(clean):
+    """After `nft flush ruleset`: closed at once, and repaired with accounts, lists and limits."""
+    c = Ctl(clean, "aaaaaaaa", connections=1000)
+    at = {}
+    for slot, account, egress in ((1, 5, "203.0.113.0/24"), (2, 5, "-"), (3, 6, "-")):
+        at[slot] = (c.up(slot, account, egress)[0], c.address6)
+    c.serve(2, "two", 7000)
+    c("prepare", 4)
+    was = {name: listing(clean, "set", name) for name in SETS if not name.startswith("conn")}
+    was.update({name: listing(clean, "map", name) for name in ("accounts", "accounts6", "limited")})
+    clean.on_host("nft", "flush", "ruleset")
+    c("repair")
+    now = {name: listing(clean, "set", name) for name in SETS if not name.startswith("conn")}
+    now.update({name: listing(clean, "map", name) for name in ("accounts", "accounts6", "limited")})
+    assert now == was
+    for ip in at[2]:
+        assert c.tcp(1, ip, 7000, 3).startswith("two")
+        assert c.tcp(3, ip, 7000, 0.3) == "timeout"
+    assert c.tcp(1, WEB6, 80, 0.3) == "timeout" and c.tcp(2, WEB6, 80, 3) == f"internet {UPLINK6}"
+    for slot in (1, 2, 3):
+        c.down(slot)
+    c("release", 4, "later")
+    c("drop", 4)
+    assert left_behind(clean) == {}
+    c.stop()
+
+
+def test_connections_of_ipv6_end_with_their_cluster(one):
+    w = one.world
+    one.up(5)
+    at = one.address6
+    assert one.agent(5, "udp", WEB6, 9999, 3) == f"internet {UPLINK6}"
+    full = ipaddress.ip_address(at).exploded
+
+    def known():
+        return [l for l in w.on_host("cat", "/proc/net/nf_conntrack").splitlines() if f"={full} " in l]
+
+    assert len(known()) == 1
+    one.down(5)
+    assert at in listing(w, "set", "released6")
+    one("reap")
+    assert known() == [] and listing(w, "set", "released6") == {} and listing(w, "set", "released") == {}

@@ -61,7 +61,7 @@ static struct gpud_memory *memory_of(struct gpud *d, const char *uuid)
                 return m;
         m = &d->memory[d->n_memory < NELEM(d->memory) ? d->n_memory++ : 0];
         *m = (struct gpud_memory){ .pcie_kib_s = { GPU_UNKNOWN, GPU_UNKNOWN } };
-        (void) snprintf(m->uuid, sizeof m->uuid, "%s", uuid);
+        (void) snprintf(m->uuid, sizeof m->uuid, "%.71s", uuid);
         return m;
 }
 

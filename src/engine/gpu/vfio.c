@@ -101,7 +101,7 @@ static void read_device(int dir, const char *pci, struct vfio_device *d)
                                    .class = hex(dir, "class") & 0xffffff,
                                    .group = VFIO_NO_GROUP,
                                    .numa_node = UINT32_MAX };
-        (void) snprintf(d->pci, sizeof d->pci, "%s", pci);
+        take(pci, d->pci, sizeof d->pci); /* is_address() has seen that it fits */
         link_name(dir, "driver", d->driver, sizeof d->driver);
         read_resets(dir, d->resets, sizeof d->resets);
         link_name(dir, "iommu_group", text, sizeof text);

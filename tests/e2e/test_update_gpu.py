@@ -203,7 +203,8 @@ def test_driver_in_a_read_only_root(host):
 def test_what_was_taken_does_not_open_by_any_name(host):
     """A hard link, a descriptor of the node, a name of the tenant's own: the rule is the kernel's."""
     with cluster_with(host, 2) as c:
-        inside(host, c, "mkdir /dev/mine; for n in /dev/nvidia[0-9]*; do ln $n /dev/mine/; ln $n $n.link; done")
+        inside(host, c, "mkdir -p /dev/mine /dev/.a/b/.c; for n in /dev/nvidia[0-9]*; do ln $n /dev/mine/; ln $n $n.link;"
+                        " ln $n /dev/.a/b/.c/; done")
         gpu_count(host, c, 1)
         there = nodes(host, c)
         assert len(numbers(there)) == 1

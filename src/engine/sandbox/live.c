@@ -32,6 +32,8 @@
 #include "engine/sandbox/sandbox_priv.h"
 
 #define TRIES 16 /* of making a node where the tenant has left something */
+#define DEPTH                                                                                      \
+        64 /* of directories in /dev; what lies deeper keeps its name, and does not open either */
 
 static bool is_allowed(const struct sandbox_live *l, dev_t rdev)
 {
@@ -67,9 +69,26 @@ static bool is_drivers(const char *name)
         return str_after(name, "nvidia-caps") || str_eq(name, "dri");
 }
 
-/* Take away nodes that are not allowed any more, in @dir and, at the top, in directories below; of the
- * driver's those, too, that are empty then. */
-static int prune(const struct sandbox_live *l, int at, bool top, struct err *e)
+static bool is_dots(const char *name)
+{
+        return str_eq(name, ".") || str_eq(name, "..");
+}
+
+/* A directory of the same file system, which pts, shm and mqueue are not; -EXDEV and such: none. */
+static int open_below(int dir, const char *name)
+{
+        AUTO(fd) int sub = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        struct stat below, here;
+
+        if (sub < 0 || fstat(sub, &below) < 0 || fstat(dir, &here) < 0)
+                return -errno;
+        return below.st_dev == here.st_dev ? fd_take(&sub) : -EXDEV;
+}
+
+/* Take away nodes that are not allowed any more, by all names that the tenant has given them: each is an
+ * inode's worth of the tmpfs, so that there are some thousand at most.  Of the driver's directories those
+ * that are empty then, too. */
+static int prune(const struct sandbox_live *l, int at, unsigned depth, struct err *e)
 {
         int fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
         DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -83,22 +102,18 @@ static int prune(const struct sandbox_live *l, int at, bool top, struct err *e)
         while (r >= 0 && (de = readdir(dir)) != NULL) {
                 struct stat st;
 
-                if (fstatat(dirfd(dir), de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+                if (is_dots(de->d_name) ||
+                    fstatat(dirfd(dir), de->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
                         continue;
                 if (S_ISCHR(st.st_mode) && !is_allowed(l, st.st_rdev) &&
                     unlinkat(dirfd(dir), de->d_name, 0) < 0 && errno != ENOENT)
                         r = err_errno(e, -errno, "remove /dev/%.40s", de->d_name);
-                if (S_ISDIR(st.st_mode) && top && de->d_name[0] != '.') {
-                        /* EXDEV: pts, shm, mqueue */
-                        AUTO(fd)
-                        int sub = openat(dirfd(dir), de->d_name,
-                                         O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-                        struct stat below, here;
+                if (S_ISDIR(st.st_mode) && depth < DEPTH) {
+                        AUTO(fd) int sub = open_below(dirfd(dir), de->d_name);
 
-                        if (sub >= 0 && fstat(sub, &below) == 0 && fstat(at, &here) == 0 &&
-                            below.st_dev == here.st_dev)
-                                r = prune(l, sub, false, e);
-                        if (is_drivers(de->d_name))
+                        if (sub >= 0)
+                                r = prune(l, sub, depth + 1, e);
+                        if (depth == 0 && is_drivers(de->d_name))
                                 (void) unlinkat(dirfd(dir), de->d_name, AT_REMOVEDIR);
                 }
         }
@@ -166,7 +181,7 @@ static int change_dev(const struct sandbox_live *l, int root, struct err *e)
         if (r >= 0 && (fstat(dev, &st) < 0 || st.st_uid != l->id_base))
                 return err_set(e, -EINVAL, "/dev is not the cluster's");
         if (r >= 0)
-                r = prune(l, dev, true, e);
+                r = prune(l, dev, 0, e);
         for (size_t i = 0; i < l->spec->n_devices && r >= 0; i++)
                 r = add_node(l, dev, &l->spec->devices[i], e);
         return r < 0 ? r : 0;

@@ -161,6 +161,8 @@ def test_fabric(driver):
     all_of_it = driver.names(driver.ok(range(8), fabric=True))
     assert {"nvidia-nvswitch0", "nvidia-nvswitch1", "nvidia-nvswitchctl",
             "nvidia-caps-imex-channels/channel0"} | {f"nvidia{i}" for i in range(8)} <= all_of_it
+    # the engine has not seen the eighth, which hangs, and somebody may have; the kernel has
+    assert not [n for n in driver.names(driver.ok(range(7), fabric=True)) if "nvswitch" in n or "caps" in n]
     half = driver.names(driver.ok(range(4)))
     assert not {n for n in half if "nvswitch" in n or "caps" in n}
     assert {n for n in half if n[-1].isdigit()} == {f"nvidia{i}" for i in range(4)}

@@ -517,9 +517,7 @@ int gpu_bind(const struct gpu_driver *d, const struct gpu *gpus, size_t n, const
              bool all_of_fabric, struct gpu_binding *ret, struct err *e)
 {
         struct gpu_binding b;
-        struct binder x = {
-                .d = d, .gpus = gpus, .n = n, .fabric = all_of_fabric, .b = &b, .e = e
-        };
+        struct binder x = { .d = d, .gpus = gpus, .n = n, .b = &b, .e = e };
         struct cdi_set set = { .n = 0 };
         unsigned words = 0;
         int r;
@@ -527,6 +525,7 @@ int gpu_bind(const struct gpu_driver *d, const struct gpu *gpus, size_t n, const
         gpu_binding_init(&b);
         if (n == 0 || d->root_fd < 0)
                 return err_set(e, -ENODEV, "no GPU to bind");
+        x.fabric = all_of_fabric && bind_has_all(d, gpus, n);
         x.major = gpu_major(d, gpus);
         r = gpu_caps_parse(caps, &words, e);
         if (r >= 0)

@@ -48,7 +48,8 @@ void gpu_binding_done(struct gpu_binding *b); /* closes and frees */
 
 /* @gpus: what the plan names, with the details that the engine knows.  @caps: the value of
  * NVIDIA_DRIVER_CAPABILITIES, from user, image or NULL ("compute,utility"); unknown words are refused.
- * @all_of_fabric: the cluster leases every GPU, so it gets NVSwitch and IMEX nodes, too. */
+ * @all_of_fabric: the cluster leases every GPU that the engine knows; when the kernel has no other, either,
+ * it gets NVSwitch and IMEX nodes, too. */
 int gpu_bind(const struct gpu_driver *d, const struct gpu *gpus, size_t n, const char *caps,
              bool all_of_fabric, struct gpu_binding *ret, struct err *e);
 

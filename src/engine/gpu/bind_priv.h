@@ -28,6 +28,8 @@ int bind_open(const struct gpu_driver *d, const struct cdi_mount *m, int *ret_fd
 int bind_edits(struct binder *x, const struct cdi_edits *c);
 
 /* ---- bind_source.c: call bind_edits() for what the leased GPUs need */
+/* No other GPU is there, by the kernel's count. */
+bool bind_has_all(const struct gpu_driver *d, const struct gpu *gpus, size_t n);
 int bind_set(struct binder *x, const struct cdi_set *set);
 int bind_own(struct binder *x, unsigned caps);
 

@@ -5,6 +5,7 @@
  * and inherited by every operation, files open: looking for 40 libraries takes half of what a boot
  * may.  It counts for as long as the kernel's driver says the same version; a package that is
  * installed anew in the same version shows with the next start. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 
 #define VERSION_FILE "proc/driver/nvidia/version"
 #define VERSION_MAX  4096U
+#define GPUS         "proc/driver/nvidia/gpus"
 
 /* The one piece of state: written once at engine start, inherited by every fork from then on. */
 static struct {
@@ -26,6 +28,26 @@ static struct {
         unsigned caps;
         char *version; /* the kernel driver's text; NULL: nothing is prepared */
 } prepared;
+
+/* The engine knows the GPUs that vmm-gpu lists, which leaves out one that hangs, and knows none of before its
+ * start that is lost; a neighbour may be in the fabric by one of them. */
+bool bind_has_all(const struct gpu_driver *d, const struct gpu *gpus, size_t n)
+{
+        AUTO(fd) int fd = fd_open_in_root(d->root_fd, GPUS, O_RDONLY | O_DIRECTORY, 0);
+        DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+        size_t mine = 0, all = 0;
+        struct dirent *de;
+
+        if (!dir)
+                return false;
+        (void) fd_take(&fd);
+        while ((de = readdir(dir)) != NULL)
+                all += de->d_name[0] != '.';
+        (void) closedir(dir);
+        for (size_t i = 0; i < n; i++)
+                mine += !gpus[i].mig_profile;
+        return mine > 0 && mine == all;
+}
 
 /* ---- specs ------------------------------------------------------------------------------------ */
 

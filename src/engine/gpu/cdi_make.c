@@ -197,7 +197,9 @@ void gpu_pci_short(const char *pci, char ret[static 16])
 {
         size_t n = pci ? strlen(pci) : 0;
 
-        (void) snprintf(ret, 16, "%s", n > 12 ? pci + (n - 12) : n ? pci : "");
+        for (; n > 12 && *pci == '0'; n--) /* a domain may have more than its four digits */
+                pci++;
+        (void) snprintf(ret, 16, "%s", n ? pci : "");
         for (char *p = ret; *p; p++)
                 *p = (char) tolower((unsigned char) *p);
 }

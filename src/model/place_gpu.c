@@ -58,7 +58,8 @@ static void say_broken(const struct place_node *n, uint64_t members, char *buf, 
 static void refuse(const struct place_node *n, const struct place_want *w, struct wish *x,
                    const struct err *chooser)
 {
-        uint32_t all = count(x->members), idle = count(x->members & n->gpus_free);
+        const uint64_t can = x->members & (n->gpus_free | w->gpu_keep);
+        uint32_t all = count(x->members), idle = count(can & ~w->gpu_keep); /* its own are not */
         char broken[32];
 
         say_broken(n, x->members, broken, sizeof broken);
@@ -66,7 +67,7 @@ static void refuse(const struct place_node *n, const struct place_want *w, struc
                 (void) err_set(&x->why, -ENOSPC, "not on this host");
         else if (w->gpu_count > all)
                 (void) err_set(&x->why, -ENOSPC, "this host has %u, %u free%s", all, idle, broken);
-        else if (idle >= w->gpu_count) /* of several types, or not a legal set */
+        else if (count(can) >= w->gpu_count) /* of several types, or not a legal set */
                 (void) err_copy(&x->why, chooser);
         else
                 (void) err_set(&x->why, -ENOSPC, "%u of %u free%s", idle, all, broken);

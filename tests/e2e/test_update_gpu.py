@@ -268,6 +268,49 @@ def test_refused_as_a_whole(host):
         assert check(host, c, 1) == before
 
 
+def test_one_that_fell_off_the_bus(host):
+    """It stays the cluster's, also when a new engine never sees it, and nothing else is in its way: other
+    changes are made, no other GPU comes in its place unasked, and it can be given back."""
+    faults = hosts.RUN / host.id / "simulated" / "faults"
+    with cluster_with(host, 1) as c:
+        mine, = uuids(host, c)
+        was = first(host, c)
+        try:
+            faults.write_text("lose %s\n" % mine)
+            assert wait_until(lambda: states(host)[mine] == "lost", CHECK_S), states(host)
+            changed(host, c, vcpuCount=2)
+            host.kill()
+            revive(host)
+            assert wait_until(lambda: len(states(host)) == 7 and "lost" in (host.cluster(c)["reason"] or ""), CHECK_S)
+            changed(host, c, vcpuCount=3)
+            assert claimed(host, c) == {mine} and first(host, c) == was
+            gpu_count(host, c, 2)  # who asks for GPUs gets such as are there
+            assert mine not in check(host, c, 2)[0]
+            gpu_count(host, c, 0)
+            check(host, c, 0)
+        finally:
+            faults.write_text("")
+            host.kill()
+            revive(host)
+            assert wait_until(lambda: mine in states(host), CHECK_S), states(host)
+        assert states(host)[mine] == "quarantined"
+        host.gql("mutation($id: String!) { gpuRelease(input: {gpuId: $id}) { id } }", {"id": mine})
+        assert wait_until(lambda: states(host)[mine] == "ok", CHECK_S), states(host)
+
+
+def test_a_gpu_that_is_not_there_is_refused(host):
+    """An engine that is told to attach one which it does not have says so, at once, and goes on."""
+    with hosts.our_node(host) as node:
+        node.assign("wishful", ["sleep", "1000"])
+        node.until(lambda m: m.get("cluster") == "wishful" and m.get("state") == "running")
+        node.assign("wishful", ["sleep", "1000"], generation=2, boot=1, gpu_count=1, gpus=["GPU-00000000-none"])
+        report, _ = node.until(lambda m: m.get("cluster") == "wishful" and m.get("refused"), 10)
+        assert report["generation"] == 2 and report["refused"] == "gpu GPU-00000000-none is not on this host", report
+        node.assign("wishful", ["sleep", "1000"], generation=3, boot=1)
+        node.until(lambda m: m.get("cluster") == "wishful" and m["generation"] == 3 and not m.get("refused"), 10)
+        node.remove("wishful")
+
+
 def test_two_clusters_never_have_the_same(host):
     with cluster_with(host, 2) as a, cluster_with(host, 2) as b:
         rng = random.Random(3)

@@ -103,6 +103,15 @@ static int choose_gpus(const struct gpu_fleet *f, uint64_t set, char *const *hav
         return keep_and_add(kept, chosen, strv_len(chosen), ret);
 }
 
+static int copy_names(char *const *names, char ***ret)
+{
+        int r = 0;
+
+        for (; r >= 0 && names && *names; names++)
+                r = strv_push(ret, *names);
+        return r < 0 ? -ENOMEM : 0;
+}
+
 static int add_names(struct ledger *l, const struct ledger_want *w, enum resource_kind kind,
                      char *const *names, struct store_txn *t)
 {
@@ -170,14 +179,18 @@ enum place_limit ledger_grow(struct ledger *l, const struct ledger_host *h,
         AUTO(free) bool *taken = calloc(strv_len(h->inv->cpus) + 1, sizeof *taken);
         AUTO(free) size_t *cpu = calloc(w->vcpu + 1UL, sizeof *cpu);
         AUTO(strv_free) char **new_cpus = NULL, **new_gpus = NULL;
-        const uint64_t mems = ledger_mems(l, w->node, w->cluster);
-        const struct place_want want = { .vcpu = w->vcpu,
-                                         .memory_mib = w->memory_mib,
-                                         .disk_gib = w->container_disk_gib + w->volume_gib,
-                                         .gpu_count = w->gpu_count,
-                                         .gpu_type = w->gpu_type,
-                                         .gpu_keep = set_of(h->gpus, gpus),
-                                         .near = mems };
+        const uint64_t mems = ledger_mems(l, w->node, w->cluster), keep = set_of(h->gpus, gpus);
+        /* as many as before are the very same, also those that have fallen off the bus meanwhile */
+        const bool same_gpus = w->gpu_count == strv_len(gpus);
+        const struct place_want want = {
+                .vcpu = w->vcpu,
+                .memory_mib = w->memory_mib,
+                .disk_gib = w->container_disk_gib + w->volume_gib,
+                .gpu_count = same_gpus ? (uint32_t) __builtin_popcountll(keep) : w->gpu_count,
+                .gpu_type = w->gpu_type,
+                .gpu_keep = keep,
+                .near = mems
+        };
         struct place_choice choice = { .cpus = cpu };
         struct place_node node;
         enum place_limit limit;
@@ -198,7 +211,8 @@ enum place_limit ledger_grow(struct ledger *l, const struct ledger_host *h,
         if (strv_len(cpus) > 0)
                 r = choose_cpus(l, h, w, cpu, cpus, &new_cpus);
         if (r >= 0)
-                r = choose_gpus(h->gpus, choice.gpus, gpus, &new_gpus);
+                r = same_gpus ? copy_names(gpus, &new_gpus)
+                              : choose_gpus(h->gpus, choice.gpus, gpus, &new_gpus);
         if (r >= 0)
                 r = add_rows(l, w, new_cpus, new_gpus, t);
         if (r < 0) { /* as in ledger_take() */

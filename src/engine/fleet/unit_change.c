@@ -204,29 +204,25 @@ static int new_gpus(const struct unit *u, const struct plan *p, char ***ret)
 }
 
 /* What the operation has to know of the GPUs of both plans; those that it gets are its own from here on,
- * in the journal, too.  Of those that it has, lost ones are passed over. */
+ * in the journal, too.  Of those that it has, lost ones are passed over: only a change of GPUs wants to know
+ * each, and says so itself. */
 static int take_gpus(struct unit *u, const struct plan *p, struct err *e)
 {
         const struct gpuhost *g = u->fleet->spec.host->gpuhost;
         const struct gpu_fleet *fleet = g ? gpuhost_fleet(g) : NULL;
         const struct plan lent = u->boot->plan;
-        AUTO(strv_free) char **all = strv_dup(p->gpus), **more = NULL;
+        AUTO(strv_free) char **all = NULL, **more = NULL;
         int r = 0;
 
         if (strv_len(p->gpus) + strv_len(u->plan.gpus) == 0)
                 return 0;
         if (!fleet)
                 return err_set(e, -ENODEV, "gpuCount: this host has no GPU driver");
-        if (new_gpus(u, p, &more) < 0 || (p->gpus && !all))
+        if (new_gpus(u, p, &more) < 0 || (more && !(all = strv_dup(more))))
                 return err_set(e, -ENOMEM, "out of memory");
-        for (char *const *id = u->plan.gpus; id && *id && r >= 0; id++) {
-                char *const *k = p->gpus;
-
-                while (k && *k && !str_eq(*k, *id))
-                        k++;
-                if ((!k || !*k) && gpu_fleet_find(fleet, *id))
+        for (char *const *id = u->plan.gpus; id && *id && r >= 0; id++)
+                if (gpu_fleet_find(fleet, *id))
                         r = strv_push(&all, *id);
-        }
         u->boot->plan.gpus = all;
         if (r >= 0 && all)
                 r = boot_take_gpus(u->boot, fleet, e);
@@ -279,9 +275,18 @@ static int begin(struct unit *u, struct err *e)
         return r;
 }
 
+/* A GPU that is not there, and not only because nobody has looked yet. */
+static bool is_for_good(const struct unit *u, int r)
+{
+        const struct gpuhost *g = u->fleet->spec.host->gpuhost;
+
+        return (r == -ENODEV || r == -EINVAL) && (!g || gpuhost_is_known(g));
+}
+
 void unit_change(struct unit *u)
 {
         struct err e = { 0 };
+        int r;
 
         if (!unit_same_start(u) || u->change.refused)
                 return;
@@ -289,8 +294,13 @@ void unit_change(struct unit *u)
                 u->queued = true;
                 return;
         }
-        if (begin(u, &e) < 0) {
-                log_error("cluster %s: %s", u->row.cluster, e.msg);
-                unit_timer(u, RETRY_FIRST_US << 5);
+        r = begin(u, &e);
+        if (r >= 0)
+                return;
+        if (is_for_good(u, r)) {
+                refuse(u, &e);
+                return;
         }
+        log_error("cluster %s: %s", u->row.cluster, e.msg);
+        unit_timer(u, RETRY_FIRST_US << 5);
 }

@@ -182,6 +182,44 @@ static void test_no_room(void **state)
         }
 }
 
+/* As many GPUs as it has are those, whatever has become of them; free ones are for whoever asks. */
+static void test_lost_gpu(void **state)
+{
+        const struct gpu_fleet rest = { .gpus = gpus + 1, .n = N_GPUS - 1, .links = links };
+        const struct ledger_host was = host;
+        AUTO(ledger_free) struct ledger *l = ledger_new();
+        AUTO(gpu_chooser_free) struct gpu_chooser *of_rest = NULL;
+        struct ledger_want w = want("a", 2, 2, 10, 1), same = want("a", 3, 2, 10, 1),
+                           more = want("a", 2, 2, 10, 4);
+        struct gpu_types types_of_rest;
+        struct has a = { 0 }, b = { 0 }, c = { 0 };
+        struct err e = { 0 };
+
+        (void) state;
+        assert_int_equal(start(l, &w, &a), PLACE_OK);
+        assert_string_equal(a.gpus[0], "GPU-0");
+        assert_int_equal(gpu_types_init(&rest, &types_of_rest, NULL), 0);
+        assert_int_equal(gpu_chooser_new(&rest, &types_of_rest, &of_rest, NULL), 0);
+        host = (struct ledger_host){ &inv, &rest, &types_of_rest, of_rest };
+        assert_int_equal(grow(l, &same, &a, &b, NULL), PLACE_OK);
+        assert_int_equal(strv_len(b.cpus), 3);
+        assert_int_equal(strv_len(b.gpus), 1);
+        assert_string_equal(b.gpus[0], "GPU-0");
+        assert_taken(l, 3, 2, 11, 1);
+        settle(l, &same, &b);
+        assert_int_equal(grow(l, &more, &b, &c, &e), PLACE_GPU);
+        assert_non_null(strstr(e.msg, "this host has 3, 3 free"));
+        assert_taken(l, 3, 2, 11, 1);
+        host = was;
+        more.gpu_count = 5; /* its own one is none of those that are free */
+        assert_int_equal(grow(l, &more, &b, &c, &e), PLACE_GPU);
+        assert_non_null(strstr(e.msg, "this host has 4, 3 free"));
+        gpu_types_done(&types_of_rest);
+        has_done(&a);
+        has_done(&b);
+        has_done(&c);
+}
+
 static void test_shares(void **state)
 {
         AUTO(ledger_free) struct ledger *l = ledger_new();
@@ -347,9 +385,13 @@ static int world_down(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_grow_and_shrink), cmocka_unit_test(test_refused),
-                cmocka_unit_test(test_no_room),         cmocka_unit_test(test_shares),
-                cmocka_unit_test(test_random_life),     cmocka_unit_test(test_what_may_be_asked),
+                cmocka_unit_test(test_grow_and_shrink),
+                cmocka_unit_test(test_refused),
+                cmocka_unit_test(test_no_room),
+                cmocka_unit_test(test_lost_gpu),
+                cmocka_unit_test(test_shares),
+                cmocka_unit_test(test_random_life),
+                cmocka_unit_test(test_what_may_be_asked),
         };
 
         return cmocka_run_group_tests(tests, world_up, world_down);

@@ -92,6 +92,13 @@ def test_a_cluster_sees_its_own_numbers(host):
     finally:
         host.faults()
     assert host.metrics().one("hvmm_gpus_taken") == 2
+    # one that is stopped and was changed meanwhile has none, and its name says so all the same
+    host.call("clusterStop", k)
+    host.wait_exited(k)
+    shown = "{ cluster(input: {clusterId: \"%s\"}) { machine { gpuDisplayName } } }" % k
+    for n, name in ((4, "A100 SXM (simulated)"), (0, "CPU"), (1, "A100 SXM (simulated)")):
+        host.gql('mutation { clusterUpdate(input: {clusterId: "%s", gpuCount: %d}) { id } }' % (k, n))
+        assert host.gql(shown)["cluster"]["machine"]["gpuDisplayName"] == name
     host.terminate(k)
     host.until(host.metrics, lambda m: m.one("hvmm_gpus_taken") == 0)
 

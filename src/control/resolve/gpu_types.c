@@ -399,15 +399,23 @@ int r_gpu_type_id(struct gql_call *c, const void *obj, struct err *e)
         return gql_put_str(c, type_of_cluster(ctx_of(c)->plane, k, &t) ? t.id : k->gpu_type);
 }
 
+/* Of the GPUs that it has; of one that is stopped, of what it will get. */
 int r_gpu_name(struct gql_call *c, const void *obj, struct err *e)
 {
+        const struct plane *p = ctx_of(c)->plane;
         const struct cluster *k = obj;
+        const struct gpu_type *wish = gpu_types_find(plane_gpu_types(p), k->gpu_type);
         struct gpu_type_view t;
 
         (void) e;
-        if (type_of_cluster(ctx_of(c)->plane, k, &t))
+        if (k->gpu_count == 0)
+                return gql_put_str(c, "CPU");
+        if (type_of_cluster(p, k, &t))
                 return gql_put_str(c, t.display);
-        return gql_put_str(c, k->gpu_type ? k->gpu_type : "CPU");
+        if (!wish)
+                return gql_put_str(c, k->gpu_type ? k->gpu_type : "GPU");
+        view_of(p, wish, &t);
+        return gql_put_str(c, t.display);
 }
 
 int r_cluster_gpu_type(struct gql_call *c, const void *obj, struct err *e)

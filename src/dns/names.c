@@ -234,7 +234,7 @@ enum names_verdict names_judge(const struct names *n, const struct name *from, c
         char id[DNS_NAME_TEXT];
         const struct name *who;
 
-        if (str_eq(name, SUFFIX + 1))
+        if (str_eq(name, &SUFFIX[1]))
                 return NAMES_EMPTY;
         if (len <= suffix || !str_eq(name + len - suffix, SUFFIX))
                 return judge_address(n, from, name, ret_name);

@@ -32,7 +32,6 @@ static int check_conf(const char *config, struct err *e)
 
 static int open_driver(const char *root, struct gpu_driver *d, struct err *e)
 {
-        AUTO(free) char *text = NULL;
         AUTO(fd) int fd = -EBADF;
         char buf[4096];
         ssize_t n;

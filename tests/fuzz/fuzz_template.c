@@ -90,7 +90,7 @@ static void engine_takes(const struct said *s)
         CHECK(j);
         if (plan_decode(j, &got, &e) < 0) {
                 fprintf(stderr, "%s\n", e.msg);
-                CHECK(!"what the API takes, the engine takes");
+                CHECK(false); /* what the API takes, the engine takes */
         }
         plan_done(&got);
 }

@@ -21,8 +21,8 @@ static int say(struct names *n, const char *text)
 static struct names *some(void)
 {
         static const char *const lines[] = {
-                "{'type':'settings','service':'100.96.255.1','pool':'100.96.0.0','pool_bits':16,"
-                "'servers':['192.0.2.1','2001:db8::1']}",
+                ("{'type':'settings','service':'100.96.255.1','pool':'100.96.0.0','pool_bits':16,"
+                 "'servers':['192.0.2.1','2001:db8::1']}"),
                 "{'type':'name','address':'100.96.0.1','account':'a','cluster':'one'}",
                 "{'type':'name','address':'100.96.0.2','address6':'fd00::2','account':'a','cluster':'two'}",
                 "{'type':'name','address':'100.96.0.3','account':'b','cluster':'three'}",

@@ -31,6 +31,13 @@ int answer_query(const struct names *n, const struct name *from, const uint8_t *
 /* What is said when no server answers. */
 size_t answer_failure(const uint8_t *msg, size_t end, uint8_t *to);
 
+/* Whether an account that has @mine of the @all that are under way may have one more: no more than are
+ * still free for others.  So one that takes what it can get leaves half of them, and two a third. */
+static inline bool dnsd_has_place(unsigned mine, unsigned all, unsigned most)
+{
+        return all < most && mine < most - all;
+}
+
 /* Loop handlers: d->udp and d->tcp are readable. */
 int on_udp(sd_event_source *s, int fd, uint32_t revents, void *arg);
 int on_tcp(sd_event_source *s, int fd, uint32_t revents, void *arg);

@@ -1,5 +1,5 @@
-/* names.c - see names.h.  Two maps to the same entries: by address, which says who asks, and by id.
- * An account learns nothing of another's clusters, not even that they are there. */
+/* names.c - see names.h.  Two maps to the same entries: by address, which says who asks, and by id; and
+ * one of their accounts.  An account learns nothing of another's clusters, not even that they are there. */
 #include "dns/names.h"
 
 #include <arpa/inet.h>
@@ -18,20 +18,54 @@
 #define DOMAIN_PORT 53
 
 struct names {
-        struct map *by_address, *by_cluster;
+        struct map *by_address, *by_cluster, *accounts;
         uint32_t service, pool_base;
         unsigned pool_bits;
         struct sockaddr_storage server[NAMES_SERVERS];
         size_t n_servers;
 };
 
-static void name_free(struct name *n)
+struct account *names_account_hold(struct account *a)
 {
-        if (!n)
+        a->users++;
+        return a;
+}
+
+void names_account_leave(struct names *n, struct account *a)
+{
+        if (!a || --a->users > 0)
                 return;
-        free(n->account);
-        free(n->cluster);
-        free(n);
+        (void) map_del(n->accounts, a->id);
+        free(a->id);
+        free(a);
+}
+
+/* Held for the caller; NULL: out of memory. */
+static struct account *account_of(struct names *n, const char *id)
+{
+        struct account *a = map_get(n->accounts, id);
+
+        if (a)
+                return names_account_hold(a);
+        a = calloc(1, sizeof *a);
+        if (!a)
+                return NULL;
+        a->id = str_dup(id);
+        if (!a->id || map_set(n->accounts, a->id, a) < 0) {
+                free(a->id);
+                free(a);
+                return NULL;
+        }
+        return names_account_hold(a);
+}
+
+static void name_free(struct names *n, struct name *x)
+{
+        if (!x)
+                return;
+        names_account_leave(n, x->account);
+        free(x->cluster);
+        free(x);
 }
 
 struct names *names_new(void)
@@ -42,7 +76,8 @@ struct names *names_new(void)
                 return NULL;
         n->by_address = map_new();
         n->by_cluster = map_new();
-        return n->by_address && n->by_cluster ? n : names_free(n);
+        n->accounts = map_new();
+        return n->by_address && n->by_cluster && n->accounts ? n : names_free(n);
 }
 
 struct names *names_free(struct names *n)
@@ -51,9 +86,10 @@ struct names *names_free(struct names *n)
                 return NULL;
         for (struct map_entry *m = n->by_address ? map_first(n->by_address) : NULL; m;
              m = map_next(m))
-                name_free(map_value(m));
+                name_free(n, map_value(m));
         (void) map_free(n->by_address);
         (void) map_free(n->by_cluster);
+        (void) map_free(n->accounts);
         free(n);
         return NULL;
 }
@@ -82,7 +118,7 @@ static void forget(struct names *n, uint32_t address)
         old = map_del(n->by_address, key);
         if (old && map_get(n->by_cluster, old->cluster) == old)
                 (void) map_del(n->by_cluster, old->cluster);
-        name_free(old);
+        name_free(n, old);
 }
 
 static int on_name(struct names *n, const json_t *msg, struct err *e)
@@ -102,11 +138,11 @@ static int on_name(struct names *n, const json_t *msg, struct err *e)
                 return err_set(e, -ENOMEM, "out of memory");
         new->address = address;
         new->has_address6 = v6 &&inet_pton(AF_INET6, v6, &new->address6) == 1;
-        new->account = str_dup(account);
+        new->account = account_of(n, account);
         new->cluster = str_dup(cluster);
         key_of(address, key);
         if (!new->account || !new->cluster || map_set(n->by_address, key, new) < 0) {
-                name_free(new);
+                name_free(n, new);
                 return err_set(e, -ENOMEM, "out of memory");
         }
         if (map_set(n->by_cluster, new->cluster, new) < 0) {
@@ -221,7 +257,7 @@ static enum names_verdict judge_address(const struct names *n, const struct name
         if (addr == n->service)
                 return NAMES_SERVICE;
         who = names_by_address(n, addr);
-        if (!who || !str_eq(who->account, from->account))
+        if (!who || who->account != from->account)
                 return NAMES_ABSENT;
         *ret_name = who;
         return NAMES_CLUSTER;
@@ -243,7 +279,7 @@ enum names_verdict names_judge(const struct names *n, const struct name *from, c
         if (str_eq(id, "api"))
                 return NAMES_SERVICE;
         who = names_by_cluster(n, id);
-        if (!who || !str_eq(who->account, from->account))
+        if (!who || who->account != from->account)
                 return NAMES_ABSENT;
         *ret_name = who;
         return NAMES_CLUSTER;

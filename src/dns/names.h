@@ -10,11 +10,19 @@
 
 #define NAMES_SERVERS 3U /* that queries are forwarded to */
 
+/* What is under way for all clusters of an account, those that are gone included. */
+struct account {
+        char *id;
+        unsigned users; /* names, queries and connections that point here */
+        unsigned queries, connections;
+};
+
 struct name {
         uint32_t address; /* IPv4, host byte order */
         bool has_address6;
         struct in6_addr address6;
-        char *account, *cluster;
+        struct account *account;
+        char *cluster;
         unsigned queries, connections; /* of this cluster under way: nobody takes all of them */
 };
 
@@ -30,6 +38,9 @@ int names_message(struct names *n, const json_t *msg, struct err *e);
 /* NULL: nobody.  Borrowed until the next message. */
 struct name *names_by_address(const struct names *n, uint32_t address);
 const struct name *names_by_cluster(const struct names *n, const char *cluster);
+/* For whoever keeps an account longer than its names; the last one to leave ends it. */
+struct account *names_account_hold(struct account *a);
+void names_account_leave(struct names *n, struct account *a);
 uint32_t names_service(const struct names *n); /* where api.internal answers; 0: not known */
 /* The @i-th server, NULL: there are no more. */
 const struct sockaddr_storage *names_server(const struct names *n, size_t i);

@@ -20,6 +20,7 @@ enum step { STEP_NONE, STEP_QUERY, STEP_ASK, STEP_WAIT, STEP_REPLY, STEP_COUNT }
 
 struct conn {
         struct dnsd *d;
+        struct account *account; /* held */
         uint32_t client;
         enum step step;
         int fd, up; /* to the client; to a server, or none */
@@ -38,8 +39,10 @@ static struct conn *conn_free(struct conn *c)
         if (!c)
                 return NULL;
         from = names_by_address(c->d->names, c->client);
-        if (from && from->connections)
+        if (from && from->account == c->account && from->connections)
                 from->connections--;
+        c->account->connections--;
+        names_account_leave(c->d->names, c->account);
         c->d->connections--;
         c->io = sd_event_source_disable_unref(c->io);
         c->up_io = sd_event_source_disable_unref(c->up_io);
@@ -115,7 +118,7 @@ static int on_query(struct conn *c)
         struct dns_question q;
         int n;
 
-        if (!from)
+        if (!from || from->account != c->account)
                 return -EPERM; /* it has left meanwhile */
         n = answer_query(c->d->names, from, c->buf + PREFIX, c->want - PREFIX, answer,
                          sizeof answer, &q);
@@ -228,16 +231,19 @@ static void start(struct dnsd *d, int client, uint32_t address)
         struct name *from = names_by_address(d->names, address);
         struct conn *c;
 
-        if (!from || d->connections >= DNSD_CONNECTIONS ||
-            from->connections >= DNSD_CONNECTIONS_EACH || !(c = calloc(1, sizeof *c))) {
+        if (!from || from->connections >= DNSD_CONNECTIONS_EACH ||
+            !dnsd_has_place(from->account->connections, d->connections, DNSD_CONNECTIONS) ||
+            !(c = calloc(1, sizeof *c))) {
                 (void) close(client);
                 return;
         }
         c->d = d;
+        c->account = names_account_hold(from->account);
         c->client = address;
         c->fd = client;
         c->up = -EBADF;
         d->connections++;
+        from->account->connections++;
         from->connections++;
         if (sd_event_add_io(d->loop, &c->io, client, EPOLLIN, on_client, c) < 0 ||
             sd_event_add_time_relative(d->loop, &c->timer, CLOCK_MONOTONIC, STEP_US, 0, on_late,

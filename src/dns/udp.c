@@ -18,6 +18,7 @@
 
 struct query {
         struct dnsd *d;
+        struct account *account; /* held: whose it is, whoever has the address by now */
         struct sockaddr_in client;
         uint8_t client_id[2];
         int fd;
@@ -27,15 +28,25 @@ struct query {
         uint8_t msg[];   /* as it goes out */
 };
 
+/* The cluster that asked; NULL: it has gone, and its address may be another's. */
+static struct name *asker(const struct query *q)
+{
+        struct name *from = names_by_address(q->d->names, ntohl(q->client.sin_addr.s_addr));
+
+        return from && from->account == q->account ? from : NULL;
+}
+
 static struct query *query_free(struct query *q)
 {
         struct name *from;
 
         if (!q)
                 return NULL;
-        from = names_by_address(q->d->names, ntohl(q->client.sin_addr.s_addr));
-        if (from && from->queries) /* one that has come since has none of these */
+        from = asker(q);
+        if (from && from->queries) /* one of its account that has come since has none of these */
                 from->queries--;
+        q->account->queries--;
+        names_account_leave(q->d->names, q->account);
         q->d->queries--;
         q->io = sd_event_source_disable_unref(q->io);
         q->timer = sd_event_source_disable_unref(q->timer);
@@ -46,6 +57,8 @@ static struct query *query_free(struct query *q)
 
 static void reply(struct query *q, uint8_t *answer, size_t len)
 {
+        if (!asker(q))
+                return;
         memcpy(answer, q->client_id, sizeof q->client_id);
         (void) sendto(q->d->udp, answer, len, MSG_DONTWAIT, (const struct sockaddr *) &q->client,
                       sizeof q->client);
@@ -122,12 +135,14 @@ static void forward(struct dnsd *d, struct name *from, const struct sockaddr_in 
 {
         struct query *q;
 
-        if (d->queries >= DNSD_QUERIES || from->queries >= DNSD_QUERIES_EACH)
+        if (from->queries >= DNSD_QUERIES_EACH ||
+            !dnsd_has_place(from->account->queries, d->queries, DNSD_QUERIES))
                 return;
         q = calloc(1, sizeof *q + len);
         if (!q)
                 return;
         q->d = d;
+        q->account = names_account_hold(from->account);
         q->client = *client;
         q->fd = -EBADF;
         q->len = len;
@@ -135,6 +150,7 @@ static void forward(struct dnsd *d, struct name *from, const struct sockaddr_in 
         memcpy(q->msg, msg, len);
         memcpy(q->client_id, msg, sizeof q->client_id);
         d->queries++;
+        from->account->queries++;
         from->queries++;
         if (getrandom(q->msg, sizeof q->client_id, 0) != sizeof q->client_id ||
             sd_event_add_time_relative(d->loop, &q->timer, CLOCK_MONOTONIC, DNSD_TRY_US, 0,
@@ -176,9 +192,9 @@ int on_udp(sd_event_source *s, int fd, uint32_t revents, void *arg)
                 ssize_t n = recvfrom(fd, buf, sizeof buf, MSG_DONTWAIT, (struct sockaddr *) &client,
                                      &size);
 
-                if (n < 0)
-                        return errno == EAGAIN || errno == EINTR || errno == ECONNREFUSED ? 0
-                                                                                          : -errno;
+                if (n <
+                    0) /* whatever it is, the next one may come: an error here would end the watch */
+                        return 0;
                 if (size == sizeof client && client.sin_family == AF_INET)
                         on_datagram(d, &client, buf, (size_t) n);
         }

@@ -320,6 +320,57 @@ def test_one_cluster_does_not_take_it_from_another(dns, serve):
     assert dns.ask(21, "example.org") == (OK, ip("198.51.100.7"))
 
 
+def test_one_account_does_not_take_it_from_another(dns, serve):
+    """However many clusters it has."""
+    def behave(msg):
+        return None if b"silent" in msg else answer(msg, ["198.51.100.7"])
+    serve(0, behave)
+    serve(1, behave)
+    many = range(41, 61)
+    for last in many:
+        dns.name(last, "carl", "carl%d" % last)
+    dns.until(60, "carl41.internal", (OK, ip(dns.net + "41")))
+    held = [dns.connect(last) for last in many for _ in range(16)]
+    socks = [dns.socket(last) for last in many]
+    try:
+        assert dns.ask_tcp(31, "example.org") == (OK, ip("198.51.100.7"))
+        end = time.monotonic() + 20
+        while True:  # all that they may have under way, and again what has ended of it
+            for s in socks:
+                for i in range(130):
+                    s.send(query("silent%d.example.org" % i))
+            time.sleep(0.05)  # ours shall not be lost in the same burst
+            got = dns.ask(31, "example.org", timeout=0.5)
+            if got:
+                break
+            assert time.monotonic() < end, "no place is left for anybody else"
+        assert got == (OK, ip("198.51.100.7"))
+    finally:
+        for s in held + socks:
+            s.close()
+
+
+def test_an_answer_is_for_who_asked(dns, serve):
+    """Not for the next one at the address."""
+    asked, go = threading.Event(), threading.Event()
+
+    def behave(msg):
+        asked.set()
+        go.wait(10)
+        return answer(msg, ["198.51.100.7"])
+    serve(0, behave)
+    with dns.socket(21) as s:
+        s.send(query("example.org"))
+        assert asked.wait(10)
+        dns.name(21, "bert", "four")
+        dns.until(31, "four.internal", (OK, ip(dns.net + "21")))
+        go.set()
+        s.settimeout(1)
+        with pytest.raises(TimeoutError):
+            s.recv(65535)
+    assert dns.ask(21, "example.org") == (OK, ip("198.51.100.7"))
+
+
 def test_many_queries_on_one_connection_and_in_pieces(dns, serve):
     serve(0, lambda msg: answer(msg, ["198.51.100.7"]))
     with dns.connect(21) as s:

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <cmocka.h>
 
 #include "base/jsonx.h"
@@ -96,7 +97,7 @@ static void test_coming_and_going(void **state)
                                 "\"cluster\":\"four\"}"),
                          0);
         assert_null(names_by_cluster(n, "two"));
-        assert_string_equal(names_by_cluster(n, "four")->account, "b");
+        assert_string_equal(names_by_cluster(n, "four")->account->id, "b");
         /* a cluster that has another address now, and then the old one is forgotten */
         assert_int_equal(say(n, "{\"type\":\"name\",\"address\":\"100.96.0.9\",\"account\":\"b\","
                                 "\"cluster\":\"four\"}"),
@@ -131,11 +132,39 @@ static void test_bad_messages(void **state)
         assert_non_null(names_server(n, 1));
 }
 
+/* What is under way keeps the account that it counts for, also when all its clusters have gone and come. */
+static void test_accounts(void **state)
+{
+        AUTO(names_free) struct names *n = some();
+        struct account *a = names_by_cluster(n, "one")->account;
+
+        (void) state;
+        assert_ptr_equal(names_by_cluster(n, "two")->account, a);
+        assert_ptr_not_equal(names_by_cluster(n, "three")->account, a);
+        assert_int_equal(a->users, 2);
+        names_account_hold(a)->queries = 7;
+        for (int i = 1; i <= 2; i++) {
+                char text[64];
+
+                (void) snprintf(text, sizeof text,
+                                "{\"type\":\"forget\",\"address\":\"100.96.0.%d\"}", i);
+                assert_int_equal(say(n, text), 0);
+        }
+        assert_int_equal(a->users, 1);
+        assert_int_equal(say(n, "{\"type\":\"name\",\"address\":\"100.96.0.1\",\"account\":\"a\","
+                                "\"cluster\":\"one\"}"),
+                         0);
+        assert_ptr_equal(names_by_cluster(n, "one")->account, a);
+        names_account_leave(n, a);
+        assert_int_equal(a->queries, 7);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_verdicts),
                 cmocka_unit_test(test_coming_and_going),
+                cmocka_unit_test(test_accounts),
                 cmocka_unit_test(test_bad_messages),
         };
 

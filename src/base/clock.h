@@ -7,8 +7,9 @@
 #define US_PER_S  1000000ULL
 #define US_PER_MS 1000ULL
 
-uint64_t clock_mono_us(void); /* CLOCK_MONOTONIC: durations and deadlines */
-uint64_t clock_wall_us(void); /* CLOCK_REALTIME since 1970: what people and files see */
+uint64_t clock_mono_us(void);   /* CLOCK_MONOTONIC: durations and deadlines */
+uint64_t clock_thread_us(void); /* what this thread has had of a processor */
+uint64_t clock_wall_us(void);   /* CLOCK_REALTIME since 1970: what people and files see */
 
 /* "2026-11-22T14:54:47.123456Z"; @buf holds at least 32 bytes. */
 void clock_format(uint64_t wall_us, char *buf, size_t len);

@@ -30,6 +30,7 @@
 #define LIMIT_QUERY_FIELDS          65536U   /* different fields that one query may select */
 #define LIMIT_QUERY_VARIABLES       256U     /* variables that one query may declare */
 #define LIMIT_QUERY_ERRORS          100U     /* errors reported in one answer */
+#define LIMIT_QUERY_MS              500U /* of a processor's time that answering one query may take */
 #define LIMIT_ANSWER_BYTES          (32U << 20) /* a GraphQL answer */
 #define LIMIT_LOG_BYTES             (64U << 20) /* a cluster's log on disk, two halves */
 #define LIMIT_PULLS_WAITING         256U /* image operations of one account that wait for a place */

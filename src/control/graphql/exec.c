@@ -13,6 +13,8 @@
 #include "base/clock.h"
 #include "model/limits.h"
 
+#define CALLS_A_LOOK 16U /* at the clock, which is a system call */
+
 static bool write_null(struct gql_call *c)
 {
         struct gql_request *r = c->req;
@@ -246,6 +248,17 @@ static int exec_enter(struct gql_request *r, const struct qfield *q, const struc
         return row && (r->granted & 1U << row->need) ? 1 : exec_enter_slow(r, q, parent);
 }
 
+/* Everybody's requests wait while one runs, and a field may be asked for under any number of names. */
+static int check_time(struct gql_request *r, struct err *e)
+{
+        if (!r->late && r->calls++ % CALLS_A_LOOK == 0)
+                r->late = clock_thread_us() > r->until_us;
+        return r->late ? err_set(e, -E2BIG,
+                                 "query: takes over %u ms of the server's time; ask for less at once",
+                                 LIMIT_QUERY_MS)
+                       : 0;
+}
+
 static bool exec_field(struct gql_request *r, const struct qfield *q, const void *obj,
                        const struct gql_call *parent)
 {
@@ -266,8 +279,10 @@ static bool exec_field(struct gql_request *r, const struct qfield *q, const void
                 return write_null(&c);
         e.code = 0;
         e.msg[0] = '\0';
-        rc = row->get == GQL_GET_FN ? row->fn(&c, obj, &e)
-                                    : gql_put_object(&c, get_object(row, obj));
+        if (row->get != GQL_GET_FN)
+                rc = gql_put_object(&c, get_object(row, obj));
+        else if ((rc = check_time(r, &e)) >= 0)
+                rc = row->fn(&c, obj, &e);
         return exec_end_call(&c, rc, &e);
 }
 
@@ -356,6 +371,12 @@ static bool root_call(struct gql_request *r, const struct qfield *q)
 
         *c = (struct gql_call){ .req = r, .q = q, .index = -1, .start = r->out.len };
         r->deferred = false;
+        r->calls = 0; /* these may take long: a look at the clock for each */
+        rc = check_time(r, &e);
+        if (rc < 0) {
+                root_end(r, exec_end_call(c, rc, &e));
+                return true;
+        }
         tell_mutate(c);
         rc = q->f->row->fn(c, NULL, &e);
         tell_mutated(c, rc, &e);
@@ -391,6 +412,7 @@ void exec_begin(struct gql_request *r)
         const struct selection *s = r->query->root;
 
         r->running = true;
+        r->until_us = clock_thread_us() + LIMIT_QUERY_MS * US_PER_MS;
         while (!r->data_null && !r->overflow && r->next < s->n) {
                 const struct qfield *q = &s->v[r->next++];
                 bool first = r->out.s && r->out.s[r->out.len - 1] == '{';

@@ -31,7 +31,10 @@ struct gql_request {
         unsigned granted, denied; /* bits of enum gql_right */
         struct strbuf out, errors;
         size_t n_errors, n_bad_input, n_root_ok, errors_before;
-        bool overflow; /* the answer would become too long */
+        bool overflow;     /* the answer would become too long */
+        uint64_t until_us; /* of the thread's own clock, while it runs */
+        unsigned calls;    /* of resolvers */
+        bool late;
         bool data_null;
         size_t next; /* root field */
         struct gql_call root_call;

@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "control/graphql/gql.h"
+#include "model/limits.h"
 
 static const char sdl[] =
         "scalar DateTime scalar JSON scalar Void\n"
@@ -55,6 +57,7 @@ struct ctx { /* of one request */
         struct gql_pending *pending;
         unsigned asked[GQL_RIGHT_COUNT];
         unsigned ran;
+        uint64_t burn_us; /* that each thing takes */
         unsigned answers, status;
         char *body;
 };
@@ -69,8 +72,12 @@ static struct ctx *ctx_of(struct gql_call *c)
 
 RESOLVER(r_thing)
 {
+        uint64_t until = clock_thread_us() + ctx_of(c)->burn_us;
+
         UNUSED;
         ctx_of(c)->ran++;
+        while (ctx_of(c)->burn_us && clock_thread_us() < until)
+                ;
         return gql_put_object(c, &outer);
 }
 
@@ -442,6 +449,31 @@ static void test_many_errors(void **state)
         free(x.body);
 }
 
+/* The same dear field under a hundred names: of all that, no more than its time; what was reached stays. */
+static void test_time(void **state)
+{
+        const unsigned each_ms = LIMIT_QUERY_MS / 10;
+        AUTO(strbuf_done) struct strbuf q = { 0 };
+        struct ctx x = { .may = GQL_READ, .burn_us = each_ms * US_PER_MS };
+        struct gql_request *r;
+        json_t *j;
+
+        strbuf_str(&q, "{");
+        for (int i = 0; i < 100; i++)
+                strbuf_fmt(&q, " t%d: thing { id }", i);
+        strbuf_str(&q, " }");
+        r = start(*state, q.s, &x);
+        assert_in_range(x.ran, 5, 12);
+        assert_non_null(strstr(x.body, "takes over 500 ms of the server's time"));
+        j = json_loads(x.body, 0, NULL);
+        assert_true(json_is_object(json_object_get(json_object_get(j, "data"), "t0")));
+        assert_true(json_is_null(json_object_get(json_object_get(j, "data"), "t99")));
+        json_decref(j);
+        gql_request_free(r);
+        free(x.body);
+        check(*state, "{ thing { id } }", 200, "{\"data\":{\"thing\":{\"id\":1}}}");
+}
+
 static void test_merging(void **state)
 {
         check(*state,
@@ -706,7 +738,7 @@ int main(void)
                 cmocka_unit_test(test_pending),     cmocka_unit_test(test_complete_with),
                 cmocka_unit_test(test_cancel),      cmocka_unit_test(test_free_when_done),
                 cmocka_unit_test(test_is_mutation), cmocka_unit_test(test_cache),
-                cmocka_unit_test(test_error_body),
+                cmocka_unit_test(test_error_body),  cmocka_unit_test(test_time),
         };
 
         return cmocka_run_group_tests(tests, up, down);

@@ -251,6 +251,9 @@ static void test_what_people_rely_on(void **state)
                 { "socket", { AF_INET, SOCK_SEQPACKET }, SECCOMP_RET_ERRNO | EPROTONOSUPPORT },
                 { "socket", { AF_INET6, 6 | SOCK_NONBLOCK }, SECCOMP_RET_ERRNO | EPROTONOSUPPORT },
                 { "socketpair", { AF_UNIX }, ALLOW },
+                { "prctl", { 15 }, ALLOW },                      /* a name */
+                { "prctl", { 62 }, SECCOMP_RET_ERRNO | EINVAL }, /* core scheduling */
+                { "prctl", { 62 | UPPER }, SECCOMP_RET_ERRNO | EINVAL },
         };
         AUTO(free) struct filter *f = NULL;
 

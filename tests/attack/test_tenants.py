@@ -8,6 +8,7 @@ import secrets
 import socket
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -297,3 +298,32 @@ def test_volume_logs_env_of_a_neighbour(world, mallory, alice, canary):
     if found:
         attack.changed("what a neighbour left is in %s" % found)
     world.end(mine)
+
+
+# ---- sessions
+
+def test_sessions_that_are_held_up(world, alice):
+    """Root inside stops each process of a session before it is a program: the host waits for it, and has places
+    for the neighbour's all the same."""
+    jailer = world.rent(dockerArgs=json.dumps({"cmd": ["sh", "-c", "while :; do kill -s STOP -- -1; done 2>/dev/null"]}))
+    refused = []
+
+    def hold():
+        for _ in range(5):  # one is over before it was stopped, and where AppArmor is, all are
+            if world.inside(jailer, "true"):
+                refused.append(1)
+                return
+    tries = [threading.Thread(target=hold, daemon=True) for _ in range(100)]
+    try:
+        for t in tries:
+            t.start()
+        end = time.monotonic() + 60
+        while len(refused) < 16 and any(t.is_alive() for t in tries):
+            assert time.monotonic() < end, len(refused)
+            time.sleep(0.05)
+        for _ in range(3):
+            assert world.inside(alice, "echo", "hello", who="alice").strip() == "hello"
+    finally:
+        world.end(jailer)
+        for t in tries:
+            t.join(60)

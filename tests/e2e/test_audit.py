@@ -99,6 +99,19 @@ def test_each_change_with_who_and_what_and_outcome(host, key):
     assert "(admin)" in made["actor"] and made["actor"] != first[0]["actor"]
 
 
+def test_many_refusals_in_one_query(host, key):
+    """Not a row each: they would all go through the store, before what others wait for."""
+    host.gql("mutation { updateUserSettings(input: {pubKey: \"ssh-ed25519 AAAA x\"}) { id } }", key=key)
+    many = " ".join('a%d: clusterTerminate(input: {clusterId: "nobody%d"})' % (i, i) for i in range(500))
+    refused(host, "mutation { %s }" % many, None, key)
+    got = [e for e in changes(host, key) if e["outcome"] == "refused"]
+    assert len(got) == 60 and {e["object"] for e in got} == {"nobody%d" % i for i in range(60)}
+    assert got[0]["text"] == "more is refused within this minute, which is not told"
+    assert "not found" in got[1]["text"]
+    host.gql("mutation { updateUserSettings(input: {pubKey: \"ssh-ed25519 AAAA y\"}) { id } }", key=key)
+    assert changes(host, key)[0]["outcome"] == "done", "what is done is told all the same"
+
+
 def test_everything_that_changes_something(host, key):
     """Templates, credentials, secrets, settings, keys, images: each with its object."""
     def gql(query, **variables):

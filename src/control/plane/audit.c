@@ -29,6 +29,7 @@
 #define TEND_AT_ONCE  64U             /* rows given up with one that is written */
 #define AGAIN_US      (60 * US_PER_S) /* the same refusal, the same find within so long is one */
 #define AGAIN_ROWS    64U             /* ... and is looked for among so many */
+#define REFUSED_MAX   60U             /* of an account told in that time, among as many */
 #define HOLD_US       (60 * US_PER_S) /* after a failure of the store */
 #define HOUR_US       (3600 * US_PER_S)
 #define ADDRESSES_MAX 64U   /* of one key, told in one hour */
@@ -287,8 +288,15 @@ void audit_hold(struct plane *p)
                  HOLD_US / US_PER_S);
 }
 
-static bool is_repeated(struct plane *p, const struct event_view *v)
+static bool is_refused(const struct event_view *v)
 {
+        return str_eq(v->outcome, "refused");
+}
+
+/* Or one refusal more than is told; the last that is told says so.  A query may have any number of them. */
+static bool is_repeated(struct plane *p, struct event_view *v)
+{
+        unsigned refused = 0;
         const struct trail *t = trail_of(p->audit_log, v, false);
         uint64_t now = clock_wall_us();
         const struct audit_row *r = t ? t->newest : NULL;
@@ -299,8 +307,11 @@ static bool is_repeated(struct plane *p, const struct event_view *v)
                     str_eq(r->v.text, v->text) && str_eq(r->v.cluster, v->cluster) &&
                     str_eq(r->v.actor, v->actor) && str_eq(r->v.outcome, v->outcome))
                         return true;
+                refused += is_refused(&r->v);
         }
-        return false;
+        if (is_refused(v) && refused + 1 == REFUSED_MAX)
+                v->text = "more is refused within this minute, which is not told";
+        return is_refused(v) && refused >= REFUSED_MAX;
 }
 
 /* ---- one thing that a caller does ---- */
@@ -469,7 +480,7 @@ void audit_of_node(struct plane *p, const struct node_security *n)
 {
         const struct cluster *c = map_get(p->clusters, n->cluster);
         AUTO(free) char *kind = str_fmt("security.%s", n->kind);
-        const struct event_view v = {
+        struct event_view v = {
                 .account = c ? c->account : NULL,
                 .cluster = n->cluster,
                 .kind = kind && event_kind_check(kind, NULL) >= 0 ? kind : "security.other",

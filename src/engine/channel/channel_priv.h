@@ -8,13 +8,6 @@
 struct facts;
 struct request;
 
-/* How many events of a sort a cluster had in the last minute. */
-struct security_rate {
-        char cluster[16], kind[16];
-        uint64_t since_us; /* monotonic */
-        unsigned n;
-};
-
 struct channel {
         struct channel_spec spec;
         struct fleet *fleet;
@@ -26,7 +19,6 @@ struct channel {
         bool welcome; /* it has answered hello */
         uint64_t seq;
         struct request *requests;
-        struct security_rate rates[256];
         json_t *waiting
                 [256]; /* security events for the next peer: a ring, with n_waiting ever put in */
         size_t n_waiting;

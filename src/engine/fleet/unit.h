@@ -14,6 +14,15 @@
 
 enum unit_op { UNIT_OP_NONE, UNIT_OP_BOOT, UNIT_OP_UNDO, UNIT_OP_CHANGE };
 
+#define UNIT_SECURITY_KINDS 8U
+
+/* How many security events of a sort it had in this minute. */
+struct security_rate {
+        char kind[16];
+        uint64_t since_us; /* monotonic */
+        unsigned n;
+};
+
 struct unit {
         struct unit *next;
         struct fleet *fleet;
@@ -60,6 +69,7 @@ struct unit {
         char *gpu_trouble;            /* what has become of a GPU that it has; NULL: nothing */
         bool gpu_trouble_passes;      /* with the state of the GPU; an Xid stays */
         struct slice_usage usage;
+        struct security_rate told[UNIT_SECURITY_KINDS];
 };
 
 struct fleet {

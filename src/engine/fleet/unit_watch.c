@@ -13,14 +13,17 @@
 #include "base/fd.h"
 #include "base/jsonx.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "base/str.h"
 #include "engine/fleet/unit.h"
 #include "model/attach.h"
 
-#define BACKOFF_FIRST_US  (1 * US_PER_S)
-#define BACKOFF_MAX_S     300U
-#define CPU_WAIT_FIRST_US (1 * US_PER_S)
-#define STABLE_US         (60 * US_PER_S) /* a run this long forgets earlier failures */
+#define BACKOFF_FIRST_US   (1 * US_PER_S)
+#define BACKOFF_MAX_S      300U
+#define CPU_WAIT_FIRST_US  (1 * US_PER_S)
+#define SECURITY_MINUTE    (60 * US_PER_S)
+#define SECURITY_IN_MINUTE 10U
+#define STABLE_US          (60 * US_PER_S) /* a run this long forgets earlier failures */
 
 void unit_unwatch(struct unit *u)
 {
@@ -152,12 +155,34 @@ void unit_wait_cpus(struct unit *u, const struct err *why)
                    (unsigned long long) (delay / US_PER_S));
 }
 
+/* A cluster can make such events as fast as it can fork, so it has a few of a sort in a minute; the next one
+ * says that more are not told.  Sorts beyond the places there are share the last one. */
+static struct security_rate *rate_of(struct unit *u, const char *kind)
+{
+        size_t i = 0;
+
+        while (i < NELEM(u->told) - 1 && *u->told[i].kind && !str_eq(u->told[i].kind, kind))
+                i++;
+        (void) snprintf(u->told[i].kind, sizeof u->told[i].kind, "%s", kind);
+        return &u->told[i];
+}
+
 void unit_say_security(struct unit *u, const char *kind, const char *message)
 {
         const struct fleet_spec *s = &u->fleet->spec;
+        struct security_rate *r = rate_of(u, kind);
+        uint64_t now = clock_mono_us();
 
-        if (s->security)
-                s->security(s->arg, u->row.cluster, u->row.generation, kind, message);
+        if (!r->n || now > r->since_us + SECURITY_MINUTE) {
+                r->since_us = now;
+                r->n = 0;
+        }
+        if (!s->security || r->n > SECURITY_IN_MINUTE)
+                return;
+        s->security(s->arg, u->row.cluster, u->row.generation, kind,
+                    ++r->n > SECURITY_IN_MINUTE
+                            ? "more of the same sort within a minute, which are not told"
+                            : message);
 }
 
 void unit_oom_kills(struct unit *u, uint64_t kills)

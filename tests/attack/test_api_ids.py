@@ -177,6 +177,7 @@ def test_lists_show_ones_own(world, theirs):
     seen = world.post("{ myself { id clusters { id env } containerRegistryCreds { id } secrets { id name } } podTemplates { id "
                       "env { key value } } clusterTemplates { id } events { object podId account text } }", key=key).text
     seen += world.rest("GET", "/v1/images", key=key).text + world.rest("GET", "/v1/containerregistryauth", key=key).text
+    seen += world.rest("GET", "/v2/secrets", key=key).text
     for kind, name in theirs.items():
         if name in seen:
             attack.changed("alice's %s shows in a list: %s" % (kind, name))
@@ -187,7 +188,9 @@ def test_lists_show_ones_own(world, theirs):
 
 
 REST = (("GET", "/v1/clusters/{cluster}/logs"), ("DELETE", "/v1/images?reference={image}"),
-        ("GET", "/v1/containerregistryauth/{registry}"), ("DELETE", "/v1/containerregistryauth/{registry}"))
+        ("GET", "/v1/containerregistryauth/{registry}"), ("DELETE", "/v1/containerregistryauth/{registry}"),
+        ("GET", "/v2/secrets/{secret}"), ("DELETE", "/v2/secrets/{secret}"), ("GET", "/v2/clusters/{cluster}/secrets"),
+        ("POST", "/v2/clusters/{cluster}/secrets"))
 
 
 @pytest.mark.parametrize("method, path", REST)

@@ -130,6 +130,76 @@ def test_created_listed_deleted(host, keys):
     assert secrets(host, keys["a"]) == [] and [s["id"] for s in secrets(host, keys["b"])] == [other]
 
 
+def test_rest_answers_what_graphql_does(host, keys):
+    key, path = keys["a"], "/v2/secrets"
+    assert host.rest("GET", path, key).json() == {"secrets": []}
+    r = host.rest("POST", path, key, json=dict(name="hf", value=VALUE, description="for models"))
+    assert r.status_code == 201 and VALUE not in r.text
+    made = r.json()
+    named = "{ myself { secrets { id name description createdAt } } }"
+    assert host.gql(named, key=key)["myself"]["secrets"] == [made]
+    create(host, key, "two")
+    listed = host.rest("GET", path, key)
+    assert listed.json()["secrets"] == host.gql(named, key=key)["myself"]["secrets"]
+    assert VALUE not in listed.text and len(listed.json()["secrets"]) == 2
+    assert host.rest("GET", path + "/" + made["id"], key).json() == made
+    # it is a secret like the others
+    c = deploy(host, key, TOKEN=T % "hf")
+    assert environ(host, c)["TOKEN"] == VALUE
+    # another account: as if it did not exist, for each method
+    other = keys["b"]
+    assert host.rest("GET", path, other).json() == {"secrets": []}
+    for method in "GET", "DELETE":
+        theirs, none = (host.rest(method, path + "/" + i, other) for i in (made["id"], "nobodys"))
+        assert (theirs.status_code, theirs.text) == (404, none.text.replace("nobodys", made["id"]))
+    # what is removed by either is gone for both
+    gone = host.rest("DELETE", path + "/" + made["id"], key)
+    assert (gone.status_code, gone.text) == (204, "")
+    assert host.rest("DELETE", path + "/" + made["id"], key).status_code == 404
+    assert [s["name"] for s in secrets(host, key)] == ["two"]
+    host.gql(DELETE, {"id": secrets(host, key)[0]["id"]}, key)
+    assert host.rest("GET", path, key).json() == {"secrets": []}
+
+
+def test_rest_of_a_cluster(host, keys):
+    """Below a cluster's path are its account's secrets; nobody else's cluster is there."""
+    key = keys["a"]
+    c = host.deploy(key=key)
+    path = "/v2/clusters/%s/secrets" % c
+    made = host.rest("POST", path, key, json=dict(name="hf", value=VALUE))
+    assert made.status_code == 201 and made.json()["name"] == "hf" and made.json()["createdAt"]
+    assert host.rest("GET", path, key).json() == {"secrets": [made.json()]}
+    assert host.rest("GET", path, key).json() == host.rest("GET", "/v2/secrets", key).json()
+    for method, more in ("GET", {}), ("POST", {"json": dict(name="x", value="v")}):
+        theirs = host.rest(method, path, keys["b"], **more)
+        none = host.rest(method, path.replace(c, "nobodys"), keys["b"], **more)
+        assert (theirs.status_code, theirs.text) == (none.status_code, none.text)
+        assert theirs.status_code == 404
+    assert secrets(host, keys["b"]) == []
+    row = host.gql('{ events(input: {kind: "audit.change"}) { operation object outcome } }',
+                   key=key)["events"][0]
+    assert row == {"operation": "POST /v2/clusters/{}/secrets", "object": made.json()["id"],
+                   "outcome": "done"}
+
+
+@pytest.mark.parametrize("body,words", [
+    ("{", "column"),
+    ("[]", "the body is not an object"),
+    ('{"value": "the-value"}', "name: is missing"),
+    ('{"name": "a b", "value": "the-value"}', "1 to 64 letters"),
+    ('{"name": "n", "value": 17}', "value: is no text"),
+    ('{"name": "n", "value": "the-value", "description": []}', "description: is no text"),
+    ('{"name": "n"}', "value: is missing"),
+    ('{"name": "n", "value": "bell\\u0007"}', "control character"),
+    ('{"name": "n", "value": "the-value\\u0000"}', "JSON_ALLOW_NUL"),
+])
+def test_rest_refuses(host, keys, body, words):
+    got = host.rest("POST", "/v2/secrets", keys["a"], data=body)
+    assert got.status_code == 400 and words in got.json()["message"], got.text
+    assert "the-value" not in got.text and "bell" not in got.text
+    assert secrets(host, keys["a"]) == []
+
+
 @pytest.mark.parametrize("field,value,words", [
     ("name", "", "name: is missing"),
     ("name", "n" * 65, "1 to 64 letters"),
@@ -151,12 +221,20 @@ def test_what_is_refused(host, keys, field, value, words):
 def test_limit_and_rights(host, keys):
     for i in range(100):
         create(host, keys["a"], "n%d" % i, "v" * 10)
-    assert "at most 100" in refused(host, CREATE, {"i": dict(name="n", value="v")}, keys["a"])
+    full = refused(host, CREATE, {"i": dict(name="n", value="v")}, keys["a"])
+    more = host.rest("POST", "/v2/secrets", keys["a"], json=dict(name="n", value="v"))
+    assert "at most 100" in full and more.status_code >= 400 and more.json()["message"] in full
+    twice = host.rest("POST", "/v2/secrets", keys["a"], json=dict(name="n1", value="v"))
+    assert twice.status_code == 409 and "exists already" in twice.text
     account = host.gql("{ myself { id } }", key=keys["a"])["myself"]["id"]
     reader = host.rest("POST", "/v1/accounts/%s/keys" % account, json={"rights": "read"}).json()["key"]
     assert len(secrets(host, reader)) == 100
     assert "forbidden" in refused(host, CREATE, {"i": dict(name="n", value="v")}, reader)
     assert "forbidden" in refused(host, DELETE, {"id": "x"}, reader)
+    assert len(host.rest("GET", "/v2/secrets", reader).json()["secrets"]) == 100
+    for method, path in ("POST", "/v2/secrets"), ("DELETE", "/v2/secrets/x"):
+        assert host.rest(method, path, reader, json=dict(name="n", value="v")).status_code == 403
+        assert requests.request(method, host.url + path, timeout=30).status_code == 401
 
 
 # ---- in variables --------------------------------------------------------------------------------

@@ -188,7 +188,8 @@ int plane_open_registry_auth(const struct plane *p, const struct caller *who, co
 
 /* ---- secrets ---- */
 
-/* An account's own.  No caller sees a value again. */
+/* An account's own.  No caller sees a value again.  plane_secret: NULL: not there, or another's. */
+const struct secret *plane_secret(const struct plane *p, const struct caller *who, const char *id);
 int plane_secrets(const struct plane *p, const struct caller *who,
                   int (*fn)(void *arg, const struct secret *s), void *arg);
 struct secret_input {

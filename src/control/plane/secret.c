@@ -19,6 +19,13 @@
 #define ID_CHARS 12U
 #define TABLE    "secret"
 
+const struct secret *plane_secret(const struct plane *p, const struct caller *who, const char *id)
+{
+        const struct secret *s = str_empty(id) ? NULL : map_get(p->secrets, id);
+
+        return s && str_eq(s->account, who->account) ? s : NULL;
+}
+
 int plane_secrets(const struct plane *p, const struct caller *who,
                   int (*fn)(void *arg, const struct secret *s), void *arg)
 {
@@ -236,12 +243,11 @@ int plane_create_secret(struct plane *p, const struct caller *who, const struct 
 int plane_delete_secret(struct plane *p, const struct caller *who, const char *id, struct err *e)
 {
         AUTO(store_txn_free) struct store_txn *t = store_txn_new();
-        const struct secret *s = str_empty(id) ? NULL : map_get(p->secrets, id);
         int r = plane_writable(p, e);
 
         if (r < 0)
                 return r;
-        if (!s || !str_eq(s->account, who->account))
+        if (!plane_secret(p, who, id))
                 return err_set(e, -ENOENT, "secret %.64s not found", id ? id : "");
         if (!t)
                 return err_set(e, -ENOMEM, "out of memory");

@@ -32,6 +32,13 @@ void handle_registry_auths(struct http_request *q);
 void handle_registry_auth(struct http_request *q);
 void handle_registry_auth_new(struct http_request *q);
 void handle_registry_auth_remove(struct http_request *q);
+/* secrets.c */
+void handle_secrets(struct http_request *q);
+void handle_secret(struct http_request *q);
+void handle_secret_new(struct http_request *q);
+void handle_secret_remove(struct http_request *q);
+void handle_cluster_secrets(struct http_request *q);
+void handle_cluster_secret_new(struct http_request *q);
 /* accounts.c */
 void handle_accounts(struct http_request *q);
 void handle_account_new(struct http_request *q);

@@ -327,6 +327,34 @@ def test_out_of_memory(host, key):
     host.call("clusterTerminate", c, key)
 
 
+def test_refused_device(host, key):
+    """A node that somebody from outside has put into its /dev opens nothing, and that it was tried is
+    told: once for each device.  cgroup v1 has no word on it, which `missing` says."""
+    c = host.deploy(key=key, dockerArgs="sleep 1000")
+    running(host, c, key)
+    missing = host.gql("{ cluster(input: {podId: \"%s\"}) { security } }" % c,
+                       key=key)["cluster"]["security"]["missing"]
+    devices = [m for m in missing if "security.device" in m]
+    node = "/proc/%d/root/dev/kmsg" % host.first_pid(c)
+    os.mknod(node, 0o20666, os.makedev(1, 11))
+    os.chmod(node, 0o666)
+    said = host.session(c, "sh", "-c", "for i in 1 2 3; do cat /dev/kmsg; done; echo x > /dev/kmsg", key=key).finish()
+    assert said.err.count(b"not permitted") == 4, said
+    if os.path.isdir("/sys/fs/cgroup/devices"):
+        print("cgroup v1: refused, and not told")
+        assert devices == ["devices: cgroup v1 refuses them, but does not tell which (no security.device events)"]
+        assert events(host, key, "security.device") == []
+    else:
+        assert devices == []
+        got = until(lambda: events(host, key, "security.device"))
+        host.session(c, "cat", "/dev/kmsg", key=key).finish()
+        assert [(e["clusterId"], e["account"], e["text"]) for e in got] == [
+            (c, account_of(host, key), "character device 1:11 refused, 4 times: no device of this cluster's")]
+        until(lambda: host.cluster(c, key)["runtime"])
+        assert len(events(host, key, "security.device")) == 1
+    host.call("clusterTerminate", c, key)
+
+
 def test_told_when_somebody_listens_again(host, key):
     """What is found while the API is away waits for it."""
     c = host.deploy(key=key, dockerArgs=json.dumps({"cmd": ["sh", "-c", "until [ -e /dev/shm/go ]; do sleep 0.1;"

@@ -52,6 +52,7 @@ static void adopt(struct unit *u)
 
         switch (u->row.state) {
         case CS_RUNNING:
+                unit_refused(u, true);
                 if (find_monitor(u) && unit_watch(u, &e) >= 0) {
                         unit_net_adopt(u);
                         u->progress_pct = 100;

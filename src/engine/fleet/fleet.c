@@ -30,6 +30,7 @@ static int on_usage(sd_event_source *s, uint64_t usec, void *arg)
                 if (slice_usage(f->spec.host->slices, name, &u->usage, NULL) < 0)
                         continue;
                 unit_oom_kills(u, u->usage.oom_kills);
+                unit_refused(u, false);
                 unit_report(u);
         }
         journal_tend(f->spec.journal);

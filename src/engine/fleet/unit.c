@@ -94,6 +94,7 @@ struct unit *unit_free(struct unit *u)
         unit_secrets_forget(u);
         journal_row_done(&u->row);
         plan_done(&u->plan);
+        (void) refused_free(u->refusals);
         free(u->damage);
         free(u->change.plan);
         free(u->change.refused);

@@ -5,6 +5,7 @@
 #include "engine/boot/order.h"
 #include "engine/claim/claim.h"
 #include "engine/fleet/fleet.h"
+#include "engine/fleet/refused.h"
 #include "engine/gpu/handover.h"
 #include "engine/instance.h"
 #include "engine/journal/journal.h"
@@ -70,6 +71,7 @@ struct unit {
         bool gpu_trouble_passes;      /* with the state of the GPU; an Xid stays */
         struct slice_usage usage;
         struct security_rate told[UNIT_SECURITY_KINDS];
+        struct refused *refusals; /* of devices, counted since the last start; NULL: none yet */
 };
 
 struct fleet {
@@ -168,6 +170,8 @@ void unit_usage_report(const struct unit *u, json_t *report);
 /* unit_watch.c: monitors, exits, back-off */
 void unit_say_security(struct unit *u, const char *kind, const char *message);
 void unit_oom_kills(struct unit *u, uint64_t kills); /* of this boot, so far */
+/* Refused devices: tell of those that are due.  @adopted: what is counted already is no news. */
+void unit_refused(struct unit *u, bool adopted);
 int unit_watch(struct unit *u, struct err *e);
 void unit_unwatch(struct unit *u);
 void unit_read_exit(struct unit *u, char *ret_reason, size_t size);

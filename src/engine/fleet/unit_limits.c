@@ -58,6 +58,8 @@ int limits_lack(const struct slice_host *h, char ***list)
         } rows[] = {
                 { slice_version(h) == 1,
                   "memory: cgroup v1 slows nobody down before the limit (no memory.high)" },
+                { slice_version(h) == 1,
+                  "devices: cgroup v1 refuses them, but does not tell which (no security.device events)" },
                 { slice_version(h) == 1 && slice_has_io(h),
                   "I/O: cgroup v1 does not count what the kernel writes behind a program's back" },
                 { !slice_has_io(h),

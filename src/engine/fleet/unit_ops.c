@@ -145,6 +145,7 @@ static void on_boot_report(void *arg, const struct frame_msg *m)
         u->boot_us = u->asked_us ? clock_mono_us() - u->asked_us : 0;
         u->asked_us = 0;
         u->row.oom_kills = 0;
+        u->refusals = refused_free(u->refusals); /* its group is a new one */
         u->retries = u->cpu_waits = 0;
         u->progress_pct = 100;
         unit_event(u, CE_STARTED, "%s", "");

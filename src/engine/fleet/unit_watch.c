@@ -201,6 +201,32 @@ void unit_oom_kills(struct unit *u, uint64_t kills)
         u->row.oom_kills = kills;
 }
 
+static void tell_refused(void *arg, const char *sentence)
+{
+        unit_say_security(arg, "device", sentence);
+}
+
+void unit_refused(struct unit *u, bool adopted)
+{
+        struct slice_host *h = u->fleet->spec.host->slices;
+        struct slice_refusals now;
+        struct err e = { 0 };
+        char name[32];
+
+        if (slice_version(h) == 1)
+                return; /* said in `missing` */
+        boot_slice_name(u->row.slot, name);
+        if (slice_refusals(h, name, &now, &e) < 0) {
+                log_debug("cluster %s: %s", u->row.cluster,
+                          e.msg); /* it is ending, or changed now */
+                return;
+        }
+        if (!u->refusals)
+                u->refusals = refused_new(adopted ? &now : NULL);
+        if (u->refusals)
+                refused_look(u->refusals, &now, clock_mono_us(), tell_refused, u);
+}
+
 /* An out-of-memory kill explains an exit better than its signal does. */
 static bool was_oom(struct unit *u)
 {
@@ -219,6 +245,8 @@ void unit_ended(struct unit *u)
         char why[160];
         uint64_t delay, now = clock_wall_us();
         bool oom = was_oom(u);
+
+        unit_refused(u, false);
 
         unit_read_exit(u, why, sizeof why);
         if (u->row.exit_code == 128 + SIGSYS && strstr(why, "signal"))

@@ -104,6 +104,21 @@ int slice_usage(struct slice_host *h, const char *name, struct slice_usage *ret,
  * group that is held still. */
 int slice_devices(struct slice_host *h, const char *name, const struct slice_device *d, size_t n,
                   struct err *e);
+/* Devices that processes of the group were refused, since @program is its device program: another
+ * number counts from 0.  v2 alone: -ENOTSUP on v1, which does not tell. */
+#define SLICE_REFUSED_MAX 8U
+struct slice_refusals {
+        uint64_t program;
+        struct slice_refused {
+                char type; /* 'c' or 'b' */
+                uint32_t major, minor;
+                uint64_t count;
+        } dev[SLICE_REFUSED_MAX];
+        size_t n;
+        uint64_t others; /* of devices that found no place in the table */
+};
+int slice_refusals(struct slice_host *h, const char *name, struct slice_refusals *ret,
+                   struct err *e);
 /* Hold every process of the group still.  -ETIMEDOUT at @deadline_us (monotonic); on failure none is. */
 int slice_freeze(struct slice_host *h, const char *name, uint64_t deadline_us, struct err *e);
 /* Let them go on; idempotent. */

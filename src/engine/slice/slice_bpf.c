@@ -3,11 +3,12 @@
  * Runs in the engine at start (base program) and in operation processes (clusters with further
  * devices).  #syscalls bpf
  * Always: the program allows an access only when one rule covers its type, both numbers and every
- * wanted right; all else falls through to "deny".
+ * wanted right; all else falls through to "deny", which is counted (slice_refused.c).
  *
  * Theory of operation: the kernel calls the program with r1 = { access << 16 | type, major, minor }
  * and takes r0 = 1 as "allowed".  The head splits that into r2 type, r3 access, r4 major, r5 minor;
- * each rule then is a run of "not equal: jump to the next rule", ending in r0 = 1, exit. */
+ * each rule then is a run of "not equal: jump to the next rule", ending in r0 = 1, exit; r1 is free for
+ * them.  The end has r2, r4 and r5 as the head left them. */
 #include <errno.h>
 #include <linux/bpf.h>
 #include <string.h>
@@ -99,13 +100,15 @@ static void add_rule(struct emit *m, const struct slice_device *d)
 }
 
 int slice_bpf_generate(const struct slice_device *const *sets, const size_t *n_set, size_t n_sets,
-                       struct bpf_insn *ret, size_t max, size_t *ret_n, struct err *e)
+                       int map, struct bpf_insn *ret, size_t max, size_t *ret_n, struct err *e)
 {
         static const struct bpf_insn head[] = {
                 I_LOAD(2, 1, 0), I_MOV(3, 2),     I_ANDI(2, 0xFFFF),
                 I_RSHI(3, 16),   I_LOAD(4, 1, 4), I_LOAD(5, 1, 8),
         };
+        struct bpf_insn tail[SLICE_REFUSED_INSNS];
         struct emit m = { .to = ret, .max = max };
+        size_t n_tail = slice_refused_tail(map, tail);
         char text[48];
 
         for (size_t i = 0; i < NELEM(head); i++)
@@ -118,15 +121,15 @@ int slice_bpf_generate(const struct slice_device *const *sets, const size_t *n_s
                                 return r;
                         add_rule(&m, &sets[s][i]);
                 }
-        add(&m, (struct bpf_insn) I_MOVI(0, 0));
-        add(&m, (struct bpf_insn) I_EXIT());
+        for (size_t i = 0; i < n_tail; i++)
+                add(&m, tail[i]);
         if (m.n > max)
                 return err_set(e, -E2BIG, "too many device rules");
         *ret_n = m.n;
         return 0;
 }
 
-static int bpf(int cmd, union bpf_attr *attr)
+int slice_bpf(int cmd, union bpf_attr *attr)
 {
         long r = syscall(SYS_bpf, cmd, attr, sizeof *attr);
 
@@ -138,13 +141,17 @@ int slice_bpf_load(const struct slice_device *extra, size_t n_extra, struct err 
         const struct slice_device *sets[] = { slice_base_devices, extra };
         const size_t n_set[] = { slice_n_base_devices, n_extra };
         AUTO(free) struct bpf_insn *insn = calloc(INSNS_MAX, sizeof *insn);
+        AUTO(fd) int map = -EBADF;
         union bpf_attr attr;
         size_t n = 0;
         int r;
 
         if (!insn)
                 return err_set(e, -ENOMEM, "out of memory");
-        r = slice_bpf_generate(sets, n_set, NELEM(sets), insn, INSNS_MAX, &n, e);
+        r = map = slice_refused_map(e);
+        if (r < 0)
+                return r;
+        r = slice_bpf_generate(sets, n_set, NELEM(sets), map, insn, INSNS_MAX, &n, e);
         if (r < 0)
                 return r;
         memset(&attr, 0, sizeof attr);
@@ -153,14 +160,12 @@ int slice_bpf_load(const struct slice_device *extra, size_t n_extra, struct err 
         attr.insn_cnt = (uint32_t) n;
         attr.license = (uint64_t) (uintptr_t) "Apache-2.0";
         memcpy(attr.prog_name, "hvmm_devices", sizeof "hvmm_devices");
-        r = bpf(BPF_PROG_LOAD, &attr);
+        r = slice_bpf(BPF_PROG_LOAD, &attr);
         return r < 0 ? err_errno(e, r, "load the device program") : r;
 }
 
-/* Descriptors of the programs on @dir now. */
-static int attached(int dir, int *fds, size_t max, size_t *ret_n, struct err *e)
+int slice_bpf_query(int dir, uint32_t *ids, size_t max, size_t *ret_n)
 {
-        uint32_t ids[PROGS_MAX] = { 0 };
         union bpf_attr attr;
         int r;
 
@@ -168,17 +173,28 @@ static int attached(int dir, int *fds, size_t max, size_t *ret_n, struct err *e)
         attr.query.target_fd = (uint32_t) dir;
         attr.query.attach_type = BPF_CGROUP_DEVICE;
         attr.query.prog_ids = (uint64_t) (uintptr_t) ids;
-        attr.query.prog_cnt = PROGS_MAX;
-        r = bpf(BPF_PROG_QUERY, &attr);
+        attr.query.prog_cnt = (uint32_t) max;
+        r = slice_bpf(BPF_PROG_QUERY, &attr);
+        *ret_n = attr.query.prog_cnt; /* on ENOSPC all that there are */
+        return r;
+}
+
+/* Descriptors of the programs on @dir now. */
+static int attached(int dir, int *fds, size_t max, size_t *ret_n, struct err *e)
+{
+        uint32_t ids[PROGS_MAX] = { 0 };
+        size_t n = 0;
+        int r = slice_bpf_query(dir, ids, PROGS_MAX, &n);
+
         if (r < 0)
                 return err_errno(e, r, "ask for device programs");
         *ret_n = 0;
-        for (uint32_t i = 0; i < attr.query.prog_cnt && *ret_n < max; i++) {
+        for (size_t i = 0; i < n && *ret_n < max; i++) {
                 union bpf_attr get;
 
                 memset(&get, 0, sizeof get);
                 get.prog_id = ids[i];
-                r = bpf(BPF_PROG_GET_FD_BY_ID, &get);
+                r = slice_bpf(BPF_PROG_GET_FD_BY_ID, &get);
                 if (r >= 0)
                         fds[(*ret_n)++] = r;
         }
@@ -199,14 +215,14 @@ int slice_bpf_attach(int dir, int prog, struct err *e)
         attr.attach_bpf_fd = (uint32_t) prog;
         attr.attach_type = BPF_CGROUP_DEVICE;
         attr.attach_flags = BPF_F_ALLOW_MULTI;
-        r = bpf(BPF_PROG_ATTACH, &attr);
+        r = slice_bpf(BPF_PROG_ATTACH, &attr);
         if (r < 0)
                 (void) err_errno(e, r, "attach the device program");
         for (size_t i = 0; i < n; i++) {
                 attr.attach_bpf_fd = (uint32_t) old[i];
                 attr.attach_flags = 0;
                 if (r >= 0) {
-                        r = bpf(BPF_PROG_DETACH, &attr);
+                        r = slice_bpf(BPF_PROG_DETACH, &attr);
                         if (r < 0)
                                 (void) err_errno(e, r, "detach the old device program");
                 }

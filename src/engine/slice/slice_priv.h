@@ -113,9 +113,25 @@ int slice_device_parse(const char *line, char access[static 4], struct slice_dev
 /* The v2 device program: allowed when one rule covers type, numbers and every wanted access. */
 #define SLICE_BPF_INSNS_PER_RULE 8U
 int slice_bpf_generate(const struct slice_device *const *sets, const size_t *n_set, size_t n_sets,
-                       struct bpf_insn *ret, size_t max, size_t *ret_n, struct err *e);
+                       int map, struct bpf_insn *ret, size_t max, size_t *ret_n, struct err *e);
 /* Load the program for the base set and @extra; returns its descriptor. */
 int slice_bpf_load(const struct slice_device *extra, size_t n_extra, struct err *e);
+int slice_bpf(int cmd, union bpf_attr *attr); /* bpf(2); a negative errno */
+/* Ids of the device programs on the group @dir. */
+int slice_bpf_query(int dir, uint32_t *ids, size_t max, size_t *ret_n);
+
+/* What the program counts of a group, and its end, which does: slice_refused.c. */
+struct slice_refused_value {
+        struct slice_refused_place {
+                uint64_t key; /* type << 32 | major << 20 | minor; 0: empty */
+                uint64_t count;
+        } at[SLICE_REFUSED_MAX];
+        uint64_t others;
+};
+#define SLICE_REFUSED_INSNS (14U + 7U * SLICE_REFUSED_MAX)
+/* Instructions that count in @map and refuse; returns how many. */
+size_t slice_refused_tail(int map, struct bpf_insn to[static SLICE_REFUSED_INSNS]);
+int slice_refused_map(struct err *e); /* a new one; its descriptor */
 /* Make @prog the only device program of the group @dir: attach first, then detach what was there,
  * so that there is no instant without one. */
 int slice_bpf_attach(int dir, int prog, struct err *e);

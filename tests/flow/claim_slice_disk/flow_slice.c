@@ -670,6 +670,52 @@ static void test_v2_one_program(void **state)
         assert_int_equal(errno_of(w, "one", "/dev/kmsg", O_WRONLY), EPERM);
 }
 
+/* What each group was refused is counted for it alone, by device, also where its program is one of its
+ * own; a new program begins anew. */
+static void test_v2_refusals(void **state)
+{
+        static const struct slice_device kmsg = { 'c', 1, 11, "r" };
+        struct world *w = *state;
+        struct slice_refusals before, now;
+
+        ok(slice_create_bare(w->h, "a", &flow_err));
+        ok(slice_create_bare(w->h, "b", &flow_err));
+        ok(slice_refusals(w->h, "a", &before, &flow_err));
+        assert_int_equal(before.n, 0);
+        for (int i = 0; i < 3; i++)
+                assert_int_equal(errno_of(w, "a", "/dev/kmsg", O_RDONLY), EPERM);
+        assert_int_equal(errno_of(w, "a", "/dev/null", O_RDWR), 0);
+        ok(slice_refusals(w->h, "a", &now, &flow_err));
+        assert_int_equal(now.program, before.program);
+        assert_int_equal(now.n, 1);
+        assert_true(now.dev[0].type == 'c' && now.dev[0].major == 1 && now.dev[0].minor == 11);
+        assert_int_equal(now.dev[0].count, 3);
+        ok(slice_refusals(w->h, "b", &now, &flow_err));
+        assert_int_equal(now.n, 0);
+        ok(slice_devices(w->h, "a", &kmsg, 1, &flow_err));
+        assert_int_equal(errno_of(w, "a", "/dev/kmsg", O_WRONLY), EPERM);
+        ok(slice_refusals(w->h, "a", &now, &flow_err));
+        assert_true(now.program != before.program);
+        assert_int_equal(now.n, 1);
+        assert_int_equal(now.dev[0].count, 1);
+        assert_int_equal(slice_refusals(w->h, "none", &now, NULL), -ENOENT);
+}
+
+static void test_v1_does_not_tell(void **state)
+{
+        struct world *w = *state;
+        struct slice_refusals now;
+        struct err e = { 0 };
+        int r;
+
+        ok(slice_create_bare(w->h, "a", &flow_err));
+        r = slice_refusals(w->h, "a", &now, &e);
+        if (slice_version(w->h) == 1)
+                assert_int_equal(r, -ENOTSUP);
+        else
+                ok(r);
+}
+
 int main(int argc, char **argv)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, world_up, world_down)
@@ -696,7 +742,9 @@ int main(int argc, char **argv)
                 T2(test_devices),
                 T2(test_devices_exact),
                 T2(test_freeze),
+                T(test_v1_does_not_tell),
                 T2(test_v2_one_program),
+                T2(test_v2_refusals),
                 T2(test_kill_is_confined),
                 T2(test_nested),
                 T2(test_remove_busy),

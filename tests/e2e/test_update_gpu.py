@@ -224,6 +224,26 @@ def test_a_tenants_own_things_in_dev_are_in_nobodys_way(host):
         check(host, c, 0)
 
 
+@pytest.mark.parametrize("plant, says", [
+    ("for i in 0 1 2 3 4 5 6 7; do mkdir -p /dev/nvidia$i/x; done", "gpuCount: /dev/nvidia0 cannot be made inside: Directory not empty"),
+    ("i=0; while : > /dev/f$i; do i=$((i+1)); done 2> /dev/null", "cannot be made inside: No space left on device"),
+    ("mkdir -p /usr/bin/nvidia-smi/x", "no driver file can be shown at /usr/bin/nvidia-smi: Is a directory"),
+    ("mkdir -p /etc; rm -f /etc/ld.so.cache; mkdir -p /etc/ld.so.cache/x", "write /etc/ld.so.cache: Is a directory"),
+    ("for d in /usr/lib /usr/lib64 /usr/lib/*-linux-gnu; do mkdir -p $d/libcuda.so.1; done", "/libcuda.so.1: Is a directory")])
+def test_what_a_tenant_keeps_in_the_way(host, plant, says):
+    """Refused with the reason, and nothing of a GPU is left inside; nobody else loses one."""
+    with cluster_with(host, 0) as c:
+        was = first(host, c)
+        inside(host, c, plant, check=False)
+        update(host, c, gpuCount=1)
+        v = settled(host, c, CHECK_S)
+        assert v["updateRefused"] and says in v["updateRefused"] and v["gpuCount"] == 0, v
+        assert not nodes(host, c) and proc_gpus(host, c) == [] and first(host, c) == was
+        assert wait_until(lambda: not claimed(host, c), CHECK_S)
+        with cluster_with(host, 8) as other:
+            check(host, other, 8)
+
+
 def test_a_first_process_with_another_root(host):
     """Whatever directory it has made its own root: the nodes come where the cluster has its /dev."""
     script = "mkdir -p /jail/dev /jail/bin; cp /bin/busybox /jail/bin/sh 2> /dev/null || cp -r /bin /lib* /jail/;" \

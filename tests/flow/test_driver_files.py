@@ -156,7 +156,7 @@ def test_links(order, driver, image, trap):
 def test_link_where_a_directory_is(order, driver, image):
     (image.base / MULTIARCH / "libcuda.so").mkdir(parents=True)
     first = go(order, program("true", **lib(driver, symlinks={"@lib/libcuda.so": "x"})))
-    assert first.r < 0 and "no link can be made at @lib/libcuda.so: Is a directory" in first.err
+    assert first.r < 0 and f"no link can be made at /{MULTIARCH}/libcuda.so: Is a directory" in first.err
 
 
 @pytest.mark.parametrize("target", ["@lib/..", "@lib/.", "@lib/", "/", "/usr/..", "relative", "@lib",

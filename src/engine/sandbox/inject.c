@@ -186,18 +186,19 @@ static int inject_symlink(struct inject *j, const struct sandbox_symlink *s, str
         char path[PATH_MAX];
         int dir = -EBADF, r = expand(j, s->link, path);
 
-        if (r >= 0)
-                r = dir = parent(j, path, &name);
+        if (r < 0)
+                return err_errno(e, r, "driver link %.200s", s->link);
+        r = dir = parent(j, path, &name);
         if (r >= 0)
                 r = check_parent(j);
         if (r < 0)
-                return err_errno(e, r, "image: no driver file can be shown at %.300s", s->link);
+                return err_errno(e, r, "image: no driver file can be shown at %.300s", path);
         if (symlinkat(s->target, dir, name) < 0) {
                 r = errno == EEXIST ? clear(dir, name) : -errno;
                 if (r >= 0 && symlinkat(s->target, dir, name) < 0)
                         r = -errno;
         }
-        return r < 0 ? err_errno(e, r, "image: no link can be made at %.300s", s->link) : 0;
+        return r < 0 ? err_errno(e, r, "image: no link can be made at %.300s", path) : 0;
 }
 
 /* ---- loader cache ---------------------------------------------------------------------------- */

@@ -169,7 +169,7 @@ static int add_node(const struct sandbox_live *l, int dev, const struct sandbox_
         mask = umask(0);
         r = place(dir, slash ? slash + 1 : d->name, &st, mode, l->id_base);
         (void) umask(mask);
-        return r < 0 ? err_errno(e, r, "device %s", d->name) : 0;
+        return r < 0 ? err_errno(e, r, "gpuCount: /dev/%s cannot be made inside", d->name) : 0;
 }
 
 static int change_dev(const struct sandbox_live *l, int root, struct err *e)

@@ -17,7 +17,7 @@
 
 /* What is kept of a GPU from one second to the next, by UUID: it outlives a re-open. */
 struct gpud_memory {
-        char uuid[72];
+        char uuid[NVML_UUID_MAX];
         uint64_t nvlink_kib[2], nvlink_at_us; /* counters sent, received, when they were read */
         uint64_t pcie_kib_s[2];
         uint64_t xid;         /* the last one since this program runs */

@@ -436,6 +436,7 @@ EDITS = [
     ({"deviceNodes": [{"path": "/etc/passwd"}]}, "does not lie below /dev"),
     ({"deviceNodes": [{"path": "/dev/../etc/x"}]}, "does not lie below /dev"),
     ({"deviceNodes": [{"hostPath": "/dev/x"}]}, "path is needed here"),
+    ({"hooks": [{"hookName": "createContainer", "path": ""}]}, "path is empty"),
     ({"deviceNodes": [{"path": "/dev/x", "permissions": "rwx"}]}, "are not of r, w and m"),
     ({"deviceNodes": [{"path": "/dev/x", "type": "char"}]}, "is not b, c, u or p"),
     ({"deviceNodes": [{"path": "/dev/x", "fileMode": "rw"}]}, "is not a file mode"),

@@ -127,6 +127,8 @@ static int read_rows(const struct from *x, const struct tree *map, const struct 
 
                 if (!t && f[i].needed)
                         return wrong(x, map, f[i].name, "is needed here");
+                if (f[i].needed && t->kind == TREE_SCALAR && str_empty(t->text))
+                        return wrong(x, t, f[i].name, "is empty");
                 r = t ? read_one(x, t, &f[i], base) : 0;
                 if (r < 0)
                         return r;

@@ -20,9 +20,9 @@ static uint8_t mask_of(const struct network *n, size_t i)
 {
         unsigned at = (unsigned) i * 8;
 
-        return n->bits >= at + 8 ? 0xff
-               : n->bits <= at   ? 0
-                                 : (uint8_t) (0xff00U >> (n->bits - at) & 0xff);
+        unsigned covered = n->bits <= at ? 0 : n->bits - at < 8 ? n->bits - at : 8;
+
+        return (uint8_t) (0xff00U >> covered & 0xff);
 }
 
 char *network_format(const struct network *n, char buf[static NETWORK_TEXT])

@@ -413,31 +413,6 @@ def test_restart_keeps_clusters(one):
     assert w.settle(["hv1"]) == ["hv1"]
 
 
-# As engines had it before accounts, hardware addresses and IPv6 came.
-OLDER = """
-table inet hvmm_aaaaaaaa {
-  set links { type ifname; elements = { hv1 }; }
-  set sources { type ifname . ipv4_addr; elements = { hv1 . %s }; }
-  set released { type ipv4_addr; }
-  set resolvers { type ipv4_addr; }
-  chain early { type filter hook prerouting priority -150; policy accept; iifname @links jump from_cluster; }
-  chain from_cluster { iifname . ip saddr != @sources drop; }
-}"""
-
-
-def test_an_older_engines_table(one):
-    """It cannot be renewed, so it is replaced: what runs stays closed until the engine says what it may do."""
-    w = one.world
-    one("close")
-    w.on_host("nft", "delete table inet hvmm_aaaaaaaa;" + OLDER % one.address)
-    one.open()
-    assert one.tcp(1, WEB, 80) == "timeout" and one.tcp(1, UPLINK, 8080) == "timeout"
-    one("repair")
-    assert one.elements() == ["link:hv1:1", "element:hv1:1"]
-    assert one.tcp(1, WEB, 80) == f"internet {UPLINK}"
-    assert one.tcp(1, UPLINK, 8080) == "timeout"
-
-
 def test_wiped_firewall_comes_back(one):
     """`nft flush ruleset` by somebody else: noticed, and repaired, elements included."""
     w = one.world

@@ -432,37 +432,8 @@ static int elements_restore(struct net_host *h, net_policy_fn *fn, void *arg, st
         return r < 0 ? r : 0;
 }
 
-/* Names of links of ours, as an element list; "": none. */
-static int list_links(struct net_host *h, struct strbuf *ret, struct err *e)
+static int rules_apply(const struct net_host *h, struct err *e)
 {
-        AUTO(free) struct rtnl_link *links = NULL;
-        size_t n;
-        int r = rtnl_links(&h->rtnl, &links, &n, e);
-
-        for (size_t i = 0; r >= 0 && i < n; i++)
-                if (links[i].group == h->group && net_link_slot(links[i].name))
-                        strbuf_fmt(ret, "%s%s", ret->len ? ", " : "", links[i].name);
-        return r < 0 ? r : ret->failed ? err_set(e, -ENOMEM, "list links") : 0;
-}
-
-/* The table is that of another version, which clusters that run have outlived.  All in one transaction, so
- * that no packet of theirs is unjudged; what they may do comes with the next repair. */
-static int rules_anew(struct net_host *h, struct nft_config *c, struct err *e)
-{
-        AUTO(strbuf_done) struct strbuf links = { 0 };
-        int r = list_links(h, &links, e);
-
-        c->anew = true;
-        c->links = links.len ? links.s : NULL;
-        if (r >= 0)
-                r = nft_rules_apply(c, e);
-        return r;
-}
-
-static int rules_apply(struct net_host *h, struct err *e)
-{
-        struct err why = { 0 };
-        int r;
         struct nft_config c = { .table = h->table,
                                 .pool = h->pool,
                                 .pool6 = h->pool6,
@@ -472,11 +443,7 @@ static int rules_apply(struct net_host *h, struct err *e)
                                 .connections = h->connections };
 
         memcpy(c.service6, h->service6, sizeof c.service6);
-        r = nft_rules_apply(&c, &why);
-        if (r != -EIO || rules_anew(h, &c, NULL) < 0)
-                return r < 0 ? err_copy(e, &why) : r;
-        log_warn("%s; it has been made anew", why.msg);
-        return 0;
+        return nft_rules_apply(&c, e);
 }
 
 /* Checks first, then changes; the firewall before the address that it protects and before

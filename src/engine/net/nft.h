@@ -41,10 +41,6 @@ struct nft_config {
         const struct network *allow; /* private networks that clusters may reach; borrowed */
         size_t n_allow;
         uint32_t connections; /* tracked at once per address; 0: no limit */
-        /* The table is there, and is to be made anew with nothing in it but these links: sets that
-         * another version has declared otherwise cannot be changed. */
-        bool anew;
-        const char *links; /* "hv1, hv2"; NULL: none */
 };
 
 /* The commands that make, or renew, the table; heap; NULL: out of memory.  Pure. */

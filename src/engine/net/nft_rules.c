@@ -14,8 +14,7 @@
 #define NAT64_OF_PRIVATE                                                                           \
         "{ 64:ff9b::/104, 64:ff9b::a00:0/104, 64:ff9b::6440:0/106, 64:ff9b::7f00:0/104, 64:ff9b::a9fe:0/112, 64:ff9b::ac10:0/108, 64:ff9b::c0a8:0/112, 64:ff9b::e000:0/99 }"
 
-/* First declarations, which leave what exists alone (or refuse, where a set exists as another
- * version had it: nft_config.anew); then the chains are emptied and refilled.  It
+/* First declarations, which leave what exists alone; then the chains are emptied and refilled.  It
  * is one transaction, so no packet sees less than all of it, and elements stay.
  *
  * "hv*" are the links of clusters of all instances; the pattern stands only behind a test for one
@@ -249,14 +248,10 @@ char *nft_rules(const struct nft_config *c)
 {
         struct strbuf b = { 0 };
 
-        if (c->anew)
-                strbuf_fmt(&b, "delete table inet %s\n", c->table);
         strbuf_fmt(&b, declarations, c->table);
         for (size_t i = 0; i < NELEM(chains); i++)
                 strbuf_fmt(&b, "flush chain inet %s %s\n", c->table, chains[i]);
         put_rules(&b, c);
-        if (c->anew && c->links)
-                strbuf_fmt(&b, "add element inet %s links { %s }\n", c->table, c->links);
         return strbuf_take(&b);
 }
 

@@ -86,7 +86,7 @@ static uint64_t by_libnftables(struct nft_ctx *ctx, uint32_t slot)
 
 int main(int argc, char **argv)
 {
-        static uint64_t add[ROUNDS], del[ROUNDS], peer[ROUNDS];
+        static uint64_t add[2][ROUNDS], del[2][ROUNDS], peer[ROUNDS]; /* without and with a list */
         static const struct dns_servers dns = { .n = 0 };
         struct nl_sock s = { 0 };
         struct nft_ctx *ctx;
@@ -96,7 +96,7 @@ int main(int argc, char **argv)
         char name[16];
         uint64_t n = 1000;
 
-        if (argc > 1 && str_u64(argv[1], 1, LIMIT_SLOTS - 2 * ROUNDS, &n) < 0)
+        if (argc > 1 && str_u64(argv[1], 1, LIMIT_SLOTS - 4 * ROUNDS, &n) < 0)
                 die("usage: bench_net_elements [CLUSTERS]", NULL);
         if (unshare(CLONE_NEWNET) < 0 || !(ctx = nft_ctx_new(NFT_CTX_DEFAULT)))
                 die("a network of its own (needs root)", NULL);
@@ -107,21 +107,25 @@ int main(int argc, char **argv)
                 if (nft_cluster_add(&s, TABLE, &c, &dns, &e) < 0)
                         die("add", &e);
         }
-        for (uint32_t i = 0; i < ROUNDS; i++) {
+        for (uint32_t i = 0; i < 2 * ROUNDS; i++) {
+                uint32_t slot = (uint32_t) n + 1 + i;
                 uint64_t t = clock_mono_us();
 
-                make((uint32_t) n + 1 + i, name, &x, &c);
+                make(slot, name, &x, &c);
                 if (nft_cluster_add(&s, TABLE, &c, &dns, &e) < 0)
                         die("add", &e);
-                add[i] = clock_mono_us() - t;
-                peer[i] = by_libnftables(ctx, (uint32_t) n + 1 + ROUNDS + i);
+                add[x.limited][i / 2] = clock_mono_us() - t;
+                if (x.limited)
+                        peer[i / 2] = by_libnftables(ctx, slot + 2 * ROUNDS);
                 t = clock_mono_us();
                 if (nft_cluster_del(&s, TABLE, &c, &e) < 0)
                         die("remove", &e);
-                del[i] = clock_mono_us() - t;
+                del[x.limited][i / 2] = clock_mono_us() - t;
         }
-        print("add", add, ROUNDS);
-        print("del", del, ROUNDS);
+        print("add", add[0], ROUNDS);
+        print("add_listed", add[1], ROUNDS);
+        print("del", del[0], ROUNDS);
+        print("del_listed", del[1], ROUNDS);
         print("libnftables", peer, ROUNDS);
         nl_sock_close(&s);
         nft_ctx_free(ctx);

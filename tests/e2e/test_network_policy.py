@@ -108,6 +108,19 @@ def test_a_restart_and_a_wiped_firewall(host, clusters):
     check(host, clusters)
 
 
+def test_the_table_of_another_version(host, clusters):
+    """One without our mark is made anew with all that lives, before the engine does anything else."""
+    def listed():
+        return subprocess.run(["nft", "-a", "list", "table", "inet", table], check=True, capture_output=True, text=True).stdout
+    host.kill()
+    table = "hvmm_" + host.id
+    before = re.match(r"table .*# handle \d+", listed())[0]
+    subprocess.run(["nft", "delete", "chain", "inet", table, re.search(r"chain (layout_\w+)", listed())[1]], check=True)
+    host.start()
+    assert re.match(r"table .*# handle \d+", listed())[0] != before
+    check(host, clusters)
+
+
 def wait_until(what, seconds=30):
     end = time.monotonic() + seconds
     while not what():

@@ -33,14 +33,33 @@ def listing(w, kind, name):
     return {plain(x[0]) if isinstance(x, list) else plain(x): x[1] if isinstance(x, list) else None for x in items}
 
 
-SETS = ("sources", "sources6", "members", "members6", "egress", "egress6", "connections", "connections6")
+SETS = ("sources", "sources6", "members", "members6", "connections", "connections6")
+
+
+def lists(w):
+    """What each cluster is limited to: {chain: networks}; without the rule that drops the rest, which has to be there."""
+    out = json.loads(w.on_host("nft", "-j", "list", "table", *TABLE.split()))["nftables"]
+    found = {x["chain"]["name"]: [] for x in out if x.get("chain", {}).get("name", "").startswith("egress_")}
+    for rule in (x["rule"] for x in out if x.get("rule", {}).get("chain") in found):
+        found[rule["chain"]].append(rule["expr"])
+    for chain, rules in found.items():
+        assert rules[-1] == [{"drop": None}], (chain, rules)
+        assert all(r[-1] == {"return": None} for r in rules[:-1])
+        right = [r[0]["match"]["right"] for r in rules[:-1]]
+        found[chain] = ["%s/%d" % (x["prefix"]["addr"], x["prefix"]["len"]) if isinstance(x, dict) else x for x in right]
+        assert all(r[0]["match"]["left"]["payload"]["field"] == "daddr" for r in rules[:-1])
+    return found
+
+
+def all_of_it(w):
+    found = {name: listing(w, "set", name) for name in SETS}
+    found.update({name: listing(w, "map", name) for name in ("accounts", "accounts6", "limited")})
+    return {**found, "lists": lists(w)}
 
 
 def left_behind(w):
     """What the firewall still has of clusters."""
-    found = {name: listing(w, "set", name) for name in SETS}
-    found.update({name: listing(w, "map", name) for name in ("accounts", "accounts6", "limited")})
-    return {name: v for name, v in found.items() if v}
+    return {name: v for name, v in all_of_it(w).items() if v}
 
 
 @pytest.fixture
@@ -250,9 +269,8 @@ def test_egress_list(clean):
             assert c.tcp(slot, c.service, 80, 3) == f"slot {slot}\n"
             for ip in peer:
                 assert c.tcp(slot, ip, 7000, 3).startswith("three")
-        assert set(listing(w, "map", "limited")) == {"hv1", "hv2"}
-        assert listing(w, "set", "egress") == {(1, "203.0.113.0/24"): None, (1, "192.168.5.7"): None}
-        assert listing(w, "set", "egress6") == {(1, "2001:db8:7::/48"): None}
+        assert listing(w, "map", "limited") == {f"hv{i}": {"jump": {"target": f"egress_{i}"}} for i in (1, 2)}
+        assert lists(w) == {"egress_1": ["203.0.113.0/24", "2001:db8:7::/48", "192.168.5.7"], "egress_2": []}
     finally:
         os.kill(pid, 9)
     for slot in (1, 2, 3):
@@ -272,14 +290,35 @@ def test_the_first_packet_is_judged(clean):
     c.stop()
 
 
+def test_networks_of_every_length(clean):
+    """As nft would have written the rules, so that it reads them back."""
+    c = Ctl(clean, "aaaaaaaa")
+    v4 = [f"{ipaddress.ip_network((0xcb007100 | 0x7, n), strict=False)}" for n in (32, 31, 25, 24, 23, 17, 16, 9, 8, 4, 1)]
+    v6 = [f"{ipaddress.ip_network((0x20010db8000700000000000000000007, n), strict=False)}" for n in
+          (128, 127, 121, 120, 65, 64, 63, 48, 33, 32, 20, 3, 1)]
+    for net in v4 + v6:
+        c.up(1, 5, net)
+        assert lists(clean) == {"egress_1": [net.removesuffix("/32").removesuffix("/128") if net in (v4[0], v6[0]) else net]}
+        assert c.tcp(1, WEB, 80, 0.3 if net in v6 else 3) == ("timeout" if net in v6 else f"internet {UPLINK}"), net
+        assert c.tcp(1, WEB6, 80, 0.3 if net in v4 else 3) == ("timeout" if net in v4 else f"internet {UPLINK6}"), net
+        c.down(1)
+    c.up(1, 5, "0.0.0.0/0")
+    assert c.tcp(1, WEB, 80, 3) == f"internet {UPLINK}" and c.tcp(1, WEB6, 80, 0.3) == "timeout"
+    c.down(1)
+    c.up(1, 5, "::/0")
+    assert c.tcp(1, WEB6, 80, 3) == f"internet {UPLINK6}" and c.tcp(1, WEB, 80, 0.3) == "timeout"
+    c.down(1)
+    c.stop()
+
+
 def test_a_list_at_its_longest(clean):
     c = Ctl(clean, "aaaaaaaa")
-    nets = [f"2001:db8:{i:x}::/48" for i in range(62)] + ["203.0.113.0/24", "2001:db8:ffff::/64"]
+    nets = [f"2001:db8:{i * 2:x}::/47" for i in range(1, 63)] + ["203.0.113.0/24", "2001:db8:ffff::/64"]
     c.up(1, 5, ",".join(nets))
     assert c.tcp(1, WEB6, 80, 3) == f"internet {UPLINK6}" and c.tcp(1, WEB, 80, 3) == f"internet {UPLINK}"
     c.up(2, 5, ",".join(nets))
     c.down(1)
-    assert len(listing(clean, "set", "egress6")) == 63 and set(listing(clean, "map", "limited")) == {"hv2"}
+    assert lists(clean) == {"egress_2": nets} and set(listing(clean, "map", "limited")) == {"hv2"}
     assert c.tcp(2, WEB6, 80, 3) == f"internet {UPLINK6}"
     c.down(2)
     assert left_behind(clean) == {}
@@ -441,13 +480,10 @@ def test_all_of_it_comes_back(clean):
         at[slot] = (c.up(slot, account, egress)[0], c.address6)
     c.serve(2, "two", 7000)
     c("prepare", 4)
-    was = {name: listing(clean, "set", name) for name in SETS if not name.startswith("conn")}
-    was.update({name: listing(clean, "map", name) for name in ("accounts", "accounts6", "limited")})
+    was = all_of_it(clean)
     clean.on_host("nft", "flush", "ruleset")
     c("repair")
-    now = {name: listing(clean, "set", name) for name in SETS if not name.startswith("conn")}
-    now.update({name: listing(clean, "map", name) for name in ("accounts", "accounts6", "limited")})
-    assert now == was
+    assert all_of_it(clean) == {**was, "connections": {}, "connections6": {}}
     for ip in at[2]:
         assert c.tcp(1, ip, 7000, 3).startswith("two")
         assert c.tcp(3, ip, 7000, 0.3) == "timeout"
@@ -457,6 +493,117 @@ def test_all_of_it_comes_back(clean):
     c("release", 4, "later")
     c("drop", 4)
     assert left_behind(clean) == {}
+    c.stop()
+
+
+# Of an engine from before IPv6, accounts and lists: links, sources without a hardware address
+OLD_LAYOUT = """
+table inet hvmm_aaaaaaaa {
+  set links { type ifname; elements = { "hv1", "hv2", "hv4" } }
+  set sources { type ifname . ipv4_addr; elements = { "hv1" . 100.96.0.1, "hv2" . 100.96.0.2 } }
+  set released { type ipv4_addr; elements = { 100.96.0.9 } }
+  set resolvers { type ipv4_addr; }
+  set fetchers { type uid; }
+  set fetch_to4 { type ipv4_addr . inet_proto . inet_service; }
+  set fetch_to6 { type ipv6_addr . inet_proto . inet_service; }
+  map published { type inet_proto . inet_service : ipv4_addr . inet_service; }
+  chain from_cluster {
+    meta nfproto != ipv4 drop
+    iifname . ip saddr != @sources drop
+    ct state established,related accept
+    fib daddr type != unicast drop
+  }
+  chain leave_cluster { oifname "hv*" drop; }
+  chain early { type filter hook prerouting priority -150; policy accept; iifname @links jump from_cluster; }
+  chain input { type filter hook input priority 0; policy accept; iifname @links drop; }
+  chain forward { type filter hook forward priority -5; policy accept; iifname @links jump leave_cluster; }
+  chain nat_out { type nat hook postrouting priority 100; policy accept; iifname @links oifname != "hv*" masquerade; }
+}
+"""
+# Of the first with lists: intervals
+LISTS_AS_SETS = """
+  map limited { type ifname : mark; elements = { "hv1" : 0x1 } }
+  set egress { type mark . ipv4_addr; flags interval; elements = { 0x1 . 203.0.113.0/24 } }
+  set sources6 { type ifname . ether_addr . ipv6_addr; elements = { %s } }
+  map accounts { type ipv4_addr : mark; elements = { 100.96.0.1 : 0x9 } }
+}
+"""
+
+# A stream that is up the whole time: what it is sent comes back
+ECHO = """
+import socket, sys
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind((sys.argv[1], 7171)); s.listen(1)
+print("ready", flush=True)
+c, _ = s.accept()
+while (x := c.recv(100)): c.sendall(x)
+"""
+TALK = """
+import socket, sys
+s = socket.create_connection((sys.argv[1], 7171), 5); print("ready", flush=True)
+for line in sys.stdin: s.sendall(line.encode()); print(s.recv(100).decode().strip(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("layout", ["before IPv6", "lists as sets"])
+def test_the_table_of_another_version(clean, layout):
+    """The clusters of the engine before keep what they have, from the first packet on: the new table is there with
+    them, in the one transaction in which the old one goes."""
+    w, c = clean, Ctl(clean, "aaaaaaaa", dns=LAN[0])
+    for slot, account, egress in ((1, 5, "203.0.113.0/24"), (2, 5, "-"), (3, 6, "none")):
+        c.up(slot, account, egress)
+    six = c.address6[:-1]
+    c("prepare", 4)
+    wants = all_of_it(w)
+    w.start("nsenter", "-t", str(w.inet), "-n", sys.executable, "-c", ECHO, WEB)
+    talk = w.start("nsenter", f"--net=/proc/{c.p.pid}/fd/{c.ns[1]}", sys.executable, "-c", TALK, WEB)
+
+    def says(word):
+        talk.stdin.write(word + "\n")
+        talk.stdin.flush()
+        return talk.stdout.readline() == word + "\n"
+
+    old = OLD_LAYOUT.replace("aaaaaaaa", c.ident)
+    if layout != "before IPv6":  # with hardware addresses, and slot 3 too
+        mac = "02:68:76:01:00:%02x"
+        old = old.replace("type ifname . ipv4_addr", "type ifname . ether_addr . ipv4_addr").replace(
+            "iifname . ip saddr", "iifname . ether saddr . ip saddr")
+        for slot in (1, 2):
+            old = old.replace('"hv%d" . ' % slot, '"hv%d" . %s . ' % (slot, mac % slot))
+        old = old.rstrip().removesuffix("}") + LISTS_AS_SETS % ", ".join(
+            '"hv%d" . %s . %s%d' % (i, mac % i, six, i) for i in (1, 2))
+    (w.tmp / "old.nft").write_text("delete table inet hvmm_aaaaaaaa\n" + old)
+    w.on_host("nft", "-f", str(w.tmp / "old.nft"))
+    assert says("over the old one")
+    w.log.write_text("")
+    c("close")
+    c.open()
+    assert "type ifname . ipv4_addr" in w.on_host("nft", "list", "table", *TABLE.split()) or layout != "before IPv6", "kept"
+    assert says("until clusters are known")
+    assert c("settle") == "outdated" and c("settle") == "current"
+    assert says("over the new one")
+    now = all_of_it(w)
+    if layout == "before IPv6":  # clusters that were started without have none
+        assert [now[n] for n in ("sources6", "accounts6", "members6")] == [{}, {}, {}]
+    else:
+        assert len(now["sources6"]) == 2, "slot 3 had none"
+        assert set(now["sources6"]) < set(wants["sources6"])
+    for name in ("sources", "members", "accounts", "limited", "lists"):
+        assert now[name] == wants[name], name
+    assert set(listing(w, "set", "links")) == {"hv1", "hv2", "hv3", "hv4"}
+    assert listing(w, "set", "resolvers") == {LAN[0]: None} and listing(w, "set", "released") == {}
+    assert c.tcp(1, WEB, 80, 3) == f"internet {UPLINK}" and c.tcp(2, INET, 80, 3).startswith("internet")
+    assert c.tcp(1, INET, 80, 0.3) == "timeout" and c.tcp(3, WEB, 80, 0.3) == "timeout", "lists are in force"
+    handles = w.on_host("nft", "-a", "list", "table", *TABLE.split())
+    c("close")
+    c.open()
+    assert c("settle") == "current"
+    table = re.search(r"table inet \S+ \{ # handle \d+", handles)[0]
+    assert table in w.on_host("nft", "-a", "list", "table", *TABLE.split()), "one of ours is not made anew"
+    for slot in (1, 2, 3):
+        c.down(slot)
+    c("release", 4, "later")
+    c("drop", 4)
+    assert left_behind(w) == {}
     c.stop()
 
 

@@ -51,6 +51,8 @@ int fleet_new(const struct fleet_spec *spec, struct fleet **ret, struct err *e)
             limits_lack(spec->host->slices, &f->lacks) < 0)
                 return err_set(e, -ENOMEM, "out of memory");
         r = fleet_adopt(f, e);
+        if (r >= 0) /* from here on operations act on clusters */
+                r = net_host_settle(spec->host->net, fleet_net_policy, f, e);
         if (r < 0)
                 return r;
         r = sd_event_add_time_relative(spec->loop, &f->usage_src, CLOCK_MONOTONIC, USAGE_EVERY_US,

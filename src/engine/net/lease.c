@@ -164,9 +164,8 @@ static int configure_inside(const struct net_host *h, uint32_t slot, struct nl_s
         return r < 0 ? err_wrap(e, r, "inside") : 0;
 }
 
-/* What the firewall has of a slot by its names alone; account and egress are the caller's to fill in. */
-static void cluster_of(const struct net_host *h, uint32_t slot, const char *link,
-                       struct nft_cluster *ret)
+void net_cluster_of(const struct net_host *h, uint32_t slot, const char *link,
+                    struct nft_cluster *ret)
 {
         *ret = (struct nft_cluster){
                 .link = link, .slot = slot, .addr = ipv4_of_slot(&h->pool, slot), .v6 = h->v6
@@ -181,7 +180,7 @@ static int firewall_forget(struct net_host *h, uint32_t slot, struct err *e)
         struct nft_cluster c;
 
         net_link_name(slot, name);
-        cluster_of(h, slot, name, &c);
+        net_cluster_of(h, slot, name, &c);
         return nft_cluster_del(&h->nft, h->table, &c, e);
 }
 
@@ -191,10 +190,20 @@ int net_let_out(struct net_host *h, uint32_t slot, const struct net_policy *p, s
         struct nft_cluster c;
 
         net_link_name(slot, name);
-        cluster_of(h, slot, name, &c);
+        net_cluster_of(h, slot, name, &c);
         c.account = p->account;
         c.egress = &p->egress;
         return nft_cluster_add(&h->nft, h->table, &c, &h->dns, e);
+}
+
+int net_is_out(struct net_host *h, uint32_t slot, struct err *e)
+{
+        char name[IF_NAMESIZE];
+        struct nft_cluster c;
+
+        net_link_name(slot, name);
+        net_cluster_of(h, slot, name, &c);
+        return nft_cluster_has(&h->nft, h->table, &c, e);
 }
 
 int net_has_ipv6(struct net_host *h, uint32_t slot, struct err *e)
@@ -204,7 +213,7 @@ int net_has_ipv6(struct net_host *h, uint32_t slot, struct err *e)
         int r = net_sockets(h, e);
 
         net_link_name(slot, name);
-        cluster_of(h, slot, name, &c);
+        net_cluster_of(h, slot, name, &c);
         return r < 0 ? r : nft_cluster_has6(&h->nft, h->table, &c, e);
 }
 

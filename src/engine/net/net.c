@@ -225,31 +225,6 @@ static int pool_check(struct net_host *h, struct err *e)
         return r;
 }
 
-/* Clusters that an earlier engine left running must have the addresses that we would give them. */
-static int elements_check(struct net_host *h, struct err *e)
-{
-        AUTO(free) struct nft_element *el = NULL;
-        size_t n;
-        int r = nft_elements(&h->nft, h->table, &el, &n, e);
-
-        for (size_t i = 0; r >= 0 && i < n; i++) {
-                uint32_t slot = net_link_slot(el[i].link);
-                char addr[IPV6_TEXT];
-
-                if (el[i].addr && ipv4_slot_of(&h->pool, el[i].addr) != slot)
-                        r = err_set(
-                                e, -EBUSY,
-                                "network pool: a running cluster has %s, from another pool; stop it before the pool changes",
-                                ipv4_format(el[i].addr, addr));
-                else if (el[i].v6 && ipv6_slot_of(&h->pool6, el[i].addr6) != slot)
-                        r = err_set(
-                                e, -EBUSY,
-                                "network pool6: a running cluster has %s, from another pool; stop it before the pool changes",
-                                ipv6_format(el[i].addr6, addr));
-        }
-        return r;
-}
-
 /* ---- the service address ---- */
 
 /* Ours from before, or the first that nobody has. */
@@ -411,41 +386,6 @@ int net_remove_dead(struct net_host *h, const char *id, struct err *e)
         return r;
 }
 
-/* Links that are up tell which elements are missing after somebody wiped the tables: theirs first,
- * so that nothing gets out of them unjudged, then of those that have a cluster what it may do. */
-static int elements_restore(struct net_host *h, net_policy_fn *fn, void *arg, struct err *e)
-{
-        AUTO(free) struct rtnl_link *links = NULL;
-        struct net_policy p;
-        size_t n;
-        int r = rtnl_links(&h->rtnl, &links, &n, e);
-
-        for (size_t i = 0; r >= 0 && i < n; i++)
-                if (links[i].group == h->group && net_link_slot(links[i].name))
-                        r = nft_link_add(&h->nft, h->table, links[i].name, e);
-        for (size_t i = 0; r >= 0 && fn && i < n; i++) {
-                uint32_t slot = net_link_slot(links[i].name);
-
-                if (slot && links[i].up && links[i].group == h->group && fn(arg, slot, &p))
-                        r = net_let_out(h, slot, &p, e);
-        }
-        return r < 0 ? r : 0;
-}
-
-static int rules_apply(const struct net_host *h, struct err *e)
-{
-        struct nft_config c = { .table = h->table,
-                                .pool = h->pool,
-                                .pool6 = h->pool6,
-                                .service = h->service,
-                                .allow = h->allow.net,
-                                .n_allow = h->allow.n,
-                                .connections = h->connections };
-
-        memcpy(c.service6, h->service6, sizeof c.service6);
-        return nft_rules_apply(&c, e);
-}
-
 /* Checks first, then changes; the firewall before the address that it protects and before
  * forwarding. */
 static int host_make(struct net_host *h, net_policy_fn *fn, void *arg, struct err *e)
@@ -458,7 +398,7 @@ static int host_make(struct net_host *h, net_policy_fn *fn, void *arg, struct er
         if (r >= 0)
                 r = rtnl_addrs(&h->rtnl, &addrs, &n, e);
         if (r >= 0)
-                r = elements_check(h, e);
+                r = net_table_check(h, e);
         if (r >= 0)
                 r = service_choose(h, addrs, n, e);
         if (r >= 0)
@@ -467,9 +407,7 @@ static int host_make(struct net_host *h, net_policy_fn *fn, void *arg, struct er
                 return r;
         for (size_t i = 0; i < n; i++)
                 known = known || str_eq(addrs[i].label, h->label);
-        r = rules_apply(h, e);
-        if (r >= 0)
-                r = elements_restore(h, fn, arg, e);
+        r = net_table_make(h, fn, arg, e);
         if (r >= 0)
                 r = service_del(h, addrs, n, h->service, e);
         if (r >= 0)
@@ -516,7 +454,7 @@ int net_host_open(const struct instance *inst, struct claim_host *claims, struct
         r = net_sockets(h, e);
         if (r >= 0)
                 r = host_make(h, NULL, NULL, e);
-        if (r >= 0) /* fetchers die with the engine, so there are none */
+        if (r >= 0 && !h->outdated) /* fetchers die with the engine, so there are none */
                 r = nft_fetch_reset(&h->nft, h->table, e);
         if (r < 0)
                 return r;

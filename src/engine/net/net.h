@@ -22,7 +22,7 @@ struct claim_host;
 struct net_host; /* netlink socket, nft context, configuration */
 
 /* Open sockets, check the pool against the host's routes, make the nft table (idempotent, one
- * transaction), the service address on lo (label "lo:hv-<id>"; not every kernel has dummy links),
+ * transaction; see net_host_settle() for one of another version), the service address on lo (label "lo:hv-<id>"; not every kernel has dummy links),
  * and turn forwarding on (a counted claim that restores the old value with the last one).
  * -EADDRINUSE and -EBUSY name `network pool` and who is in the way.  @inst and @claims stay
  * borrowed.  Operations use the host of the engine that they were forked from: sockets are made
@@ -52,6 +52,10 @@ typedef bool net_policy_fn(void *arg, uint32_t slot, struct net_policy *ret);
  * knows what is so now.  net_bind() does it by itself, but for the other clusters, when it finds the
  * table gone: those stay closed until the engine, which net_watch_read() tells, has done it, too. */
 int net_host_repair(struct net_host *h, net_policy_fn *fn, void *arg, struct err *e);
+/* A table that an engine of another version left stays as it is in net_host_open(), for its clusters' sake;
+ * this makes ours instead, with all that @fn knows, in one transaction.  Before any operation on clusters;
+ * nothing to do: 0 at once. */
+int net_host_settle(struct net_host *h, net_policy_fn *fn, void *arg, struct err *e);
 /* Somebody else may wipe the host's firewall, ours included (`nft flush ruleset`).  A non-blocking
  * descriptor for the engine's loop, which the caller closes; readable when any rules changed.
  * net_watch_read(): 1: start net_host_repair(), 0: nothing of ours, or a negative errno. */

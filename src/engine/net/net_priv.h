@@ -28,6 +28,7 @@ struct net_host {
         struct net_allow allow;
         uint32_t service, group;
         uint8_t service6[IPV6_BYTES];
+        bool outdated;        /* the table is another version's: see net_host_settle() */
         bool v6;              /* this host can give clusters IPv6 */
         struct err v6_lacks;  /* no message: it can, or shall not; else why not, which was said */
         uint32_t connections; /* tracked at once per address, 0: no limit */
@@ -52,6 +53,12 @@ int net_hold(const struct net_host *h, int how, struct err *e);
 /* Bring h->dns up to date with the host's resolv.conf when the option leaves it to that. */
 int net_dns_refresh(struct net_host *h, struct err *e);
 
+/* Do clusters that run have addresses that we would give them?  -EBUSY. */
+int net_table_check(struct net_host *h, struct err *e);
+/* The firewall table, and in it what is missing of the clusters that @fn knows.  One that another version
+ * made is replaced by ours with all of it in one transaction; without @fn it stays, and h->outdated says so. */
+int net_table_make(struct net_host *h, net_policy_fn *fn, void *arg, struct err *e);
+
 /* The firewall table has vanished under us: make it again, and say so. */
 int net_table_gone(struct net_host *h, struct err *e);
 
@@ -62,6 +69,11 @@ int net_forward_leave(struct net_host *h, struct err *e);
 int net_forward6_on(struct net_host *h, struct err *e);
 int net_forward6_leave(struct net_host *h, struct err *e);
 
+/* What the firewall has of a slot by its names alone; account and egress are the caller's to fill in. */
+void net_cluster_of(const struct net_host *h, uint32_t slot, const char *link,
+                    struct nft_cluster *ret);
+/* Was it let out?  1, 0. */
+int net_is_out(struct net_host *h, uint32_t slot, struct err *e);
 /* All that the firewall has to know of a cluster, in one transaction.  -ENOENT: no table. */
 int net_let_out(struct net_host *h, uint32_t slot, const struct net_policy *p, struct err *e);
 

@@ -51,6 +51,17 @@ static void put_data(struct nl_batch *b, uint16_t type, const void *data, size_t
         mnl_attr_nest_end(b->cur, nest);
 }
 
+static void put_jump(struct nl_batch *b, const char *chain)
+{
+        struct nlattr *data = mnl_attr_nest_start(b->cur, NFTA_SET_ELEM_DATA),
+                      *nest = mnl_attr_nest_start(b->cur, NFTA_DATA_VERDICT);
+
+        mnl_attr_put_u32(b->cur, NFTA_VERDICT_CODE, htonl((uint32_t) NFT_JUMP));
+        mnl_attr_put_strz(b->cur, NFTA_VERDICT_CHAIN, chain);
+        mnl_attr_nest_end(b->cur, nest);
+        mnl_attr_nest_end(b->cur, data);
+}
+
 static void put_element(struct nl_batch *b, const char *table, const struct nft_item *it)
 {
         struct nlattr *list, *one;
@@ -60,10 +71,10 @@ static void put_element(struct nl_batch *b, const char *table, const struct nft_
         list = mnl_attr_nest_start(b->cur, NFTA_SET_ELEM_LIST_ELEMENTS);
         one = mnl_attr_nest_start(b->cur, NFTA_LIST_ELEM);
         put_data(b, NFTA_SET_ELEM_KEY, it->key, it->len);
-        if (it->end)
-                put_data(b, NFTA_SET_ELEM_KEY_END, it->end, it->len);
         if (it->mark)
                 put_data(b, NFTA_SET_ELEM_DATA, it->mark, sizeof *it->mark);
+        if (it->jump)
+                put_jump(b, it->jump);
         mnl_attr_nest_end(b->cur, one);
         mnl_attr_nest_end(b->cur, list);
 }
@@ -97,7 +108,6 @@ static const struct nlattr *value_of(const struct nlattr *element, uint16_t type
 static int one_element(const struct walk *w, const struct nlattr *element)
 {
         const struct nlattr *key = value_of(element, NFTA_SET_ELEM_KEY),
-                            *end = value_of(element, NFTA_SET_ELEM_KEY_END),
                             *data = value_of(element, NFTA_SET_ELEM_DATA);
         struct nft_item it = { .set = w->set };
         uint32_t mark;
@@ -106,8 +116,6 @@ static int one_element(const struct walk *w, const struct nlattr *element)
                 return 0;
         it.key = mnl_attr_get_payload(key);
         it.len = mnl_attr_get_payload_len(key);
-        if (end && mnl_attr_get_payload_len(end) == it.len)
-                it.end = mnl_attr_get_payload(end);
         if (data && mnl_attr_get_payload_len(data) == sizeof mark) {
                 mark = mnl_attr_get_u32(data);
                 it.mark = &mark;
@@ -195,6 +203,35 @@ int nft_each(struct nl_sock *s, const char *table, const char *set, nft_each_fn 
 }
 
 /* ---- the table ---- */
+
+/* Is there a table, a chain of that name?  1, 0. */
+static int exists(struct nl_sock *s, unsigned type, uint16_t attr, const char *table,
+                  const char *chain, struct err *e)
+{
+        struct nl_batch b;
+        int r;
+
+        nl_batch_init(&b);
+        nft_message(&b, type, 0, "look for firewall table");
+        mnl_attr_put_strz(b.cur, attr, table);
+        if (chain)
+                mnl_attr_put_strz(b.cur, NFTA_CHAIN_NAME, chain);
+        r = nl_query(s, &b, NULL, NULL, e);
+        return r == -ENOENT ? 0 : r < 0 ? r : 1;
+}
+
+int nft_is_foreign(struct nl_sock *s, const char *table, struct err *e)
+{
+        char layout[NFT_CHAIN_BYTES];
+        int r = exists(s, NFT_MSG_GETTABLE, NFTA_TABLE_NAME, table, NULL, e);
+
+        nft_layout_chain(layout);
+        if (r > 0)
+                r = exists(s, NFT_MSG_GETCHAIN, NFTA_CHAIN_TABLE, table, layout, e);
+        else if (r == 0)
+                return 0;
+        return r < 0 ? r : !r;
+}
 
 int nft_table_del(struct nl_sock *s, const char *table, struct err *e)
 {

@@ -4,7 +4,7 @@
  * elements: its link in `links`; who it is in `sources` and `sources6` (link, hardware address,
  * address); whose it is in `accounts` (address -> number) and `members` (address, number), two
  * look-ups that together say whether two addresses belong to one account; and, when it is limited,
- * its link in `limited` (-> slot) and what it reaches in `egress` and `egress6` (slot, network).  A packet
+ * its link in `limited` (-> chain) and a chain of its own, egress_<slot>, that lets through what is listed.  A packet
  * that neither comes from nor goes to a link of `links` passes every chain untouched (policies are
  * "accept"), so any number of instances, and whatever else filters on the host, live side by side:
  * each table judges its own clusters only, and "drop" from any of them is final.
@@ -41,25 +41,35 @@ struct nft_config {
         const struct network *allow; /* private networks that clusters may reach; borrowed */
         size_t n_allow;
         uint32_t connections; /* tracked at once per address; 0: no limit */
+        /* What is there goes first, and these come with the rules: nft_is_foreign(). */
+        bool anew;
+        const struct nft_cluster *clusters; /* borrowed, as their links and lists are */
+        size_t n_clusters;
+        const struct dns_servers *dns;
 };
 
 /* The commands that make, or renew, the table; heap; NULL: out of memory.  Pure. */
 char *nft_rules(const struct nft_config *c);
 /* Apply them, in the network namespace of the caller. */
 int nft_rules_apply(const struct nft_config *c, struct err *e);
+/* Is there a table with sets or chains of other types than ours has?  1, 0.  The kernel changes no type,
+ * and many versions of it leave the old one without a word, so each table has a chain named after the
+ * text that declares all of them. */
+int nft_is_foreign(struct nl_sock *s, const char *table, struct err *e);
 /* Delete the table; 0 also when there is none. */
 int nft_table_del(struct nl_sock *s, const char *table, struct err *e);
 
 /* What the firewall knows of one cluster. */
 struct nft_cluster {
         const char *link;
-        uint32_t slot;  /* a number of its own */
+        uint32_t slot;  /* a number of its own, which names its chain */
         uint8_t mac[6]; /* of the inner end */
         uint32_t addr;  /* host byte order */
         bool v6;        /* it has addr6 */
         uint8_t addr6[16];
         uint32_t account;            /* number of the account, 1..; 0: of none */
         const struct egress *egress; /* NULL: not limited */
+        bool closed;                 /* no cluster uses the link now */
 };
 
 /* A link is judged, and everything from it dropped, from the moment that it is in `links`; what it
@@ -77,6 +87,9 @@ int nft_cluster_del(struct nl_sock *s, const char *table, const struct nft_clust
 /* Has it been added with its IPv6 address?  1, 0. */
 int nft_cluster_has6(struct nl_sock *s, const char *table, const struct nft_cluster *c,
                      struct err *e);
+/* Has it been added at all? */
+int nft_cluster_has(struct nl_sock *s, const char *table, const struct nft_cluster *c,
+                    struct err *e);
 int nft_link_del(struct nl_sock *s, const char *table, const char *link, struct err *e);
 
 /* What is in `sources` and in `links`; a link without a source has address 0.  Heap; none and 0

@@ -29,17 +29,8 @@ struct member6 {
         uint8_t addr[16];
         uint32_t account;
 };
-struct reach4 {
-        uint32_t slot; /* network byte order, as rules turn numbers to where a set has intervals */
-        uint8_t addr[4];
-};
-struct reach6 {
-        uint32_t slot;
-        uint8_t addr[16];
-};
 static_assert(sizeof(struct source4) == 28 && sizeof(struct source6) == 40 &&
-                      sizeof(struct member4) == 8 && sizeof(struct member6) == 20 &&
-                      sizeof(struct reach4) == 8 && sizeof(struct reach6) == 20,
+                      sizeof(struct member4) == 8 && sizeof(struct member6) == 20,
               "no holes");
 
 struct keys {
@@ -50,7 +41,7 @@ struct keys {
         struct member6 member6;
 };
 
-static void copy_link(char to[static IFNAME_BYTES], const char *link)
+void nft_copy_link(char to[static IFNAME_BYTES], const char *link)
 {
         assert(strlen(link) < IFNAME_BYTES);
         memset(to, 0, IFNAME_BYTES);
@@ -62,7 +53,7 @@ static void make_keys(const struct nft_cluster *c, struct keys *k)
         const uint32_t addr = htonl(c->addr);
 
         memset(k, 0, sizeof *k);
-        copy_link(k->link, c->link);
+        nft_copy_link(k->link, c->link);
         memcpy(k->source4.link, k->link, sizeof k->link);
         memcpy(k->source4.mac, c->mac, sizeof k->source4.mac);
         memcpy(k->source4.addr, &addr, sizeof addr);
@@ -85,10 +76,10 @@ static void add_common(struct nl_batch *b, unsigned type, const char *table,
         } items[] = {
                 { { "sources", &k->source4, sizeof k->source4, NULL, NULL }, false, false },
                 { { "sources6", &k->source6, sizeof k->source6, NULL, NULL }, true, false },
-                { { "accounts", k->member4.addr, sizeof k->member4.addr, NULL, mark },
+                { { "accounts", k->member4.addr, sizeof k->member4.addr, mark, NULL },
                   false,
                   true },
-                { { "accounts6", k->member6.addr, sizeof k->member6.addr, NULL, mark },
+                { { "accounts6", k->member6.addr, sizeof k->member6.addr, mark, NULL },
                   true,
                   true },
                 { { "members", &k->member4, sizeof k->member4, NULL, NULL }, false, true },
@@ -100,28 +91,12 @@ static void add_common(struct nl_batch *b, unsigned type, const char *table,
                         nft_element(b, type, table, &items[i].it);
 }
 
-static void add_reach(struct nl_batch *b, const char *table, uint32_t slot, const struct network *n)
-{
-        struct reach4 from4 = { .slot = htonl(slot) }, to4 = from4;
-        struct reach6 from6 = { .slot = htonl(slot) }, to6 = from6;
-        uint8_t first[16], last[16];
-
-        network_ends(n, first, last);
-        memcpy(from4.addr, first, sizeof from4.addr);
-        memcpy(to4.addr, last, sizeof to4.addr);
-        memcpy(from6.addr, first, sizeof from6.addr);
-        memcpy(to6.addr, last, sizeof to6.addr);
-        nft_element(b, NFT_MSG_NEWSETELEM, table,
-                    n->v6 ? &(struct nft_item){ "egress6", &from6, sizeof from6, &to6, NULL }
-                          : &(struct nft_item){ "egress", &from4, sizeof from4, &to4, NULL });
-}
-
 int nft_link_add(struct nl_sock *s, const char *table, const char *link, struct err *e)
 {
         char key[IFNAME_BYTES];
         struct nl_batch b;
 
-        copy_link(key, link);
+        nft_copy_link(key, link);
         nft_begin(&b);
         nft_element_of(&b, NFT_MSG_NEWSETELEM, table, "links", key, sizeof key);
         return nft_commit(s, &b, e);
@@ -133,7 +108,7 @@ int nft_link_del(struct nl_sock *s, const char *table, const char *link, struct 
         struct nl_batch b;
         int r;
 
-        copy_link(key, link);
+        nft_copy_link(key, link);
         nft_begin(&b);
         /* deleting what is not there would be an error, so it is there first */
         nft_element_of(&b, NFT_MSG_NEWSETELEM, table, "links", key, sizeof key);
@@ -152,75 +127,14 @@ int nft_cluster_add(struct nl_sock *s, const char *table, const struct nft_clust
         nft_begin(&b);
         nft_element_of(&b, NFT_MSG_NEWSETELEM, table, "links", k.link, sizeof k.link);
         add_common(&b, NFT_MSG_NEWSETELEM, table, c, &k);
-        if (c->egress && c->egress->limited) {
-                nft_element(&b, NFT_MSG_NEWSETELEM, table,
-                            &(struct nft_item){ "limited", k.link, sizeof k.link, NULL, &c->slot });
-                for (size_t i = 0; i < c->egress->n; i++)
-                        add_reach(&b, table, c->slot, &c->egress->net[i]);
-        }
+        if (c->egress && c->egress->limited)
+                nft_egress_add(&b, table, c);
         for (size_t i = 0; i < dns->n; i++) {
                 uint32_t server = htonl(dns->addr[i]);
 
                 nft_element_of(&b, NFT_MSG_NEWSETELEM, table, "resolvers", &server, sizeof server);
         }
         return nft_commit(s, &b, e);
-}
-
-/* What a limited link may reach, as the kernel has it: at most as much as one was given. */
-struct reach {
-        uint32_t slot;
-        size_t n;
-        struct {
-                const char *set;
-                size_t len;
-                uint8_t from[sizeof(struct reach6)], to[sizeof(struct reach6)];
-        } at[LIMIT_EGRESS];
-};
-
-static int keep_reach(void *arg, const struct nft_item *it)
-{
-        struct reach *x = arg;
-
-        if (it->len > sizeof x->at[0].from || it->len < sizeof x->slot || !it->end ||
-            memcmp(it->key, &x->slot, sizeof x->slot) != 0 || x->n == NELEM(x->at))
-                return 0;
-        x->at[x->n].set = it->set;
-        x->at[x->n].len = it->len;
-        memcpy(x->at[x->n].from, it->key, it->len);
-        memcpy(x->at[x->n].to, it->end, it->len);
-        x->n++;
-        return 0;
-}
-
-static void keep_all(void *arg)
-{
-        (void) arg;
-}
-
-static void reach_again(void *arg)
-{
-        struct reach *x = arg;
-        size_t n = 0;
-
-        for (size_t i = 0; i < x->n; i++) /* what the other set gave stays */
-                n += x->at[i].len == sizeof(struct reach4);
-        x->n = n;
-}
-
-static int list_reach(struct nl_sock *s, const char *table, const struct nft_cluster *c,
-                      const struct keys *k, struct reach *x, struct err *e)
-{
-        int r;
-
-        x->slot = htonl(c->slot);
-        x->n = 0;
-        r = nft_has(s, table, "limited", k->link, sizeof k->link, e);
-        if (r <= 0)
-                return r;
-        r = nft_each(s, table, "egress", keep_reach, keep_all, x, e);
-        if (r >= 0)
-                r = nft_each(s, table, "egress6", keep_reach, reach_again, x, e);
-        return r < 0 ? r : 1;
 }
 
 /* A set that the rules fill by themselves: deleting what is not there would be an error. */
@@ -242,7 +156,6 @@ int nft_cluster_del(struct nl_sock *s, const char *table, const struct nft_clust
                     struct err *e)
 {
         struct nft_cluster c = *given;
-        struct reach x;
         struct nl_batch b;
         struct keys k;
         int r, limited;
@@ -258,7 +171,7 @@ int nft_cluster_del(struct nl_sock *s, const char *table, const struct nft_clust
                 r = nft_look_up(s, table, "accounts", k.member4.addr, sizeof k.member4.addr,
                                 &c.account, e);
         if (r >= 0)
-                r = limited = list_reach(s, table, &c, &k, &x, e);
+                r = limited = nft_egress_is(s, table, &c, e);
         if (r < 0)
                 return r;
         make_keys(&c, &k);
@@ -271,11 +184,7 @@ int nft_cluster_del(struct nl_sock *s, const char *table, const struct nft_clust
         add_common(&b, NFT_MSG_DELSETELEM, table, &c, &k);
         forget_counts(&b, table, &c, &k);
         if (limited)
-                nft_element_of(&b, NFT_MSG_DELSETELEM, table, "limited", k.link, sizeof k.link);
-        for (size_t i = 0; i < x.n; i++)
-                nft_element(&b, NFT_MSG_DELSETELEM, table,
-                            &(struct nft_item){ x.at[i].set, x.at[i].from, x.at[i].len, x.at[i].to,
-                                                NULL });
+                nft_egress_del(&b, table, &c);
         r = nft_commit(s, &b, e);
         return r == -ENOENT ? 0 : r; /* somebody was faster, or took the table away */
 }
@@ -289,7 +198,21 @@ int nft_cluster_has6(struct nl_sock *s, const char *table, const struct nft_clus
         return nft_has(s, table, "sources6", &k.source6, sizeof k.source6, e);
 }
 
+int nft_cluster_has(struct nl_sock *s, const char *table, const struct nft_cluster *c,
+                    struct err *e)
+{
+        struct keys k;
+
+        make_keys(c, &k);
+        return nft_has(s, table, "sources", &k.source4, sizeof k.source4, e);
+}
+
 /* ---- listings ---- */
+
+static void keep_all(void *arg)
+{
+        (void) arg;
+}
 
 struct gather {
         struct nft_element *at;
@@ -311,15 +234,17 @@ static int keep_element(struct gather *g, const struct nft_element *el)
         return 0;
 }
 
+/* An older table may have none of the hardware address. */
 static int keep_source(void *arg, const struct nft_item *it)
 {
         struct nft_element el = { .addr = 0 };
         struct source4 key;
         uint32_t addr;
 
-        if (it->len != sizeof key)
+        if (it->len != sizeof key && it->len != sizeof key.link + sizeof key.addr)
                 return 0;
-        memcpy(&key, it->key, sizeof key);
+        memcpy(key.link, it->key, sizeof key.link);
+        memcpy(key.addr, (const uint8_t *) it->key + it->len - sizeof key.addr, sizeof key.addr);
         memcpy(el.link, key.link, sizeof el.link - 1);
         memcpy(&addr, key.addr, sizeof addr);
         el.addr = ntohl(addr);

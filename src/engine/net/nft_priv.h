@@ -4,7 +4,17 @@
 
 #include "engine/net/nft.h"
 
-#define IFNAME_BYTES 16U /* type ifname: padded with zeros */
+#define IFNAME_BYTES    16U /* type ifname: padded with zeros */
+#define NFT_CHAIN_BYTES 24U
+
+/* The chain that tells of the types of all sets and chains (nft_is_foreign()). */
+void nft_layout_chain(char buf[static NFT_CHAIN_BYTES]);
+/* What nft_cluster_add() says, as text, for all clusters of @c. */
+struct strbuf;
+void nft_put_clusters(struct strbuf *b, const struct nft_config *c);
+
+/* As type ifname has it. */
+void nft_copy_link(char to[static IFNAME_BYTES], const char *link);
 
 /* A message of the table's family. */
 void nft_message(struct nl_batch *b, unsigned type, unsigned flags, const char *what);
@@ -17,12 +27,13 @@ struct nft_item {
         const char *set;
         const void *key;
         size_t len;
-        const void *end;      /* last key of an interval, as long; NULL: no interval */
-        const uint32_t *mark; /* what a map gives for it; NULL: no map */
+        const uint32_t *mark; /* what a map gives for it; NULL: no map of numbers */
+        const char *
+                jump; /* the chain that a map gives for it; NULL: no map of chains; not read back */
 };
 /* @type: NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM. */
 void nft_element(struct nl_batch *b, unsigned type, const char *table, const struct nft_item *it);
-/* For sets without intervals and maps. */
+/* For sets, where maps are none. */
 void nft_element_of(struct nl_batch *b, unsigned type, const char *table, const char *set,
                     const void *key, size_t len);
 /* 1: the set has it; 0: it has not, or there is no such set. */
@@ -41,3 +52,10 @@ int nft_each(struct nl_sock *s, const char *table, const char *set, nft_each_fn 
 /* A set of one four-byte number each, as the kernel has them: heap. */
 int nft_numbers(struct nl_sock *s, const char *table, const char *set, uint32_t **ret,
                 size_t *ret_n, struct err *e);
+
+/* The list of networks of a limited cluster: its chain, made or made anew, and its link's way there; taking
+ * both away, which have to be there; are they (1, 0)? */
+void nft_egress_chain(uint32_t slot, char buf[static NFT_CHAIN_BYTES]);
+void nft_egress_add(struct nl_batch *b, const char *table, const struct nft_cluster *c);
+void nft_egress_del(struct nl_batch *b, const char *table, const struct nft_cluster *c);
+int nft_egress_is(struct nl_sock *s, const char *table, const struct nft_cluster *c, struct err *e);

@@ -4,11 +4,12 @@
 #include <assert.h>
 #include <errno.h>
 #include <nftables/libnftables.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/str.h"
-#include "engine/net/nft.h"
+#include "engine/net/nft_priv.h"
 
 #define NOBODY "::" /* an address that no packet goes to */
 #define NAT64_OF_PRIVATE                                                                           \
@@ -28,9 +29,7 @@ static const char declarations[] =
         "  map accounts6 { type ipv6_addr : mark; }\n"
         "  set members { type ipv4_addr . mark; }\n"
         "  set members6 { type ipv6_addr . mark; }\n"
-        "  map limited { type ifname : mark; }\n"
-        "  set egress { type mark . ipv4_addr; flags interval; }\n"
-        "  set egress6 { type mark . ipv6_addr; flags interval; }\n"
+        "  map limited { type ifname : verdict; }\n"
         "  set connections { type ipv4_addr; size 65535; flags dynamic; }\n"
         "  set connections6 { type ipv6_addr; size 65535; flags dynamic; }\n"
         "  set released { type ipv4_addr; }\n"
@@ -40,9 +39,9 @@ static const char declarations[] =
         "  set fetch_to4 { type ipv4_addr . inet_proto . inet_service; }\n"
         "  set fetch_to6 { type ipv6_addr . inet_proto . inet_service; }\n"
         "  map published { type inet_proto . inet_service : ipv4_addr . inet_service; }\n"
+        "  chain %s { }\n"
         "  chain from_cluster { }\n"
         "  chain to_peer { }\n"
-        "  chain to_listed { }\n"
         "  chain leave_cluster { }\n"
         "  chain enter_cluster { }\n"
         "  chain from_fetcher { }\n"
@@ -54,9 +53,9 @@ static const char declarations[] =
         "  chain nat_out { type nat hook postrouting priority 100; policy accept; }\n"
         "}\n";
 
-static const char *const chains[] = { "early",  "from_cluster", "to_peer",       "to_listed",
-                                      "input",  "forward",      "leave_cluster", "enter_cluster",
-                                      "output", "from_fetcher", "nat_in",        "nat_out" };
+static const char *const chains[] = { "early",        "from_cluster",  "to_peer",       "input",
+                                      "forward",      "leave_cluster", "enter_cluster", "output",
+                                      "from_fetcher", "nat_in",        "nat_out" };
 
 /* @names in the text are sets of the kernel; what stands in $(...) is filled in by nft_rules().
  *
@@ -84,7 +83,7 @@ static const char rules[] =
         "    ip6 daddr $(pool6) goto to_peer\n"
         "    meta nfproto ipv6 fib daddr type unreachable reject with icmpv6 type no-route comment \"the host has no IPv6\"\n"
         "    fib daddr type != unicast drop comment \"the host itself, broadcast, multicast\"\n"
-        "    meta mark set iifname map @limited jump to_listed\n"
+        "    iifname vmap @limited comment \"egressAllow\"\n"
         "    ip daddr { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16 } drop\n"
         "    ip6 daddr { ::/96, ::ffff:0:0/96, fe80::/10, fec0::/10 } drop\n"
         "$(allow)"
@@ -100,13 +99,6 @@ static const char rules[] =
         "    ip daddr . meta mark @members meta mark set 0 accept\n"
         "    ip6 daddr . meta mark @members6 meta mark set 0 accept\n"
         "    drop comment \"no way to another account's cluster\"\n"
-        "  }\n"
-        /* Of the link only its slot's number: what the kernel needs to take an element out of such a set
-         * grows with the length of the key's first part. */
-        "  chain to_listed {\n"
-        "    meta mark . ip daddr != @egress drop comment \"egressAllow\"\n"
-        "    meta mark . ip6 daddr != @egress6 drop comment \"egressAllow\"\n"
-        "    meta mark set 0\n"
         "  }\n"
         "  chain input {\n"
         "    iifname @links ct state established,related accept\n"
@@ -244,14 +236,29 @@ static void put_rules(struct strbuf *b, const struct nft_config *c)
         strbuf_str(b, at);
 }
 
+void nft_layout_chain(char buf[static NFT_CHAIN_BYTES])
+{
+        uint32_t n = 2166136261U;
+
+        for (const char *s = declarations; *s; s++)
+                n = (n ^ (uint8_t) *s) * 16777619U;
+        (void) snprintf(buf, NFT_CHAIN_BYTES, "layout_%08x", n);
+}
+
 char *nft_rules(const struct nft_config *c)
 {
+        char layout[NFT_CHAIN_BYTES];
         struct strbuf b = { 0 };
 
-        strbuf_fmt(&b, declarations, c->table);
+        nft_layout_chain(layout);
+        if (c->anew)
+                strbuf_fmt(&b, "delete table inet %s\n", c->table);
+        strbuf_fmt(&b, declarations, c->table, layout);
         for (size_t i = 0; i < NELEM(chains); i++)
                 strbuf_fmt(&b, "flush chain inet %s %s\n", c->table, chains[i]);
         put_rules(&b, c);
+        if (c->anew)
+                nft_put_clusters(&b, c);
         return strbuf_take(&b);
 }
 

@@ -12,9 +12,10 @@
 
 #include "base/err.h"
 
-#define NL_BATCH_BYTES 20480U
-#define NL_BATCH_MSGS  96U  /* a cluster with all the networks that its traffic may be limited to */
-#define NL_MSG_BYTES   512U /* longest single message */
+#define NL_BATCH_BYTES 36864U
+#define NL_BATCH_MSGS                                                                              \
+        96U /* a cluster with all the networks that its traffic may be limited to, a rule each */
+#define NL_MSG_BYTES 512U /* longest single message */
 
 struct nl_sock {
         struct mnl_socket *mnl; /* NULL: closed */

@@ -267,6 +267,14 @@ static int cmd_repair(struct ctl *c, char **arg, size_t n, struct strbuf *out, s
         return net_host_repair(c->net, policy_of, c, e);
 }
 
+/* settle: as an engine does once it knows its clusters -> what another version's table is */
+static int cmd_settle(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        (void) arg, (void) n;
+        strbuf_str(out, c->net->outdated ? " outdated" : " current");
+        return net_host_settle(c->net, policy_of, c, e);
+}
+
 static const struct {
         const char *name;
         size_t min;
@@ -276,7 +284,7 @@ static const struct {
         { "prepare", 1, cmd_prepare }, { "bind", 1, cmd_bind },     { "release", 2, cmd_release },
         { "drop", 1, cmd_drop },       { "cycle", 1, cmd_cycle },   { "reap", 0, cmd_reap },
         { "each", 0, cmd_each },       { "listen", 0, cmd_listen }, { "watch", 0, cmd_watch },
-        { "repair", 0, cmd_repair },
+        { "repair", 0, cmd_repair },   { "settle", 0, cmd_settle },
 };
 
 static void run_line(struct ctl *c, char *line)

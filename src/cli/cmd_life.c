@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/clusters.h"
 #include "cli/each.h"
+#include "cli/values.h"
 
 /* One cluster by id; *@ret is what the mutation answered (may stay NULL). */
 typedef int one_fn(struct cli *c, const char *id, json_t **ret, struct err *e);
@@ -122,10 +123,11 @@ static int update_input(struct cli *c, json_t *input, struct err *e)
                 if (json_object_set_new(input, rows[i].field, json_integer((json_int_t) v->n)) < 0)
                         return err_set(e, -ENOMEM, "out of memory");
         }
-        return any ? 0
-                   : err_set(e, -EINVAL,
-                             "update what? One of: --gpuCount, --vcpu, --mem, "
-                             "--containerDiskSize, --volumeSize");
+        if (!any && !c->opt[OPT_EGRESS].given)
+                return err_set(e, -EINVAL,
+                               "update what? One of: --gpuCount, --vcpu, --mem, "
+                               "--containerDiskSize, --volumeSize, --egressAllow");
+        return values_egress(c, OPT_EGRESS, input, e);
 }
 
 static int update_one(struct cli *c, const char *id, json_t **ret, struct err *e)
@@ -142,7 +144,7 @@ static int update_one(struct cli *c, const char *id, json_t **ret, struct err *e
         r = mutate(c->api,
                    "mutation updateCluster($input: ClusterUpdateInput!){"
                    "clusterUpdate(input:$input){id version updating desiredStatus gpuCount "
-                   "vcpuCount memoryInGb containerDiskInGb volumeInGb}}",
+                   "vcpuCount memoryInGb containerDiskInGb volumeInGb egressAllow}}",
                    "clusterUpdate", vars, ret, e);
         if (r < 0)
                 return r;

@@ -187,17 +187,21 @@ const struct verb verbs[] = {
           .needs_api = true,
           .run = cmd_update,
           .opts = OPTS(OPT_NEW_GPU_COUNT, OPT_NEW_VCPU, OPT_NEW_MEM, OPT_NEW_CONTAINER_DISK,
-                       OPT_NEW_VOLUME_SIZE, OPT_SEEN_VERSION, OPT_WAIT),
+                       OPT_NEW_VOLUME_SIZE, OPT_EGRESS, OPT_SEEN_VERSION, OPT_WAIT),
           .summary = "change what clusters have, while they run",
-          .detail = "What is not given stays as it is. In a cluster that runs, the change is made "
-                    "at once and its programs go on; disks and volumes can only grow there, and "
-                    "memory that is in use and GPUs that are open cannot be taken away. One that "
-                    "is stopped has it from its next start on. Without --wait the command returns "
-                    "when the change is on its way to the host; with it, when the host has made "
-                    "it, or has said why not, and then nothing has changed. Environment variables "
-                    "inside, such as TENSORONE_GPU_COUNT, are those of the start.",
+          .detail =
+                  "What is not given stays as it is. In a cluster that runs, the change is made "
+                  "at once and its programs go on; disks and volumes can only grow there, and "
+                  "memory that is in use and GPUs that are open cannot be taken away. --egressAllow "
+                  "is the whole list from then on, and ends connections to what is not in it; "
+                  "0.0.0.0/0,::/0 is all that is public. One that "
+                  "is stopped has it from its next start on. Without --wait the command returns "
+                  "when the change is on its way to the host; with it, when the host has made "
+                  "it, or has said why not, and then nothing has changed. Environment variables "
+                  "inside, such as TENSORONE_GPU_COUNT, are those of the start.",
           .examples = "tensoronecli update cluster trainer --vcpu 8 --mem 64 --wait\n"
-                      "tensoronecli update cluster trainer --gpuCount 0" },
+                      "tensoronecli update cluster trainer --gpuCount 0\n"
+                      "tensoronecli update cluster trainer --egressAllow 198.51.100.0/24" },
         { .word = "remove",
           .noun = "cluster",
           .operands = "CLUSTER...",

@@ -128,6 +128,63 @@ def wait_until(what, seconds=30):
         time.sleep(0.05)
 
 
+def update(host, cluster, **fields):
+    return host.gql("mutation($i: ClusterUpdateInput!) { clusterUpdate(input: $i) { id version updating egressAllow } }",
+                    {"i": dict(clusterId=cluster, **fields)})["clusterUpdate"]
+
+
+def settled(host, cluster):
+    def get():
+        return host.gql('{ cluster(input: {clusterId: "%s"}) { updating updateRefused egressAllow } }' % cluster)["cluster"]
+    wait_until(lambda: not get()["updating"])
+    got = get()
+    assert got["updateRefused"] is None
+    return got["egressAllow"]
+
+
+def test_a_list_that_changes(host, clusters):
+    """In a cluster that runs: the first process is the same one, and the list holds from there on, over a restart of
+    the engine, of the cluster, and of both."""
+    c = clusters["server"]
+    boot = sh(host, c, "cat /proc/1/stat | cut -d' ' -f22")
+    everything = ["0.0.0.0/0", "::/0"]
+    try:
+        for want, says in (([OUT + "/32"], "hello"), ([], ""), (everything, "hello"), (["203.0.113.0/24"], ""), ([OUT], "hello")):
+            assert update(host, c, egressAllow=want)["egressAllow"] == want
+            assert settled(host, c) == want
+            assert reach(host, c, OUT) == says
+            wait_until(lambda: shown(host, c)["security"]["network"]["egress"] ==
+                       [n if "/" in n else n + "/32" for n in want])
+        assert update(host, c, egressAllow=[OUT])["updating"] is False, "it is the list that it has"
+        assert update(host, c, egressAllow=None)["egressAllow"] == [OUT], "null is as it is"
+        assert sh(host, c, "cat /proc/1/stat | cut -d' ' -f22") == boot
+        host.kill()
+        host.start()
+        assert reach(host, c, OUT) == "hello" and shown(host, c)["egressAllow"] == [OUT]
+        host.call("clusterRestart", c)
+        host.wait_running(c)
+        wait_until(lambda: reach(host, c, OUT) == "hello")
+        version = update(host, c, egressAllow=[OUT + "/32"])["version"]
+        settled(host, c)
+        for bad, why in ((["nowhere"], "egressAllow: 'nowhere' is not a network"),
+                         (["10.0.0.1/8"], "egressAllow: 10.0.0.1/8 does not start at its base, 10.0.0.0/8"),
+                         (["10.%d.0.0/16" % i for i in range(65)], "egressAllow: 65 elements, at most 64")):
+            with pytest.raises(ApiError, match=re.escape(why)):
+                update(host, c, egressAllow=bad, memoryInGb=2)
+        assert shown(host, c)["egressAllow"] == [OUT + "/32"] and update(host, c)["version"] == version
+        host.cli("update", "cluster", c, "--egressAllow", "203.0.113.0/24,2001:db8::/32", "--wait")
+        assert shown(host, c)["egressAllow"] == ["203.0.113.0/24", "2001:db8::/32"] and reach(host, c, OUT) == ""
+        host.call("clusterStop", c)
+        host.wait_exited(c)
+        update(host, c, egressAllow=[OUT])  # one that is stopped has it at the next start
+        host.call("clusterResume", c)
+        host.wait_running(c)
+        wait_until(lambda: reach(host, c, OUT) == "hello")
+    finally:
+        update(host, c, egressAllow=["203.0.113.0/24"])
+        settled(host, c)
+
+
 def test_a_template_has_one(host, outside):
     def save(name, **fields):
         return host.gql("mutation($i: SaveTemplateInput) { saveTemplate(input: $i) { id egressAllow } }",

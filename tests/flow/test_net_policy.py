@@ -4,6 +4,7 @@ import ipaddress
 import json
 import os
 import re
+import select
 import socket
 import sys
 import time
@@ -279,6 +280,36 @@ def test_egress_list(clean):
     c.stop()
 
 
+# A stream that is up the whole time: what it is sent comes back
+ECHO = """
+import socket, sys
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind((sys.argv[1], 7171)); s.listen(1)
+print("ready", flush=True)
+c, _ = s.accept()
+while (x := c.recv(100)): c.sendall(x)
+"""
+TALK = """
+import socket, sys
+s = socket.create_connection((sys.argv[1], 7171), 5); print("ready", flush=True)
+for line in sys.stdin: s.sendall(line.encode()); print(s.recv(100).decode().strip(), flush=True)
+"""
+
+
+class Stream:
+    """From a cluster to a machine outside, or to another cluster."""
+
+    def __init__(self, c, slot, ip, server=None):
+        where = ["-t", str(c.world.inet), "-n"] if server is None else [f"--net=/proc/{c.p.pid}/fd/{c.ns[server]}"]
+        c.world.start("nsenter", *where, sys.executable, "-c", ECHO, ip)
+        self.p = c.world.start("nsenter", f"--net=/proc/{c.p.pid}/fd/{c.ns[slot]}", sys.executable, "-c", TALK, ip)
+
+    def says(self, word, seconds=10):
+        self.p.stdin.write(word + "\n")
+        self.p.stdin.flush()
+        ready = select.select([self.p.stdout], [], [], seconds)[0]
+        return bool(ready) and self.p.stdout.readline() == word + "\n"
+
+
 def test_the_first_packet_is_judged(clean):
     c = Ctl(clean, "aaaaaaaa")
     c.world.log.write_text("")
@@ -287,6 +318,82 @@ def test_the_first_packet_is_judged(clean):
         assert c.agent(slot, "udp", WEB, 9999, 0.1) == "timeout"
         c.down(slot)
     assert c.world.log.read_text() == ""
+    c.stop()
+
+
+def tracked(w, source, dest, port):
+    """The kernel's entries of what the one has begun to the other, without what changes in them."""
+    a, b = (ipaddress.ip_address(x).exploded for x in (source, dest))
+    return [l for l in w.on_host("cat", "/proc/net/nf_conntrack").splitlines() if f"src={a} dst={b} " in l
+            and f"dport={port} " in l]
+
+
+def test_a_list_that_changes(clean):
+    """From one packet to the next, also for what the cluster has begun; what no list is about goes on."""
+    w, c = clean, Ctl(clean, "aaaaaaaa", dns=LAN[0])
+    at = {slot: (c.up(slot, 5, egress)[0], c.address6) for slot, egress in ((1, "203.0.113.0/24,2001:db8:7::/48"), (2, "-"))}
+    web, web6, inet = Stream(c, 1, WEB), Stream(c, 1, WEB6), Stream(c, 2, INET)
+    peers = [Stream(c, 1, ip, server=2) for ip in at[2]]
+    assert c.agent(1, "udp", WEB, 9999, 3) == c.agent(1, "udp", LAN[0], 53, 3) == f"internet {UPLINK}"
+    for x in (web, web6, inet, *peers):
+        assert x.says("before")
+    c("change", 1, "203.0.113.7,198.51.100.0/24")
+    assert web.says("listed still") and not web6.says("not listed now", 0.5)
+    for x in (inet, *peers):
+        assert x.says("no list is about it")
+    assert lists(w) == {"egress_1": ["203.0.113.7", "198.51.100.0/24"]}
+    assert tracked(w, at[1][0], WEB, 7171) and not tracked(w, at[1][1], WEB6, 7171)
+    assert c.tcp(1, INET, 80, 3) == f"internet {UPLINK}" and c.tcp(1, WEB6, 80, 0.3) == "timeout"
+    c("change", 1, "none")
+    assert not web.says("no network", 0.5) and not tracked(w, at[1][0], WEB, 9999)
+    assert tracked(w, at[1][0], LAN[0], 53) and c.agent(1, "udp", LAN[0], 53, 3) == f"internet {UPLINK}"
+    for x in (inet, *peers):
+        assert x.says("no list is about it")
+    c("change", 1, "-")
+    assert "egress_1" not in lists(w) and listing(w, "map", "limited") == {}
+    for ip, up in ((WEB, UPLINK), (WEB6, UPLINK6), (INET, UPLINK)):
+        assert c.tcp(1, ip, 80, 3) == f"internet {up}"
+    c("change", 1, "-")
+    c("change", 2, "198.51.100.1")
+    assert inet.says("listed") and lists(w) == {"egress_2": ["198.51.100.1"]}
+    with pytest.raises(Refused, match="egressAllow: 10.0.0.1/8 does not start at its base"):
+        c("change", 2, "10.0.0.1/8")
+    assert lists(w) == {"egress_2": ["198.51.100.1"]}
+    w.on_host("nft", "flush", "ruleset")
+    c("change", 1, "203.0.113.0/24")  # it makes what it needs; the rest is the engine's repair
+    assert c.tcp(1, WEB, 80, 3) == f"internet {UPLINK}" and c.tcp(1, INET, 80, 0.3) == "timeout"
+    c("repair")
+    assert lists(w) == {"egress_1": ["203.0.113.0/24"], "egress_2": ["198.51.100.1"]}
+    for slot in (1, 2):
+        c.down(slot)
+    assert left_behind(w) == {}
+    c.stop()
+
+
+FLOOD = """
+import socket, sys
+print("ready", flush=True)
+s = socket.socket(2, 2)
+while True: s.sendto(b"leak", (sys.argv[1], 9999))
+"""
+
+
+def test_no_packet_between_two_lists(clean):
+    """What neither list has gets nowhere while they take turns; what both have never waits."""
+    w, c = clean, Ctl(clean, "aaaaaaaa")
+    both, turns = "198.51.100.0/24", ("10.0.0.0/8", "192.0.2.0/24,10.0.0.0/8,2001:db8:9::/48")
+    c.up(1, 5, both)
+    always = Stream(c, 1, INET)
+    w.log.write_text("")
+    flood = w.start("nsenter", f"--net=/proc/{c.p.pid}/fd/{c.ns[1]}", sys.executable, "-c", FLOOD, WEB)
+    for i in range(100):
+        c("change", 1, both + "," + turns[i % 2])
+        if i % 10 == 0:
+            assert c.tcp(1, INET, 80, 3) == f"internet {UPLINK}" and always.says(f"turn {i}")
+    flood.kill()
+    flood.wait()
+    assert w.log.read_text() == ""
+    c.down(1)
     c.stop()
 
 
@@ -529,21 +636,6 @@ LISTS_AS_SETS = """
 }
 """
 
-# A stream that is up the whole time: what it is sent comes back
-ECHO = """
-import socket, sys
-s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind((sys.argv[1], 7171)); s.listen(1)
-print("ready", flush=True)
-c, _ = s.accept()
-while (x := c.recv(100)): c.sendall(x)
-"""
-TALK = """
-import socket, sys
-s = socket.create_connection((sys.argv[1], 7171), 5); print("ready", flush=True)
-for line in sys.stdin: s.sendall(line.encode()); print(s.recv(100).decode().strip(), flush=True)
-"""
-
-
 @pytest.mark.parametrize("layout", ["before IPv6", "lists as sets"])
 def test_the_table_of_another_version(clean, layout):
     """The clusters of the engine before keep what they have, from the first packet on: the new table is there with
@@ -554,14 +646,7 @@ def test_the_table_of_another_version(clean, layout):
     six = c.address6[:-1]
     c("prepare", 4)
     wants = all_of_it(w)
-    w.start("nsenter", "-t", str(w.inet), "-n", sys.executable, "-c", ECHO, WEB)
-    talk = w.start("nsenter", f"--net=/proc/{c.p.pid}/fd/{c.ns[1]}", sys.executable, "-c", TALK, WEB)
-
-    def says(word):
-        talk.stdin.write(word + "\n")
-        talk.stdin.flush()
-        return talk.stdout.readline() == word + "\n"
-
+    says = Stream(c, 1, WEB).says
     old = OLD_LAYOUT.replace("aaaaaaaa", c.ident)
     if layout != "before IPv6":  # with hardware addresses, and slot 3 too
         mac = "02:68:76:01:00:%02x"

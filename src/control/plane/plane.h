@@ -145,6 +145,7 @@ int plane_edit(struct plane *p, const struct caller *who, const char *id, const 
 struct update {
         int64_t vcpu, memory_gib, container_disk_gib, volume_gib, gpu_count;
         int64_t generation; /* what the caller has seen: another one now, and nothing is changed */
+        char **egress;      /* as of a deployment, borrowed; NULL stays */
 };
 /* When this returns the change is on its way to the engine; cluster_updating() until that has
  * answered, and then `refused` says why not, or nothing. */

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "control/plane/plane_priv.h"
+#include "model/egress.h"
 #include "model/limits.h"
 
 #define VERB "Updated"
@@ -86,6 +87,7 @@ static int check_disks(const struct cluster *c, const struct update *u, bool run
 int update_check(const struct cluster *c, const struct update *u, struct err *e)
 {
         bool runs = c->desired == DESIRED_RUNNING;
+        struct egress egress;
         int r;
 
         if (u->generation >= 0 && (uint64_t) u->generation != c->generation)
@@ -94,13 +96,46 @@ int update_check(const struct cluster *c, const struct update *u, struct err *e)
                         "generation: it is at %llu now, not at %lld; look at it again before you change it",
                         (unsigned long long) c->generation, (long long) u->generation);
         r = check_bounds(u, e);
+        if (r >= 0)
+                r = egress_parse("egressAllow", u->egress, &egress, e);
         return r < 0 ? r : check_disks(c, u, runs, e);
 }
 
-/* Put what is asked for into the record; true when anything is another than before. */
-static bool apply(struct cluster *c, const struct update *u)
+static bool same_words(char *const *a, char *const *b)
+{
+        size_t n = strv_len(a);
+
+        if (n != strv_len(b) || !a != !b)
+                return false;
+        for (size_t i = 0; i < n; i++)
+                if (!str_eq(a[i], b[i]))
+                        return false;
+        return true;
+}
+
+/* 1: it is another now. */
+static int apply_egress(struct cluster *c, const struct update *u)
+{
+        char **list;
+
+        if (!u->egress || same_words(u->egress, c->egress))
+                return 0;
+        list = strv_dup(u->egress);
+        if (!list)
+                return -ENOMEM;
+        (void) strv_free(c->egress);
+        c->egress = list;
+        return 1;
+}
+
+/* Put what is asked for into the record; 1 when anything is another than before. */
+static int apply(struct cluster *c, const struct update *u)
 {
         const struct cluster before = *c;
+        int r = apply_egress(c, u);
+
+        if (r < 0)
+                return r;
 
         if (u->vcpu >= 0)
                 c->vcpu = (uint32_t) u->vcpu;
@@ -112,7 +147,7 @@ static bool apply(struct cluster *c, const struct update *u)
                 c->volume_gib = (uint32_t) u->volume_gib;
         if (u->gpu_count >= 0)
                 c->gpu_count = (uint32_t) u->gpu_count;
-        return c->vcpu != before.vcpu || c->memory_mib != before.memory_mib ||
+        return r > 0 || c->vcpu != before.vcpu || c->memory_mib != before.memory_mib ||
                c->container_disk_gib != before.container_disk_gib ||
                c->volume_gib != before.volume_gib || c->gpu_count != before.gpu_count;
 }
@@ -253,7 +288,7 @@ int plane_update(struct plane *p, const struct caller *who, const char *id, cons
         struct err mine = { 0 };
         struct cluster *old = NULL, *made;
         bool half = false;
-        int r = lifecycle_begin(p, who, id, noun, &old, &t, e);
+        int r = lifecycle_begin(p, who, id, noun, &old, &t, e), changed;
 
         if (r >= 0)
                 r = lifecycle_check_locked(old, noun, e);
@@ -262,9 +297,10 @@ int plane_update(struct plane *p, const struct caller *who, const char *id, cons
         if (r < 0)
                 return r;
         c = lifecycle_copy(old);
-        if (!c)
+        changed = c ? apply(c, u) : -ENOMEM;
+        if (changed < 0)
                 return err_set(e, -ENOMEM, "out of memory");
-        if (!apply(c, u)) {
+        if (!changed) {
                 *ret = old;
                 return 0;
         }
@@ -300,7 +336,7 @@ void update_done(struct plane *p, struct cluster *c, struct store_txn *t)
 /* What a plan says of that which can be changed, back into the record. */
 static int take_back(struct cluster *c, const json_t *plan)
 {
-        AUTO(strv_free) char **cpus = calloc(1, sizeof *cpus);
+        AUTO(strv_free) char **cpus = calloc(1, sizeof *cpus), **egress = NULL;
         const struct {
                 const char *key;
                 uint32_t *at;
@@ -311,13 +347,16 @@ static int take_back(struct cluster *c, const json_t *plan)
                 { "gpu_count", &c->gpu_count },
         };
 
-        if (!cpus || strings_of(plan, "cpus", &cpus) < 0)
+        if (!cpus || strings_of(plan, "cpus", &cpus) < 0 ||
+            strings_of(plan, "egress", &egress) < 0) /* no list is no limit, in both */
                 return -ENOMEM;
         for (size_t i = 0; i < NELEM(rows); i++)
                 *rows[i].at = (uint32_t) json_integer_value(json_object_get(plan, rows[i].key));
         c->memory_mib = (uint64_t) json_integer_value(json_object_get(plan, "memory_mib"));
         (void) strv_free(c->cpus);
         c->cpus = TAKE(cpus);
+        (void) strv_free(c->egress);
+        c->egress = TAKE(egress);
         return 0;
 }
 

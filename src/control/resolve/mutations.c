@@ -186,15 +186,28 @@ static const struct {
 #undef U
 };
 
+static inline void update_done_cleanup(struct update *u)
+{
+        u->egress = strv_free(u->egress);
+}
+
 int m_update(struct gql_call *c, const void *obj, struct err *e)
 {
+        static const struct jfield lists[] = {
+                { "egressAllow", .off = offsetof(struct update, egress), .kind = J_STRV,
+                  .max = LIMIT_EGRESS },
+        };
         const struct resolve_ctx *x = ctx_of(c);
         const json_t *in = gql_arg(c, "input");
         const struct cluster *k = NULL;
-        struct update u;
-        int r;
+        AUTO(update_done) struct update u = { .egress = NULL };
+        int r = jsonx_decode(in, lists, NELEM(lists), &u, e);
 
         (void) obj;
+        if (r >= 0)
+                r = egress_said(&u.egress, e);
+        if (r < 0)
+                return r;
         for (size_t i = 0; i < NELEM(update_fields); i++) {
                 const json_t *v = json_object_get(in, update_fields[i].name);
                 int64_t n = json_is_integer(v) ? json_integer_value(v) : -1;

@@ -2,7 +2,8 @@
  *
  * The order: what can be known to be impossible is refused; then CPUs and GPUs are claimed and memory
  * is taken away, which others or the kernel may refuse, too; then disks grow; then the group gets its
- * limits and the CPUs that it has no more are let go; and then GPUs come and go.  What is asked is what should be, never by how much, and
+ * limits and the CPUs that it has no more are let go; then the firewall gets its list of networks; and then
+ * GPUs come and go.  What is asked is what should be, never by how much, and
  * each step looks at what there is: the state that an earlier run was killed in is as good as any.
  * Nothing here looks into the cluster's own mounts but sandbox_change(). */
 #include "engine/boot/change.h"
@@ -22,18 +23,6 @@
 
 /* ---- checks ---- */
 
-static bool same_words(char *const *a, char *const *b)
-{
-        size_t n = strv_len(a);
-
-        if (n != strv_len(b))
-                return false;
-        for (size_t i = 0; i < n; i++)
-                if (!str_eq(a[i], b[i]))
-                        return false;
-        return true;
-}
-
 static int check_plan(const struct change *c, struct err *e)
 {
         int r = plan_check(c->to, e);
@@ -42,8 +31,6 @@ static int check_plan(const struct change *c, struct err *e)
                 return r;
         if (c->b->host->inst->conf.cpu_overcommit <= 1 && strv_len(c->to->cpus) == 0)
                 return err_set(e, -EINVAL, "cpus: this host pins vCPUs and the plan names none");
-        if (!same_words(c->to->egress, c->from->egress))
-                return err_set(e, -EBUSY, "egressAllow: cannot change while it runs; restart it");
         if ((strv_len(c->to->cpus) == 0) != (strv_len(c->from->cpus) == 0))
                 return err_set(e, -EBUSY,
                                "vcpuCount: it has %s CPUs and shall have %s ones; restart it",
@@ -198,6 +185,14 @@ static int limit(const struct change *c, const struct plan *p, struct err *e)
         return r;
 }
 
+static int change_network(const struct change *c, const struct plan *p, struct err *e)
+{
+        struct net_policy to = { .account = c->b->net_account };
+        int r = egress_parse("egressAllow", p->egress, &to.egress, e);
+
+        return r < 0 ? r : net_change(c->b->host->net, c->b->slot, &to, e);
+}
+
 static int make(const struct change *c, struct err *e)
 {
         int r = claim(c, e);
@@ -208,6 +203,8 @@ static int make(const struct change *c, struct err *e)
                 r = grow_disks(c, e);
         if (r >= 0)
                 r = limit(c, c->to, e);
+        if (r >= 0)
+                r = change_network(c, c->to, e);
         /* last of all: what was once opened cannot be taken back by putting things back */
         return r < 0 ? r : change_gpus(c, e);
 }
@@ -219,6 +216,7 @@ static int put_back(const struct change *c, int r, struct err *e)
         struct err mine = { 0 };
 
         (void) limit(c, c->from, &mine); /* the next plan says the same again */
+        (void) change_network(c, c->from, &mine);
         if (change_gpus_back(c, &mine) >= 0)
                 return r;
         (void) err_wrap(e, r, "%s; and its GPUs cannot be put back as they were (%s)", mine.msg,

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 
 #define SWEEP_TRIES  20
+#define DNS_PORT     53
 #define TUPLE_BYTES  128U
 #define DELETE_BATCH (NL_BATCH_BYTES / NL_MSG_BYTES - 1U)
 
@@ -24,7 +25,8 @@ struct entry {
 };
 
 struct sweep {
-        const struct ct_addrs *addrs;
+        const struct ct_addrs *addrs;   /* whose all connections end; or NULL, and */
+        const struct ct_listed *listed; /* whose unlisted ones do */
         struct entry *at;
         size_t n, cap;
 };
@@ -65,6 +67,68 @@ static bool concerns(const struct sweep *w, const struct nlattr *tuple)
         return false;
 }
 
+/* Where an end of a connection is. */
+static bool place_of(const struct nlattr *ip, uint16_t v4, uint16_t v6, struct network *ret)
+{
+        const struct nlattr *a4 = nl_attr_find(nl_attrs_in(ip), v4),
+                            *a6 = nl_attr_find(nl_attrs_in(ip), v6);
+        const struct nlattr *a = a4 ? a4 : a6;
+        struct network n = { .v6 = !a4, .bits = a4 ? 32 : 128 };
+
+        if (!a || mnl_attr_get_payload_len(a) != n.bits / 8)
+                return false;
+        memcpy(n.addr, mnl_attr_get_payload(a), n.bits / 8);
+        *ret = n;
+        return true;
+}
+
+static uint32_t as_ipv4(const struct network *n)
+{
+        uint32_t v;
+
+        memcpy(&v, n->addr, sizeof v);
+        return ntohl(v);
+}
+
+/* What the firewall accepts before it looks at any list. */
+static bool is_free(const struct ct_listed *x, const struct nlattr *tuple, const struct network *to)
+{
+        const struct nlattr *port = nl_attr_find(
+                nl_attrs_in(nl_attr_find(nl_attrs_in(tuple), CTA_TUPLE_PROTO)), CTA_PROTO_DST_PORT);
+
+        if (to->v6)
+                return x->pool6->on &&
+                       memcmp(to->addr, x->pool6->prefix, sizeof x->pool6->prefix) == 0;
+        if (ipv4_within(as_ipv4(to), x->pool->base, x->pool->bits))
+                return true;
+        for (size_t i = 0; port && i < x->dns->n; i++)
+                if (x->dns->addr[i] == as_ipv4(to) && mnl_attr_get_u16(port) == htons(DNS_PORT))
+                        return true;
+        return false;
+}
+
+/* The first packet's direction tells who began it, and what was asked for. */
+static bool is_unlisted(const struct ct_listed *x, const struct nlattr *orig)
+{
+        const struct nlattr *ip = nl_attr_find(nl_attrs_in(orig), CTA_TUPLE_IP);
+        struct network from, to;
+
+        if (!place_of(ip, CTA_IP_V4_SRC, CTA_IP_V6_SRC, &from) ||
+            !place_of(ip, CTA_IP_V4_DST, CTA_IP_V6_DST, &to) ||
+            (from.v6 ? memcmp(from.addr, x->v6, IPV6_BYTES) != 0 : as_ipv4(&from) != x->v4) ||
+            is_free(x, orig, &to))
+                return false;
+        for (size_t i = 0; i < x->egress->n; i++)
+                if (network_holds(&x->egress->net[i], &to))
+                        return false;
+        return true;
+}
+
+static bool is_meant(const struct sweep *w, const struct nlattr *orig, const struct nlattr *reply)
+{
+        return w->listed ? is_unlisted(w->listed, orig) : concerns(w, orig) || concerns(w, reply);
+}
+
 static int on_entry(const struct nlmsghdr *h, void *arg)
 {
         struct nl_attrs all = nl_attrs_of(h, sizeof(struct nfgenmsg));
@@ -76,7 +140,7 @@ static int on_entry(const struct nlmsghdr *h, void *arg)
         struct entry *el;
 
         if (!orig || !id || mnl_attr_get_payload_len(orig) > TUPLE_BYTES ||
-            !(concerns(w, orig) || concerns(w, reply)))
+            !is_meant(w, orig, reply))
                 return MNL_CB_OK;
         if (w->n == w->cap) {
                 size_t cap = w->cap ? w->cap * 2 : 64;
@@ -124,15 +188,14 @@ static int collect(struct nl_sock *s, struct sweep *w, struct err *e)
         return r;
 }
 
-int ct_sweep(struct nl_sock *s, const struct ct_addrs *addrs, struct err *e)
+static int end(struct nl_sock *s, struct sweep *w, struct err *e)
 {
-        struct sweep w = { .addrs = addrs };
         struct nl_batch b;
-        int r = addrs->n > 0 ? collect(s, &w, e) : 0;
+        int r = collect(s, w, e);
 
         nl_batch_init(&b);
-        for (size_t i = 0; r >= 0 && i < w.n; i++) {
-                const struct entry *el = &w.at[i];
+        for (size_t i = 0; r >= 0 && i < w->n; i++) {
+                const struct entry *el = &w->at[i];
 
                 add_message(&b, IPCTNL_MSG_CT_DELETE, el->family, 0,
                             ENOENT); /* it may end by itself */
@@ -140,9 +203,23 @@ int ct_sweep(struct nl_sock *s, const struct ct_addrs *addrs, struct err *e)
                 mnl_attr_put(b.cur, CTA_ID, sizeof el->id, &el->id);
                 if (el->zone)
                         mnl_attr_put(b.cur, CTA_ZONE, sizeof el->zone, &el->zone);
-                if (b.n == DELETE_BATCH || i + 1 == w.n)
+                if (b.n == DELETE_BATCH || i + 1 == w->n)
                         r = nl_commit(s, &b, e);
         }
-        free(w.at);
+        free(w->at);
         return r;
+}
+
+int ct_sweep(struct nl_sock *s, const struct ct_addrs *addrs, struct err *e)
+{
+        struct sweep w = { .addrs = addrs };
+
+        return addrs->n > 0 ? end(s, &w, e) : 0;
+}
+
+int ct_end_unlisted(struct nl_sock *s, const struct ct_listed *x, struct err *e)
+{
+        struct sweep w = { .listed = x };
+
+        return end(s, &w, e);
 }

@@ -355,6 +355,42 @@ int net_bind(struct net_host *h, uint32_t slot, const struct net_policy *p, stru
         return 0;
 }
 
+int net_change(struct net_host *h, uint32_t slot, const struct net_policy *p, struct err *e)
+{
+        AUTO(fd) int lock = -EBADF;
+        char name[IF_NAMESIZE];
+        struct nft_cluster c;
+        int r = slot_check(slot, e);
+
+        if (r >= 0)
+                r = net_sockets(h, e);
+        if (r >= 0)
+                r = net_is_out(h, slot, e);
+        if (r == 0) { /* somebody wiped the firewall: with this list it comes back */
+                r = net_let_out(h, slot, p, e);
+                if (r == -ENOENT)
+                        r = net_table_gone(h, e) < 0 ? r : net_let_out(h, slot, p, e);
+        }
+        if (r >= 0)
+                r = lock = net_hold(h, LOCK_SH, e);
+        if (r < 0)
+                return r;
+        net_link_name(slot, name);
+        net_cluster_of(h, slot, name, &c);
+        c.egress = &p->egress;
+        r = nft_egress_change(&h->nft, h->table, &c, e);
+        if (r >= 0 && p->egress.limited)
+                r = ct_end_unlisted(&h->nft,
+                                    &(struct ct_listed){ .v4 = c.addr,
+                                                         .v6 = c.addr6,
+                                                         .egress = &p->egress,
+                                                         .dns = &h->dns,
+                                                         .pool = &h->pool,
+                                                         .pool6 = &h->pool6 },
+                                    e);
+        return r < 0 ? err_wrap(e, r, "link %s", name) : 0;
+}
+
 /* The link of a slot: down, which ends its routes and neighbours, and gone or left for net_reap(). */
 static int release_link(struct net_host *h, const char *name, bool slow_later, struct err *e)
 {

@@ -89,6 +89,10 @@ struct net_lease {
  * (10 ms at worst). */
 int net_bind(struct net_host *h, uint32_t slot, const struct net_policy *p, struct net_lease *ret,
              struct err *e);
+/* A cluster that is out has another list from here on: one transaction, so a packet is judged by the old one
+ * or by the new one; then connections that it had begun and may not begin any more end (10 ms).  What a
+ * repair would have to do first is done. */
+int net_change(struct net_host *h, uint32_t slot, const struct net_policy *p, struct err *e);
 /* Why clusters get no IPv6 though the configuration has it; NULL: they do, or it has not.  Borrowed. */
 const char *net_ipv6_lacks(const struct net_host *h);
 /* Was it let out with an IPv6 address?  1, 0. */

@@ -80,6 +80,9 @@ int nft_link_add(struct nl_sock *s, const char *table, const char *link, struct 
  * address is another account's. */
 int nft_cluster_add(struct nl_sock *s, const char *table, const struct nft_cluster *c,
                     const struct dns_servers *dns, struct err *e);
+/* The list of one that has been added, in place of what it had; with egress NULL or not limited it ends. */
+int nft_egress_change(struct nl_sock *s, const char *table, const struct nft_cluster *c,
+                      struct err *e);
 /* By link and addresses alone.  Addresses that were in use go to `released`: connections may still be
  * known (ct.h). */
 int nft_cluster_del(struct nl_sock *s, const char *table, const struct nft_cluster *c,

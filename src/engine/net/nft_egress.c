@@ -186,6 +186,24 @@ void nft_egress_del(struct nl_batch *b, const char *table, const struct nft_clus
         mnl_attr_put_strz(b->cur, NFTA_CHAIN_NAME, chain);
 }
 
+int nft_egress_change(struct nl_sock *s, const char *table, const struct nft_cluster *c,
+                      struct err *e)
+{
+        struct nl_batch b;
+        int r = nft_egress_is(s, table, c, e);
+
+        if (r < 0)
+                return r;
+        nft_begin(&b);
+        if (c->egress && c->egress->limited)
+                nft_egress_add(&b, table, c);
+        else if (r > 0)
+                nft_egress_del(&b, table, c);
+        else
+                return 0;
+        return nft_commit(s, &b, e);
+}
+
 int nft_egress_is(struct nl_sock *s, const char *table, const struct nft_cluster *c, struct err *e)
 {
         char link[IFNAME_BYTES];

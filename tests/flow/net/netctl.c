@@ -267,6 +267,21 @@ static int cmd_repair(struct ctl *c, char **arg, size_t n, struct strbuf *out, s
         return net_host_repair(c->net, policy_of, c, e);
 }
 
+/* change SLOT EGRESS */
+static int cmd_change(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        uint32_t slot = slot_arg(arg[0]);
+        struct net_policy p = *c->policy[slot];
+        int r = egress_arg(arg[1], &p.egress, e);
+
+        (void) n, (void) out;
+        if (r >= 0)
+                r = net_change(c->net, slot, &p, e);
+        if (r >= 0)
+                *c->policy[slot] = p;
+        return r;
+}
+
 /* settle: as an engine does once it knows its clusters -> what another version's table is */
 static int cmd_settle(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
 {
@@ -284,7 +299,7 @@ static const struct {
         { "prepare", 1, cmd_prepare }, { "bind", 1, cmd_bind },     { "release", 2, cmd_release },
         { "drop", 1, cmd_drop },       { "cycle", 1, cmd_cycle },   { "reap", 0, cmd_reap },
         { "each", 0, cmd_each },       { "listen", 0, cmd_listen }, { "watch", 0, cmd_watch },
-        { "repair", 0, cmd_repair },   { "settle", 0, cmd_settle },
+        { "repair", 0, cmd_repair },   { "settle", 0, cmd_settle }, { "change", 2, cmd_change },
 };
 
 static void run_line(struct ctl *c, char *line)

@@ -316,11 +316,14 @@ static void test_random_life(void **state)
 
 #define AS_IS                                                                                      \
         {                                                                                          \
-                -1, -1, -1, -1, -1, -1                                                             \
+                -1, -1, -1, -1, -1, -1, NULL                                                       \
         }
 
 static void test_what_may_be_asked(void **state)
 {
+        static char *good[] = { (char *) "198.51.100.0/24", NULL },
+                    *none[] = { (char *) "none", NULL }, *bad[] = { (char *) "10.0.0.1/8", NULL },
+                    *link[] = { (char *) "169.254.169.254", NULL };
         static const struct {
                 bool runs;
                 uint32_t volume;
@@ -329,23 +332,43 @@ static void test_what_may_be_asked(void **state)
                 const char *word;
         } t[] = {
                 { true, 5, AS_IS, 0, NULL },
-                { true, 5, { 1, 1, 10, 5, 0, 7 }, 0, NULL },
-                { true, 5, { -1, -1, -1, -1, -1, 6 }, -ESTALE, "it is at 7 now, not at 6" },
-                { true, 5, { 1024, -1, -1, -1, -1, -1 }, 0, NULL },
-                { true, 5, { 0, -1, -1, -1, -1, -1 }, -ERANGE, "vcpuCount: 0 is outside 1..1024" },
-                { true, 5, { 1025, -1, -1, -1, -1, -1 }, -ERANGE, "vcpuCount" },
-                { true, 5, { -1, 0, -1, -1, -1, -1 }, -ERANGE, "memoryInGb" },
-                { true, 5, { -1, 65537, -1, -1, -1, -1 }, -ERANGE, "memoryInGb" },
-                { true, 5, { -1, INT64_MAX, -1, -1, -1, -1 }, -ERANGE, "memoryInGb" },
-                { true, 5, { -1, -1, -1, -1, 65, -1 }, -ERANGE, "gpuCount: 65 is outside 0..64" },
-                { true, 5, { -1, -1, 9, -1, -1, -1 }, -EINVAL, "less than the 10 GB it has" },
-                { false, 5, { -1, -1, 9, -1, -1, -1 }, 0, NULL },
-                { true, 5, { -1, -1, 65537, -1, -1, -1 }, -ERANGE, "containerDiskInGb" },
-                { true, 5, { -1, -1, -1, 4, -1, -1 }, -EINVAL, "a volume can only grow" },
-                { false, 5, { -1, -1, -1, 4, -1, -1 }, -EINVAL, "a volume can only grow" },
-                { true, 5, { -1, -1, -1, 0, -1, -1 }, -EINVAL, "a volume can only grow" },
-                { true, 0, { -1, -1, -1, 1, -1, -1 }, -EINVAL, "stop it, update it" },
-                { false, 0, { -1, -1, -1, 1, -1, -1 }, 0, NULL },
+                { true, 5, { 1, 1, 10, 5, 0, 7, NULL }, 0, NULL },
+                { true, 5, { -1, -1, -1, -1, -1, 6, NULL }, -ESTALE, "it is at 7 now, not at 6" },
+                { true, 5, { 1024, -1, -1, -1, -1, -1, NULL }, 0, NULL },
+                { true,
+                  5,
+                  { 0, -1, -1, -1, -1, -1, NULL },
+                  -ERANGE,
+                  "vcpuCount: 0 is outside 1..1024" },
+                { true, 5, { 1025, -1, -1, -1, -1, -1, NULL }, -ERANGE, "vcpuCount" },
+                { true, 5, { -1, 0, -1, -1, -1, -1, NULL }, -ERANGE, "memoryInGb" },
+                { true, 5, { -1, 65537, -1, -1, -1, -1, NULL }, -ERANGE, "memoryInGb" },
+                { true, 5, { -1, INT64_MAX, -1, -1, -1, -1, NULL }, -ERANGE, "memoryInGb" },
+                { true,
+                  5,
+                  { -1, -1, -1, -1, 65, -1, NULL },
+                  -ERANGE,
+                  "gpuCount: 65 is outside 0..64" },
+                { true, 5, { -1, -1, 9, -1, -1, -1, NULL }, -EINVAL, "less than the 10 GB it has" },
+                { false, 5, { -1, -1, 9, -1, -1, -1, NULL }, 0, NULL },
+                { true, 5, { -1, -1, 65537, -1, -1, -1, NULL }, -ERANGE, "containerDiskInGb" },
+                { true, 5, { -1, -1, -1, 4, -1, -1, NULL }, -EINVAL, "a volume can only grow" },
+                { false, 5, { -1, -1, -1, 4, -1, -1, NULL }, -EINVAL, "a volume can only grow" },
+                { true, 5, { -1, -1, -1, 0, -1, -1, NULL }, -EINVAL, "a volume can only grow" },
+                { true, 0, { -1, -1, -1, 1, -1, -1, NULL }, -EINVAL, "stop it, update it" },
+                { false, 0, { -1, -1, -1, 1, -1, -1, NULL }, 0, NULL },
+                { true, 5, { -1, -1, -1, -1, -1, -1, good }, 0, NULL },
+                { false, 5, { -1, -1, -1, -1, -1, -1, none }, 0, NULL },
+                { true,
+                  5,
+                  { -1, -1, -1, -1, -1, -1, bad },
+                  -EINVAL,
+                  "egressAllow: 10.0.0.1/8 does not" },
+                { false,
+                  5,
+                  { -1, -1, -1, -1, -1, -1, link },
+                  -EINVAL,
+                  "clusters never reach link-local" },
         };
 
         (void) state;

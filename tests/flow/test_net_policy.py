@@ -34,7 +34,7 @@ def listing(w, kind, name):
     return {plain(x[0]) if isinstance(x, list) else plain(x): x[1] if isinstance(x, list) else None for x in items}
 
 
-SETS = ("sources", "sources6", "members", "members6", "connections", "connections6")
+SETS = ("sources", "sources6", "members", "members6", "connections", "connections6", "asking")
 
 
 def lists(w):
@@ -558,6 +558,27 @@ def test_connections_of_one_leave_the_others_theirs(clean):
         c.down(slot)
     assert left_behind(clean) == {}
     c.stop()
+
+
+def test_questions_of_one_leave_the_others_theirs(three):
+    """At the resolver, whose socket holds some hundreds."""
+    w = three.world
+    w.serve(w.host, "resolver", f"{three.service}:53")
+    three.serve(2, "ear", f"{three.at[2][0]}:53")
+    assert three.agent(3, "udp", three.service, 53, 3) == f"resolver {three.at[3][0]}"
+    before = w.log.read_text().count("burst")
+    begin = time.monotonic()
+    three.agent(1, "burst", three.service, 53, 30000)
+    took = time.monotonic() - begin
+    assert three.agent(3, "udp", three.service, 53, 5) == f"resolver {three.at[3][0]}"
+    assert w.log.read_text().count("burst") - before <= 1000 + 2000 * took
+    w.log.write_text("")
+    three.agent(1, "burst", three.at[2][0], 53, 3000)  # what goes elsewhere is not counted
+    end = time.monotonic() + 10
+    while "burst 2999" not in w.log.read_text():
+        assert time.monotonic() < end, w.log.read_text()[-200:]
+        three.agent(1, "burst", three.at[2][0], 53, 3000)
+    assert three.agent(1, "udp", three.service, 53, 3) == f"resolver {three.at[1][0]}"
 
 
 def test_bandwidth(clean):

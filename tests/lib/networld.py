@@ -68,6 +68,10 @@ elif cmd == "flows":   # ADDRESS FIRST COUNT: one datagram to each port
     s = socket.socket(family, socket.SOCK_DGRAM)
     for port in range(int(args[1]), int(args[1]) + int(args[2])): s.sendto(b"x", (args[0], port))
     out = "ok"
+elif cmd == "burst":   # ADDRESS PORT COUNT: from one socket, with a number each
+    s = socket.socket(family, socket.SOCK_DGRAM); s.connect(addr(args))
+    for i in range(int(args[2])): s.send(b"burst %d" % i)
+    out = "ok"
 elif cmd == "rate":    # ADDRESS PORT SECONDS in|out: bytes a second
     import time
     s = socket.create_connection(addr(args), 5); n, end = 0, time.monotonic() + float(args[2])

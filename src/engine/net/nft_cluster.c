@@ -137,16 +137,17 @@ int nft_cluster_add(struct nl_sock *s, const char *table, const struct nft_clust
         return nft_commit(s, &b, e);
 }
 
-/* A set that the rules fill by themselves: deleting what is not there would be an error. */
+/* Sets that the rules fill by themselves: deleting what is not there would be an error. */
 static void forget_counts(struct nl_batch *b, const char *table, const struct nft_cluster *c,
                           const struct keys *k)
 {
         const struct nft_item items[] = {
                 { "connections", k->member4.addr, sizeof k->member4.addr, NULL, NULL },
+                { "asking", k->member4.addr, sizeof k->member4.addr, NULL, NULL },
                 { "connections6", k->member6.addr, sizeof k->member6.addr, NULL, NULL },
         };
 
-        for (size_t i = 0; i < (c->v6 ? 2 : 1); i++) {
+        for (size_t i = 0; i < (c->v6 ? 3 : 2); i++) {
                 nft_element(b, NFT_MSG_NEWSETELEM, table, &items[i]);
                 nft_element(b, NFT_MSG_DELSETELEM, table, &items[i]);
         }

@@ -32,6 +32,7 @@ static const char declarations[] =
         "  map limited { type ifname : verdict; }\n"
         "  set connections { type ipv4_addr; size 65535; flags dynamic; }\n"
         "  set connections6 { type ipv6_addr; size 65535; flags dynamic; }\n"
+        "  set asking { type ipv4_addr; size 65535; flags dynamic; }\n"
         "  set released { type ipv4_addr; }\n"
         "  set released6 { type ipv6_addr; }\n"
         "  set resolvers { type ipv4_addr; }\n"
@@ -73,11 +74,12 @@ static const char rules[] =
         "  chain from_cluster {\n"
         "    iifname . ether saddr . ip saddr != @sources drop comment \"spoofed\"\n"
         "    iifname . ether saddr . ip6 saddr != @sources6 drop comment \"spoofed\"\n"
+        "$(questions)"
         "    ct state invalid drop\n"
         "    ct state established,related accept\n"
         "$(connections)"
-        "    ip daddr $(api) meta l4proto . th dport { tcp . 80, tcp . 53, udp . 53 } accept comment \"api.internal, names\"\n"
-        "    ip6 daddr $(api6) meta l4proto . th dport { tcp . 80, tcp . 53, udp . 53 } accept comment \"api.internal, names\"\n"
+        "    ip daddr $(api) meta l4proto . th dport { tcp . 80, tcp . 53, udp . 53 } accept comment \"api, names\"\n"
+        "    ip6 daddr $(api6) meta l4proto . th dport { tcp . 80, tcp . 53, udp . 53 } accept comment \"api, names\"\n"
         "    ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 accept\n"
         "    ip daddr $(pool) goto to_peer\n"
         "    ip6 daddr $(pool6) goto to_peer\n"
@@ -169,6 +171,18 @@ static void put_connections(struct strbuf *b, const struct nft_config *c)
                            family[i][1], family[i][0], c->connections);
 }
 
+/* A cluster's at the resolver, whose socket holds some hundreds.  Before what is known passes: questions from
+ * one port are one connection. */
+static void put_questions(struct strbuf *b, const struct nft_config *c)
+{
+        char text[IPV4_TEXT];
+
+        strbuf_fmt(
+                b,
+                "    ip daddr %s udp dport 53 add @asking { ip saddr limit rate over 2000/second burst 1000 packets } drop\n",
+                ipv4_format(c->service, text));
+}
+
 static void put_table(struct strbuf *b, const struct nft_config *c)
 {
         strbuf_str(b, c->table);
@@ -218,6 +232,7 @@ static const struct {
         { "pool6)", put_pool6 },
         { "allow)", put_allow },
         { "connections)", put_connections },
+        { "questions)", put_questions },
 };
 
 static void put_rules(struct strbuf *b, const struct nft_config *c)

@@ -110,9 +110,9 @@ static void test_addresses(void **state)
         assert_non_null(text);
         assert_int_equal(count(text, "ip daddr 100.96.0.0/16 goto to_peer"), 1);
         assert_int_equal(count(text, "ip6 daddr fd12:3456:789a:1::/64 goto to_peer"), 1);
-        assert_int_equal(count(text, "ip daddr 100.96.18.52 "), 3);
+        assert_int_equal(count(text, "ip daddr 100.96.18.52 "), 4);
         assert_int_equal(count(text, "ip6 daddr fd12:3456:789a:1::9 "), 3);
-        assert_int_equal(count(text, "100.96."), 4);
+        assert_int_equal(count(text, "100.96."), 5);
         assert_int_equal(count(text, "$("), 0);
 }
 

@@ -1,6 +1,7 @@
 """One cluster takes all that it can get: it meets its own limit, the cluster beside it goes on, and the
 host is clean afterwards.  How much slower the other one becomes is a figure: tests/bench/bench_isolation.py."""
 import contextlib
+import json
 import pathlib
 import re
 import subprocess
@@ -224,3 +225,30 @@ def test_bad_limits_are_refused(tmp_path, key, value, says):
                            "127.0.0.1:1", "--config",
                            str(config)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0 and "[limits] %s" % key in done.stderr and says in done.stderr, done.stderr
+
+
+# ---- the host's own work -----------------------------------------------------------------------
+
+def test_clusters_that_will_not_end():
+    """Who takes all the time that an orderly end may take leaves places for others' starts and stops."""
+    grace = 20
+    with Host({"engine": {"pool_networks": 0, "pool_disks": 0, "grace": "%ds" % grace, "cpu_overcommit": 100,
+                          "memory_overcommit": 20, "disk_overcommit": 100, "parallel_ops": 4}}) as h:
+        h.import_image("tensorone/starter")
+        slow = h.new_account("slow")
+        stubborn = json.dumps({"cmd": ["sh", "-c", "trap : TERM; while :; do sleep 1; done"]})
+        held = [h.deploy(key=slow, dockerArgs=stubborn) for _ in range(4)]
+        try:
+            for c in held:
+                wait(lambda: h.cluster(c, slow)["runtime"], "a cluster does not run")
+            for c in held:
+                h.call("clusterStop", c, slow)
+            begin = time.monotonic()
+            other = h.deploy(dockerArgs="sleep 100000")
+            h.wait_running(other)
+            assert time.monotonic() - begin < grace / 2
+            for c in held:
+                wait(lambda: h.cluster(c, slow)["phase"] == "exited", "a cluster does not end", 4 * grace)
+        finally:
+            for c in held:
+                h.call("clusterTerminate", c, slow)

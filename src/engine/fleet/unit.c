@@ -300,6 +300,19 @@ static void begin(struct unit *u)
         }
 }
 
+/* How long an orderly end takes is the tenant's to say, up to the grace.  So an account has no more of these
+ * under way than there are places left for everybody else's starts and stops. */
+static bool may_wait_for(const struct unit *u)
+{
+        uint32_t places = u->fleet->spec.host->inst->conf.parallel_ops, all = 0, mine = 0;
+
+        for (const struct unit *x = u->fleet->units; x; x = x->next) {
+                all += x->op_waits;
+                mine += x->op_waits && str_eq(x->plan.account, u->plan.account);
+        }
+        return all < places && mine < places - all;
+}
+
 /* Everything of the present boot has to go; returns true when nothing is left. */
 static bool emptied(struct unit *u, bool graceful, bool volume)
 {
@@ -307,7 +320,8 @@ static bool emptied(struct unit *u, bool graceful, bool volume)
 
         if (!unit_holds(u) && !volume)
                 return true;
-        if (u->fleet->cluster_ops >= u->fleet->spec.host->inst->conf.parallel_ops) {
+        if (u->fleet->cluster_ops >= u->fleet->spec.host->inst->conf.parallel_ops ||
+            (graceful && !may_wait_for(u))) {
                 u->queued = true;
                 return false;
         }

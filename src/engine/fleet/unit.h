@@ -33,6 +33,7 @@ struct unit {
         bool claimed;           /* at start: the slot is still claimed for the row's boot */
         struct op *op;          /* at most one at a time */
         enum unit_op op_kind;
+        bool op_waits;     /* it is an undo that gives the first process its time to end */
         struct boot *boot; /* what the running operation was given */
         int monitor_pidfd, init_pidfd;
         sd_event_source *monitor_src, *timer_src;

@@ -43,6 +43,7 @@ void unit_op_over(struct unit *u)
 {
         u->op = NULL;
         u->op_kind = UNIT_OP_NONE;
+        u->op_waits = false;
         u->fleet->running_ops--;
         u->fleet->cluster_ops--;
         unit_boot_close(u);
@@ -338,5 +339,7 @@ int unit_undo(struct unit *u, bool graceful, bool volume, struct err *e)
         r = unit_dispatch(u, &o, UNIT_OP_UNDO, &spec, e);
         if (r < 0)
                 unit_boot_close(u);
+        else
+                u->op_waits = graceful;
         return r;
 }

@@ -21,24 +21,24 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 # ---- system calls
 
-def allowed():
+def allowed(profile):
     """{number: (name, may be missing)} of the reviewed list."""
     rows = {}
     for line in (HERE / "syscalls.allowed").read_text().splitlines():
         words = line.split("#")[0].split()
-        if words:
+        if words and "!" + profile not in words[2:]:
             rows[int(words[0].rstrip("?"))] = (words[1], words[0].endswith("?"))
     return rows
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the reviewed list has x86-64's numbers")
-def test_every_system_call(world, mallory):
+def test_every_system_call(world, caged, profile):
     """0 to 600: what reaches the kernel is what was reviewed, no more and no less."""
-    said = world.attack(mallory, "syscalls")
+    said = world.attack(caged, "syscalls")
     found = {int(n): r for n, r in re.findall(r"^(\d+) (\w+)$", said, re.M)}
     assert sorted(found) == list(range(601)), said[-300:]
     works = {n for n, r in found.items() if r not in ("EPERM", "ENOSYS")}
-    rows = allowed()
+    rows = allowed(profile)
     assert not works - set(rows), "not reviewed: %s" % {n: found[n] for n in works - set(rows)}
     missing = {n for n in set(rows) - works if not (rows[n][1] and found[n] == "ENOSYS")}
     assert not missing, "refused, though on the list: %s" % {n: (rows[n][0], found[n]) for n in missing}
@@ -58,13 +58,25 @@ def host_state():
 
 
 @pytest.fixture(scope="module")
-def tried(world, mallory):
-    """{what: errno or "ok"} of everything that programs/surface.c tries, once."""
+def surface(world, by_profile):
+    """A function: {what: errno or "ok"} of everything that programs/surface.c tries, once under each
+    profile, by whom it says."""
+    known = {}
+
+    def rows(profile, *command, **params):
+        key = (profile, command, *params.values())
+        if key not in known:
+            known[key] = try_all(world, by_profile(profile), *command, **params)
+        return known[key]
+    return rows
+
+
+def try_all(world, cluster, *command, **params):
     before = host_state()
     mark = "hvmm-canary-" + secrets.token_hex(8)
     with open("/dev/kmsg", "w", encoding="ascii") as f:  # the canary in the host's kernel log
         f.write("<7>" + mark + "\n")
-    said = world.attack(mallory, "surface", "/tmp")
+    said = world.inside(cluster, *command, "surface", "/tmp", **params)
     if mark in said:
         attack.changed("the host's kernel log was read from inside")
     if host_state() != before:
@@ -72,6 +84,11 @@ def tried(world, mallory):
     rows = dict(re.findall(r"^([\w /-]+?): (\w+)$", said, re.M))
     assert "done" in said, said
     return rows
+
+
+@pytest.fixture
+def tried(surface, profile):
+    return surface(profile, attack.TOOL)
 
 
 CLASSES = {
@@ -106,10 +123,10 @@ def test_surface_is_listed(tried):
     assert set(tried) == listed, set(tried) ^ listed
 
 
-def test_children_for_the_monitor(world, mallory):
+def test_children_for_the_monitor(world, caged):
     """CLONE_PARENT would give a process of the host's a child that it knows nothing of."""
-    with world.beside(mallory, attack.TOOL, "adopt", ready=b"adopted") as said:
-        for pid in world.pids(mallory, "m"):
+    with world.beside(caged, attack.TOOL, "adopt", ready=b"adopted") as said:
+        for pid in world.pids(caged, "m"):
             kids = inventory.read("/proc/%d/task/%d/children" % (pid, pid)).split()
             if len(kids) > 1:
                 attack.changed("vmm-monitor %d has children that it did not make: %s" % (pid, kids))
@@ -118,20 +135,20 @@ def test_children_for_the_monitor(world, mallory):
 
 # ---- /proc, /sys, groups
 
-def test_sysctls_of_the_host(world, mallory):
+def test_sysctls_of_the_host(world, caged):
     """One that does nothing until the machine is switched off, with what it has already and a blank."""
     sysctl = "/proc/sys/kernel/poweroff_cmd"
     before = open(sysctl, encoding="utf-8").read()
-    world.attack(mallory, "spoil", before.strip() + " ", sysctl)
+    world.attack(caged, "spoil", before.strip() + " ", sysctl)
     if open(sysctl, encoding="utf-8").read() != before:
         with open(sysctl, "w", encoding="utf-8") as f:
             f.write(before)
         attack.changed("a sysctl of the host's was written")
 
 
-def test_proc_and_sys_writes(world, mallory):
+def test_proc_and_sys_writes(world, caged):
     """Every file below /proc and /sys but processes' own: none opens for writing."""
-    said = world.sh(mallory, "find /proc /sys -path '/proc/[0-9]*' -prune -o -path /proc/self -prune -o "
+    said = world.sh(caged, "find /proc /sys -path '/proc/[0-9]*' -prune -o -path /proc/self -prune -o "
                              "-path /proc/thread-self -prune -o -type f -print | xargs attack spoil ''")
     wrote = re.findall(r"^WROTE (\S+)", said, re.M)
     assert said.count("refused ") > 1000, said[-500:]
@@ -150,10 +167,10 @@ def group_values(world, cluster):
     return values
 
 
-def test_cgroup_escape_release_agent(world, canary):
+def test_cgroup_escape_release_agent(world, canary, profile):
     """v1's release_agent and v2's own files: a program of the host's never runs, and the group keeps
     its limits and its processes."""
-    cluster = world.rent()
+    cluster = world.rent(securityProfile=profile)
     agent = canary.dir.parent / (canary.dir.name + ".agent")
     agent.write_text("#!/bin/sh\ntouch %s/ran\n" % canary.empty)
     agent.chmod(0o755)
@@ -203,7 +220,7 @@ def test_overlay_xattrs_from_a_layer(world, canary):
     world.end(c)
 
 
-def test_device_nodes_of_an_image(world):
+def test_device_nodes_of_an_image(world, profile):
     """The image brings nodes of the kernel's log, a disk and memory."""
     mark = "hvmm-canary-" + secrets.token_hex(8)
     with open("/dev/kmsg", "w", encoding="ascii") as f:
@@ -213,7 +230,7 @@ def test_device_nodes_of_an_image(world):
                                       ("loop-control", 10, 237, False)):
         tree.device("nodes/" + name, major, minor, block=block, mode=0o666)
     world.add_image("nodes", image(tree.tar()))
-    c = world.rent(imageName="nodes")
+    c = world.rent(imageName="nodes", securityProfile=profile)
     said = world.sh(c, "ls /nodes; attack show /nodes/*; attack spoil x /nodes/*; cd /nodes; dd if=kmsg bs=8192 count=1000; "
                        "for p in /dev /dev/shm /tmp /nodes; do mknod $p/k c 1 11; dd if=$p/k bs=8192 count=1000; done")
     if mark in said:

@@ -64,20 +64,20 @@ def test_cve_2019_5736_overwriting_the_hosts_binary(own_programs):
 
 # ---- CVE-2024-21626
 
-def test_cve_2024_21626_leaked_fds_and_cwd(world, mallory, canary):
+def test_cve_2024_21626_leaked_fds_and_cwd(world, caged, canary):
     """A working directory, a program and an interpreter by way of each descriptor that could be open."""
     target = str(canary.file)
-    out = world.attack(mallory, "leak", target)
+    out = world.attack(caged, "leak", target)
     assert "open 0\n" in out, "descriptors beside the standard ones: " + out
     canary.check(out)
     for n in range(3, 40):
         for cwd in ("/proc/self/fd/%d" % n, "/proc/1/fd/%d" % n):
-            canary.check(world.attack(mallory, "leak", target, cwd=cwd))
+            canary.check(world.attack(caged, "leak", target, cwd=cwd))
     for n in range(3, 40):
         via = "/proc/self/fd/%d%s" % (n, "/.." * 12)
-        world.sh(mallory, "printf '#!%s/bin/cat %s\\n' > /bin/interp; chmod 755 /bin/interp" % (via, target))
-        canary.check(world.inside(mallory, "/bin/interp"),
-                     world.inside(mallory, via + "/bin/cat", via + target))
+        world.sh(caged, "printf '#!%s/bin/cat %s\\n' > /tmp/interp; chmod 755 /tmp/interp" % (via, target))
+        canary.check(world.inside(caged, "/tmp/interp"),
+                     world.inside(caged, via + "/bin/cat", via + target))
 
 
 @pytest.mark.parametrize("n", [3, 7, 8, 9, 10, 24])
@@ -165,13 +165,13 @@ def check_masks(world, cluster, canary):
     canary.check()
 
 
-def test_cve_2025_31133_masked_paths(world, mallory, canary):
+def test_cve_2025_31133_masked_paths(world, profile, canary):
     """Masks are made of /dev/null: root inside takes that away, puts links and its own in its place,
     and has sessions begin."""
     for trick in ("true", "rm -f /dev/null; ln -s /proc/sysrq-trigger /dev/null",
                   "rm -f /dev/null; ln -s %s /dev/null" % SYSCTL, "rm -f /dev/null; echo own > /dev/null",
                   "rm -rf /dev/null; mkdir /dev/null"):
-        cluster = world.rent()
+        cluster = world.rent(securityProfile=profile)
         world.sh(cluster, trick)
         check_masks(world, cluster, canary)
         world.end(cluster)
@@ -226,28 +226,29 @@ def test_cve_2026_41579_47766_dev_as_a_link(world, canary, name, to):
 
 # ---- CVE-2022-27650, -2026-30892: who a session is
 
-def test_cve_2022_27650_2026_30892_exec_identity(world, mallory):
+def test_cve_2022_27650_2026_30892_exec_identity(world, caged):
     """A session of somebody else's has that one's rights and no more: the byte that only root may
     read stays root's, whatever the file capabilities in the image say."""
     secret = "roots-own-byte"
-    world.sh(mallory, "echo %s > /root/only; chmod 600 /root/only; echo %s > /root-group; chmod 640 /root-group"
+    world.sh(caged, "echo %s > /dev/shm/only; chmod 600 /dev/shm/only; echo %s > /dev/shm/group; chmod 640 /dev/shm/group"
              % (secret, secret))
     for user, want in (("user", "1000 1000"), ("1000", "1000 1000"), ("4711:4712", "4711 4712"), ("4711", "4711 0")):
-        out = world.inside(mallory, "sh", "-c", "cat /root/only; grep -E '^(Cap|Uid|Gid|Groups)' /proc/self/status",
+        out = world.inside(caged, "sh", "-c", "cat /dev/shm/only; grep -E '^(Cap|Uid|Gid|Groups)' /proc/self/status",
                            user=user)
         if secret in out:
             attack.changed("root's byte was read by user %s" % user)
-        if want.split()[1] != "0" and secret in world.inside(mallory, "cat", "/root-group", user=user):
+        if want.split()[1] != "0" and secret in world.inside(caged, "cat", "/dev/shm/group", user=user):
             attack.changed("the group's byte was read by user %s" % user)
         caps = dict(re.findall(r"^Cap(\w+):\s+(\w+)$", out, re.M))
         assert int(caps["Inh"], 16) == int(caps["Prm"], 16) == int(caps["Eff"], 16) == int(caps["Amb"], 16) == 0, out
         assert out.split("Uid:")[1].split()[0] + " " + out.split("Gid:")[1].split()[0] == want, out
-    out = world.inside(mallory, "grep", "-E", "^Cap|^Seccomp:|^NoNew", "/proc/self/status")
-    first = world.inside(mallory, "grep", "-E", "^Cap|^Seccomp:|^NoNew", "/proc/1/status")
+    out = world.inside(caged, "grep", "-E", "^Cap|^Seccomp:|^NoNew", "/proc/self/status")
+    first = world.inside(caged, "grep", "-E", "^Cap|^Seccomp:|^NoNew", "/proc/1/status")
     assert out == first, "a session has what the first process has"
 
 
-def test_set_id_programs_give_nothing(world, canary):
+@pytest.mark.parametrize("profile", ["standard", "strict"])
+def test_set_id_programs_give_nothing(world, canary, profile):
     """A set-user-id root program and file capabilities of the image, run by another user: nosuid and
     no_new_privs each keep root's byte."""
     tool = layer().tar()
@@ -258,7 +259,7 @@ def test_set_id_programs_give_nothing(world, canary):
                                                              xattrs={"security.capability": caps})
     world.add_image("suid", Image([tool, extra.file("only", canary.secret.encode(), mode=0o600).tar()],
                                   config={"Cmd": ["/bin/sleep", "100000"], "Env": ["PATH=/bin"]}))
-    c = world.rent(imageName="suid")
+    c = world.rent(imageName="suid", securityProfile=profile)
     for name in ("attack", "suid", "caps"):
         out = world.inside(c, "/bin/" + name, "show", "/only", user="1000")
         if canary.secret in out:

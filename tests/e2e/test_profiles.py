@@ -78,6 +78,8 @@ def test_what_the_owner_is_told(host, clusters):
         assert set(security["capabilities"]) == want
         if not os.path.exists("/sys/module/apparmor"):
             assert "AppArmor: not in this kernel" in security["missing"]
+        assert any(m.startswith("debuggers: ") for m in security["missing"]) is (
+            profile == "strict" and security["apparmor"] == "unavailable")
 
 
 def test_what_is_told_is_true(host, clusters):

@@ -20,6 +20,7 @@ from ocimake import Image, Layer
 
 ENGINE = {"cpu_overcommit": 100, "memory_overcommit": 20, "disk_overcommit": 100, "grace": "1s"}
 TOOL = "/bin/attack"
+PROFILES = ("standard", "strict", "compat")
 
 
 def program(name="attack"):

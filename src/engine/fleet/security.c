@@ -70,6 +70,12 @@ static json_t *v_missing(const struct unit *u)
 
         for (char **s = u->fleet->lacks; list && s && *s; s++)
                 (void) json_array_append_new(list, json_string(*s));
+        if (list && profile_of(u) == SECURITY_STRICT &&
+            !*u->apparmor) /* a path, which no filter sees */
+                (void) json_array_append_new(
+                        list,
+                        json_string(
+                                "debuggers: without AppArmor a process reads the memory and the environment of the same user's others in /proc"));
         return list;
 }
 

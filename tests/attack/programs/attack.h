@@ -20,7 +20,13 @@ double now(void);                /* seconds */
 
 int syscalls(int argc, char **argv); /* syscalls.c */
 int surface(int argc, char **argv);  /* surface.c */
-int forge(int argc, char **argv);    /* packets.c */
+int setcap(int argc, char **argv);   /* rights.c */
+int grow(int argc, char **argv);
+int debug(int argc, char **argv);
+int trace(int argc, char **argv);
+int ports(int argc, char **argv);
+int rewrite(int argc, char **argv);
+int forge(int argc, char **argv); /* packets.c */
 int tell(int argc, char **argv);
 int packets(int argc, char **argv);
 int scan(int argc, char **argv);

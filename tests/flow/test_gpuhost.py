@@ -241,6 +241,9 @@ def test_telemetry(ctl):
     assert abs(m["at_us"] / 1e6 - time.time()) < 2
     for g in m["gpus"]:
         assert g["memory_total_mib"] == 81920 and g["nvlink_tx_kib_s"] > 0 and g["power_mw"] <= g["power_limit_mw"]
+        assert g["nvlink_rx_kib_s"] > 0 and g["pcie_tx_kib_s"] >= 0 and g["pcie_rx_kib_s"] >= 0
+        assert 0 < g["sm_clock_mhz"] <= 1410 and g["mem_clock_mhz"] == 1593 and 20 <= g["temperature_c"] <= 100
+        assert g["ecc_corrected"] == g["ecc_uncorrected"] == g["remap_pending"] == g["xid"] == g["throttle"] & ~1 == 0
 
 
 def test_idle_memory_is_remembered(ctl):
@@ -277,6 +280,26 @@ def test_xid(ctl):
     c.of("gpus", 5)
     assert c.of("telemetry", 5)["gpus"][3]["xid"] == 79
     assert c.ask("check", gpus[3]["uuid"], kind="checked")["gpus"][0]["xid"] == 79
+
+
+def test_throttle_and_ecc(ctl):
+    """Told as events, the first once a minute at most; neither by itself is a reason not to rent it out."""
+    c = ctl("simulated:a100x8")
+    gpus = c.fleet()["list"]
+    for again in (False, True):
+        c.faults("throttle 2 64")
+        if not again:
+            e = c.event("throttle")
+            assert (e["uuid"], e["code"]) == (gpus[2]["uuid"], 64) and "too hot" in e["text"]
+        c.of("telemetry", want=lambda m: m["gpus"][2]["throttle"] == 64)
+        c.faults()
+        c.of("telemetry", want=lambda m: m["gpus"][2]["throttle"] != 64)
+    c.faults("ecc 4 3")
+    e = c.event("ecc")
+    assert (e["uuid"], e["code"]) == (gpus[4]["uuid"], 3) and e["text"] == "uncorrectable memory error"
+    assert c.of("telemetry", want=lambda m: m["gpus"][4]["ecc_uncorrected"])["gpus"][4]["ecc_uncorrected"] == 3
+    assert [m["kind"] for m in c.seen if m["type"] == "event"] == ["throttle", "ecc"]
+    assert {g["state"] for g in c.ask("fleet", kind="gpus")["list"]} == {"ok"}
 
 
 def test_hang(ctl, tmp_path):

@@ -351,6 +351,22 @@ def test_what_a_cluster_costs_and_sits_on(make):
     assert w.api.gql("{ myself { currentSpendPerHr } }", other)["myself"]["currentSpendPerHr"] == 0
 
 
+def test_what_it_costs_when_one_is_lost(make):
+    """The host that starts anew does not list the GPU that fell off the bus; the others are not free of charge."""
+    w = make()
+    k = w.take(4)["id"]
+    select = "costPerHr gpus { id } machine { gpuTypeId gpuDisplayName currentPricePerGpu }"
+    before = w.api.cluster(k, select)
+    assert before["costPerHr"] == 4.76 and before["machine"]["gpuDisplayName"] == "A100 SXM"
+    gone = before["gpus"][0]["id"]
+    fleet = w.node.fleet
+    stay = [i for i, g in enumerate(fleet["list"]) if g["uuid"] != gone]
+    w.node.say_gpus(dict(fleet, list=[fleet["list"][i] for i in stay], partitions=[],
+                         links=[[fleet["links"][a][b] for b in stay] for a in stay]))
+    w.until(lambda g: len(g) == 7, w.gpus)
+    assert w.api.cluster(k, select) == before
+
+
 def test_telemetry(make):
     w = make()
     k = w.take(2)["id"]

@@ -54,12 +54,22 @@ bool type_of_gpu(const struct plane *p, const struct gpu *g, struct gpu_type_vie
         return t != NULL;
 }
 
+/* By its first GPU; by what it asked for when the host does not know that any more (it fell off the bus),
+ * or has not chosen one yet. */
 bool type_of_cluster(const struct plane *p, const struct cluster *k, struct gpu_type_view *ret)
 {
         const char *uuid = json_string_value(json_array_get(json_object_get(k->plan, "gpus"), 0));
         const struct gpu *g = uuid ? gpu_fleet_find(plane_gpus(p), uuid) : NULL;
+        const struct gpu_type *t;
 
-        return g && type_of_gpu(p, g, ret);
+        if (k->gpu_count == 0)
+                return false;
+        if (g && type_of_gpu(p, g, ret))
+                return true;
+        t = gpu_types_find(plane_gpu_types(p), k->gpu_type);
+        if (t)
+                view_of(p, t, ret);
+        return t != NULL;
 }
 
 /* ---- what is free ---- */
@@ -399,23 +409,15 @@ int r_gpu_type_id(struct gql_call *c, const void *obj, struct err *e)
         return gql_put_str(c, type_of_cluster(ctx_of(c)->plane, k, &t) ? t.id : k->gpu_type);
 }
 
-/* Of the GPUs that it has; of one that is stopped, of what it will get. */
 int r_gpu_name(struct gql_call *c, const void *obj, struct err *e)
 {
-        const struct plane *p = ctx_of(c)->plane;
         const struct cluster *k = obj;
-        const struct gpu_type *wish = gpu_types_find(plane_gpu_types(p), k->gpu_type);
         struct gpu_type_view t;
 
         (void) e;
-        if (k->gpu_count == 0)
-                return gql_put_str(c, "CPU");
-        if (type_of_cluster(p, k, &t))
+        if (type_of_cluster(ctx_of(c)->plane, k, &t))
                 return gql_put_str(c, t.display);
-        if (!wish)
-                return gql_put_str(c, k->gpu_type ? k->gpu_type : "GPU");
-        view_of(p, wish, &t);
-        return gql_put_str(c, t.display);
+        return gql_put_str(c, k->gpu_count == 0 ? "CPU" : k->gpu_type ? k->gpu_type : "GPU");
 }
 
 int r_cluster_gpu_type(struct gql_call *c, const void *obj, struct err *e)

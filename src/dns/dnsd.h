@@ -16,12 +16,17 @@
 #define DNSD_TTL_S            5U /* how long a name of ours may be kept: clusters come and go */
 #define DNSD_TRY_US           1500000U /* for one server, then the next is asked */
 
+struct query;
+struct conn;
+
 struct dnsd {
         sd_event *loop;
         struct names *names;
         struct frame_conn *conn; /* to the engine */
         int udp, tcp;            /* both on the service address */
         unsigned queries, connections;
+        struct query *asked; /* all that are forwarded */
+        struct conn *open;
 };
 
 /* The answer to @msg of @len bytes from @from when nobody has to be asked, of at most @size bytes
@@ -41,6 +46,10 @@ static inline bool dnsd_has_place(unsigned mine, unsigned all, unsigned most)
 /* Loop handlers: d->udp and d->tcp are readable. */
 int on_udp(sd_event_source *s, int fd, uint32_t revents, void *arg);
 int on_tcp(sd_event_source *s, int fd, uint32_t revents, void *arg);
+
+/* What is under way ends without an answer. */
+void udp_end(struct dnsd *d);
+void tcp_end(struct dnsd *d);
 
 /* Bytes of an address of a server. */
 static inline socklen_t server_len(const struct sockaddr_storage *a)

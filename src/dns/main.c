@@ -112,5 +112,10 @@ int main(int argc, char **argv)
                 r = serve(&d);
         if (r < 0)
                 log_error("%s", *e.msg ? e.msg : strerror(-r));
+        udp_end(&d);
+        tcp_end(&d);
+        (void) sd_event_unref(d.loop);
+        (void) frame_conn_free(d.conn);
+        (void) names_free(d.names);
         return r == 0 ? 0 : 1;
 }

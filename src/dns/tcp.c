@@ -21,6 +21,7 @@ enum step { STEP_NONE, STEP_QUERY, STEP_ASK, STEP_WAIT, STEP_REPLY, STEP_COUNT }
 struct conn {
         struct dnsd *d;
         struct account *account; /* held */
+        struct conn **at, *next; /* in d->open */
         uint32_t client;
         enum step step;
         int fd, up; /* to the client; to a server, or none */
@@ -44,6 +45,9 @@ static struct conn *conn_free(struct conn *c)
         c->account->connections--;
         names_account_leave(c->d->names, c->account);
         c->d->connections--;
+        *c->at = c->next;
+        if (c->next)
+                c->next->at = c->at;
         c->io = sd_event_source_disable_unref(c->io);
         c->up_io = sd_event_source_disable_unref(c->up_io);
         c->timer = sd_event_source_disable_unref(c->timer);
@@ -51,6 +55,12 @@ static struct conn *conn_free(struct conn *c)
         c->up = fd_close(c->up);
         free(c);
         return NULL;
+}
+
+void tcp_end(struct dnsd *d)
+{
+        while (d->open)
+                (void) conn_free(d->open);
 }
 
 static void watch(struct conn *c, enum step step)
@@ -242,6 +252,11 @@ static void start(struct dnsd *d, int client, uint32_t address)
         c->client = address;
         c->fd = client;
         c->up = -EBADF;
+        c->at = &d->open;
+        c->next = d->open;
+        if (c->next)
+                c->next->at = &c->next;
+        d->open = c;
         d->connections++;
         from->account->connections++;
         from->connections++;

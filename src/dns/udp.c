@@ -18,7 +18,8 @@
 
 struct query {
         struct dnsd *d;
-        struct account *account; /* held: whose it is, whoever has the address by now */
+        struct account *account;  /* held: whose it is, whoever has the address by now */
+        struct query **at, *next; /* in d->asked */
         struct sockaddr_in client;
         uint8_t client_id[2];
         int fd;
@@ -48,11 +49,20 @@ static struct query *query_free(struct query *q)
         q->account->queries--;
         names_account_leave(q->d->names, q->account);
         q->d->queries--;
+        *q->at = q->next;
+        if (q->next)
+                q->next->at = q->at;
         q->io = sd_event_source_disable_unref(q->io);
         q->timer = sd_event_source_disable_unref(q->timer);
         q->fd = fd_close(q->fd);
         free(q);
         return NULL;
+}
+
+void udp_end(struct dnsd *d)
+{
+        while (d->asked)
+                (void) query_free(d->asked);
 }
 
 static void reply(struct query *q, uint8_t *answer, size_t len)
@@ -147,6 +157,11 @@ static void forward(struct dnsd *d, struct name *from, const struct sockaddr_in 
         q->fd = -EBADF;
         q->len = len;
         q->end = end;
+        q->at = &d->asked;
+        q->next = d->asked;
+        if (q->next)
+                q->next->at = &q->next;
+        d->asked = q;
         memcpy(q->msg, msg, len);
         memcpy(q->client_id, msg, sizeof q->client_id);
         d->queries++;

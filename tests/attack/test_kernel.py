@@ -319,7 +319,7 @@ def test_core_pattern(world, mallory, canary):
 
 # ---- starting and stopping while all of that goes on
 
-STARTS, AT_ONCE = 1000, 20
+STARTS, AT_ONCE = attack.tries(1000), 20
 
 
 def come_and_go(node, names, program):

@@ -27,6 +27,11 @@ def program(name="attack"):
     return host_.program("tests/attack/" + name)
 
 
+def tries(count):
+    """So many, and in the lab, which is emulated, as many as it makes in the same time."""
+    return count // host_.SLOW
+
+
 def changed(text):
     """A canary outside the cluster was changed or read."""
     print("CANARY: " + text, flush=True)
@@ -195,7 +200,7 @@ class World(Host):
                 self.inside(cluster, "touch", stop, who=who)
             else:
                 s.eof()
-            reader.join(30)
+            reader.join(30 * host_.SLOW)
             said[0] = (s.out + s.err).decode(errors="replace")
             assert not reader.is_alive(), "a session does not end"
 

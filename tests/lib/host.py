@@ -184,7 +184,7 @@ class Host:
         if variables is not None:
             body["variables"] = variables
         try:
-            return requests.post(self.url + "/graphql", json=body, headers=headers, timeout=30, **kw)
+            return requests.post(self.url + "/graphql", json=body, headers=headers, timeout=30 * SLOW, **kw)
         except requests.ConnectionError:
             if self.proc and self.proc.poll() is not None:
                 raise requests.ConnectionError("the engine has ended (%d); its last words:\n%s" %
@@ -290,7 +290,7 @@ class Host:
                 if p.is_dir()]
 
     def rest(self, method, path, key=None, timeout=30, **kw):
-        return requests.request(method, self.url + path, timeout=timeout,
+        return requests.request(method, self.url + path, timeout=timeout * SLOW,
                                 headers={"Authorization": "Bearer " + (key or self.key)}, **kw)
 
     def new_account(self, name):
@@ -497,7 +497,7 @@ class Session:
         query = requests.models.RequestEncodingMixin._encode_params(pairs)
         self.ws = websocket.create_connection(
             host.url.replace("http", "ws") + "/v1/clusters/%s/exec?%s" % (cluster, query),
-            timeout=30, header=["Authorization: Bearer " + (key or host.key)],
+            timeout=30 * SLOW, header=["Authorization: Bearer " + (key or host.key)],
             subprotocols=["tensorone.exec.v1"])
         self.out, self.err = b"", b""
         self.exit = self.error = self.close_code = None
@@ -576,7 +576,7 @@ class Node:
         socket.send_fds(self.sock, [struct.pack(">IBBH", len(body), 1, len(fds), 0) + body], fds)
 
     def recv(self, timeout=30):
-        self.sock.settimeout(timeout)
+        self.sock.settimeout(timeout * SLOW)
         while True:
             if len(self.buf) >= 8:
                 size, _, n_fds, _ = struct.unpack(">IBBH", self.buf[:8])

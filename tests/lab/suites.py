@@ -1,0 +1,88 @@
+"""What of tests/flow, tests/e2e and tests/attack runs in the lab, and what does not and why.
+
+The guest is emulated, ten to thirty times as slow as a host, so `make lab` takes what another kernel, the
+second version of cgroups and AppArmor can change: the attacks, and what is limited, confined and recovered.
+`tests/lab/run --suite all` takes all of it; what is in LEFT_OUT does not run there at all."""
+import re
+import subprocess
+import threading
+import time
+
+LANES = 2          # pytest at a time: they wait as much as they work
+LIMIT_S = 1500     # for one file
+
+ATTACKS = ("attack/test_kernel", "attack/test_runtime", "attack/test_gpu", "attack/test_tenants",
+           "attack/test_api_ids", "attack/test_mutate")
+DEFAULT = ATTACKS + ("e2e/test_limits", "e2e/test_profiles", "e2e/test_network_policy", "e2e/test_surface")
+LEFT_OUT = {
+    "attack/test_mutate": "it compiles the product anew, and the guest has no compiler",
+    "e2e/test_demo": "it needs llm-starter, which does not come along",
+    "e2e/test_names": "it needs llm-starter, which does not come along",
+    "e2e/test_vps": "its image is made from packages, and the guest has no network to get them from",
+}
+RESULT = re.compile(r"^tests/(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED)\b")
+
+
+def expand(words, tests):
+    """Names of files below @tests, without .py, in the order in which they are asked for."""
+    names = []
+    for word in words:
+        if word == "default":
+            names += DEFAULT
+        elif word == "all":
+            names += sorted("%s/%s" % (p.parent.name, p.stem) for suite in ("flow", "e2e", "attack")
+                            for p in (tests / suite).glob("test_*.py"))
+        else:
+            names.append(word if "/" in word else "flow/" + word)
+    return list(dict.fromkeys(names))
+
+
+def run_file(report, root, name):
+    """A result for each of its tests, and one that says that it has come to its end."""
+    run = subprocess.Popen(["/usr/bin/python3", "-u", "-m", "pytest", "-v", "--no-header", "--tb=short",
+                            "--rootdir", str(root), "-p", "no:cacheprovider", "tests/%s.py" % name],
+                           stdout=subprocess.PIPE, cwd=root, stderr=subprocess.STDOUT, text=True)
+    late = threading.Timer(LIMIT_S, run.terminate)  # its fixtures clean up
+    late.start()
+    results, begin = 0, time.monotonic()
+    start = begin
+    for line in run.stdout:
+        m = RESULT.match(line)
+        if m:
+            results, now = results + 1, time.monotonic()
+            report.result(m[2] == "PASSED", m[1], now - start)
+            start = now
+        elif line.strip():
+            report.say(line)
+    code, took = run.wait(), time.monotonic() - begin
+    late.cancel()
+    if took > LIMIT_S:
+        report.say("%s: ended after its %d s" % (name, LIMIT_S))
+    report.result(code == 0 and results > 0, "%s: %d tests" % (name, results), took)
+
+
+def run(report, root, words):
+    """Those that compare what is on the host before and after, alone at the end."""
+    names = expand(words, root / "tests")
+    for name in names:
+        if name in LEFT_OUT:
+            report.say("left out: %s: %s" % (name, LEFT_OUT[name]))
+    names = [n for n in names if n not in LEFT_OUT]
+    alone = [n for n in names
+             if "\nALONE = True" in (root / "tests" / (n + ".py")).read_text(encoding="utf-8")]
+    queue = [n for n in names if n not in alone]
+
+    def lane():
+        while True:
+            try:
+                name = queue.pop(0)
+            except IndexError:
+                return
+            run_file(report, root, name)
+    lanes = [threading.Thread(target=lane) for _ in range(LANES)]
+    for t in lanes:
+        t.start()
+    for t in lanes:
+        t.join()
+    for name in alone:
+        run_file(report, root, name)

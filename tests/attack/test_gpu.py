@@ -62,11 +62,11 @@ def settle(world, c, who="mallory"):
 
 # ---- CVE-2024-0132, -2025-23359: what is at the place of a driver's file, and what it becomes meanwhile
 
-@pytest.mark.parametrize("link, to", [
+@pytest.mark.parametrize("link, to", attack.some([
     (MULTIARCH, "{c}"), (MULTIARCH, "../../../../../..{c}"), ("usr/lib", "{c}"), ("usr", "{c}"), ("usr/bin", "{c}"),
     (MULTIARCH + "/libnvidia-ml.so.1", "{c}/x"), (MULTIARCH + "/libcuda.so.1", "{f}"), ("usr/bin/nvidia-smi", "{f}"),
     ("etc/ld.so.cache", "{f}"), ("etc/ld.so.conf.d", "{c}"), ("lib/firmware", "{c}"), ("run", "{c}"),
-    (MULTIARCH, "/proc/1/root{c}"), (MULTIARCH, "/proc/self/fd/3")])
+    (MULTIARCH, "/proc/1/root{c}"), (MULTIARCH, "/proc/self/fd/3")]))
 def test_cve_2024_0132_2025_23359_links_at_library_mounts(world, canary, link, to):
     """Where the driver's files go the image has links to the host's directories and files."""
     before = driver_files(world)

@@ -32,6 +32,11 @@ def tries(count):
     return count // host_.SLOW
 
 
+def some(forms):
+    """All forms of an attack, each of which costs a cluster or a session; every third in the lab."""
+    return list(forms)[::3 if host_.SLOW > 1 else 1]
+
+
 def changed(text):
     """A canary outside the cluster was changed or read."""
     print("CANARY: " + text, flush=True)

@@ -25,6 +25,7 @@
 #include "engine/gpu/driver.h"
 #include "engine/gpu/vfio.h"
 #include "engine/instance.h"
+#include "engine/net/net.h"
 #include "engine/rights.h"
 #include "engine/sandbox/apparmor.h"
 
@@ -36,6 +37,7 @@ enum grade { GOOD, LESS, MISSING }; /* fine; works with a consequence; clusters 
 struct finding {
         enum grade grade;
         char what[256];
+        const char *then; /* what follows, when it is not what the row says */
 };
 
 static struct finding found(enum grade g, const char *fmt, ...)
@@ -209,6 +211,62 @@ static struct finding probe_nft(void)
                        : found(LESS, "not loaded yet");
 }
 
+static struct finding probe_ipv6(const struct instance *conf)
+{
+        struct err e = { 0 };
+        bool advertised;
+
+        if (str_eq(conf->conf.network_pool6, "none"))
+                return found(GOOD, "not wanted (pool6 = none)");
+        return net_probe_ipv6(&advertised, &e) >= 0 ? found(GOOD, "clusters get it, translated")
+                                                    : found(LESS, "%s", e.msg);
+}
+
+/* Forwarding may cost the host what it has from routers. */
+static struct finding probe_advertisements(void)
+{
+        bool advertised = false;
+        int r = net_probe_ipv6(&advertised, NULL);
+
+        if (!advertised)
+                return r == 1 ? found(LESS,
+                                      "not needed now; none would be heard once clusters have IPv6")
+                              : found(GOOD, "the host has no route from one");
+        return r < 0 ? found(LESS,
+                             "the host lives by them, and its kernel cannot forward beside that")
+                     : found(GOOD, "the host lives by them, and goes on");
+}
+
+/* Of what is needed with this configuration, or not. */
+static struct finding lacking(bool needed, const struct err *why)
+{
+        if (why->code == -EPERM)
+                return found(LESS, "only root can try it");
+        return found(needed ? MISSING : LESS, "%s", why->msg);
+}
+
+static struct finding probe_bandwidth(const struct instance *conf)
+{
+        struct err e = { 0 };
+        struct finding f;
+
+        if (net_probe_bandwidth(&e) >= 0)
+                return found(GOOD, "token bucket (tbf)");
+        f = lacking(conf->conf.network_bandwidth > 0, &e);
+        if (f.grade == MISSING)
+                f.then = "no cluster starts: `bandwidth` in [network] needs it";
+        return f;
+}
+
+static struct finding probe_connections(const struct instance *conf)
+{
+        struct err e = { 0 };
+
+        if (net_probe_connections(&e) >= 0)
+                return found(GOOD, "counted for each address (ct count)");
+        return lacking(conf->conf.network_connections > 0, &e);
+}
+
 static struct finding probe_prjquota(void)
 {
         AUTO(free) char *mounts = NULL;
@@ -298,6 +356,17 @@ static const struct {
         { "idmapped mounts", probe_idmap, NULL, "images and disks cannot be given to a cluster" },
         { "nftables", probe_nft, NULL,
           "is loaded by the first rule; without it clusters get no network" },
+        { .name = "IPv6", .probe_conf = probe_ipv6, .without = "clusters have IPv4 only" },
+        { "router adverts", probe_advertisements, NULL,
+          "set an IPv6 route by hand, or accept_ra = 2 on the uplink, or take Linux 6.17 or later" },
+        { .name = "bandwidth",
+          .probe_conf = probe_bandwidth,
+          .without =
+                  "`bandwidth` in [network] has to stay 0: no cluster's share of the uplink is held" },
+        { .name = "connections",
+          .probe_conf = probe_connections,
+          .without =
+                  "`connections` in [network] has to be 0: one cluster can fill the host's table of them" },
         { "project quotas", probe_prjquota, NULL,
           "none needed: disks are files of exactly their size with an ext4 inside" },
         { "KVM", probe_kvm, NULL, "isolation: vm is not available" },
@@ -321,7 +390,8 @@ int doctor_run(FILE *out, const char *config, struct err *e)
                 (void) fprintf(out, "%-8s %-16s %s\n", mark[f.grade], checks[i].name, f.what);
                 if (f.grade != GOOD)
                         (void) fprintf(out, "%-8s %-16s -> %s\n", "", "",
-                                       checks[i].probe_conf && f.grade == MISSING
+                                       f.then ? f.then
+                                       : checks[i].probe_conf && f.grade == MISSING
                                                ? "the engine does not start with this configuration"
                                                : checks[i].without);
                 bad |= f.grade == MISSING;

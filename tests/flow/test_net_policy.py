@@ -3,6 +3,7 @@ namespaces of tests/lib/networld.py.  IPv6 is held to everything that IPv4 is.""
 import ipaddress
 import json
 import os
+import pathlib
 import re
 import select
 import socket
@@ -11,7 +12,7 @@ import time
 
 import pytest
 
-from networld import (INET, LAN, LAN6, META, META6, UPLINK, UPLINK6, WEB, WEB6, Ctl, Refused, clean, one,  # noqa: F401
+from networld import (INET, INET6, LAN, LAN6, META, META6, NETCTL, UPLINK, UPLINK6, WEB, WEB6, Ctl, Refused, clean, one,  # noqa: F401
                       world)
 
 TABLE = "inet hvmm_aaaaaaaa"
@@ -207,6 +208,106 @@ def test_a_pool_of_its_own(clean):
     assert c.tcp(1, WEB6, 80, 3) == f"internet {UPLINK6}"
     c.down(1)
     c.stop()
+
+
+POOL6 = "fd12:3456:789a:1::/64"
+
+
+@pytest.mark.parametrize("what", ["route fd12:3456:789a:1::/64", "route fd12:3456:789a::/48", "route fd12:3456:789a:1:8::/80",
+                                  "route fd12:3456:789a:1::7/128", "address fd12:3456:789a:1::7/64",
+                                  "address fd12:3456:789a:1::7/128", "down fd12:3456:789a:1::7/64",
+                                  "table fd12:3456:789a::/48"])
+def test_pool6_in_use(clean, what):
+    """By a route, in whatever table, or an address, also of a link that is down: refused, and nothing was changed."""
+    kind, net = what.split()
+    w = clean
+    route = (net, "via", INET6, *(("table", "52") if kind == "table" else ()))
+    if kind in ("route", "table"):
+        w.on_host("ip", "-6", "route", "add", *route)
+    elif kind == "down":
+        w.on_host("sh", "-c", f"ip link add other0 type veth peer name other1; ip address add {net} dev other0")
+    else:
+        w.on_host("ip", "address", "add", net, "dev", "up0", "nodad")
+    try:
+        c = Ctl(w, "aaaaaaaa", pool6=POOL6, opened=False)
+        with pytest.raises(Refused) as why:
+            c.open()
+        c("close")
+        said = str(why.value)
+        by = net.replace("/64", "/128") if kind in ("address", "down") else net
+        assert re.fullmatch(r"\d+ network pool6: %s overlaps the host's (route to|address) %s on (up0|other0); choose a /64 that "
+                            r"is not in use with `pool6` in \[network\]" % (re.escape(POOL6), re.escape(by)), said), said
+        assert w.links() + w.tables() == [] and w.forwards6() == ("0", "0")
+    finally:
+        if kind in ("route", "table"):
+            w.on_host("ip", "-6", "route", "del", *route)
+        elif kind == "down":
+            w.on_host("ip", "link", "del", "other0")
+        else:
+            w.on_host("ip", "address", "del", net, "dev", "up0")
+    c.open()
+    c.stop()
+
+
+def test_pool6_below_wide_routes_and_beside_others(clean):
+    """Ways to everywhere, sinks, and the other instances that share it."""
+    w = clean
+    wide = ("fc00::/7", "fd00::/8", "unreachable fd12::/16")
+    for route in wide:
+        w.on_host("ip", "-6", "route", "add", *route.split(), *(() if "unreach" in route else ("via", INET6)))
+    try:
+        a, b = (Ctl(w, ident, pool6=POOL6) for ident in ("aaaaaaaa", "bbbbbbbb"))
+        a.up(1)
+        b.up(2)
+        again = Ctl(w, "cccccccc", pool6=POOL6)
+        for c, slot in ((a, 1), (b, 2)):
+            assert c.tcp(slot, WEB6, 80, 3) == f"internet {UPLINK6}"
+            c.down(slot)
+        for c in (again, a, b):
+            c.stop()
+    finally:
+        for route in wide:
+            w.on_host("ip", "-6", "route", "del", *route.split())
+
+
+DOCTOR = pathlib.Path(NETCTL).parents[3] / "hypervisor-vmm"
+
+
+def doctor(w, *lines):
+    """Its rows about the network: {name: (grade, what, what follows or None)}."""
+    (w.tmp / "doctor.conf").write_text("[network]\n" + "\n".join(lines) + "\n")
+    out = w.on_host("sh", "-c", f"{DOCTOR} doctor --config {w.tmp}/doctor.conf || true")
+    rows = re.findall(r"^(ok|note|MISSING)\s+(IPv6|router adverts|bandwidth|connections)  +(.*)(?:\n +-> (.*))?", out, re.M)
+    return {name: (grade, what, then or None) for grade, name, what, then in rows}
+
+
+def test_doctor_of_the_network(clean):
+    """What a host can do for clusters' networks, tried without a trace; and what is lost without."""
+    w = clean
+    fine = {"IPv6": ("ok", "clusters get it, translated", None), "bandwidth": ("ok", "token bucket (tbf)", None),
+            "router adverts": ("ok", "the host has no route from one", None),
+            "connections": ("ok", "counted for each address (ct count)", None)}
+    assert doctor(w) == fine
+    assert doctor(w, "pool6 = none")["IPv6"] == ("ok", "not wanted (pool6 = none)", None)
+    w.on_host("ip", "-6", "route", "replace", "default", "via", INET6, "proto", "ra")
+    try:
+        assert doctor(w)["router adverts"] == ("ok", "the host lives by them, and goes on", None)
+        w.on_host("sh", "-c", "mkdir -p /run/all && cp -r /proc/sys/net/ipv6/conf/all/. /run/all 2>/dev/null;"
+                  " rm -f /run/all/force_forwarding; mount --bind /run/all /proc/sys/net/ipv6/conf/all")
+        rows = doctor(w)
+        assert rows["IPv6"][0] == "note" and "router's advertisement" in rows["IPv6"][1]
+        assert rows["IPv6"][2] == "clusters have IPv4 only"
+        assert rows["router adverts"][:2] == ("note", "the host lives by them, and its kernel cannot forward beside that")
+        w.on_host("ip", "-6", "route", "del", "default", "proto", "ra")
+        assert doctor(w)["router adverts"][:2] == ("note", "not needed now; none would be heard once clusters have IPv6")
+        w.on_host("sh", "-c", "echo 1 > /run/all/disable_ipv6")
+        assert doctor(w)["IPv6"] == ("note", "IPv6 is switched off on this host (net.ipv6.conf.*.disable_ipv6)",
+                                     "clusters have IPv4 only")
+    finally:
+        w.on_host("sh", "-c", "umount /proc/sys/net/ipv6/conf/all; rm -rf /run/all; true")
+        w.on_host("sh", "-c", "ip -6 route del default proto ra 2>/dev/null; true")
+        w.on_host("ip", "-6", "route", "replace", "default", "via", INET6)
+    assert w.leftovers() == [] and w.tables() == [] and w.forwards6() == ("0", "0")
 
 
 def test_a_host_that_lives_by_advertisements(clean):

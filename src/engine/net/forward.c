@@ -8,6 +8,7 @@
  * clusters get no IPv6. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -145,6 +146,22 @@ static int choose_way(struct net_host *h, struct err *e)
         return err_set(
                 e, -EOPNOTSUPP,
                 "this host has its IPv6 route from a router's advertisement, which it would ignore if it forwarded (Linux 6.17 and later can do both; so does net.ipv6.conf.all.forwarding = 1 with accept_ra = 2 on the uplink)");
+}
+
+int net_probe_ipv6(bool *ret_advertised, struct err *e)
+{
+        struct net_host h = { .netns = -EBADF };
+        bool advertised = false;
+        int r = nl_sock_open(&h.rtnl, NETLINK_ROUTE, e);
+
+        if (r >= 0)
+                r = lives_by_advertisement(&h, NULL);
+        advertised = r > 0; /* a kernel without IPv6 is told of by the choice */
+        if (h.rtnl.mnl)
+                r = choose_way(&h, e);
+        nl_sock_close(&h.rtnl);
+        *ret_advertised = advertised;
+        return r < 0 ? r : ways[r].deaf;
 }
 
 int net_forward6_on(struct net_host *h, struct err *e)

@@ -25,15 +25,10 @@
 #include "engine/net/netns.h"
 #include "model/limits.h"
 
-#define RESOLV_CONF      "/etc/resolv.conf"
-#define RESOLV_UPSTREAM  "/run/systemd/resolve/resolv.conf"
-#define LABEL_PREFIX     "lo:hv-"
-#define SERVICE_TRIES    64U
-#define SERVICE_BACKLOG  128
-#define POOL_CHECK_TRIES 5
-
-/* A route to more than a /8 is a way to everywhere (VPNs split the default route in halves). */
-#define EVERYWHERE_BITS 7U
+#define RESOLV_CONF     "/etc/resolv.conf"
+#define RESOLV_UPSTREAM "/run/systemd/resolve/resolv.conf"
+#define SERVICE_TRIES   64U
+#define SERVICE_BACKLOG 128
 
 int net_sockets(struct net_host *h, struct err *e)
 {
@@ -140,88 +135,6 @@ static int dns_start(struct net_host *h, struct err *e)
         if (r >= 0 && h->dns.n < n)
                 log_warn("network dns: %s names this host, which clusters cannot reach; left out",
                          h->dns_option);
-        return r;
-}
-
-/* ---- is the pool ours to use? ---- */
-
-static bool is_service(const struct rtnl_addr *a)
-{
-        return str_after(a->label, LABEL_PREFIX) != NULL;
-}
-
-static const char *link_name(const struct rtnl_link *links, size_t n, uint32_t index)
-{
-        for (size_t i = 0; i < n; i++)
-                if (links[i].index == index)
-                        return links[i].name;
-        return "";
-}
-
-/* Does this route mean that somebody else uses addresses of the pool? */
-static bool route_conflicts(const struct net_host *h, const struct rtnl_route *rt, const char *link)
-{
-        if (rt->bits <= EVERYWHERE_BITS || !ipv4_pool_overlaps(&h->pool, rt->dst, rt->bits))
-                return false;
-        if (rt->bits <= h->pool.bits &&
-            (rt->type == RTN_BLACKHOLE || rt->type == RTN_UNREACHABLE || rt->type == RTN_PROHIBIT))
-                return false; /* a sink below everything more specific, as firewalls like them */
-        return net_link_slot(link) == 0;
-}
-
-/* Is this the route of a service address, ours or another instance's? */
-static bool route_of_service(const struct rtnl_route *rt, const struct rtnl_addr *addrs, size_t n)
-{
-        for (size_t i = 0; i < n && rt->bits == 32; i++)
-                if (addrs[i].addr == rt->dst && is_service(&addrs[i]))
-                        return true;
-        return false;
-}
-
-/* 0: nobody else uses the pool.  -EADDRINUSE: a route says so. */
-static int pool_check_once(struct net_host *h, struct err *e)
-{
-        AUTO(free) struct rtnl_route *routes = NULL;
-        AUTO(free) struct rtnl_link *links = NULL;
-        AUTO(free) struct rtnl_addr *addrs = NULL;
-        size_t n_routes, n_links, n_addrs;
-        int r = rtnl_routes(&h->rtnl, &routes, &n_routes, e);
-
-        if (r >= 0)
-                r = rtnl_links(&h->rtnl, &links, &n_links, e);
-        if (r >= 0)
-                r = rtnl_addrs(&h->rtnl, &addrs, &n_addrs, e);
-        if (r < 0)
-                return r;
-        for (size_t i = 0; i < n_routes; i++) {
-                const struct rtnl_route *rt = &routes[i];
-                const char *link = link_name(links, n_links, rt->index);
-                char pool[IPV4_TEXT], dst[IPV4_TEXT];
-
-                if (route_of_service(rt, addrs, n_addrs) || !route_conflicts(h, rt, link))
-                        continue;
-                return err_set(
-                        e, -EADDRINUSE,
-                        "network pool: %s/%u overlaps the host's route to %s/%u%s%s; choose a range that is not in use with `pool` in [network]",
-                        ipv4_format(h->pool.base, pool), h->pool.bits, ipv4_format(rt->dst, dst),
-                        rt->bits, *link ? " on " : "", link);
-        }
-        return 0;
-}
-
-/* The listings are taken one after the other, while other instances on this machine come and go: a
- * service address that appears or disappears in between looks like somebody else's route.  Such a
- * conflict is gone at the next look. */
-static int pool_check(struct net_host *h, struct err *e)
-{
-        static const struct timespec pause = { .tv_nsec = 20000000 };
-        int r = -EADDRINUSE;
-
-        for (int i = 0; r == -EADDRINUSE && i < POOL_CHECK_TRIES; i++) {
-                if (i > 0)
-                        (void) nanosleep(&pause, NULL);
-                r = pool_check_once(h, e);
-        }
         return r;
 }
 
@@ -368,7 +281,7 @@ static void set_names(struct net_host *h, const char *id)
 {
         (void) snprintf(h->id, sizeof h->id, "%s", id);
         (void) snprintf(h->table, sizeof h->table, NFT_TABLE_PREFIX "%s", id);
-        (void) snprintf(h->label, sizeof h->label, LABEL_PREFIX "%s", id);
+        (void) snprintf(h->label, sizeof h->label, NET_LABEL_PREFIX "%s", id);
         h->group = group_of(id);
 }
 
@@ -393,7 +306,7 @@ static int host_make(struct net_host *h, net_policy_fn *fn, void *arg, struct er
         AUTO(free) struct rtnl_addr *addrs = NULL;
         bool known = false;
         size_t n;
-        int r = pool_check(h, e);
+        int r = net_pool_check(h, e);
 
         if (r >= 0)
                 r = rtnl_addrs(&h->rtnl, &addrs, &n, e);

@@ -125,6 +125,14 @@ int net_service_listen(struct net_host *h, struct err *e);
 int net_resolver_listen(struct net_host *h, int *ret_udp, int *ret_tcp, struct err *e);
 json_t *net_resolver_settings(const struct net_host *h, struct err *e);
 
+/* What `doctor` asks; nothing is changed or left.  Root.
+ * net_probe_ipv6(): 0: clusters can have IPv6; 1: and the host would then no longer hear routers' advertisements,
+ * which it has no need of now; -EOPNOTSUPP: why they cannot.  *@ret_advertised, always: the host's own way out
+ * came from one.  The others: 0, or why the kernel has no token bucket, no counting of connections. */
+int net_probe_ipv6(bool *ret_advertised, struct err *e);
+int net_probe_bandwidth(struct err *e);
+int net_probe_connections(struct err *e);
+
 /* vmm-fetch uses the host's network.  net_fetch_confine(): the 65,536 ids from @id_base on, which the
  * caller has claimed and nobody uses yet, reach name servers, what net_fetch_allow() named, and what
  * is public; also drops what another instance says of that range.  300 us.  net_fetch_release() is

@@ -16,6 +16,9 @@
  * know their own; a link that was released carries the same number with this bit. */
 #define NET_GROUP_DEAD 0x80000000U
 
+/* Service addresses on lo carry labels that begin so and end in their instance's id. */
+#define NET_LABEL_PREFIX "lo:hv-"
+
 struct net_host {
         char id[9];
         char table[NFT_TABLE_BYTES];
@@ -53,6 +56,8 @@ int net_hold(const struct net_host *h, int how, struct err *e);
 /* Bring h->dns up to date with the host's resolv.conf when the option leaves it to that. */
 int net_dns_refresh(struct net_host *h, struct err *e);
 
+/* Does nobody else use our addresses?  -EADDRINUSE. */
+int net_pool_check(struct net_host *h, struct err *e);
 /* Do clusters that run have addresses that we would give them?  -EBUSY. */
 int net_table_check(struct net_host *h, struct err *e);
 /* The firewall table, and in it what is missing of the clusters that @fn knows.  One that another version

@@ -292,6 +292,17 @@ def test_service_address(one):
         os.kill(pid, 9)
 
 
+def test_service_address_is_nobody_elses(one):
+    """A program of the host's own that listens everywhere is not reached by it, of either family."""
+    w = one.world
+    w.serve(w.host, "hosts-own", 80, 53, ":::53")
+    assert w.host_agent("tcp", UPLINK, 80, 3).startswith("hosts-own") and w.host_agent("udp", UPLINK, 53, 3).startswith("hosts-own")
+    for ip in (one.service, one.service6):
+        for port in (80, 53):
+            assert one.tcp(1, ip, port) == "timeout", (ip, port)
+        assert one.agent(1, "udp", ip, 53, 0.4) == "timeout", ip
+
+
 def test_no_ipv6(four):
     """Even with IPv6 forced on inside, and a host that forwards it, there is no way around."""
     one, w = four, four.world

@@ -11,7 +11,7 @@
  *
  * The link lives longer than the rest: it is known before it comes up and until it is down again,
  * everything else for as long as a cluster uses it.  `connections` fills itself: each address with
- * the connections that the kernel tracks for it.
+ * the connections that the kernel tracks for it; so does `asking`, with how fast it asks for names.
  *
  * The rules are written by libnftables in one transaction, once per start, without touching the
  * elements.  Elements go straight over netlink: that costs 30 us, libnftables' own cache a

@@ -62,7 +62,9 @@ static const char *const chains[] = { "early",        "from_cluster",  "to_peer"
  *
  * Where a cluster may go: the host's service address, the name servers that it was told about, the
  * clusters of its account, whatever is public, and of what is private only what the operator opened;
- * of all but the first three only what its own list names, where it has one.  The metadata services
+ * of all but the first three only what its own list names, where it has one.  What answers at the service
+ * address listens there alone: a program of the host's own that listens on every address, its web server
+ * say, is none of it, also while nothing of ours runs.  The metadata services
  * of clouds are link-local, and stay out of reach whatever is opened. */
 static const char rules[] =
         "table inet $(table) {\n"
@@ -79,7 +81,6 @@ static const char rules[] =
         "    ct state established,related accept\n"
         "$(connections)"
         "    ip daddr $(api) meta l4proto . th dport { tcp . 80, tcp . 53, udp . 53 } accept comment \"api, names\"\n"
-        "    ip6 daddr $(api6) meta l4proto . th dport { tcp . 80, tcp . 53, udp . 53 } accept comment \"api, names\"\n"
         "    ip daddr @resolvers meta l4proto { tcp, udp } th dport 53 accept\n"
         "    ip daddr $(pool) goto to_peer\n"
         "    ip6 daddr $(pool6) goto to_peer\n"
@@ -104,8 +105,8 @@ static const char rules[] =
         "  }\n"
         "  chain input {\n"
         "    iifname @links ct state established,related accept\n"
+        "    iifname @links socket wildcard 1 drop\n"
         "    iifname @links ip daddr $(api) meta l4proto . th dport { tcp . 80, tcp . 53, udp . 53 } accept\n"
-        "    iifname @links ip6 daddr $(api6) meta l4proto . th dport { tcp . 80, tcp . 53, udp . 53 } accept\n"
         "    iifname @links drop\n"
         "    ip daddr $(api) drop comment \"for clusters only\"\n"
         "    ip6 daddr $(api6) drop comment \"for clusters only\"\n"

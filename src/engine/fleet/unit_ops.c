@@ -59,6 +59,7 @@ int unit_boot_open(struct unit *u, struct err *e)
         u->boot->plan = u->plan;
         u->boot->attempt = u->row.attempt;
         u->boot->slot = u->row.slot;
+        u->boot->net_account = u->row.net_account;
         memcpy(u->boot->claim, u->row.claim, sizeof u->boot->claim);
         return 0;
 }

@@ -25,6 +25,16 @@ HOST_IDS = (("src/engine/claim/claim.h", "return CLAIM_ID_BASE + slot * 65536U;"
             ("src/engine/idmap.c", "if (id_base == 0 || id_base > UINT32_MAX", "if (id_base > UINT32_MAX"),
             ("src/engine/sandbox/shell.c", "if (p->id_base == 0 || p->id_base >", "if (p->id_base >"))
 
+FIRST = "src/engine/sandbox/first.c"
+LEFT_OPEN = ("                r = fd_close_except(STDERR_FILENO + 1, keep, NELEM(keep));\n", "                (void) keep;\n")
+
+
+def opened(flags):
+    """The launcher leaves the host's root open."""
+    old = "        (void) umask(022);\n        r = prepare("
+    return FIRST, old, old.replace("r = prep", "(void) open(\"/\", O_PATH%s);\n        r = prep" % flags)
+
+
 MUTATIONS = (
     Mutation("program-in-memory", "sessions come out of a copy of our program that only root reads", (
         (SANDBOX, "return copied ? in_memory(fd, path, st.st_size, e) : fd_take(&fd);", "return fd_take(&fd);"),
@@ -44,6 +54,20 @@ MUTATIONS = (
     Mutation("session-ids", "a session's own group (its ids are set before execve)", (
         (CONFINE, "if (setresgid(gid, gid, gid) < 0)", "if (gid == (gid_t) -1)"),
     ), ("test_runtime.py::test_cve_2022_27650_2026_30892_exec_identity",)),
+    Mutation("closed-descriptors", "what the launcher has open is closed before it has a program, and again before execve (here: the "
+             "host's root; both: each alone suffices)", (
+        opened(""),
+        (FIRST, *LEFT_OPEN),
+        (FIRST, "        r = fd_close_from(REPORT_FD + 1);\n", "        r = 0;\n"),
+    ), ("test_runtime.py::test_cve_2024_21626_first_process",)),
+    Mutation("cwd-inside", "a working directory is looked up in the cluster's root, without magic links, and has a name there "
+             "(with a descriptor of the host's root that execve closes)", (
+        opened(" | O_CLOEXEC"),
+        (FIRST, *LEFT_OPEN),
+        (FIRST, "        AUTO(fd) int fd = root_mkdirs(root, cwd, 0755);\n",
+         "        AUTO(fd) int fd = open(cwd, O_PATH | O_CLOEXEC);\n\n        (void) root;\n"),
+        (FIRST, "if (syscall(SYS_getcwd, buf, sizeof buf) < 0 || buf[0] != '/')", "if (syscall(SYS_getcwd, buf, sizeof buf) == 0)"),
+    ), ("test_runtime.py::test_cve_2024_21626_as_an_image",)),
     Mutation("masks", "what of /proc is hidden (here: interrupts)", (
         (MASKS, "hide /proc/interrupts ", "# hide /proc/interrupts "),
     ), ("test_runtime.py::test_cve_2025_31133_masked_paths",)),
@@ -82,6 +106,10 @@ MUTATIONS = (
     Mutation("api-ownership", "what belongs to another account does not exist", (
         ("src/control/plane/plane.c", "if (!str_eq(c->account, who->account))\n                return false;", "if (!c->account)\n                return false;"),
     ), ("test_api_ids.py::test_every_operation_with_a_foreign_id",)),
+    Mutation("secret-ownership", "another account's secret does not exist", (
+        ("src/control/plane/secret.c", "return s && str_eq(s->account, who->account) ? s : NULL;",
+         "(void) who;\n        return s;"),
+    ), ("test_api_ids.py::test_every_rest_path_with_a_foreign_id",)),
 )
 
 # (defence, test, why its loss cannot be shown by a canary here)

@@ -110,6 +110,14 @@ MUTATIONS = (
         ("src/control/plane/secret.c", "return s && str_eq(s->account, who->account) ? s : NULL;",
          "(void) who;\n        return s;"),
     ), ("test_api_ids.py::test_every_rest_path_with_a_foreign_id",)),
+    Mutation("secret-by-name", "a placeholder names a secret of the cluster's own account", (
+        ("src/control/plane/secret.c", "                if (!str_eq(s->account, account))\n                        continue;\n",
+         "                (void) account;\n"),
+    ), ("test_api_ids.py::test_a_foreign_secret_is_not_there",)),
+    Mutation("image-ownership", "what another account has uploaded is not found by its name", (
+        ("src/engine/image/lookup.c", "WHERE n.reference = ?1 AND (n.account IN (?2, '') OR n.public)\"",
+         "WHERE n.reference = ?1 AND (n.account IN (?2, '') OR 1)\""),
+    ), ("test_api_ids.py::test_a_foreign_image_is_not_there",)),
 )
 
 # (defence, test, why its loss cannot be shown by a canary here)

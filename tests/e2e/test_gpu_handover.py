@@ -300,6 +300,30 @@ def test_lost_while_leased(host):
     assert host.gpus()[uuid]["state"] == "quarantined"
 
 
+def test_restarted_on_a_bad_one(host):
+    """Who restarts a cluster keeps its GPU, and is told that it did not pass the check in between; a start
+    after a stop takes another one."""
+    cluster = host.lease()
+    uuid, = host.uuids(cluster)
+    host.faults("ecc %s 2" % uuid)
+    host.call("clusterRestart", cluster)
+    c = host.wait(cluster, lambda c: c["runtime"] and c["reason"], DEADLINE + 10)
+    assert re.match("GPU %s: quarantined: errors in its memory" % uuid, c["reason"]), c["reason"]
+    assert host.uuids(cluster) == [uuid] and not host.receipts(cluster).get(uuid, {"ok": False})["ok"]
+    host.restart()
+    host.wait(cluster, lambda c: c["runtime"] and "quarantined" in (c["reason"] or ""), 30)
+    host.faults()
+    assert host.release(uuid)["id"] == uuid
+    host.wait(cluster, lambda c: c["runtime"] and not c["reason"], 30)
+    host.faults("vbios %s 6.66" % uuid)
+    host.call("clusterRestart", cluster)
+    host.wait(cluster, lambda c: c["runtime"] and "VBIOS is another one" in (c["reason"] or ""), DEADLINE + 10)
+    host.stop_cluster(cluster)
+    host.call("clusterResume", cluster)
+    host.wait_running(cluster)
+    assert host.uuids(cluster) != [uuid] and not host.cluster(cluster)["reason"]
+
+
 def test_a_check_that_hangs(host):
     cluster = host.lease(2)
     uuid, other = host.uuids(cluster)

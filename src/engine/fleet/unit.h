@@ -163,6 +163,8 @@ bool unit_gpus_back(struct unit *u);
 void unit_gpus_let_go(struct unit *u);
 /* Adds `gpu_receipts` where they belong. */
 void unit_gpus_report(struct unit *u, json_t *report);
+/* Say what is wrong with those that it has; the fleet's changes are told by fleet_gpus_changed(). */
+void unit_gpus_look(struct unit *u);
 /* What it is held to; new reference, NULL: out of memory.  And what it waits for, into `usage`. */
 json_t *unit_limits(const struct unit *u);
 int limits_lack(const struct slice_host *h, char ***list); /* adds what this host cannot; -ENOMEM */

@@ -345,6 +345,13 @@ void fleet_gpu_event(struct fleet *f, const json_t *event)
                         note_xid(u, uuid, (uint64_t) code, jsonx_str(event, "text"));
 }
 
+/* What is in quarantine while nobody looks at it is what a start has been given again. */
+static bool is_trouble(const struct unit *u, const struct gpu *g)
+{
+        return !g || g->state == GS_LOST || g->state == GS_UNHEALTHY ||
+               (g->state == GS_QUARANTINED && !u->gpu_job);
+}
+
 static void look_at_state(struct unit *u, const struct gpu_fleet *gpus)
 {
         AUTO(json_put) json_t *held = held_of(u);
@@ -356,7 +363,7 @@ static void look_at_state(struct unit *u, const struct gpu_fleet *gpus)
                 const struct gpu *g = gpu_fleet_find(gpus, uuid);
                 char what[320];
 
-                if (gpus->n == 0 || (g && g->state != GS_LOST && g->state != GS_UNHEALTHY))
+                if (gpus->n == 0 || !is_trouble(u, g))
                         continue;
                 (void) snprintf(what, sizeof what, "%s%s%s",
                                 gpu_state_names[g ? g->state : GS_LOST], g && g->reason ? ": " : "",
@@ -368,6 +375,12 @@ static void look_at_state(struct unit *u, const struct gpu_fleet *gpus)
                 return;
         clear_trouble(u);
         unit_report(u);
+}
+
+void unit_gpus_look(struct unit *u)
+{
+        if (u->row.gpus && u->fleet->spec.host->gpuhost)
+                look_at_state(u, gpuhost_fleet(u->fleet->spec.host->gpuhost));
 }
 
 void fleet_gpus_changed(struct fleet *f, const struct gpu_fleet *gpus)

@@ -151,6 +151,7 @@ static void on_boot_report(void *arg, const struct frame_msg *m)
         u->retries = u->cpu_waits = 0;
         u->progress_pct = 100;
         unit_event(u, CE_STARTED, "%s", "");
+        unit_gpus_look(u);
         if (r >= 0)
                 r = unit_watch(u, &e);
         if (r < 0) /* on_boot_done() settles: what nobody watches is ended and started again */

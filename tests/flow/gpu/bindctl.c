@@ -147,14 +147,17 @@ int main(int argc, char **argv)
         }
         if (times) {
                 (void) printf("%llu\n", (unsigned long long) took / (unsigned long long) times);
-                return 0;
+        } else {
+                r = gpu_bind(&d, gpus, (size_t) n, argv[3], str_eq(argv[4], "1"), &b, &e);
+                if (r >= 0)
+                        r = gpu_bind_proc(&d, gpus, (size_t) n, &b, &e);
+                out = r < 0 ? json_pack("{s:i, s:s}", "r", r, "err", e.msg) : answer(&b);
+                (void) json_dumpf(out, stdout, JSON_INDENT(1));
+                json_decref(out);
+                gpu_binding_done(&b);
         }
-        r = gpu_bind(&d, gpus, (size_t) n, argv[3], str_eq(argv[4], "1"), &b, &e);
-        if (r >= 0)
-                r = gpu_bind_proc(&d, gpus, (size_t) n, &b, &e);
-        out = r < 0 ? json_pack("{s:i, s:s}", "r", r, "err", e.msg) : answer(&b);
-        (void) json_dumpf(out, stdout, JSON_INDENT(1));
-        json_decref(out);
-        gpu_binding_done(&b);
+        for (int i = 0; i < n; i++)
+                gpu_done(&gpus[i]);
+        (void) close(d.root_fd);
         return 0;
 }

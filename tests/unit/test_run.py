@@ -1,4 +1,7 @@
 """tests/run counts what it should: the last line is what a person and CI rely on."""
+import importlib.machinery
+import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -52,3 +55,17 @@ def test_bad(build, script, passed, failed, says):
 def test_nothing_ran(build):
     rc, passed, failed, out = run(build())
     assert (rc, passed) == (1, 0) and failed > 0 and "nothing ran" in out
+
+
+@pytest.mark.parametrize("value, left", [("none", 2), ("address,undefined", 1)])
+def test_left_out_of_a_sanitizers_build(tmp_path, capsys, value, left):
+    loader = importlib.machinery.SourceFileLoader("tests_run", RUN)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("tests_run", loader))
+    sys.modules["tests_run"] = module  # its dataclass wants to find it
+    loader.exec_module(module)
+    jobs = [("flow/test_surface.py", None), ("flow/test_dns.py", None)]
+    (tmp_path / "meson-info").mkdir()
+    (tmp_path / "meson-info/intro-buildoptions.json").write_text(json.dumps([{"name": "b_sanitize", "value": value}]))
+    assert len(module.without(jobs, str(tmp_path))) == left
+    assert ("left out flow/test_surface.py" in capsys.readouterr().out) == (left == 1)
+    del sys.modules["tests_run"]

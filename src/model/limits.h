@@ -45,5 +45,6 @@
 #define LIMIT_SECRET_NAME_LEN       64U
 #define LIMIT_SECRET_BYTES          32768U /* of one value */
 #define LIMIT_SECRET_TEXT_LEN       255U   /* bytes of a secret's description */
+#define LIMIT_CUDA_VERSIONS         64U    /* that a request allows */
 #define LIMIT_EGRESS                64U    /* networks that one cluster's traffic is limited to */
 #define LIMIT_REDIRECTS             5U     /* of one request to a registry */

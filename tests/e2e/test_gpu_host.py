@@ -64,6 +64,9 @@ def test_types_and_prices(host):
     assert t["id"] == A100 and t["displayName"] == "A100 SXM (simulated)" and t["simulated"] is True
     assert t["maxGpuCount"] == 8 and t["securePrice"] == 1.19 and t["lowestPrice"]["stockStatus"] == "High"
     assert {1, 2, 4, 8} <= set(t["lowestPrice"]["availableGpuCounts"])
+    with pytest.raises(ApiError, match="allowedCudaVersions: 65 elements, at most 64 are allowed"):
+        host.gql("query($c: [String!]) { gpuTypes { lowestPrice(input: {gpuCount: 1, allowedCudaVersions: $c}) { "
+                 "stockStatus } } }", {"c": ["12.4"] * 65})
     rows = [[c.strip() for c in line.split("\t")] for line in host.cli("get", "cloud").splitlines()]
     assert rows[1][0] == "1x " + A100 + " (simulated)" and rows[1][3:5] == ["0.600", "1.190"]
 

@@ -11,6 +11,7 @@
 #include "base/str.h"
 #include "control/plane/args.h"
 #include "control/resolve/resolve_priv.h"
+#include "model/limits.h"
 
 #define UNKNOWN ((double) NAN) /* null in the answer */
 
@@ -126,6 +127,10 @@ static int cuda_fits(const json_t *in, const struct gpu_fleet *f, bool *ret, str
         size_t i;
         int r;
 
+        if (json_array_size(list) > LIMIT_CUDA_VERSIONS)
+                return err_set(e, -E2BIG,
+                               "allowedCudaVersions: %zu elements, at most %u are allowed",
+                               json_array_size(list), LIMIT_CUDA_VERSIONS);
         json_array_foreach(list, i, v)
         {
                 if (strv_push(&allowed, json_string_value(v)) < 0)

@@ -21,7 +21,7 @@ static const struct jfield deploy_fields[] = {
         { D("gpuTypeIdList", gpu_types), .kind = J_STRV, .max = 64 },
         { D("cudaVersion", cuda), .kind = J_STR },
         { D("minCudaVersion", min_cuda), .kind = J_STR },
-        { D("allowedCudaVersions", cudas), .kind = J_STRV, .max = 64 },
+        { D("allowedCudaVersions", cudas), .kind = J_STRV, .max = LIMIT_CUDA_VERSIONS },
         { D("gpuCount", gpu_count), .kind = J_U32, .max = LIMIT_GPUS },
         { D("containerRegistryAuthId", registry_auth), .kind = J_STR },
         { D("securityProfile", security_profile), .kind = J_STR },

@@ -240,19 +240,21 @@ static const char *shell_word(const char *p, struct strbuf *word)
         return quote ? NULL : p;
 }
 
-int strv_split_shell(const char *line, char ***ret, struct err *e)
+int strv_split_shell(const char *line, size_t max, char ***ret, struct err *e)
 {
         AUTO(strv_free) char **v = calloc(1, sizeof *v);
         const char *p = line;
 
         if (!v)
                 return err_set(e, -ENOMEM, "out of memory");
-        for (;;) {
+        for (size_t n = 0;; n++) {
                 AUTO(strbuf_done) struct strbuf word = { 0 };
 
                 p += strspn(p, " \t\r\n");
                 if (!*p)
                         break;
+                if (n == max)
+                        return err_set(e, -E2BIG, "more than %zu words", max);
                 p = shell_word(p, &word);
                 if (!p)
                         return err_set(e, -EINVAL, "a quote is opened and never closed");

@@ -55,8 +55,9 @@ char **strv_dup(char *const *v);
 bool strv_has(char *const *v, const char *s);
 
 /* Split a command line as a POSIX shell splits words: blanks, '...', "..." and \; nothing is
- * expanded.  -EINVAL names an open quote.  An empty line gives an empty vector. */
-int strv_split_shell(const char *line, char ***ret, struct err *e);
+ * expanded.  -EINVAL names an open quote, -E2BIG: more than @max words.  An empty line gives an
+ * empty vector. */
+int strv_split_shell(const char *line, size_t max, char ***ret, struct err *e);
 
 /* KEY=VALUE vectors: set or replace, and look up (borrowed, NULL when absent). */
 int strv_env_set(char ***v, const char *key, const char *value);

@@ -58,13 +58,10 @@ int docker_args_parse(const char *s, char ***ret_entrypoint, char ***ret_command
                 if (r >= 0)
                         r = words(obj, "cmd", &cmd, &has_cmd, e);
         } else {
-                r = strv_split_shell(s, &cmd, e);
+                r = strv_split_shell(s, LIMIT_ARGV_ENTRIES, &cmd, e);
                 if (r < 0)
                         return err_wrap(e, r, "dockerArgs");
                 has_cmd = strv_len(cmd) > 0;
-                if (strv_len(cmd) > LIMIT_ARGV_ENTRIES)
-                        r = err_set(e, -E2BIG, "dockerArgs: %zu words, at most %u are allowed",
-                                    strv_len(cmd), LIMIT_ARGV_ENTRIES);
         }
         if (r < 0)
                 return r;

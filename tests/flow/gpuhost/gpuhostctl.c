@@ -176,7 +176,7 @@ static int on_line(sd_event_source *s, int fd, uint32_t revents, void *arg)
                 AUTO(strv_free) char **words = NULL;
 
                 *end = '\0';
-                if (strv_split_shell(w->line, &words, NULL) >= 0 && strv_len(words))
+                if (strv_split_shell(w->line, 64, &words, NULL) >= 0 && strv_len(words))
                         obey(w, words);
                 w->len -= (size_t) (end + 1 - w->line);
                 memmove(w->line, end + 1, w->len + 1);

@@ -123,7 +123,7 @@ static void test_shell(void **state)
         for (size_t i = 0; i < NELEM(t); i++) {
                 AUTO(strv_free) char **v = NULL;
                 AUTO(strbuf_done) struct strbuf b = { 0 };
-                int r = strv_split_shell(t[i].in, &v, NULL);
+                int r = strv_split_shell(t[i].in, 3, &v, NULL);
 
                 assert_int_equal(r, t[i].out ? 0 : -EINVAL);
                 if (!t[i].out) {
@@ -134,6 +134,19 @@ static void test_shell(void **state)
                         strbuf_fmt(&b, "%s%s", k ? "|" : "", v[k]);
                 assert_string_equal(b.s ? b.s : "", t[i].out);
         }
+}
+
+static void test_shell_max(void **state)
+{
+        AUTO(strv_free) char **v = NULL;
+        struct err e = { 0 };
+
+        (void) state;
+        assert_int_equal(strv_split_shell("a b c", 2, &v, &e), -E2BIG);
+        assert_string_equal(e.msg, "more than 2 words");
+        assert_null(v);
+        assert_int_equal(strv_split_shell(" a b ", 2, &v, &e), 0);
+        assert_int_equal(strv_len(v), 2);
 }
 
 static void test_env(void **state)
@@ -170,9 +183,10 @@ static void test_strbuf(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_u64),   cmocka_unit_test(test_u64_prefix),
-                cmocka_unit_test(test_units), cmocka_unit_test(test_shell),
-                cmocka_unit_test(test_env),   cmocka_unit_test(test_strbuf),
+                cmocka_unit_test(test_u64),       cmocka_unit_test(test_u64_prefix),
+                cmocka_unit_test(test_units),     cmocka_unit_test(test_shell),
+                cmocka_unit_test(test_shell_max), cmocka_unit_test(test_env),
+                cmocka_unit_test(test_strbuf),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,7 +19,7 @@ static int parse(struct cli *c, const char *text, struct line *l, struct err *e)
 {
         int n = 0;
 
-        assert_int_equal(strv_split_shell(text, &l->words, NULL), 0);
+        assert_int_equal(strv_split_shell(text, ARGS, &l->words, NULL), 0);
         for (; l->words[n]; n++) {
                 assert_true(n < ARGS);
                 l->argv[n] = l->words[n];

@@ -78,7 +78,7 @@ static void test_too_long(void **state)
                 text[i + 1] = ' ';
         text[LIMIT_ARGS_BYTES] = '\0';
         assert_int_equal(docker_args_parse(text, &entrypoint, &command, &set, &e), -E2BIG);
-        assert_non_null(strstr(e.msg, "words, at most 1024"));
+        assert_non_null(strstr(e.msg, "dockerArgs: more than 1024 words"));
 }
 
 static void test_env_merge(void **state)

@@ -27,16 +27,17 @@ def expand(words, tests):
     for word in words:
         for name in DEFAULT if word == "default" else ("flow/*", "e2e/*", "attack/*") if word == "all" else (word,):
             name = name if "/" in name else "flow/" + name
-            folder, stem = name.split("/")
+            folder, stem = name.split("/", 1)
             names += sorted("%s/%s" % (folder, p.stem) for p in (tests / folder).glob("test_*.py")) \
                 if stem == "*" else [name]
     return list(dict.fromkeys(names))
 
 
 def run_file(report, root, name):
-    """A result for each of its tests, and one that says that it has come to its end."""
+    """A result for each of its tests, and one that says that it has come to its end.  Or of one: file::test."""
+    parts = name.partition("::")
     run = subprocess.Popen(["/usr/bin/python3", "-u", "-m", "pytest", "-v", "--no-header", "--tb=short",
-                            "--rootdir", str(root), "-p", "no:cacheprovider", "tests/%s.py" % name],
+                            "--rootdir", str(root), "-p", "no:cacheprovider", "tests/%s.py%s%s" % parts],
                            stdout=subprocess.PIPE, cwd=root, stderr=subprocess.STDOUT, text=True)
     late = threading.Timer(LIMIT_S, run.terminate)  # its fixtures clean up
     late.start()
@@ -68,7 +69,7 @@ def run(report, root, words):
             report.say("left out: %s: %s" % (name, LEFT_OUT[name]))
     names = [n for n in names if n not in LEFT_OUT]
     alone = [n for n in names
-             if "\nALONE = True" in (root / "tests" / (n + ".py")).read_text(encoding="utf-8")]
+             if "\nALONE = True" in (root / ("tests/%s.py" % n.partition("::")[0])).read_text(encoding="utf-8")]
     queue = [n for n in names if n not in alone]
 
     def lane():

@@ -156,7 +156,7 @@ class World(Host):
                 pytest.fail("cluster %s does not run: %s" % (cluster, c["reason"]))
             if time.monotonic() > end:
                 pytest.fail("cluster %s: %s\n%s" % (cluster, c, self.log_text()[-2000:]))
-            time.sleep(0.02)
+            time.sleep(host_.PAUSE_S)
 
     def until_any(self, cluster, who, good, timeout=60):
         end = time.monotonic() + timeout
@@ -166,7 +166,7 @@ class World(Host):
                 return c
             if time.monotonic() > end:
                 pytest.fail("cluster %s: %s" % (cluster, c))
-            time.sleep(0.02)
+            time.sleep(host_.PAUSE_S)
 
     def ended(self, cluster, who="mallory"):
         """Its record once it has stopped, or has run into what stops it."""

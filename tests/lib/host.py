@@ -28,6 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("HVMM_BUILD", ROOT / "build")).resolve()
 RUN = pathlib.Path("/run/hypervisor-vmm")
 SLOW = int(os.environ.get("HVMM_SLOW", "1"))  # tests/conftest.py
+PAUSE_S = 0.02 * SLOW  # between two questions; each of them costs the host that is asked, too
 
 FIELDS = """id name imageName desiredStatus phase progressPercent progressBytes progressTotalBytes
  progressBytesPerSecond reason costPerHr
@@ -225,7 +226,7 @@ class Host:
                 return c
             if time.monotonic() > end:
                 raise TimeoutError("cluster %s: %s\n%s" % (cluster, c, self.log_text()[-3000:]))
-            time.sleep(0.02)
+            time.sleep(PAUSE_S)
 
     def wait_running(self, cluster, timeout=30):
         def check(c):
@@ -257,7 +258,7 @@ class Host:
                 raise TimeoutError("still held: %s %s %s\n%s" % (
                     list((self.data / "volumes").iterdir()), self.slices(), self.gpu_claims(),
                     self.log_text()[-3000:]))
-            time.sleep(0.02)
+            time.sleep(PAUSE_S)
 
     def gpu_claims(self):
         """{UUID: cluster} of GPUs that clusters of this host have, or have not quite given back."""
@@ -313,7 +314,7 @@ class Host:
                 return log
             if time.monotonic() > end:
                 raise TimeoutError("%r never came: %r\n%s" % (text, log, self.log_text()[-3000:]))
-            time.sleep(0.02)
+            time.sleep(PAUSE_S)
 
     # -- what clusters hold -------------------------------------------------------------------
 
@@ -365,7 +366,7 @@ class Host:
                     return pid
             if time.monotonic() > end:
                 raise TimeoutError("cluster %s: %s" % (cluster, self.cluster(cluster)))
-            time.sleep(0.02)
+            time.sleep(PAUSE_S)
 
     def held(self):
         """Everything that this host holds for clusters and pulls, in words.  A host without pools
@@ -379,7 +380,7 @@ class Host:
         found |= {"mount %s" % (m,) for m in inventory.mounts([str(self.data)])
                   if m[1] != str(RUN / self.id / "control")}  # the API's own
         found |= {"run file %s" % f.name for f in (RUN / self.id).iterdir()
-                  if f.name not in ("node.sock", "control", "images")}
+                  if f.name not in ("node.sock", "control", "images", "apparmor")}
         found |= {"disk " + f.name for f in (self.data / "disks").iterdir() if f.name != "masters"}
         found |= {"staging " + f.name for f in (self.data / "images/staging").iterdir()}
         found |= {"volume " + f.name for f in (self.data / "volumes").iterdir()}
@@ -405,7 +406,7 @@ class Host:
             if time.monotonic() > end:
                 raise AssertionError("left behind: %s; gone: %s\n%s" % (
                     sorted(now - wanted), sorted(wanted - now), self.log_text()[-3000:]))
-            time.sleep(0.05)
+            time.sleep(PAUSE_S)
 
     def kept(self, cluster, volume=False):
         """What a stopped cluster may still hold."""

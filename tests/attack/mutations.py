@@ -20,6 +20,7 @@ CONFINE = "src/engine/sandbox/confine.c"
 SANDBOX = "src/engine/sandbox/sandbox.c"
 NFT = "src/engine/net/nft_rules.c"
 SPOOFED = '"    iifname . ether saddr . ip saddr != @sources drop comment \\"spoofed\\"\\n"'
+SPOOFED6 = '"    iifname . ether saddr . ip6 saddr != @sources6 drop comment \\"spoofed\\"\\n"'
 SAME_IDS = ("src/engine/claim/claim.h", "return CLAIM_ID_BASE + slot * 65536U;", "(void) slot;\n        return 0x6e000000U;")
 HOST_IDS = (("src/engine/claim/claim.h", "return CLAIM_ID_BASE + slot * 65536U;", "(void) slot;\n        return 0;"),
             ("src/engine/idmap.c", "if (id_base == 0 || id_base > UINT32_MAX", "if (id_base > UINT32_MAX"),
@@ -83,16 +84,20 @@ MUTATIONS = (
         (NFT, '"    drop comment \\"no way to another account\'s cluster\\"\\n"', '"    accept\\n"'),
         (NFT, '"    ct status dnat accept comment \\"published\\"\\n"\n        "    drop\\n"',
          '"    ct status dnat accept comment \\"published\\"\\n"\n        "    accept\\n"'),
-    ), ("test_tenants.py::test_network_scan",)),
+    ), ("test_tenants.py::test_network_scan", "test_tenants.py::test_network_scan_ipv6")),
     Mutation("cluster-to-host", "the firewall between clusters and the host", (
         (NFT, '"    fib daddr type != unicast drop comment \\"the host itself, broadcast, multicast\\"\\n"\n'
-              '        "    iifname @limited', '"    iifname @limited'),
+              '        "    iifname vmap @limited', '"    iifname vmap @limited'),
         (NFT, '"    iifname @links drop\\n"\n', ""),
-    ), ("test_tenants.py::test_network_scan",)),
+    ), ("test_tenants.py::test_network_scan", "test_tenants.py::test_network_scan_ipv6")),
     Mutation("spoofing", "the firewall's sources", ((NFT, SPOOFED + "\n", ""),), ("test_tenants.py::test_spoofing",)),
     Mutation("metadata", "link-local addresses, the clouds' metadata", (
         (NFT, "ip daddr { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16 } drop", "ip daddr { 0.0.0.0/8, 127.0.0.0/8 } drop"),
     ), ("test_tenants.py::test_metadata_and_private_networks",)),
+    Mutation("spoofing-ipv6", "the firewall's sources of IPv6", ((NFT, SPOOFED6 + "\n", ""),), ("test_tenants.py::test_spoofing_ipv6",)),
+    Mutation("metadata-ipv6", "private networks of IPv6, where clouds' metadata is, too", (
+        (NFT, 'ip6 daddr { fc00::/7, 64:ff9b:1::/48, 2001::/32, 2002::/16 } drop', 'ip6 daddr { 64:ff9b:1::/48, 2001::/32, 2002::/16 } drop'),
+    ), ("test_tenants.py::test_metadata_and_private_networks_ipv6",)),
     Mutation("registry-addresses", "where a fetcher may go (its own check, and the firewall's for its uid: either suffices)", (
         ("src/fetch/addr.c", "                if ((a & mask) == prefixes4[i].net)\n", "                if ((a & mask) == 1 + prefixes4[i].net)\n"),
         (NFT, '"    meta skuid & 0xffff0000 @fetchers jump from_fetcher\\n"', '""'),

@@ -1,5 +1,6 @@
 """From one tenant to another, and to the host's network: packets, names, registries, files."""
 import contextlib
+import ipaddress
 import json
 import os
 import random
@@ -22,11 +23,22 @@ def address(world, cluster, who):
                      key=world.keys[who])["cluster"]["clusterIp"]
 
 
+def address6(world, cluster, who):
+    """Its IPv6 address, as it is inside; a host that cannot give one says why."""
+    for line in world.sh(cluster, "cat /proc/net/if_inet6 2>/dev/null; true", who=who).splitlines():
+        word, _, _, scope, _, link = line.split()
+        if link == "eth0" and scope == "00":
+            return str(ipaddress.ip_address(bytes.fromhex(word)))
+    lacks = world.gql('{ cluster(input: {clusterId: "%s"}) { security } }' % cluster, key=world.keys[who])["cluster"]["security"]
+    pytest.skip("clusters have no IPv6 on this host: %s" % [x for x in lacks["missing"] if "IPv6" in x])
+
+
 class Ear:
     """A socket of the host's for TCP and one for UDP at one port; .heard."""
 
     def __init__(self, address_, port=0):
-        self.tcp, self.udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
+        family = socket.AF_INET6 if ":" in address_ else socket.AF_INET
+        self.tcp, self.udp = socket.socket(family), socket.socket(family, socket.SOCK_DGRAM)
         self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.tcp.bind((address_, port))
         self.port = self.tcp.getsockname()[1]
@@ -71,6 +83,9 @@ def beyond():
     name, ns = "atk-%d" % os.getpid(), "atkns%d" % os.getpid()
     here, there = "198.18.%d.%d" % (a, b + 1), "198.18.%d.%d" % (a, b + 2)
     private, local = "10.%d.%d.2" % (200 + a % 50, b), "169.254.%d.%d" % (a % 250 + 1, b + 2)
+    here6, there6 = "2001:db8:a:%x%02x::1" % (a, b), "2001:db8:a:%x%02x::2" % (a, b)
+    # where a cloud keeps its keys for IPv6 (fd00:ec2::254 is one), and a network of the operator's
+    local6, private6 = "fd00:ec2:%x:%x::254" % (a, b), "fd77:%x:%x::2" % (a, b)
 
     def ip(*words):
         subprocess.run(["ip", *words], check=True)
@@ -80,12 +95,18 @@ def beyond():
         ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", ns)
         ip("address", "add", here + "/30", "dev", name)
         ip("link", "set", name, "up")
-        for own in (there + "/30", private + "/32", local + "/32"):
-            ip("-n", ns, "address", "add", own, "dev", "eth0")
+        six = os.path.exists("/proc/net/if_inet6")
+        for own in (there + "/30", private + "/32", local + "/32", *((there6 + "/64", private6 + "/128", local6 + "/128") * six)):
+            ip("-n", ns, "address", "add", own, "dev", "eth0", *["nodad"] * (":" in own))
         ip("-n", ns, "link", "set", "eth0", "up")
         ip("-n", ns, "route", "add", "default", "via", here)
         for target in (private, local):  # go with their link
             ip("route", "add", target + "/32", "via", there)
+        if six:
+            ip("address", "add", here6 + "/64", "dev", name, "nodad")
+            ip("-n", ns, "-6", "route", "add", "default", "via", here6)
+            for target in (private6, local6):
+                ip("-6", "route", "add", target + "/128", "via", there6)
         ear = subprocess.Popen(["ip", "netns", "exec", ns, attack.program(), "packets", "4000"], stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True)
         try:
@@ -93,7 +114,8 @@ def beyond():
 
             def heard():
                 return ear.communicate(timeout=20)[0]
-            yield {"public": there, "private": private, "link-local": local}, 4000, heard
+            yield {"public": there, "private": private, "link-local": local, "public6": there6, "private6": private6,
+                   "metadata6": local6}, 4000, heard
         finally:
             ear.kill()
             ear.wait()
@@ -128,8 +150,34 @@ def test_network_scan(world, mallory, alice):
     assert not answers, answers
 
 
+def test_network_scan_ipv6(world, mallory, alice):
+    """The same of IPv6: neighbours' addresses are numbers one behind the other, the host has the service address,
+    its own ones, and a next hop."""
+    theirs, own_ip = address6(world, alice, "alice"), address6(world, mallory, "mallory")
+    pool = ipaddress.ip_network(theirs + "/64", strict=False)
+    net = str(pool.network_address)
+    out = subprocess.run(["ip", "-j", "-6", "address"], capture_output=True, text=True, check=True).stdout
+    own = [x["local"] + ("%eth0" if x["scope"] == "link" else "") for link in json.loads(out) for x in link["addr_info"]]
+    assert [a for a in own if "%" not in a and ipaddress.ip_address(a) in pool], "the service address is among them: %s" % own
+    with Ear("::") as ear, world.beside(alice, attack.TOOL, "packets", "7002", ready=b"listening", who="alice") as heard:
+        with socket.create_connection((theirs, 7002), 5):
+            pass  # the host itself does get there: whoever listens can be heard
+        said = world.attack(mallory, "scan", net, "256", "7002", str(ear.port))
+        said += world.attack(mallory, "scan", theirs, "1", "7002", "22", "80")
+        for a in sorted({*own, "::1", "fe80::1%eth0", "::"}):
+            said += world.attack(mallory, "scan", a, "1", str(ear.port), str(world.port), "22")
+        assert said.count("tried") > 4, said
+        if ear.heard:
+            attack.changed("the host heard %s" % ear.heard)
+    got = re.findall(r"got .*", heard[0])
+    if len(got) != 1:
+        attack.changed("the neighbour heard %s" % got)
+    answers = [x for x in re.findall(r"(?:open|host) (\S+):\d+", said) if x not in (own_ip, "::1", "::")]
+    assert not answers, answers
+
+
 def frames(sock):
-    """Source addresses of what a link carried: IPv4 and ARP."""
+    """Source addresses of what a link carried: IPv4, IPv6 and ARP."""
     seen = set()
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -139,6 +187,8 @@ def frames(sock):
             kind = data[12:14]
             if kind == b"\x08\x00":
                 seen.add(socket.inet_ntoa(data[26:30]))
+            elif kind == b"\x86\xdd":
+                seen.add(socket.inet_ntop(socket.AF_INET6, data[22:38]))
             elif kind == b"\x08\x06":
                 seen.add(socket.inet_ntoa(data[28:32]))
     return seen
@@ -169,6 +219,69 @@ def test_spoofing(world, mallory, alice, beyond):
     if re.findall("lladdr (\\S+)", neigh) != re.findall("lladdr (\\S+)", before) and before:
         attack.changed("the host's entry for the neighbour: %s, was %s" % (neigh, before))
     assert said.count("done") == 2 and ": sent" not in said, said
+
+
+def known(*words):
+    """What the host has learned of links of clusters."""
+    out = subprocess.run(["ip", *words], capture_output=True, text=True, check=True).stdout
+    return sorted(re.sub(r" (expires|metric|pref|used|ref|probes) \S+", "", l) for l in out.splitlines() if re.search(r"\bhv\d", l))
+
+
+def test_spoofing_ipv6(world, mallory, alice, beyond):
+    """The same of IPv6, where neighbours and routers speak by ICMP: what a neighbour or a router would say is
+    forged, too, and nobody believes it.  Linux lets anybody name a source that is not his (IPV6_FREEBIND): such
+    packets do leave the cluster, and the firewall is the wall."""
+    addresses, port, heard = beyond
+    theirs, own = address6(world, alice, "alice"), address6(world, mallory, "mallory")
+    links = ["hv%d" % world.slot(c) for c in (mallory, alice)]
+
+    def believed():
+        """Of these two links: others on this machine come and go."""
+        return [[l for l in known(*words) if re.search(r"\b(%s)\b" % "|".join(links), l)]
+                for words in (("-6", "neigh", "show", "nud", "all"), ("-6", "route", "show", "table", "all"))] + \
+            [world.sh(alice, "cat /proc/net/ipv6_route /proc/net/if_inet6", who="alice").count("\n")]
+    before = believed()
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as link:
+        link.bind((links[0], 3))
+        with world.beside(alice, attack.TOOL, "packets", "7003", ready=b"listening", who="alice") as at_alices:
+            said = world.attack(mallory, "forge", theirs, addresses["public6"], str(port), "forged")
+            said += world.attack(mallory, "forge", addresses["public6"], theirs, "7003", "forged")
+            world.attack(mallory, "tell", addresses["public6"], str(port), "hello")
+            sources = frames(link)
+            # and had the first wall fallen: as the host's root in the cluster's network, who may send anything
+            for source, dest, to in ((theirs, addresses["public6"], port), (addresses["public6"], theirs, 7003)):
+                subprocess.run(["nsenter", "-t", str(world.first_pid(mallory)), "-n", attack.program(), "forge", source, dest,
+                                str(to), "forged"], check=True, stdout=subprocess.DEVNULL)
+            deeper = frames(link)
+    there = heard()
+    assert "hello" in there and own in sources, "an honest packet arrives: %s %s" % (there, sources)
+    assert {theirs, "fe80::9"} <= deeper, "the second attempt did leave the cluster: %s" % deeper
+    if "forged" in there or "forged" in at_alices[0]:
+        attack.changed("a forged packet arrived: %s %s" % (there, at_alices[0]))
+    if "fe80::9" in sources:
+        attack.changed("what a router would say left the cluster: %s" % sources)
+    if believed() != before:
+        attack.changed("somebody believed it: %s, was %s" % (believed(), before))
+    assert said.count("done") == 2, said
+    assert {l for l in said.splitlines() if l.endswith(": sent")} <= {"free bind: sent"}, said
+
+
+def test_metadata_and_private_networks_ipv6(world, mallory, beyond):
+    """The clouds' metadata services and the operator's own networks."""
+    addresses, port, heard = beyond
+    address6(world, mallory, "mallory")
+    for kind in ("metadata6", "private6"):
+        world.attack(mallory, "scan", addresses[kind], "1", str(port))
+        world.attack(mallory, "tell", addresses[kind], str(port), "stolen-" + kind)
+    # by ways into IPv4: NAT64, 6to4, mapped and compatible addresses
+    for way in ("64:ff9b::", "::ffff:", "::"):
+        for kind in ("link-local", "private"):
+            world.attack(mallory, "tell", way + addresses[kind], str(port), "stolen-" + way + kind)
+    world.attack(mallory, "tell", addresses["public6"], str(port), "hello")
+    there = heard()
+    assert "hello" in there, there
+    if "stolen" in there or "tcp" in there:
+        attack.changed("what is not for tenants was reached: " + there)
 
 
 def test_metadata_and_private_networks(world, mallory, beyond):

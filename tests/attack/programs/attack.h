@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+struct sockaddr_in6;
+
 #define NELEM(a) (sizeof(a) / sizeof((a)[0]))
 
 struct verb {
@@ -26,7 +28,9 @@ int debug(int argc, char **argv);
 int trace(int argc, char **argv);
 int ports(int argc, char **argv);
 int rewrite(int argc, char **argv);
-int forge(int argc, char **argv); /* packets.c */
+struct sockaddr_in6 at6(const char *address, int port); /* packets6.c; "fe80::1%eth0" too */
+int forge6(char **argv);                                /* FROM TO PORT TEXT */
+int forge(int argc, char **argv);                       /* packets.c */
 int tell(int argc, char **argv);
 int packets(int argc, char **argv);
 int scan(int argc, char **argv);

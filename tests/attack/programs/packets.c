@@ -12,6 +12,7 @@
 #include <netinet/udp.h>
 #include <netpacket/packet.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,6 +113,8 @@ int forge(int argc, char **argv)
         struct sockaddr_in from = at(argv[0], 5353), to = at(argv[1], atoi(argv[2]));
 
         (void) argc;
+        if (strchr(argv[0], ':'))
+                return forge6(argv);
         by_raw(from, to, argv[3]);
         by_bind(IPPROTO_IP, IP_TRANSPARENT, "transparent", from, to, argv[3]);
         by_bind(IPPROTO_IP, IP_FREEBIND, "free bind", from, to, argv[3]);
@@ -121,14 +124,49 @@ int forge(int argc, char **argv)
         return 0;
 }
 
+/* Of either family. */
+union place {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+};
+
+static union place place_of(const char *address, int port, socklen_t *ret_len)
+{
+        bool v6 = strchr(address, ':') != NULL;
+        union place p = { .v6 = { 0 } };
+
+        if (v6)
+                p.v6 = at6(address, port);
+        else
+                p.v4 = at(address, port);
+        *ret_len = v6 ? sizeof p.v6 : sizeof p.v4;
+        return p;
+}
+
+/* As people write it; what came by IPv4 to a socket of both, too. */
+static void print_place(const union place *p)
+{
+        char text[INET6_ADDRSTRLEN] = "";
+
+        if (p->any.sa_family == AF_INET)
+                (void) inet_ntop(AF_INET, &p->v4.sin_addr, text, sizeof text);
+        else if (IN6_IS_ADDR_V4MAPPED(&p->v6.sin6_addr))
+                (void) inet_ntop(AF_INET, &p->v6.sin6_addr.s6_addr[12], text, sizeof text);
+        else
+                (void) inet_ntop(AF_INET6, &p->v6.sin6_addr, text, sizeof text);
+        (void) fputs(text, stdout);
+}
+
 /* An honest packet. */
 int tell(int argc, char **argv)
 {
-        struct sockaddr_in to = at(argv[0], atoi(argv[1]));
-        int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        socklen_t len;
+        union place to = place_of(argv[0], atoi(argv[1]), &len);
+        int fd = socket(to.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
         (void) argc;
-        told("tell", sendto(fd, argv[2], strlen(argv[2]), 0, (void *) &to, sizeof to));
+        told("tell", sendto(fd, argv[2], strlen(argv[2]), 0, &to.any, len));
         return 0;
 }
 
@@ -137,22 +175,25 @@ enum { QUIET_MS = 500 };
 /* What comes to UDP and TCP PORT, until stdin ends. */
 int packets(int argc, char **argv)
 {
-        struct sockaddr_in any = at("0.0.0.0", atoi(argv[0]));
-        int udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-        int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+        /* both families; a kernel may have one alone */
+        const char *every = access("/proc/net/if_inet6", F_OK) == 0 ? "::" : "0.0.0.0";
+        socklen_t any_len;
+        union place any = place_of(every, atoi(argv[0]), &any_len);
+        int udp = socket(any.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        int tcp = socket(any.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
         struct pollfd p[] = { { udp, POLLIN, 0 }, { tcp, POLLIN, 0 }, { STDIN_FILENO, POLLIN, 0 } };
 
         (void) argc;
         setvbuf(stdout, NULL, _IOLBF, 0);
         (void) setsockopt(tcp, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-        if (bind(udp, (void *) &any, sizeof any) < 0 || bind(tcp, (void *) &any, sizeof any) < 0 ||
+        if (bind(udp, &any.any, any_len) < 0 || bind(tcp, &any.any, any_len) < 0 ||
             listen(tcp, 64) < 0)
                 return 1;
         puts("listening");
         while (poll(p, NELEM(p), p[2].fd < 0 ? QUIET_MS : -1) > 0) {
-                struct sockaddr_in from = { 0 };
+                union place from = { .v6 = { 0 } };
                 socklen_t len = sizeof from;
-                char buf[512] = "", who[INET_ADDRSTRLEN];
+                char buf[512] = "";
                 int fd = -1;
 
                 if (p[2].revents) { /* what is on its way still counts */
@@ -160,11 +201,12 @@ int packets(int argc, char **argv)
                         continue;
                 }
                 if (p[0].revents)
-                        (void) !recvfrom(udp, buf, sizeof buf - 1, 0, (void *) &from, &len);
+                        (void) !recvfrom(udp, buf, sizeof buf - 1, 0, &from.any, &len);
                 else if (p[1].revents)
-                        fd = accept(tcp, (void *) &from, &len);
-                printf("got %s from %s: %s\n", fd < 0 ? "udp" : "tcp",
-                       inet_ntop(AF_INET, &from.sin_addr, who, sizeof who), buf);
+                        fd = accept(tcp, &from.any, &len);
+                printf("got %s from ", fd < 0 ? "udp" : "tcp");
+                print_place(&from);
+                printf(": %s\n", buf);
                 if (fd >= 0)
                         (void) close(fd);
         }
@@ -175,21 +217,18 @@ int packets(int argc, char **argv)
 
 enum { AT_ONCE = 200, WAIT_MS = 400 };
 
-static int knock(uint32_t address, int port)
+static int knock(const union place *a, socklen_t len)
 {
-        struct sockaddr_in a = { .sin_family = AF_INET,
-                                 .sin_port = htons((uint16_t) port),
-                                 .sin_addr.s_addr = htonl(address) };
-        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        int fd = socket(a->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-        if (fd >= 0 && connect(fd, (void *) &a, sizeof a) < 0 && errno != EINPROGRESS) {
+        if (fd >= 0 && connect(fd, &a->any, len) < 0 && errno != EINPROGRESS) {
                 (void) close(fd);
                 return -1;
         }
         return fd;
 }
 
-static void harvest(struct pollfd *p, const uint32_t *who, const int *port, nfds_t n)
+static void harvest(struct pollfd *p, const union place *who, nfds_t n)
 {
         double end = now() + WAIT_MS / 1e3;
         nfds_t left = n;
@@ -202,10 +241,12 @@ static void harvest(struct pollfd *p, const uint32_t *who, const int *port, nfds
                         if (p[i].fd < 0 || !p[i].revents)
                                 continue;
                         (void) getsockopt(p[i].fd, SOL_SOCKET, SO_ERROR, &e, &len);
-                        if (e == 0 || e == ECONNREFUSED)
-                                printf("%s %u.%u.%u.%u:%d\n", e ? "host" : "open", who[i] >> 24,
-                                       who[i] >> 16 & 255, who[i] >> 8 & 255, who[i] & 255,
-                                       port[i]);
+                        if (e == 0 || e == ECONNREFUSED) {
+                                printf("%s ", e ? "host" : "open");
+                                print_place(&who[i]);
+                                printf(":%d\n",
+                                       ntohs(who[i].v4.sin_port)); /* at one place in both */
+                        }
                         (void) close(p[i].fd);
                         p[i].fd = -1;
                         left--;
@@ -216,28 +257,41 @@ static void harvest(struct pollfd *p, const uint32_t *who, const int *port, nfds
                         (void) close(p[i].fd);
 }
 
+/* The one @i behind @p. */
+static void step(union place *p, uint32_t i)
+{
+        bool v6 = p->any.sa_family == AF_INET6;
+        uint8_t *low = v6 ? &p->v6.sin6_addr.s6_addr[12] : (uint8_t *) &p->v4.sin_addr;
+        uint32_t v;
+
+        memcpy(&v, low, sizeof v);
+        v = htonl(ntohl(v) + i);
+        memcpy(low, &v, sizeof v);
+}
+
 int scan(int argc, char **argv)
 {
         static struct pollfd p[AT_ONCE];
-        static uint32_t who[AT_ONCE];
-        static int port[AT_ONCE];
-        uint32_t first = ntohl(at(argv[0], 0).sin_addr.s_addr), count = (uint32_t) atoi(argv[1]);
+        static union place who[AT_ONCE];
+        uint32_t count = (uint32_t) atoi(argv[1]);
         long tried = 0;
         nfds_t n = 0;
 
         for (uint32_t i = 0; i < count; i++) {
                 for (int k = 2; k < argc; k++) {
-                        p[n] = (struct pollfd){ knock(first + i, atoi(argv[k])), POLLOUT, 0 };
-                        who[n] = first + i;
-                        port[n] = atoi(argv[k]);
+                        socklen_t len;
+
+                        who[n] = place_of(argv[0], atoi(argv[k]), &len);
+                        step(&who[n], i);
+                        p[n] = (struct pollfd){ knock(&who[n], len), POLLOUT, 0 };
                         tried++;
                         if (++n == AT_ONCE) {
-                                harvest(p, who, port, n);
+                                harvest(p, who, n);
                                 n = 0;
                         }
                 }
         }
-        harvest(p, who, port, n);
+        harvest(p, who, n);
         printf("tried %ld\n", tried);
         return 0;
 }

@@ -713,6 +713,17 @@ def test_all_of_it_comes_back(clean):
     clean.on_host("nft", "flush", "ruleset")
     c("repair")
     assert all_of_it(clean) == {**was, "connections": {}, "connections6": {}}
+    for gone in (("flush", "table", *TABLE.split()), ("flush", "map", *TABLE.split(), "limited"),
+                 ("flush", "set", *TABLE.split(), "members")):
+        clean.on_host("nft", *gone)
+        c("repair")
+        assert all_of_it(clean) == {**was, "connections": {}, "connections6": {}}, gone
+    # a list that is in force may be newer than what the repair knows
+    clean.on_host("nft", "flush chain %s egress_1; add rule %s egress_1 ip daddr 192.0.2.0/24 return;"
+                  " add rule %s egress_1 drop" % (TABLE, TABLE, TABLE))
+    c("repair")
+    assert lists(clean) == {"egress_1": ["192.0.2.0/24"]}
+    c("change", 1, "203.0.113.0/24")
     for ip in at[2]:
         assert c.tcp(1, ip, 7000, 3).startswith("two")
         assert c.tcp(3, ip, 7000, 0.3) == "timeout"

@@ -196,6 +196,16 @@ int net_let_out(struct net_host *h, uint32_t slot, const struct net_policy *p, s
         return nft_cluster_add(&h->nft, h->table, &c, &h->dns, e);
 }
 
+int net_list_holds(struct net_host *h, uint32_t slot, struct err *e)
+{
+        char name[IF_NAMESIZE];
+        struct nft_cluster c;
+
+        net_link_name(slot, name);
+        net_cluster_of(h, slot, name, &c);
+        return nft_egress_holds(&h->nft, h->table, &c, e);
+}
+
 int net_is_out(struct net_host *h, uint32_t slot, struct err *e)
 {
         char name[IF_NAMESIZE];

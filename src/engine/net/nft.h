@@ -83,6 +83,9 @@ int nft_cluster_add(struct nl_sock *s, const char *table, const struct nft_clust
 /* The list of one that has been added, in place of what it had; with egress NULL or not limited it ends. */
 int nft_egress_change(struct nl_sock *s, const char *table, const struct nft_cluster *c,
                       struct err *e);
+/* Is one in force, whatever it says: its link leads to its chain, and that has rules?  1, 0. */
+int nft_egress_holds(struct nl_sock *s, const char *table, const struct nft_cluster *c,
+                     struct err *e);
 /* By link and addresses alone.  Addresses that were in use go to `released`: connections may still be
  * known (ct.h). */
 int nft_cluster_del(struct nl_sock *s, const char *table, const struct nft_cluster *c,

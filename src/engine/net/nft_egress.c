@@ -6,6 +6,7 @@
  * kernel looks at all of them, 5 ms for each where 500 clusters have eight; a chain goes as one.  The rules
  * are what nft makes of "ip daddr NETWORK return", so that `nft list` shows them like that. */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <linux/netfilter.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -210,4 +211,34 @@ int nft_egress_is(struct nl_sock *s, const char *table, const struct nft_cluster
 
         nft_copy_link(link, c->link);
         return nft_has(s, table, "limited", link, sizeof link, e);
+}
+
+static int on_rule(const struct nlmsghdr *h, void *arg)
+{
+        bool *any = arg;
+
+        (void) h;
+        *any = true;
+        return MNL_CB_OK;
+}
+
+int nft_egress_holds(struct nl_sock *s, const char *table, const struct nft_cluster *c,
+                     struct err *e)
+{
+        char chain[NFT_CHAIN_BYTES];
+        bool any = false;
+        struct nl_batch b;
+        int r = nft_egress_is(s, table, c, e);
+
+        if (r <= 0)
+                return r;
+        nft_egress_chain(c->slot, chain);
+        nl_batch_init(&b);
+        nft_message(&b, NFT_MSG_GETRULE, NLM_F_DUMP, "list firewall rules");
+        mnl_attr_put_strz(b.cur, NFTA_RULE_TABLE, table);
+        mnl_attr_put_strz(b.cur, NFTA_RULE_CHAIN, chain);
+        r = nl_query(s, &b, on_rule, &any, e);
+        if (r == -EINTR) /* it changes now, so somebody is at it */
+                return 1;
+        return r < 0 ? r : any;
 }

@@ -48,7 +48,8 @@ static void config_of(const struct net_host *h, struct nft_config *ret)
 }
 
 /* Links that are up tell which elements are missing after somebody wiped the tables: theirs first,
- * so that nothing gets out of them unjudged, then of those that have a cluster what it may do. */
+ * so that nothing gets out of them unjudged, then of those that have a cluster what it may do.  A list that is
+ * in force stays: it may have been changed since @fn knew of it. */
 static int restore(struct net_host *h, const struct rtnl_link *links, size_t n, net_policy_fn *fn,
                    void *arg, struct err *e)
 {
@@ -63,8 +64,10 @@ static int restore(struct net_host *h, const struct rtnl_link *links, size_t n, 
 
                 if (!slot || !links[i].up || links[i].group != h->group || !fn(arg, slot, &p))
                         continue;
-                r = net_is_out(h, slot, e); /* then all of it is, and @fn may be behind the times */
-                if (r == 0)
+                r = net_list_holds(h, slot, e);
+                if (r > 0)
+                        p.egress.limited = false; /* then nothing is said of its list */
+                if (r >= 0)
                         r = net_let_out(h, slot, &p, e);
         }
         return r < 0 ? r : 0;

@@ -1,5 +1,6 @@
 """The kernel's surface, from inside: what may be asked of it, and what else of it can be reached."""
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -105,7 +106,7 @@ CLASSES = {
     "device_nodes": ["node kmsg", "node loop0", "node fuse"],
     "kernel_log": ["kernel log"], "file_handles": ["file handle", "fanotify", "quota"],
     "the_host_itself": ["swap", "clock", "host name", "port I/O"],
-    "priority_and_limits": ["nice", "real time", "core limit"],
+    "priority_and_limits": ["nice", "real time", "core limit", "no core limit"],
     "capabilities": ["capability raised"], "terminal_input": ["TIOCSTI"], "foreign_abi": ["32-bit call"],
 }
 
@@ -316,6 +317,39 @@ def test_core_pattern(world, mallory, canary):
             f.write(pattern)
         attack.changed("the host's core_pattern was written")
     assert set(os.listdir("/")) == cwd
+
+
+def test_core_pipe(world, mallory, canary):
+    """On a host that hands crashes to a program of its own, which would be root's: those inside are none of
+    them, whatever limit they have set themselves."""
+    log, helper = canary.dir.parent / (canary.dir.name + ".log"), canary.dir.parent / (canary.dir.name + ".core")
+    helper.write_text('#!/bin/sh\necho "$1 " >> %s\n' % log)
+    helper.chmod(0o755)
+    lock = open("/run/lock/hvmm-core-pattern", "w")  # one for the machine: who runs beside us waits
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with open("/proc/sys/kernel/core_pattern", encoding="utf-8") as f:
+        pattern = f.read()
+    crash = "kill -SEGV $(exec sh -c 'echo $PPID')"
+
+    def set_pattern(text):
+        with open("/proc/sys/kernel/core_pattern", "w", encoding="utf-8") as f:
+            f.write(text)
+    try:
+        set_pattern("|%s %%u" % helper)
+        world.sh(mallory, "for l in 0 1 unlimited; do (ulimit -c $l; %s); (ulimit -Sc $l; %s); done" % (crash, crash))
+        subprocess.run(["prlimit", "--core=0", "/bin/sh", "-c", "kill -SEGV $$"], check=False)
+        end = time.monotonic() + 10
+        while not log.exists():  # one of the host's own, behind those
+            assert time.monotonic() < end, "this host runs no core_pattern pipe"
+            time.sleep(0.05)
+    finally:
+        set_pattern(pattern)
+        lock.close()
+        said = log.read_text() if log.exists() else ""
+        for f in (helper, log):
+            f.unlink(missing_ok=True)
+    if any(0x50000000 <= int(uid) < 0x60000000 for uid in said.split()):
+        attack.changed("a program of the host's was run for a crash inside: %s" % said)
 
 
 # ---- starting and stopping while all of that goes on

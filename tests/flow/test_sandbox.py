@@ -430,7 +430,7 @@ WANTED = {
     "userfaultfd": "EPERM", "io_uring": "ENOSYS", "handle": "EPERM", "reboot": "EPERM",
     "sethostname": "EPERM", "packet": "EAFNOSUPPORT", "raw": "EPERM", "alg": "EAFNOSUPPORT",
     "vsock": "EAFNOSUPPORT", "audit": "EPROTONOSUPPORT", "route": "ok", "tiocsti": "EPERM",
-    "norandom": "ok", "core_limit": "EPERM", "kcore": ("ENOENT", "ok"), "sysctl": "EROFS",
+    "norandom": "ok", "core_limit": "ok", "kcore": ("ENOENT", "ok"), "sysctl": "EROFS",
     "sysrq": ("EPERM", "ENOENT"), "sysfs": ("EROFS", "EACCES"), "cgroup": ("ENOENT", "EROFS"),
     "own_exe": ("EACCES", "ETXTBSY", "ok"), "exec_mem": "ok", "ptrace": "ok", "parent": "ok",
     "vm_read": "ok", "kcmp": ("ok", "ENOSYS"), "getfd": "ok", "low_port": "ok",

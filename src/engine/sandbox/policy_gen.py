@@ -53,6 +53,8 @@ class Rules:
             return "SECCOMP_RET_ALLOW"
         if word == "kill":
             return "SECCOMP_RET_KILL_PROCESS"
+        if word == "ignore":
+            return "SECCOMP_RET_ERRNO"
         need(hasattr(errno, word), f"unknown action {word}")
         return f"SECCOMP_RET_ERRNO | {word}"
 

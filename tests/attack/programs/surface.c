@@ -365,7 +365,20 @@ static int limit_up(void)
         if (getrlimit(RLIMIT_CORE, &r) < 0)
                 return -1;
         r.rlim_max += 1 << 20;
-        return setrlimit(RLIMIT_CORE, &r);
+        return setrlimit(RLIMIT_CORE, &r) < 0 || getrlimit(RLIMIT_CORE, &r) < 0 || r.rlim_max == 1
+                       ? -1
+                       : 0;
+}
+
+/* At 0 the kernel runs a core_pattern pipe of the host's */
+static int limit_down(void)
+{
+        struct rlimit r = { 0, 0 }, old;
+
+        if (setrlimit(RLIMIT_CORE, &r) < 0 || prlimit(0, RLIMIT_CORE, &r, &old) < 0 ||
+            syscall(SYS_setrlimit, RLIMIT_CORE, &r) < 0 || getrlimit(RLIMIT_CORE, &r) < 0)
+                return -1;
+        return r.rlim_cur == 1 ? -1 : 0;
 }
 
 static int cap_back(void)
@@ -457,6 +470,7 @@ static const struct {
         { "nice", nice_up },
         { "real time", realtime },
         { "core limit", limit_up },
+        { "no core limit", limit_down },
         { "capability raised", cap_back },
         { "TIOCSTI", type_in },
         { "32-bit call", i386 },

@@ -251,6 +251,13 @@ static void test_what_people_rely_on(void **state)
                 { "socket", { AF_INET, SOCK_SEQPACKET }, SECCOMP_RET_ERRNO | EPROTONOSUPPORT },
                 { "socket", { AF_INET6, 6 | SOCK_NONBLOCK }, SECCOMP_RET_ERRNO | EPROTONOSUPPORT },
                 { "socketpair", { AF_UNIX }, ALLOW },
+                { "setrlimit", { 7 }, ALLOW }, /* open files */
+                { "setrlimit", { 4 }, SECCOMP_RET_ERRNO },
+                { "setrlimit", { 4 | UPPER }, SECCOMP_RET_ERRNO },
+                { "prlimit64", { 0, 7, 1 }, ALLOW },
+                { "prlimit64", { 0, 4, 0 }, ALLOW }, /* asks */
+                { "prlimit64", { 0, 4, 1 }, SECCOMP_RET_ERRNO },
+                { "prlimit64", { 0, 4 | UPPER, UPPER }, SECCOMP_RET_ERRNO },
                 { "prctl", { 15 }, ALLOW },                      /* a name */
                 { "prctl", { 62 }, SECCOMP_RET_ERRNO | EINVAL }, /* core scheduling */
                 { "prctl", { 62 | UPPER }, SECCOMP_RET_ERRNO | EINVAL },

@@ -18,7 +18,8 @@
         "createdAt lastStartedAt costPerHr clusterType gpuCount vcpuCount memoryInGb "                                                           \
         "containerDiskInGb volumeInGb volumeMountPath dockerArgs env ports templateId version securityProfile egressAllow security gpuReceipts " \
         "uptimeSeconds machineId machine{gpuDisplayName location} "                                                                              \
-        "runtime{uptimeInSeconds ports{ip isIpPublic privatePort publicPort type}}"
+        "runtime{uptimeInSeconds ports{ip isIpPublic privatePort publicPort type} "                                                              \
+        "container{cpuPercent memoryPercent cpuPressurePercent memoryPressurePercent ioPressurePercent}}"
 
 const char cluster_selection[] = SELECTION;
 

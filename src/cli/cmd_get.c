@@ -128,6 +128,31 @@ static void cell_reason(const json_t *c, struct strbuf *out)
         add_str(c, "reason", out);
 }
 
+/* The part of the last ten seconds in which something in it waited for that; empty: nobody knows. */
+static void add_pressure(const json_t *c, const char *key, struct strbuf *out)
+{
+        const json_t *k = json_object_get(json_object_get(c, "runtime"), "container");
+        const json_t *v = json_object_get(k, key);
+
+        if (json_is_number(v))
+                strbuf_fmt(out, "%.1f%%", json_number_value(v));
+}
+
+static void cell_cpu_pressure(const json_t *c, struct strbuf *out)
+{
+        add_pressure(c, "cpuPressurePercent", out);
+}
+
+static void cell_memory_pressure(const json_t *c, struct strbuf *out)
+{
+        add_pressure(c, "memoryPressurePercent", out);
+}
+
+static void cell_io_pressure(const json_t *c, struct strbuf *out)
+{
+        add_pressure(c, "ioPressurePercent", out);
+}
+
 #define SHORT_COLUMNS 5 /* without -a */
 static const struct column {
         const char *header;
@@ -146,6 +171,9 @@ static const struct column {
         { "LOCATION", cell_location },
         { "$/HR", cell_cost },
         { "PORTS", cell_ports },
+        { "CPU PRESSURE", cell_cpu_pressure },
+        { "MEM PRESSURE", cell_memory_pressure },
+        { "IO PRESSURE", cell_io_pressure },
         { "PHASE", cell_phase },
         { "REASON", cell_reason },
 };

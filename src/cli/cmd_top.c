@@ -43,7 +43,8 @@ static int ask(struct top *t, struct err *e)
 {
         static const char query[] =
                 "query top{myself{clusters{id name phase gpuCount latestTelemetry{cpuUtilization "
-                "memoryUtilization averageGpuMetrics{percentUtilization memoryUtilization}}}}}";
+                "memoryUtilization averageGpuMetrics{percentUtilization memoryUtilization}}"
+                "runtime{container{cpuPressurePercent memoryPressurePercent ioPressurePercent}}}}}";
         json_t *data = NULL;
         int r = api_graphql(t->c->api, query, NULL, &data, e);
 

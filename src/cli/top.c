@@ -209,14 +209,28 @@ static void put_gpus(struct picture *p)
 
 /* ---- clusters ---- */
 
-enum { W_ID = 14, W_NAME = 20, W_PHASE = 10, W_GPUS = 4 };
-#define CLUSTER_FIXED (W_ID + W_NAME + W_PHASE + W_GPUS + 4)
+enum { W_ID = 14, W_NAME = 20, W_PHASE = 10, W_GPUS = 4, W_WAIT = 15 };
+#define CLUSTER_FIXED (W_ID + W_NAME + W_PHASE + W_GPUS + W_WAIT + 5)
 
 static double number_of(const json_t *j, const char *key)
 {
         const json_t *v = json_object_get(j, key);
 
         return json_is_number(v) ? json_number_value(v) : (double) NAN;
+}
+
+/* "3/0/12%": what it has waited for, as in `get cluster -a`. */
+static void waits(struct strbuf *b, const json_t *cluster)
+{
+        const json_t *c = json_object_get(json_object_get(cluster, "runtime"), "container");
+        double cpu = number_of(c, "cpuPressurePercent");
+        double memory = number_of(c, "memoryPressurePercent");
+        double io = number_of(c, "ioPressurePercent");
+        char text[64] = "-";
+
+        if (!isnan(cpu) && !isnan(memory) && !isnan(io))
+                (void) snprintf(text, sizeof text, "%.0f/%.0f/%.0f%%", cpu, memory, io);
+        cell_right(b, text, W_WAIT);
 }
 
 static void put_clusters(struct picture *p)
@@ -231,6 +245,7 @@ static void put_clusters(struct picture *p)
         cell(&b, "PHASE", W_PHASE);
         cell(&b, "CPU", blocks + 7);
         cell(&b, "MEMORY", blocks + 7);
+        cell_right(&b, "CPU/MEM/IO WAIT", W_WAIT);
         cell_right(&b, "GPUS", W_GPUS);
         cell(&b, "UTIL", blocks + 7);
         cell(&b, "GPU MEMORY", blocks + 7);
@@ -246,6 +261,7 @@ static void put_clusters(struct picture *p)
                 cell(&line, text_of(k, "phase"), W_PHASE);
                 bar(&line, number_of(t, "cpuUtilization"), blocks);
                 bar(&line, number_of(t, "memoryUtilization"), blocks);
+                waits(&line, k);
                 value(&line, number_of(k, "gpuCount"), "", W_GPUS);
                 if (json_is_object(mean)) {
                         bar(&line, number_of(mean, "percentUtilization"), blocks);

@@ -230,9 +230,11 @@ const struct verb verbs[] = {
           .run = cmd_top,
           .opts = OPTS(OPT_TIMES, OPT_INTERVAL),
           .summary = "watch GPUs and clusters",
-          .detail = "Clusters are the account's own; the host's GPUs are shown to operators, "
-                    "others see those of their clusters. q ends it. Where standard output is no "
-                    "terminal there is one picture, or as many as --times says.",
+          .detail =
+                  "Clusters are the account's own; the host's GPUs are shown to operators, "
+                  "others see those of their clusters. CPU/MEM/IO WAIT is the part of the last ten "
+                  "seconds in which something in a cluster waited for that. q ends it. Where standard output is no "
+                  "terminal there is one picture, or as many as --times says.",
           .examples = "tensoronecli top\ntensoronecli top -n 1 --interval 5s" },
         { .word = "gpu",
           .noun = "release",

@@ -435,10 +435,11 @@ def test_get_all_fields(env):
     out = good(env, "get", "cluster", "abcdefghijklm1", "-a")
     head, row = (cells(line) for line in out.splitlines())
     assert head == HEAD + ["CLUSTER TYPE", "VCPU", "MEM", "CONTAINER DISK", "VOLUME DISK",
-                           "LOCATION", "$/HR", "PORTS", "PHASE", "REASON"]
+                           "LOCATION", "$/HR", "PORTS", "CPU PRESSURE", "MEM PRESSURE", "IO PRESSURE",
+                           "PHASE", "REASON"]
     assert row[5:] == ["RESERVED", "4", "32", "20", "40", "here", "0.500",
                        "192.0.2.7:40022->22\u00a0(pub,tcp),100.96.0.7:8000->8000\u00a0(prv,http)",
-                       "running", ""]
+                       "12.5%", "0.0%", "", "running", ""]
     assert good(env, "get", "cluster", "trainer", "--allfields") == out
 
 

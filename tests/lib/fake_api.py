@@ -37,7 +37,9 @@ def cluster(id_, name, **more):
         "ports": "8000/http,22/tcp", "templateId": None, "security": {"seccomp": "enforced"},
         "uptimeSeconds": 60, "machineId": "m1",
         "machine": {"gpuDisplayName": "A100", "location": "here"},
-        "runtime": {"uptimeInSeconds": 60, "ports": [
+        "runtime": {"uptimeInSeconds": 60, "container": {
+            "cpuPercent": 7, "memoryPercent": 9, "cpuPressurePercent": 12.5, "memoryPressurePercent": 0,
+            "ioPressurePercent": None}, "ports": [
             {"ip": "192.0.2.7", "isIpPublic": True, "privatePort": 22, "publicPort": 40022,
              "type": "tcp"},
             {"ip": "100.96.0.7", "isIpPublic": False, "privatePort": 8000, "publicPort": 8000,

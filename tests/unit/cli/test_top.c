@@ -100,6 +100,34 @@ static void test_what_it_says(void **state)
         assert_null(strstr(empty.s, "UTIL    MEMORY   GiB"));
 }
 
+static void test_waits(void **state)
+{
+        static const struct {
+                const char *runtime, *text;
+        } t[] = {
+                { "null", "             -    1" },
+                { "{\"container\":{\"cpuPressurePercent\":null}}", "             -    1" },
+                { "{\"container\":{\"cpuPressurePercent\":99.6,\"memoryPressurePercent\":0,"
+                  "\"ioPressurePercent\":12.5}}",
+                  "     100/0/12%    1" },
+        };
+
+        (void) state;
+        for (size_t i = 0; i < NELEM(t); i++) {
+                AUTO(free)
+                char *text = str_fmt("[{\"id\":\"abcdefghijklm1\",\"gpuCount\":1,\"runtime\":%s}]",
+                                     t[i].runtime);
+                AUTO(json_put) json_t *clusters = parse(text);
+                struct top_picture p = { NULL, NULL, clusters, "12:00:00", NULL, 0, 160 };
+                AUTO(strbuf_done) struct strbuf b = { 0 };
+
+                top_text(&p, &b);
+                assert_non_null(strstr(b.s, "CPU/MEM/IO WAIT GPUS"));
+                if (!strstr(b.s, t[i].text))
+                        fail_msg("row %zu: %s", i, b.s);
+        }
+}
+
 static void test_topology(void **state)
 {
         static const struct {
@@ -135,6 +163,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_it_fits),
                 cmocka_unit_test(test_what_it_says),
+                cmocka_unit_test(test_waits),
                 cmocka_unit_test(test_topology),
         };
 

@@ -217,6 +217,17 @@ def test_missing(driver):
     assert "no character device" in driver.bind([3], "utility")["err"]
 
 
+def test_loaded_anew(driver):
+    """The engine was started with one driver, and the kernel has another one by now: the libraries are of
+    the one that is there."""
+    for name in ("libcuda.so", "libnvidia-ml.so"):
+        driver.lib(name, "555.42.02")
+    driver.file("proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  555.42.02  Tue\n")
+    got = driver.ok([0])["mounts"]
+    assert {m for m in got if m.startswith("@lib/")} == {"@lib/libcuda.so.555.42.02", "@lib/libnvidia-ml.so.555.42.02"}
+    assert FIRMWARE not in got
+
+
 def test_odd_libraries(driver):
     """What is no library, or a broken one, is shown as it is and gets no line in the cache."""
     whole = driver.library("libcuda.so.1")

@@ -170,21 +170,31 @@ static int bind_gpus(struct binder *x, unsigned caps, bool fabric)
         return r;
 }
 
-int bind_own(struct binder *x, unsigned caps)
+/* Its libraries carry the version that the kernel's driver has now, which may have been loaded anew since the
+ * engine was started. */
+static int bind_common(struct binder *x, unsigned caps)
 {
+        AUTO(free) char *text = read_version(x->d);
+        AUTO(free) char *version = text ? gpu_driver_version_of(text) : NULL;
         struct cdi_spec s = { .version = NULL };
-        bool ahead = is_prepared(x->d, caps);
+        struct gpu_driver now = *x->d;
         int r;
 
-        if (ahead) {
-                r = bind_edits(x, &prepared.spec.edits);
-                if (r >= 0 && x->fabric)
-                        r = bind_edits(x, &prepared.fabric);
-        } else {
-                r = cdi_make_common(x->d, caps, &s, x->e);
-                if (r >= 0)
-                        r = bind_edits(x, &s.edits);
-                cdi_spec_done(&s);
-        }
+        if (version)
+                now.version = version;
+        r = cdi_make_common(&now, caps, &s, x->e);
+        if (r >= 0)
+                r = bind_edits(x, &s.edits);
+        cdi_spec_done(&s);
+        return r;
+}
+
+int bind_own(struct binder *x, unsigned caps)
+{
+        bool ahead = is_prepared(x->d, caps);
+        int r = ahead ? bind_edits(x, &prepared.spec.edits) : bind_common(x, caps);
+
+        if (r >= 0 && ahead && x->fabric)
+                r = bind_edits(x, &prepared.fabric);
         return r < 0 ? r : bind_gpus(x, caps, x->fabric && !ahead);
 }

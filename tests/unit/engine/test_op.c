@@ -323,7 +323,8 @@ static void test_a_large_order_does_not_block(void **state)
         before = clock_mono_us();
         if (op_order(w->runner, &spec, j, NULL, 0, &w->op, &e) < 0)
                 fail_msg("%s", e.msg);
-        assert_true(clock_mono_us() - before < 200 * US_PER_MS);
+        /* generous: who waited for the child would not come back */
+        assert_true(clock_mono_us() - before < 5 * US_PER_S);
         assert_int_equal(w->dones, 0);
         (void) sd_event_run(w->loop, 10000);
         signal_children(SIGCONT);

@@ -178,6 +178,8 @@ def test_lists_show_ones_own(world, theirs):
                       "env { key value } } clusterTemplates { id } events { object podId account text } }", key=key).text
     seen += world.rest("GET", "/v1/images", key=key).text + world.rest("GET", "/v1/containerregistryauth", key=key).text
     seen += world.rest("GET", "/v2/secrets", key=key).text
+    # her own pull of an image of that name, above, when it had the time to fail
+    seen = re.sub(r'"text":"pull docker.io/[^" ]+: manifest: [^"]*"', "", seen)
     for kind, name in theirs.items():
         if name in seen:
             attack.changed("alice's %s shows in a list: %s" % (kind, name))

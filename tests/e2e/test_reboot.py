@@ -1,6 +1,8 @@
 """After a reboot of the host: what should run, runs again; volumes are intact, container disks gone.
 The reboot is played: everything of the host is killed and the journal is from another boot."""
+import contextlib
 import os
+import signal
 import sqlite3
 
 import pytest
@@ -10,15 +12,30 @@ from host import RUN, ApiError, Host
 OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
 
 
+def end_process(pid, start):
+    """The very one that the journal means: of a cluster that was ending it may be gone, and its number another's."""
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid)
+        try:
+            with open("/proc/%d/stat" % pid, encoding="utf-8") as f:
+                if int(f.read().rsplit(")", 1)[1].split()[19]) == start:
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+        except FileNotFoundError:
+            pass
+        finally:
+            os.close(fd)
+
+
 def reboot(host):
     host.kill()
-    with sqlite3.connect(host.data / "journal.db") as db:
-        for pids in db.execute("SELECT monitor_pid, init_pid FROM cluster WHERE monitor_pid > 0"):
-            for pid in pids:
-                os.kill(pid, 9)
+    with contextlib.closing(sqlite3.connect(host.data / "journal.db")) as db, db:
+        for monitor, began, init, init_began in db.execute(
+                "SELECT monitor_pid, monitor_start, init_pid, init_start FROM cluster WHERE monitor_pid > 0"):
+            end_process(monitor, began)
+            if init > 0:
+                end_process(init, init_began)
         db.execute("UPDATE meta SET boot_id = ?", (OTHER_BOOT,))
         db.execute("UPDATE cluster SET boot_id = ?", (OTHER_BOOT,))
-    db.close()
     host.start()
 
 

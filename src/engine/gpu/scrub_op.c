@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -51,6 +52,7 @@ __attribute__((noreturn)) static void become(const struct scrub_op *s, pid_t par
                           (char *) (uintptr_t) s->uuid };
         char *env[] = { (char *) (uintptr_t) "PATH=/usr/bin:/bin",
                         (char *) (uintptr_t) "LANG=C.UTF-8", NULL };
+        int prog = open(s->program, O_PATH | O_CLOEXEC); /* its uid may have no way there */
         size_t n = 3;
 
         if (s->cuda) {
@@ -61,10 +63,11 @@ __attribute__((noreturn)) static void become(const struct scrub_op *s, pid_t par
                 argv[n++] = (char *) (uintptr_t) "--fleet";
                 argv[n++] = s->fleet;
         }
-        if (proc_drop(CLAIM_GPU_UID, parent) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
-            fd_close_from(STDERR_FILENO + 1) < 0)
+        if (prog < 0 || dup2(out, STDOUT_FILENO) < 0 ||
+            fd_close_except(STDERR_FILENO + 1, &prog, 1) < 0 ||
+            proc_drop(CLAIM_GPU_UID, parent) < 0)
                 _exit(126);
-        (void) execve(s->program, argv, env);
+        (void) syscall(SYS_execveat, prog, "", argv, env, AT_EMPTY_PATH);
         _exit(127);
 }
 

@@ -456,6 +456,43 @@ def test_wiped_firewall_comes_back(one):
     one.down(6)
 
 
+def test_flushed_table_comes_back(one):
+    """`nft flush table` takes the rules and leaves the table: noticed and repaired, as is a single rule that goes.
+    Lists that change and clusters that go take rules away, too, and are nobody's business."""
+    w = one.world
+    table = "hvmm_aaaaaaaa"
+    rules = lambda: w.on_host("nft", "-s", "list", "table", "inet", table)  # noqa: E731
+    one("prepare", 6)
+    one("bind", 6, 1, f"{WEB}/32,192.0.2.0/24,198.18.0.0/15")
+    one("watch")
+    one("change", 6, f"{WEB}/32")
+    one("change", 6, "-")
+    one("change", 6, f"{WEB}/32")
+    assert one("watch") == "0", "a list of ours changed"
+    before = rules()
+
+    w.on_host("nft", "flush", "table", "inet", table)
+    assert one.tcp(1, UPLINK, 8080) != "timeout", "nothing is judged now, which is the point"
+    assert one("watch") == "1" and one("watch") == "0"
+    one("repair")
+    assert rules() == before
+    assert one.tcp(1, UPLINK, 8080) == "timeout"
+    assert one.tcp(1, WEB, 80) == f"internet {UPLINK}"
+    assert one("watch") == "0", "repairing is no reason to repair"
+
+    spoofed = re.search(r'comment "spoofed" # handle (\d+)', w.on_host("nft", "-a", "list", "table", "inet", table))
+    w.on_host("nft", "delete", "rule", "inet", table, "from_cluster", "handle", spoofed.group(1))
+    w.on_host("nft", "flush", "chain", "inet", table, "nat_out")
+    w.on_host("nft", "add table inet other; add chain inet other input; add rule inet other input accept;"
+              " delete table inet other")
+    assert one("watch") == "1" and one("watch") == "0"
+    one("repair")
+    assert rules() == before
+    one.down(6)
+    one("reap")
+    assert one("watch") == "0"
+
+
 def test_release(one):
     w = one.world
     one.up(5)

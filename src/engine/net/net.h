@@ -56,11 +56,12 @@ int net_host_repair(struct net_host *h, net_policy_fn *fn, void *arg, struct err
  * this makes ours instead, with all that @fn knows, in one transaction.  Before any operation on clusters;
  * nothing to do: 0 at once. */
 int net_host_settle(struct net_host *h, net_policy_fn *fn, void *arg, struct err *e);
-/* Somebody else may wipe the host's firewall, ours included (`nft flush ruleset`).  A non-blocking
+/* Somebody else may wipe the host's firewall, ours included (`nft flush ruleset`), or take rules out of our
+ * table (`nft flush table`); what they add to it is theirs to know.  A non-blocking
  * descriptor for the engine's loop, which the caller closes; readable when any rules changed.
  * net_watch_read(): 1: start net_host_repair(), 0: nothing of ours, or a negative errno. */
 int net_watch_open(struct net_host *h, struct err *e);
-int net_watch_read(const struct net_host *h, int fd);
+int net_watch_read(struct net_host *h, int fd);
 
 /* Ready namespace: veth pair, addresses and routes in place on both sides, and the firewall drops
  * whatever comes out of it; bandwidth limited both ways; sysctls set: ip_unprivileged_port_start=0,

@@ -34,6 +34,7 @@ struct net_host {
         bool outdated;        /* the table is another version's: see net_host_settle() */
         bool v6;              /* this host can give clusters IPv6 */
         struct err v6_lacks;  /* no message: it can, or shall not; else why not, which was said */
+        int rules_lost;       /* net_watch_read(): by the transaction that it reads of */
         uint32_t connections; /* tracked at once per address, 0: no limit */
         uint64_t bandwidth;   /* bytes a second each way, 0: no limit */
         int netns;            /* the host's */

@@ -20,7 +20,7 @@
 
 void nft_egress_chain(uint32_t slot, char buf[static NFT_CHAIN_BYTES])
 {
-        (void) snprintf(buf, NFT_CHAIN_BYTES, "egress_%u", slot);
+        (void) snprintf(buf, NFT_CHAIN_BYTES, NFT_EGRESS_PREFIX "%u", slot);
 }
 
 /* ---- expressions of a rule ---- */

@@ -4,8 +4,9 @@
 
 #include "engine/net/nft.h"
 
-#define IFNAME_BYTES    16U /* type ifname: padded with zeros */
-#define NFT_CHAIN_BYTES 24U
+#define IFNAME_BYTES      16U /* type ifname: padded with zeros */
+#define NFT_CHAIN_BYTES   24U
+#define NFT_EGRESS_PREFIX "egress_" /* a cluster's list: its slot follows */
 
 /* The chain that tells of the types of all sets and chains (nft_is_foreign()). */
 void nft_layout_chain(char buf[static NFT_CHAIN_BYTES]);

@@ -54,6 +54,7 @@ static void adopt(struct unit *u)
         case CS_RUNNING:
                 unit_refused(u, true);
                 if (find_monitor(u) && unit_watch(u, &e) >= 0) {
+                        unit_read_label(u);
                         unit_net_adopt(u);
                         u->progress_pct = 100;
                         log_info("cluster %s: adopted, pid %d", u->row.cluster,

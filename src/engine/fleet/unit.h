@@ -175,6 +175,9 @@ void unit_say_security(struct unit *u, const char *kind, const char *message);
 void unit_oom_kills(struct unit *u, uint64_t kills); /* of this boot, so far */
 /* Refused devices: tell of those that are due.  @adopted: what is counted already is no news. */
 void unit_refused(struct unit *u, bool adopted);
+/* The profile that its first process runs under, before the report that says so: read, not computed, since an
+ * engine before us may have started it without. */
+void unit_read_label(struct unit *u);
 int unit_watch(struct unit *u, struct err *e);
 void unit_unwatch(struct unit *u);
 void unit_read_exit(struct unit *u, char *ret_reason, size_t size);

@@ -150,6 +150,7 @@ static void on_boot_report(void *arg, const struct frame_msg *m)
         u->refusals = refused_free(u->refusals); /* its group is a new one */
         u->retries = u->cpu_waits = 0;
         u->progress_pct = 100;
+        unit_read_label(u);
         unit_event(u, CE_STARTED, "%s", "");
         unit_gpus_look(u);
         if (r >= 0)

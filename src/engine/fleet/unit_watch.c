@@ -47,15 +47,18 @@ static int on_monitor_exit(sd_event_source *s, int fd, uint32_t revents, void *a
         return 0;
 }
 
+void unit_read_label(struct unit *u)
+{
+        *u->apparmor = '\0';
+        if (u->init_pidfd >= 0)
+                (void) apparmor_label(u->row.init.pid, u->apparmor);
+}
+
 int unit_watch(struct unit *u, struct err *e)
 {
         int r = sd_event_add_io(u->fleet->spec.loop, &u->monitor_src, u->monitor_pidfd, EPOLLIN,
                                 on_monitor_exit, u);
 
-        /* read, not computed: an engine before us may have started it without */
-        *u->apparmor = '\0';
-        if (u->init_pidfd >= 0)
-                (void) apparmor_label(u->row.init.pid, u->apparmor);
         return r < 0 ? err_errno(e, r, "watch the monitor") : 0;
 }
 

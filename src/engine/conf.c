@@ -91,9 +91,9 @@ static const struct conf_option options[] = {
           "IPv6 addresses of clusters, a /64 within fc00::/7; empty: one of this host's own; none: clusters get no IPv6" },
         { "network", "bandwidth", CONF_BYTES, C(network_bandwidth), "0", 0, INT64_MAX, "bytes/s",
           "what each cluster may send, and as much that it may receive; counts for networks that are made from then on; 0: no limit" },
-        { "network", "connections", CONF_U32, C(network_connections), "16384", 0, 1000000,
+        { "network", "connections", CONF_U32, C(network_connections), "4096", 0, 1000000,
           "connections",
-          "that the host tracks at once for each address of a cluster; more are dropped; 0: no limit" },
+          "that the host tracks at once for each address of a cluster; more are dropped; 0: no limit. Each new one costs the host time in proportion to those that are there, and all clusters share one table (sysctl net.netfilter.nf_conntrack_max): see doctor before you raise it" },
 };
 
 #define R(k) .off = offsetof(struct registry_conf, k)

@@ -267,6 +267,27 @@ static struct finding probe_connections(const struct instance *conf)
         return lacking(conf->conf.network_connections > 0, &e);
 }
 
+static struct finding probe_room(const struct instance *conf)
+{
+        struct net_room room;
+        struct err e = { 0 };
+        struct finding f;
+
+        if (conf->conf.network_connections == 0) {
+                f = found(LESS, "one cluster can fill it (connections = 0)");
+                f.then = "set `connections` in [network]";
+                return f;
+        }
+        if (net_room(conf, &room, &e) < 0)
+                return e.code == -ENOENT
+                               ? found(GOOD, "not loaded yet: the engine's start looks again")
+                               : found(LESS, "%s", e.msg);
+        return found(room.entries >= room.wanted ? GOOD : LESS,
+                     "%llu entries, %llu clusters and the host may use %llu",
+                     (unsigned long long) room.entries, (unsigned long long) room.clusters,
+                     (unsigned long long) room.wanted);
+}
+
 static struct finding probe_prjquota(void)
 {
         AUTO(free) char *mounts = NULL;
@@ -367,6 +388,10 @@ static const struct {
           .probe_conf = probe_connections,
           .without =
                   "`connections` in [network] has to be 0: one cluster can fill the host's table of them" },
+        { .name = "conntrack table",
+          .probe_conf = probe_room,
+          .without =
+                  "one account can fill it for all: set net.netfilter.nf_conntrack_max (sysctl) to the larger number, or lower `connections` in [network]" },
         { "project quotas", probe_prjquota, NULL,
           "none needed: disks are files of exactly their size with an ext4 inside" },
         { "KVM", probe_kvm, NULL, "isolation: vm is not available" },

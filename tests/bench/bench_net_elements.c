@@ -29,7 +29,7 @@ static const struct nft_config config = { .table = TABLE,
                                           .pool6 = { true, { 0xfd, 1 } },
                                           .service = 0x6460F000,
                                           .service6 = { 0xfd, 1, [8] = 0x80 },
-                                          .connections = 16384 };
+                                          .connections = 4096 };
 
 static void make(uint32_t slot, char name[static 16], struct egress *x, struct nft_cluster *ret)
 {

@@ -38,7 +38,7 @@ def test_doctor():
     found, verdict = findings(r.stdout)
     assert verdict == "This host can run clusters."
     assert {"kernel", "rights", "cgroups", "namespaces", "AppArmor", "overlayfs", "EROFS", "loop devices",
-            "idmapped mounts", "nftables", "IPv6", "router adverts", "bandwidth", "connections", "project quotas", "KVM", "IOMMU", "NVIDIA driver"} <= set(found)
+            "idmapped mounts", "nftables", "IPv6", "router adverts", "bandwidth", "connections", "conntrack table", "project quotas", "KVM", "IOMMU", "NVIDIA driver"} <= set(found)
     for name, (grade, _, follows) in found.items():
         assert (grade == "ok") == (follows is None), name
     assert found["rights"] == ("ok", "root", None)

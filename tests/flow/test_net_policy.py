@@ -277,7 +277,7 @@ def doctor(w, *lines):
     """Its rows about the network: {name: (grade, what, what follows or None)}."""
     (w.tmp / "doctor.conf").write_text("[network]\n" + "\n".join(lines) + "\n")
     out = w.on_host("sh", "-c", f"{DOCTOR} doctor --config {w.tmp}/doctor.conf || true")
-    rows = re.findall(r"^(ok|note|MISSING)\s+(IPv6|router adverts|bandwidth|connections)  +(.*)(?:\n +-> (.*))?", out, re.M)
+    rows = re.findall(r"^(ok|note|MISSING)\s+(IPv6|router adverts|bandwidth|connections|conntrack table)  +(.*)(?:\n +-> (.*))?", out, re.M)
     return {name: (grade, what, then or None) for grade, name, what, then in rows}
 
 
@@ -287,7 +287,9 @@ def test_doctor_of_the_network(clean):
     fine = {"IPv6": ("ok", "clusters get it, translated", None), "bandwidth": ("ok", "token bucket (tbf)", None),
             "router adverts": ("ok", "the host has no route from one", None),
             "connections": ("ok", "counted for each address (ct count)", None)}
-    assert doctor(w) == fine
+    found = doctor(w)
+    assert found.pop("conntrack table")[0] in ("ok", "note")
+    assert found == fine
     assert doctor(w, "pool6 = none")["IPv6"] == ("ok", "not wanted (pool6 = none)", None)
     w.on_host("ip", "-6", "route", "replace", "default", "via", INET6, "proto", "ra")
     try:
@@ -308,6 +310,29 @@ def test_doctor_of_the_network(clean):
         w.on_host("sh", "-c", "ip -6 route del default proto ra 2>/dev/null; true")
         w.on_host("ip", "-6", "route", "replace", "default", "via", INET6)
     assert w.leftovers() == [] and w.tables() == [] and w.forwards6() == ("0", "0")
+
+
+def test_doctor_of_the_table_of_connections(clean, capfd):
+    """Whether all clusters together can fill what the kernel tracks: in the doctor, and at the start."""
+    w = clean
+    cpus = len(os.sched_getaffinity(0))
+    row = lambda *lines: doctor(w, *lines)["conntrack table"]  # noqa: E731
+    wanted = cpus * 2 * 4096 + 16384  # each with an address of both families, and the host
+    w.on_host("sh", "-c", "echo %d > /run/most; mount --bind /run/most /proc/sys/net/netfilter/nf_conntrack_max" % wanted)
+    try:
+        assert row() == ("ok", f"{wanted} entries, {cpus} clusters and the host may use {wanted}", None)
+        grade, what, then = row("connections = 4097")
+        assert (grade, what) == ("note", f"{wanted} entries, {cpus} clusters and the host may use {wanted + 2 * cpus}")
+        assert "net.netfilter.nf_conntrack_max" in then and "`connections`" in then
+        assert row("connections = 8192", "pool6 = none")[0] == "ok"
+        assert row("[engine]", "cpu_overcommit = 3")[1].startswith(f"{wanted} entries, {3 * cpus} clusters")
+        assert row("connections = 0")[:2] == ("note", "one cluster can fill it (connections = 0)")
+        for connections, warned in ((4096, False), (4097, True), (0, False)):
+            c = Ctl(w, "aaaaaaaa", connections=connections)
+            c.stop()
+            assert (f"set net.netfilter.nf_conntrack_max (sysctl) to {wanted + 2 * cpus}" in capfd.readouterr().err) == warned
+    finally:
+        w.on_host("sh", "-c", "umount /proc/sys/net/netfilter/nf_conntrack_max; rm -f /run/most")
 
 
 def test_a_host_that_lives_by_advertisements(clean):

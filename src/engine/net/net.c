@@ -371,6 +371,7 @@ int net_host_open(const struct instance *inst, struct claim_host *claims, struct
                 r = nft_fetch_reset(&h->nft, h->table, e);
         if (r < 0)
                 return r;
+        net_room_warn(inst); /* the rules made the kernel track */
         *ret = TAKE(h);
         return 0;
 }

@@ -134,6 +134,16 @@ int net_probe_ipv6(bool *ret_advertised, struct err *e);
 int net_probe_bandwidth(struct err *e);
 int net_probe_connections(struct err *e);
 
+/* The kernel's one table of connections, which the host and all clusters share, and what they may have in
+ * it where every vCPU is a cluster's.  Less than that: an account with enough clusters can fill it, and nobody
+ * gets a new connection.  -ENOENT: the kernel tracks none yet. */
+#define NET_ROOM_HOST 16384U /* what is left for the host itself */
+struct net_room {
+        uint64_t entries, clusters, wanted;
+};
+int net_room(const struct instance *inst, struct net_room *ret, struct err *e);
+void net_room_warn(const struct instance *inst); /* says so, where it is less */
+
 /* vmm-fetch uses the host's network.  net_fetch_confine(): the 65,536 ids from @id_base on, which the
  * caller has claimed and nobody uses yet, reach name servers, what net_fetch_allow() named, and what
  * is public; also drops what another instance says of that range.  300 us.  net_fetch_release() is

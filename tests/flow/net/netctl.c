@@ -56,6 +56,7 @@ static int cmd_open(struct ctl *c, char **arg, size_t n, struct strbuf *out, str
         c->inst.conf.network_pool6 = strdup(n > 5 && strcmp(arg[5], "-") != 0 ? arg[5] : "");
         (void) str_u64(n > 6 ? arg[6] : "0", 0, INT64_MAX, &c->inst.conf.network_bandwidth);
         c->inst.conf.network_connections = number(n > 7 ? arg[7] : "0");
+        c->inst.conf.cpu_overcommit = 1;
         r = claim_open(&c->inst, &c->claims, e);
         if (r >= 0)
                 r = net_host_open(&c->inst, c->claims, &c->net, e);

@@ -312,6 +312,32 @@ def test_doctor_of_the_network(clean):
     assert w.leftovers() == [] and w.tables() == [] and w.forwards6() == ("0", "0")
 
 
+def test_questions_take_no_connections(clean):
+    """A cluster asks for as many names as it likes: none is tracked, answered or not; what else it has is, and it
+    cannot pass for another while it asks."""
+    w = clean
+    c = Ctl(w, "aaaaaaaa", connections=50)
+    c.up(1, 5)
+    c.up(2, 5)
+    tracked = lambda: w.on_host("cat", "/proc/net/nf_conntrack")  # noqa: E731
+    many = ("import socket, sys\nfor i in range(400): s = socket.socket(2, 2); s.settimeout(5);"
+            " s.sendto(b'x', (sys.argv[1], 53)); sys.argv[2] == 'unheard' or s.recv(99)")
+    c.enter(1, sys.executable, "-c", many, c.service, "unheard")  # nothing listens
+    w.serve(w.host, "resolver", c.service + ":53")
+    c.enter(1, sys.executable, "-c", many, c.service, "answered")
+    assert f"={c.service} " not in tracked()
+    assert c.agent(1, "udp", WEB, 9999, 3).startswith("internet"), "all its connections are free"
+    assert f"dst={WEB} " in tracked()
+    w.log.write_text("")
+    c.agent(2, "spoof", "100.96.0.1", c.service, 53)
+    c.agent(2, "spoof", "100.96.0.2", c.service, 53)
+    assert c.agent(2, "udp", c.service, 53, 3) == "resolver 100.96.0.2"
+    assert "100.96.0.1" not in w.log.read_text()
+    for slot in (1, 2):
+        c.down(slot)
+    c.stop()
+
+
 def test_doctor_of_the_table_of_connections(clean, capfd):
     """Whether all clusters together can fill what the kernel tracks: in the doctor, and at the start."""
     w = clean

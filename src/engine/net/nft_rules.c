@@ -46,6 +46,8 @@ static const char declarations[] =
         "  chain leave_cluster { }\n"
         "  chain enter_cluster { }\n"
         "  chain from_fetcher { }\n"
+        "  chain questions { type filter hook prerouting priority -300; policy accept; }\n"
+        "  chain answers { type filter hook output priority -300; policy accept; }\n"
         "  chain early { type filter hook prerouting priority -150; policy accept; }\n"
         "  chain input { type filter hook input priority 0; policy accept; }\n"
         "  chain forward { type filter hook forward priority 0; policy accept; }\n"
@@ -54,9 +56,10 @@ static const char declarations[] =
         "  chain nat_out { type nat hook postrouting priority 100; policy accept; }\n"
         "}\n";
 
-static const char *const chains[] = { "early",        "from_cluster",  "to_peer",       "input",
-                                      "forward",      "leave_cluster", "enter_cluster", "output",
-                                      "from_fetcher", "nat_in",        "nat_out" };
+static const char *const chains[] = { "questions",     "answers", "early",        "from_cluster",
+                                      "to_peer",       "input",   "forward",      "leave_cluster",
+                                      "enter_cluster", "output",  "from_fetcher", "nat_in",
+                                      "nat_out" };
 
 /* @names in the text are sets of the kernel; what stands in $(...) is filled in by nft_rules().
  *
@@ -68,6 +71,14 @@ static const char *const chains[] = { "early",        "from_cluster",  "to_peer"
  * of clouds are link-local, and stay out of reach whatever is opened. */
 static const char rules[] =
         "table inet $(table) {\n"
+        /* Names that are asked for at the service address take no place among a cluster's connections, nor in the
+         * kernel's table of them, where each would stay for half a minute. */
+        "  chain questions {\n"
+        "    iifname @links ip daddr $(api) udp dport 53 notrack\n"
+        "  }\n"
+        "  chain answers {\n"
+        "    ip saddr $(api) udp sport 53 notrack\n"
+        "  }\n"
         "  chain early {\n"
         "    iifname @links jump from_cluster\n"
         "  }\n"

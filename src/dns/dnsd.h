@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <systemd/sd-event.h>
 
+#include "base/clock.h"
 #include "base/frame.h"
 #include "dns/message.h"
 #include "dns/names.h"
@@ -15,6 +16,11 @@
 #define DNSD_CONNECTIONS_EACH 16U
 #define DNSD_TTL_S            5U /* how long a name of ours may be kept: clusters come and go */
 #define DNSD_TRY_US           1500000U /* for one server, then the next is asked */
+/* The host's kernel remembers each query to a server for half a minute, and a connection for two, in the
+ * table of connections that all share: one account's are some 17,000 there, where servers answer. */
+#define DNSD_ASK_US       2000U /* 500 a second for an account, one by TCP is four */
+#define DNSD_ASK_BURST_US (2000U * DNSD_ASK_US)
+#define DNSD_ASK_TCP      4U
 
 struct query;
 struct conn;
@@ -41,6 +47,17 @@ size_t answer_failure(const uint8_t *msg, size_t end, uint8_t *to);
 static inline bool dnsd_has_place(unsigned mine, unsigned all, unsigned most)
 {
         return all < most && mine < most - all;
+}
+
+/* Whether an account may ask a server @n more at @now_us; what it then has done.  Each is paid for with time. */
+static inline bool dnsd_may_ask(struct account *a, uint64_t now_us, unsigned n)
+{
+        uint64_t from = a->paid_until_us > now_us ? a->paid_until_us : now_us;
+
+        if (from + (uint64_t) n * DNSD_ASK_US > now_us + DNSD_ASK_BURST_US)
+                return false;
+        a->paid_until_us = from + (uint64_t) n * DNSD_ASK_US;
+        return true;
 }
 
 /* Loop handlers: d->udp and d->tcp are readable. */

@@ -15,6 +15,7 @@ struct account {
         char *id;
         unsigned users; /* names, queries and connections that point here */
         unsigned queries, connections;
+        uint64_t paid_until_us; /* see dnsd_may_ask() */
 };
 
 struct name {

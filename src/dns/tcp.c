@@ -139,6 +139,8 @@ static int on_query(struct conn *c)
                 reply(c, (size_t) n);
                 return 0;
         }
+        if (!dnsd_may_ask(c->account, clock_mono_us(), DNSD_ASK_TCP))
+                return -EAGAIN;
         c->end = q.end;
         memcpy(c->query, c->buf, PREFIX + q.end);
         c->server = 0;

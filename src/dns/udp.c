@@ -138,7 +138,7 @@ static int on_silence(sd_event_source *s, uint64_t usec, void *arg)
         return 0;
 }
 
-/* Too many under way: not answered, as if the datagram had been lost, which a resolver knows how to
+/* Too many under way, or too fast: not answered, as if the datagram had been lost, which a resolver knows how to
  * live with. */
 static void forward(struct dnsd *d, struct name *from, const struct sockaddr_in *client,
                     const uint8_t *msg, size_t len, size_t end)
@@ -146,7 +146,8 @@ static void forward(struct dnsd *d, struct name *from, const struct sockaddr_in 
         struct query *q;
 
         if (from->queries >= DNSD_QUERIES_EACH ||
-            !dnsd_has_place(from->account->queries, d->queries, DNSD_QUERIES))
+            !dnsd_has_place(from->account->queries, d->queries, DNSD_QUERIES) ||
+            !dnsd_may_ask(from->account, clock_mono_us(), 1))
                 return;
         q = calloc(1, sizeof *q + len);
         if (!q)

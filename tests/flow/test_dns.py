@@ -1,5 +1,6 @@
 """vmm-dns (root, for port 53), with clusters that are addresses of the loopback network and name servers that
 this test plays: who is answered what, what is passed on, and that nobody takes it away from others."""
+import contextlib
 import json
 import os
 import random
@@ -348,6 +349,50 @@ def test_one_account_does_not_take_it_from_another(dns, serve):
     finally:
         for s in held + socks:
             s.close()
+
+
+def test_an_account_asks_servers_so_often(dns, serve):
+    """The host's kernel remembers each query for a while, in a table that is everybody's: 500 a second, after a
+    first 2,000, from all clusters of an account together, and a fourth of that by TCP.  Names of ours cost nothing."""
+    asked = []
+
+    def behave(msg):
+        asked.append(msg)
+        return answer(msg, ["198.51.100.7"])
+    serve(0, behave)
+    begin, socks = time.monotonic(), [dns.socket(21), dns.socket(22)]
+    try:
+        for i in range(80):
+            s = socks[i % 2]
+            for k in range(100):
+                s.send(query("n%d.example.org" % (100 * i + k)))
+            s.settimeout(0.03)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    s.recv(65535)
+        took = time.monotonic() - begin
+        assert 500 < len(asked) <= 2000 + 500 * took + 1, (len(asked), took)
+        assert dns.ask(31, "example.org") == (OK, ip("198.51.100.7")), "another account's are its own"
+        assert dns.ask(21, "two.internal") == (OK, ip(dns.net + "22"))
+        # what has been paid for comes back
+        dns.until(21, "example.org", (OK, ip("198.51.100.7")))
+    finally:
+        for s in socks:
+            s.close()
+    del asked[:]
+    begin, answered = time.monotonic(), 0
+    for _ in range(2000):
+        with dns.connect(31) as s:
+            msg = query("example.org")
+            s.sendall(struct.pack(">H", len(msg)) + msg)
+            try:
+                if len(s.recv(2, socket.MSG_WAITALL)) < 2:
+                    break
+            except ConnectionResetError:
+                break
+            answered += 1
+    took = time.monotonic() - begin
+    assert answered <= 500 + 125 * took + 1, (answered, took)
 
 
 def test_an_answer_is_for_who_asked(dns, serve):

@@ -101,6 +101,13 @@ def test_a_restart_and_a_wiped_firewall(host, clusters):
     subprocess.run(["nft", "delete", "table", "inet", table], check=True)
     wait_until(lambda: reach(host, clusters["free"], OUT) == "hello")
     check(host, clusters)
+    rules = lambda: subprocess.run(["nft", "-s", "list", "chain", "inet", table, "from_cluster"], check=True,  # noqa: E731
+                                   capture_output=True, text=True).stdout
+    before = rules()
+    subprocess.run(["nft", "flush", "table", "inet", table], check=True)  # the rules go, the table stays
+    wait_until(lambda: rules() == before)
+    wait_until(lambda: reach(host, clusters["free"], OUT) == "hello")
+    check(host, clusters)
     host.kill()  # and while nobody looks
     subprocess.run(["nft", "delete", "table", "inet", table], check=True)
     host.start()

@@ -53,7 +53,9 @@ def host_state():
             return pathlib.Path(path).read_text()
         except OSError:
             return None
-    return {"hostname": text("/proc/sys/kernel/hostname"), "modules": text("/proc/modules"), "swaps": text("/proc/swaps"),
+    # of modules those that the attempts would bring; firewalls and disks of who runs beside us load theirs
+    modules = re.findall(r"^(vsock|af_alg|alg|xfrm|xsk|fuse|quota|algif)\w* ", text("/proc/modules") or "", re.M)
+    return {"hostname": text("/proc/sys/kernel/hostname"), "modules": sorted(modules), "swaps": text("/proc/swaps"),
             "kexec": text("/sys/kernel/kexec_loaded"), "ctrl-alt-del": text("/proc/sys/kernel/ctrl-alt-del"),
             "core_pattern": text("/proc/sys/kernel/core_pattern")}
 
@@ -325,7 +327,7 @@ def test_core_pipe(world, mallory, canary):
     log, helper = canary.dir.parent / (canary.dir.name + ".log"), canary.dir.parent / (canary.dir.name + ".core")
     helper.write_text('#!/bin/sh\necho "$1 " >> %s\n' % log)
     helper.chmod(0o755)
-    lock = open("/run/lock/hvmm-core-pattern", "w")  # one for the machine: who runs beside us waits
+    lock = open("/run/hvmm-core-pattern.lock", "w")  # one for the machine: who runs beside us waits
     fcntl.flock(lock, fcntl.LOCK_EX)
     with open("/proc/sys/kernel/core_pattern", encoding="utf-8") as f:
         pattern = f.read()

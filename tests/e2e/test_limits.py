@@ -267,7 +267,7 @@ def test_what_does_not_fit_is_refused(strict):
             minMemoryInGb=memory + 1)
     no_room(strict, "containerDiskInGb + volumeInGb: %d GB wanted" % (disk_gib + 1), "disk_overcommit 1",
             "enough disk space", containerDiskInGb=disk_gib, volumeInGb=1)
-    part = memory * 6 // 10
+    part = memory // 2 + 1  # twice that is never there
     with strict.running("sleep", "1000", minMemoryInGb=part) as a:
         no_room(strict, "minMemoryInGb: %d GB wanted" % part, minMemoryInGb=part)
         strict.call("clusterStop", a)

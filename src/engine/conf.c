@@ -93,7 +93,7 @@ static const struct conf_option options[] = {
           "what each cluster may send, and as much that it may receive; counts for networks that are made from then on; 0: no limit" },
         { "network", "connections", CONF_U32, C(network_connections), "4096", 0, 1000000,
           "connections",
-          "that the host tracks at once for each address of a cluster; more are dropped; 0: no limit. Each new one costs the host time in proportion to those that are there, and all clusters share one table (sysctl net.netfilter.nf_conntrack_max): see doctor before you raise it" },
+          "that the host tracks at once for each address of a cluster; more are dropped; 0: no limit; doctor says what the table of all has room for" },
 };
 
 #define R(k) .off = offsetof(struct registry_conf, k)

@@ -123,7 +123,7 @@ REFUSED = [  # what is given, HTTP status, what the message says
     (GOOD + "env: [%s]" % " ".join('{key: "K%d", value: ""}' % i for i in range(51)), 400, ["env", "51", "50"]),
     (GOOD + 'env: [{key: "BIG", value: "%s"}]' % ("v" * 131072), 400, ["env", "BIG", "131072"]),
     (GOOD + 'dockerArgs: "%s"' % ("a" * 131072), 400, ["dockerArgs", "131072", "131071"]),
-    (GOOD + 'dockerArgs: "%s"' % ("a " * 1025), 400, ["dockerArgs", "1025", "1024"]),
+    (GOOD + 'dockerArgs: "%s"' % ("a " * 1025), 400, ["dockerArgs", "more than 1024 words"]),
     (GOOD + "dockerArgs: \"sh -c 'open\"", 400, ["dockerArgs"]),
     (GOOD + 'dockerArgs: "{\\"cmd\\": [1, 2]}"', 400, ["dockerArgs", "strings"]),
     (GOOD + 'ports: "0/http"', 400, ["ports", "65535"]),

@@ -25,6 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../in_child.h"
 #include "base/confine.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -45,18 +46,6 @@ static int child(int (*fn)(void *), void *arg)
                 return WTERMSIG(status) == SIGSYS ? KILLED : -WTERMSIG(status);
         return WEXITSTATUS(status);
 }
-
-static int wrong(const char *what, int line)
-{
-        (void) dprintf(STDERR_FILENO, "line %d: not so: %s (errno %d)\n", line, what, errno);
-        return 1;
-}
-#define CHECK(x)                                                                                   \
-        do {                                                                                       \
-                if (!(x))                                                                          \
-                        return wrong(#x, __LINE__);                                                \
-        } while (0)
-#define FAILS(x, with) CHECK((x) < 0 && errno == (with))
 
 /* ---- limits ---- */
 

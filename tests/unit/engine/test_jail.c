@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../in_child.h"
 #include "base/fd.h"
 #include "base/mem.h"
 #include "engine/jail.h"
@@ -37,18 +38,6 @@ static int child(int (*fn)(const struct tree *), const struct tree *t)
         assert_int_equal(waitpid(pid, &status, 0), pid);
         return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
-
-static int wrong(const char *what, int line)
-{
-        (void) dprintf(STDERR_FILENO, "line %d: not so: %s (errno %d)\n", line, what, errno);
-        return 1;
-}
-#define CHECK(x)                                                                                   \
-        do {                                                                                       \
-                if (!(x))                                                                          \
-                        return wrong(#x, __LINE__);                                                \
-        } while (0)
-#define FAILS(x, with) CHECK((x) < 0 && errno == (with))
 
 static int put(const char *path)
 {

@@ -271,23 +271,25 @@ class FakeNode:
                     pass
 
     def report(self, cid, **more):
-        c = self.clusters[cid]
-        c.update(more)
-        self.seq += 1
-        msg = {"type": "report", "epoch": self.epoch, "seq": self.seq, "cluster": cid,
-               "generation": c["generation"], "state": c["state"],
-               "progress_pct": c.get("progress_pct", 0),
-               "progress_bytes": c.get("progress_bytes", 0),
-               "progress_total_bytes": c.get("progress_total_bytes", 0),
-               "progress_bytes_per_s": c.get("progress_bytes_per_s", 0), "reason": c.get("reason", ""),
-               "released": c.get("released", False),
-               "credentials_wanted": c.get("credentials_wanted", False), "address": c.get("address", ""),
-               "started_us": c.get("started_us", 0), "exit_code": c.get("exit_code", 0),
-               "restarts": c.get("restarts", 0), "oom_kills": 0,
-               "security": {"seccomp": "enforced", "apparmor": "unavailable"}}
-        if c["state"] == "running":
-            msg["usage"] = {"cpu_us": 1000, "memory_bytes": 512 << 20}
-        self.say(msg)
+        with self.lock:  # reports go out in the order of their numbers
+            c = self.clusters[cid]
+            c.update(more)
+            self.seq += 1
+            msg = {"type": "report", "epoch": self.epoch, "seq": self.seq, "cluster": cid,
+                   "generation": c["generation"], "state": c["state"],
+                   "progress_pct": c.get("progress_pct", 0),
+                   "progress_bytes": c.get("progress_bytes", 0),
+                   "progress_total_bytes": c.get("progress_total_bytes", 0),
+                   "progress_bytes_per_s": c.get("progress_bytes_per_s", 0), "reason": c.get("reason", ""),
+                   "released": c.get("released", False),
+                   "credentials_wanted": c.get("credentials_wanted", False), "address": c.get("address", ""),
+                   "started_us": c.get("started_us", 0), "exit_code": c.get("exit_code", 0),
+                   "restarts": c.get("restarts", 0), "oom_kills": 0,
+                   "security": {"seccomp": "enforced", "apparmor": "unavailable"}}
+            if c["state"] == "running":
+                msg["usage"] = {"cpu_us": 1000, "memory_bytes": 512 << 20}
+            self.say(msg)
+            self.changed.notify_all()
 
     def on_assign(self, conn, m, fds):
         cid, gen = m["cluster"], m["generation"]

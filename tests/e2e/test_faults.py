@@ -1,22 +1,25 @@
 """System calls of the engine that fail in the middle of things: what it cannot write down it does not
 do, and is told again; what it cannot watch does not run on unwatched.
 
-strace makes the calls fail, of the engine's process alone."""
+strace, or failcall.py where it has to be a call of one kind, makes them fail, of the engine's process
+alone."""
 import contextlib
 import os
 import re
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 
 from crash import alive, wait_until
-from host import Host, our_node
+from host import Host, ROOT, our_node
 
 CONFIG = {"engine": {"cpu_overcommit": 100, "memory_overcommit": 50, "disk_overcommit": 100,
                      "pool_networks": 0, "pool_disks": 0, "grace": "200ms", "log_level": "debug"}}
 SLEEP = "sleep 1000"
+FAILCALL = str(ROOT / "tests/lib/failcall.py")
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +38,27 @@ def nothing_held(host):
 
 
 @contextlib.contextmanager
-def failing(pid, call, error, when="1+"):
-    """Every @call, or the one named by @when, fails with @error."""
-    p = subprocess.Popen(["strace", "-p", str(pid), "-e", "trace=" + call, "-e",
-                          "inject=%s:error=%s:when=%s" % (call, error, when)],
-                         stderr=subprocess.PIPE, text=True)
-    seen = []
+def watched_by(*command):
+    """Runs a tracer; yields what it will have said at its end."""
+    p = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    said = []
     try:
         assert "attached" in p.stderr.readline()
-        yield seen
+        yield said
     finally:
         p.send_signal(signal.SIGINT)
-        seen += p.communicate(timeout=10)[1].splitlines()
+        said += p.communicate(timeout=10)[1].splitlines()
+
+
+def failing(pid, call, error):
+    """Every @call fails with @error."""
+    return watched_by("strace", "-p", str(pid), "-e", "trace=" + call, "-e",
+                      "inject=%s:error=%s" % (call, error))
+
+
+def one_failing(pid, call, argument, value, error, when):
+    """The @when-th @call whose @argument has @value fails with @error."""
+    return watched_by(sys.executable, FAILCALL, str(pid), call, str(argument), value, error, str(when))
 
 
 def journal_fails(host):
@@ -107,16 +119,15 @@ def test_a_boot_that_cannot_be_journaled(host):
 
 # --- each call of a boot --------------------------------------------------------------------------
 
-def calls_of_a_boot(host, call, flag):
-    """Which of the calls in a boot are such as may fail in life."""
-    with failing(host.pid, call, "EIO", "65535") as seen:
+def calls_of_a_boot(host, *call):
+    """How many of these calls there are in a boot."""
+    with one_failing(host.pid, *call, 0) as said:
         c = host.deploy(dockerArgs=SLEEP)
         host.wait_running(c)
         time.sleep(0.3)
     host.terminate(c)
     host.wait_held(set())
-    calls = [line for line in seen if line.startswith(call + "(")]
-    return [n + 1 for n, line in enumerate(calls) if flag in line]
+    return int(re.fullmatch(r"(\d+) seen", said[-1])[1])
 
 
 def check_watched(host, c):
@@ -136,19 +147,19 @@ def check_watched(host, c):
     return "running"
 
 
-@pytest.mark.parametrize("call, flag, error", [("epoll_ctl", "EPOLL_CTL_ADD", "ENOSPC"),
-                                               ("fcntl", "F_DUPFD_CLOEXEC", "EMFILE")])
-def test_every_call_of_a_boot_fails_once(host, call, flag, error):
+@pytest.mark.parametrize("call", [("epoll_ctl", 1, "EPOLL_CTL_ADD", "ENOSPC"),
+                                  ("fcntl", 1, "F_DUPFD_CLOEXEC", "EMFILE")], ids=lambda c: c[0])
+def test_every_call_of_a_boot_fails_once(host, call):
     """The watch of a new monitor cannot be set up, or its descriptors not be kept: it is ended and
     started again; it never runs on with nobody noticing its end."""
-    calls = calls_of_a_boot(host, call, flag)
-    assert len(calls) >= 2
+    n = calls_of_a_boot(host, *call)
+    assert n >= 2
     since, told = len(host.log_text()), "could not watch it"
     # once around at least; what else the engine does at that moment moves them by one or two
-    for n, when in enumerate(calls * 3):
-        if n >= len(calls) and logged(host, told, since):
+    for i in range(3 * n):
+        if i >= n and logged(host, told, since):
             break
-        with failing(host.pid, call, error, str(when)):
+        with one_failing(host.pid, *call, i % n + 1):
             c = host.deploy(dockerArgs=SLEEP)
             host.wait(c, lambda k: k["runtime"] or k["phase"] in ("exited", "backoff"), 30)
             time.sleep(0.1)

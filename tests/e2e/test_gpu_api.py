@@ -512,6 +512,7 @@ def test_an_old_reason_is_not_that_of_what_people_do(make):
     w.node.report(k, state="running", reason="GPU 3: lost")
     w.api.until(k, lambda c: c["reason"] == "GPU 3: lost")
     w.api.gql('mutation { clusterUpdate(input: {clusterId: "%s", memoryInGb: 9}) { id } }' % k)
+    w.node.wait(lambda: (w.node.clusters[k]["generation"], w.node.clusters[k]["state"]) == (2, "running"))
     w.node.report(k, state="running", reason="GPU 3: lost")
     w.api.until(k, lambda c: c["reason"] == "GPU 3: lost")
     w.api.gql('mutation { clusterStop(input: {clusterId: "%s"}) { id } }' % k)

@@ -185,6 +185,8 @@ def test_limit(host, keys):
         save(host, keys["a"], "n%d" % i, "u" * 255, "p" * 4096)
     assert "at most 100" in refused(host, SAVE, {"i": dict(name="n", username="u", password="p")},
                                     keys["a"])
+    cut = host.rest("POST", "/v1/containerregistryauth", keys["a"], data='{"name": "n", "password": "the-word')
+    assert cut.status_code == 400 and "column" in cut.text and "the-word" not in cut.text
     assert host.rest("POST", "/v1/containerregistryauth", keys["a"], json=dict(
         name="n", username="u", password="p")).status_code == 409
 

@@ -184,6 +184,7 @@ def test_rest_of_a_cluster(host, keys):
 
 @pytest.mark.parametrize("body,words", [
     ("{", "column"),
+    ('{"name": "n", "value": "the-value', "column"),
     ("[]", "the body is not an object"),
     ('{"value": "the-value"}', "name: is missing"),
     ('{"name": "a b", "value": "the-value"}', "1 to 64 letters"),

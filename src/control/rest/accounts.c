@@ -33,7 +33,7 @@ void handle_account_new(struct http_request *q)
         struct accounts *all = plane_accounts(q->plane);
         AUTO(store_txn_free) struct store_txn *t = plane_txn(q->plane);
         struct err e = { 0 };
-        AUTO(json_put) json_t *in = jsonx_parse(q->body.s ? q->body.s : "", q->body.len, &e);
+        AUTO(json_put) json_t *in = http_body_json(q, &e);
         AUTO(str_wipe_free) char *key = NULL;
         const struct account *a = NULL;
         const char *id = NULL;
@@ -59,7 +59,7 @@ void handle_key_new(struct http_request *q)
         struct accounts *all = plane_accounts(q->plane);
         AUTO(store_txn_free) struct store_txn *t = plane_txn(q->plane);
         struct err e = { 0 };
-        AUTO(json_put) json_t *in = jsonx_parse(q->body.s ? q->body.s : "", q->body.len, &e);
+        AUTO(json_put) json_t *in = http_body_json(q, &e);
         const struct account *a = accounts_get(all, q->arg);
         AUTO(str_wipe_free) char *key = NULL;
         const char *id = NULL, *rights = jsonx_str(in, "rights");

@@ -82,6 +82,9 @@ bool http_param_true(const struct http_request *q, const char *name);
 /* All values of a repeated parameter; -ENOMEM. */
 int http_params(const struct http_request *q, const char *name, char ***ret);
 const char *http_header(const struct http_request *q, const char *name);
+/* The collected body, a new reference; NULL: it is no JSON.  The sentence never quotes it: a password or a secret
+ * may stand where it breaks off. */
+json_t *http_body_json(const struct http_request *q, struct err *e);
 
 /* Answers.  Each ends the request's waiting. */
 void http_reply_json(struct http_request *q, unsigned status, json_t *j); /* steals @j */

@@ -242,7 +242,7 @@ void handle_image_pull(struct http_request *q)
         AUTO(str_wipe_free) char *password = NULL;
         const char *user = NULL;
         struct err e = { 0 };
-        AUTO(json_put) json_t *in = jsonx_parse(q->body.s ? q->body.s : "", q->body.len, &e);
+        AUTO(json_put) json_t *in = http_body_json(q, &e);
         const char *ref = jsonx_str(in, "reference");
         struct job *j;
 

@@ -40,7 +40,7 @@ void handle_registry_auth(struct http_request *q)
 void handle_registry_auth_new(struct http_request *q)
 {
         struct err e = { 0 };
-        AUTO(json_put) json_t *in = jsonx_parse(q->body.s ? q->body.s : "", q->body.len, &e);
+        AUTO(json_put) json_t *in = http_body_json(q, &e);
         const struct registry_input given = { NULL, jsonx_str(in, "name"),
                                               jsonx_str(in, "username"),
                                               jsonx_str(in, "password") };

@@ -1,6 +1,7 @@
 /* reply.c - a request's parameters and its answers: JSON, errors, streams.  Runs in tensorone-api on
  * the loop thread. */
 #include <errno.h>
+#include <string.h>
 #include <sys/epoll.h>
 
 #include "base/jsonx.h"
@@ -197,6 +198,16 @@ void http_reply_durable(struct http_request *q, unsigned status, json_t *answer)
         q->priv = l;
         q->end = on_end;
         plane_fence(q->plane, on_fence, l);
+}
+
+json_t *http_body_json(const struct http_request *q, struct err *e)
+{
+        json_t *j = jsonx_parse(q->body.s ? q->body.s : "", q->body.len, e);
+        char *near = j ? NULL : strstr(e->msg, " near ");
+
+        if (near)
+                *near = '\0';
+        return j;
 }
 
 unsigned http_status_of(int r)

@@ -3,7 +3,6 @@
  * What always holds: no answer has a value, and no sentence quotes one.  Secrets are an account's;
  * under the path of a cluster are those that its variables may name, which are the same ones. */
 #include <errno.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "base/jsonx.h"
@@ -45,15 +44,6 @@ void handle_secret(struct http_request *q)
                 http_reply_error(q, MHD_HTTP_NOT_FOUND, "secret %.64s not found", q->arg);
 }
 
-/* jansson quotes the body where it stops, which may be in the value. */
-static void unquote(struct err *e)
-{
-        char *near = strstr(e->msg, " near ");
-
-        if (near)
-                *near = '\0';
-}
-
 /* A number would otherwise be taken for nothing, and refused as missing. */
 static int check_texts(const json_t *in, struct err *e)
 {
@@ -73,14 +63,12 @@ static int check_texts(const json_t *in, struct err *e)
 void handle_secret_new(struct http_request *q)
 {
         struct err e = { 0 };
-        AUTO(json_put) json_t *in = jsonx_parse(q->body.s ? q->body.s : "", q->body.len, &e);
+        AUTO(json_put) json_t *in = http_body_json(q, &e);
         const struct secret_input given = { jsonx_str(in, "name"), jsonx_str(in, "value"),
                                             jsonx_str(in, "description") };
         const struct secret *made = NULL;
         int r = in ? check_texts(in, &e) : -EINVAL;
 
-        if (!in)
-                unquote(&e);
         if (r >= 0)
                 r = plane_create_secret(q->plane, &q->ctx.who, &given, &made, &e);
         if (r < 0)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sqlite3
+import subprocess
 import time
 
 import pytest
@@ -454,6 +455,24 @@ def test_scrub(mode):
         assert "there is no CUDA driver library" in receipt["checks"]["scrub"], receipt
         assert receipt["ok"] == (mode == "auto"), receipt
         h.wait_gpu(uuid, lambda g: g["state"] == ("ok" if mode == "auto" else "quarantined"))
+
+
+def test_scrub_below_a_closed_folder(tmp_path):
+    """The scrub's user cannot come to its program by name, and does not have to."""
+    programs = tmp_path / "closed" / "programs"
+    programs.mkdir(parents=True)
+    programs.parent.chmod(0o700)
+    subprocess.run(["mount", "--bind", hosts.BUILD, programs], check=True)
+    try:
+        h = GpuHost(gpu_scrub="require")
+        h.programs = programs
+        with h:
+            h.import_image()
+            h.measured()
+            receipt, = h.stop_cluster(h.lease()).values()
+            assert receipt["ok"] and "overwritten and read back" in receipt["checks"]["scrub"], receipt
+    finally:
+        subprocess.run(["umount", "--lazy", programs], check=True)
 
 
 def test_killed_while_it_scrubs():

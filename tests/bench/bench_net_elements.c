@@ -31,9 +31,8 @@ static const struct nft_config config = { .table = TABLE,
                                           .service6 = { 0xfd, 1, [8] = 0x80 },
                                           .connections = 4096 };
 
-static void make(uint32_t slot, char name[static 16], struct egress *x, struct nft_cluster *ret)
+static void make(uint32_t slot, struct egress *x, struct nft_cluster *ret)
 {
-        (void) snprintf(name, 16, "hv%u", slot);
         *x = (struct egress){ .limited = slot % 2, .n = slot % 2 ? NETWORKS : 0 };
         for (uint8_t i = 0; i < x->n; i++)
                 x->net[i] = (struct network){ .v6 = i % 2,
@@ -41,14 +40,14 @@ static void make(uint32_t slot, char name[static 16], struct egress *x, struct n
                                               .addr = { 0x20, 1, 0x0d, i % 2 ? i : 0 } };
         for (uint8_t i = 0; i < x->n; i += 2)
                 x->net[i].addr[2] = i;
-        *ret = (struct nft_cluster){ .link = name,
-                                     .slot = slot,
+        *ret = (struct nft_cluster){ .slot = slot,
                                      .mac = { 2, 'h', 'v', 1, (uint8_t) (slot >> 8),
                                               (uint8_t) slot },
                                      .addr = ipv4_of_slot(&config.pool, slot),
                                      .v6 = true,
                                      .account = slot / 4 + 1,
                                      .egress = x };
+        (void) snprintf(ret->link, sizeof ret->link, "hv%u", slot);
         ipv6_of_slot(&config.pool6, slot, ret->addr6);
 }
 
@@ -93,7 +92,6 @@ int main(int argc, char **argv)
         struct err e = { 0 };
         struct nft_cluster c;
         struct egress x;
-        char name[16];
         uint64_t n = 1000;
 
         if (argc > 1 && str_u64(argv[1], 1, LIMIT_SLOTS - 4 * ROUNDS, &n) < 0)
@@ -103,7 +101,7 @@ int main(int argc, char **argv)
         if (nft_rules_apply(&config, &e) < 0 || nl_sock_open(&s, NETLINK_NETFILTER, &e) < 0)
                 die("rules", &e);
         for (uint32_t slot = 1; slot <= n; slot++) {
-                make(slot, name, &x, &c);
+                make(slot, &x, &c);
                 if (nft_cluster_add(&s, TABLE, &c, &dns, &e) < 0)
                         die("add", &e);
         }
@@ -111,7 +109,7 @@ int main(int argc, char **argv)
                 uint32_t slot = (uint32_t) n + 1 + i;
                 uint64_t t = clock_mono_us();
 
-                make(slot, name, &x, &c);
+                make(slot, &x, &c);
                 if (nft_cluster_add(&s, TABLE, &c, &dns, &e) < 0)
                         die("add", &e);
                 add[x.limited][i / 2] = clock_mono_us() - t;

@@ -164,33 +164,29 @@ static int configure_inside(const struct net_host *h, uint32_t slot, struct nl_s
         return r < 0 ? err_wrap(e, r, "inside") : 0;
 }
 
-void net_cluster_of(const struct net_host *h, uint32_t slot, const char *link,
-                    struct nft_cluster *ret)
+void net_cluster_of(const struct net_host *h, uint32_t slot, struct nft_cluster *ret)
 {
-        *ret = (struct nft_cluster){
-                .link = link, .slot = slot, .addr = ipv4_of_slot(&h->pool, slot), .v6 = h->v6
-        };
+        *ret = (struct nft_cluster){ .slot = slot,
+                                     .addr = ipv4_of_slot(&h->pool, slot),
+                                     .v6 = h->v6 };
+        net_link_name(slot, ret->link);
         make_mac(slot, true, ret->mac);
         ipv6_of_slot(&h->pool6, slot, ret->addr6);
 }
 
 static int firewall_forget(struct net_host *h, uint32_t slot, struct err *e)
 {
-        char name[IF_NAMESIZE];
         struct nft_cluster c;
 
-        net_link_name(slot, name);
-        net_cluster_of(h, slot, name, &c);
+        net_cluster_of(h, slot, &c);
         return nft_cluster_del(&h->nft, h->table, &c, e);
 }
 
 int net_let_out(struct net_host *h, uint32_t slot, const struct net_policy *p, struct err *e)
 {
-        char name[IF_NAMESIZE];
         struct nft_cluster c;
 
-        net_link_name(slot, name);
-        net_cluster_of(h, slot, name, &c);
+        net_cluster_of(h, slot, &c);
         c.account = p->account;
         c.egress = &p->egress;
         return nft_cluster_add(&h->nft, h->table, &c, &h->dns, e);
@@ -198,32 +194,26 @@ int net_let_out(struct net_host *h, uint32_t slot, const struct net_policy *p, s
 
 int net_list_holds(struct net_host *h, uint32_t slot, struct err *e)
 {
-        char name[IF_NAMESIZE];
         struct nft_cluster c;
 
-        net_link_name(slot, name);
-        net_cluster_of(h, slot, name, &c);
+        net_cluster_of(h, slot, &c);
         return nft_egress_holds(&h->nft, h->table, &c, e);
 }
 
 int net_is_out(struct net_host *h, uint32_t slot, struct err *e)
 {
-        char name[IF_NAMESIZE];
         struct nft_cluster c;
 
-        net_link_name(slot, name);
-        net_cluster_of(h, slot, name, &c);
+        net_cluster_of(h, slot, &c);
         return nft_cluster_has(&h->nft, h->table, &c, e);
 }
 
 int net_has_ipv6(struct net_host *h, uint32_t slot, struct err *e)
 {
-        char name[IF_NAMESIZE];
         struct nft_cluster c;
         int r = net_sockets(h, e);
 
-        net_link_name(slot, name);
-        net_cluster_of(h, slot, name, &c);
+        net_cluster_of(h, slot, &c);
         return r < 0 ? r : nft_cluster_has6(&h->nft, h->table, &c, e);
 }
 
@@ -368,7 +358,6 @@ int net_bind(struct net_host *h, uint32_t slot, const struct net_policy *p, stru
 int net_change(struct net_host *h, uint32_t slot, const struct net_policy *p, struct err *e)
 {
         AUTO(fd) int lock = -EBADF;
-        char name[IF_NAMESIZE];
         struct nft_cluster c;
         int r = slot_check(slot, e);
 
@@ -385,8 +374,7 @@ int net_change(struct net_host *h, uint32_t slot, const struct net_policy *p, st
                 r = lock = net_hold(h, LOCK_SH, e);
         if (r < 0)
                 return r;
-        net_link_name(slot, name);
-        net_cluster_of(h, slot, name, &c);
+        net_cluster_of(h, slot, &c);
         c.egress = &p->egress;
         r = nft_egress_change(&h->nft, h->table, &c, e);
         if (r >= 0 && p->egress.limited)
@@ -398,7 +386,7 @@ int net_change(struct net_host *h, uint32_t slot, const struct net_policy *p, st
                                                          .pool = &h->pool,
                                                          .pool6 = &h->pool6 },
                                     e);
-        return r < 0 ? err_wrap(e, r, "link %s", name) : 0;
+        return r < 0 ? err_wrap(e, r, "link %s", c.link) : 0;
 }
 
 /* The link of a slot: down, which ends its routes and neighbours, and gone or left for net_reap(). */

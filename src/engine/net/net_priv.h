@@ -76,8 +76,7 @@ int net_forward6_on(struct net_host *h, struct err *e);
 int net_forward6_leave(struct net_host *h, struct err *e);
 
 /* What the firewall has of a slot by its names alone; account and egress are the caller's to fill in. */
-void net_cluster_of(const struct net_host *h, uint32_t slot, const char *link,
-                    struct nft_cluster *ret);
+void net_cluster_of(const struct net_host *h, uint32_t slot, struct nft_cluster *ret);
 /* Is it limited by a list that is there?  1, 0. */
 int net_list_holds(struct net_host *h, uint32_t slot, struct err *e);
 /* Was it let out?  1, 0. */

@@ -17,6 +17,7 @@
  * elements.  Elements go straight over netlink: that costs 30 us, libnftables' own cache a
  * multiple of it. */
 #pragma once
+#include <net/if.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -61,7 +62,7 @@ int nft_table_del(struct nl_sock *s, const char *table, struct err *e);
 
 /* What the firewall knows of one cluster. */
 struct nft_cluster {
-        const char *link;
+        char link[IF_NAMESIZE];
         uint32_t slot;  /* a number of its own, which names its chain */
         uint8_t mac[6]; /* of the inner end */
         uint32_t addr;  /* host byte order */

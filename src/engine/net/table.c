@@ -108,7 +108,7 @@ static int make_anew(struct net_host *h, const struct rtnl_link *links, size_t n
 
                 if (links[i].group != h->group || !slot)
                         continue;
-                net_cluster_of(h, slot, links[i].name, x);
+                net_cluster_of(h, slot, x);
                 x->v6 = x->v6 && had_ipv6(el, n_el, links[i].name);
                 if (links[i].up && fn(arg, slot, &p[i])) {
                         x->account = p[i].account;

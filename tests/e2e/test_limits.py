@@ -128,21 +128,26 @@ def test_vcpus_by_quota(shared):
 
 # ---- memory ------------------------------------------------------------------------------------
 
+def hog(mib):
+    """A shell's command that has so much memory in use at once."""
+    return "dd if=/dev/zero of=/dev/null bs=%dM count=1" % mib
+
+
 def test_memory_ends_what_overflows_inside(shared):
     with shared.running("sleep", "1000") as other, shared.running("sleep", "1000") as c:
         neighbour, first = shared.first_pid(other), shared.first_pid(c)
-        assert inside(shared, c, "tail /dev/zero", check=False).returncode == 137
+        assert inside(shared, c, hog(1100), check=False).returncode == 137
         assert shared.first_pid(c) == first and shared.first_pid(other) == neighbour
         assert inside(shared, c, "echo still here; echo $RUNPOD_MEM_GB").stdout == "still here\n1\n"
         # files in memory count too, and cannot get around it
-        done = inside(shared, c, "mkdir -p /dev/shm/x; dd if=/dev/zero of=/dev/shm/x/1 bs=1M count=400 2>&1;"
-                      "tail /dev/zero", check=False)
+        assert inside(shared, c, hog(700)).returncode == 0
+        done = inside(shared, c, "dd if=/dev/zero of=/dev/shm/x bs=1M count=400 2>&1; " + hog(700), check=False)
         assert done.returncode == 137
         assert shared.cluster(other)["runtime"]
 
 
 def test_memory_of_the_first_process(shared):
-    with shared.running("sh", "-c", "echo begun; exec tail /dev/zero") as c:
+    with shared.running("sh", "-c", "echo begun; exec " + hog(1100)) as c:
         seen = shared.wait(c, lambda k: k["phase"] == "backoff", 60)
         assert re.match(r"out of memory: the cluster reached its 1024 MiB and the main process was "
                         r"killed by signal 9 \(Killed\); restarting in \d s", seen["reason"])

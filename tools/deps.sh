@@ -16,7 +16,7 @@ build="gcc make git pkg-config meson ninja-build ca-certificates
  libmnl-dev libnftables-dev libinih-dev libyaml-dev libcmocka-dev
  e2fsprogs apparmor util-linux iproute2 busybox-static python3 debootstrap"
 test_="$build python3-pytest python3-requests python3-websocket clang clang-format libclang-rt-$clang-dev
- skopeo umoci docker-registry nftables strace procps curl jq iputils-ping apache2-utils zstd openssl
+ skopeo umoci docker-registry nftables strace procps curl jq openssh-client iputils-ping apache2-utils zstd openssl
  erofs-utils zsh fish bash-completion mandoc cppcheck universal-ctags tmux"
 bench="$test_ crun runc podman wrk redis-tools"
 lab="$build qemu-system-x86 mmdebstrap debian-archive-keyring kmod zstd"

@@ -93,6 +93,10 @@ enum opt_id {
         OPT_EVENT_KIND,
         OPT_EVENT_SINCE,
         OPT_LIMIT,
+        OPT_SSH_KEY,
+        OPT_SSH_KEY_FILE,
+        OPT_SSH_KEY_NAME,
+        OPT_SSH_FINGERPRINT,
         OPT_COUNT
 };
 
@@ -230,3 +234,6 @@ int cmd_version(struct cli *c, struct err *e);
 int cmd_completion(struct cli *c, struct err *e);
 int cmd_man(struct cli *c, struct err *e);
 int cmd_complete(struct cli *c, struct err *e);
+int cmd_ssh_add_key(struct cli *c, struct err *e);
+int cmd_ssh_list_keys(struct cli *c, struct err *e);
+int cmd_ssh_remove_key(struct cli *c, struct err *e);

@@ -152,4 +152,12 @@ const struct option options[OPT_COUNT] = {
                               "2026-01-31T08:00:00Z, or a span as in 10m" },
         [OPT_LIMIT] = { "limit", 0, OPT_KIND_INT, "N", "100", 1, 1000, NULL,
                         "at most so many, the newest" },
+        [OPT_SSH_KEY] = { "key", 0, OPT_KIND_STR, "TEXT", NULL, 0, 0, NULL,
+                          "the public key itself, one line" },
+        [OPT_SSH_KEY_FILE] = { "key-file", 0, OPT_KIND_STR, "FILE", NULL, 0, 0, NULL,
+                               "take the public key from this file, such as ~/.ssh/id_ed25519.pub" },
+        [OPT_SSH_KEY_NAME] = { "name", 0, OPT_KIND_STR, "NAME", NULL, 0, 0, NULL,
+                               "the key of this name, which is the text behind it" },
+        [OPT_SSH_FINGERPRINT] = { "fingerprint", 0, OPT_KIND_STR, "SHA256:...", NULL, 0, 0, NULL,
+                                  "the key with this fingerprint" },
 };

@@ -48,3 +48,5 @@
 #define LIMIT_CUDA_VERSIONS         64U    /* that a request allows */
 #define LIMIT_EGRESS                64U    /* networks that one cluster's traffic is limited to */
 #define LIMIT_REDIRECTS             5U     /* of one request to a registry */
+#define LIMIT_SSH_KEYS              100U   /* of one account */
+#define LIMIT_SSH_KEYS_BYTES        65536U /* all of them, comments included */

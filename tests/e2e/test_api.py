@@ -25,6 +25,7 @@ import websocket
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fake_node import FakeNode, cri  # noqa: E402
 from programs import program  # noqa: E402
+from sshkeys import ECDSA, ED25519  # noqa: E402
 
 NO_INSTANCES = "no longer any instances available"
 
@@ -834,7 +835,7 @@ def test_overcommit_shares_cpus(tmp_path):
 
 
 def test_pub_key(api, node):
-    keys = "ssh-ed25519 AAAA one\n\nssh-ed25519 BBBB two"
+    keys = ED25519 + " one\n\n" + ECDSA + " two"
     r = api.session.post(api.base + "/graphql", headers=api.head(), json={
         "query": "mutation($i: UpdateUserSettingsInput) { updateUserSettings(input: $i) { id pubKey } }",
         "variables": {"i": {"pubKey": keys}}})

@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from host import ApiError, Host, program
+from sshkeys import ED25519
 
 CONFIG = {"cpu_overcommit": 100, "memory_overcommit": 20, "disk_overcommit": 100,
           "pool_networks": 0, "pool_disks": 0, "grace": "500ms", "log_level": "debug"}
@@ -101,14 +102,14 @@ def test_each_change_with_who_and_what_and_outcome(host, key):
 
 def test_many_refusals_in_one_query(host, key):
     """Not a row each: they would all go through the store, before what others wait for."""
-    host.gql("mutation { updateUserSettings(input: {pubKey: \"ssh-ed25519 AAAA x\"}) { id } }", key=key)
+    host.gql("mutation { updateUserSettings(input: {pubKey: \"%s\"}) { id } }" % ED25519, key=key)
     many = " ".join('a%d: clusterTerminate(input: {clusterId: "nobody%d"})' % (i, i) for i in range(500))
     refused(host, "mutation { %s }" % many, None, key)
     got = [e for e in changes(host, key) if e["outcome"] == "refused"]
     assert len(got) == 60 and {e["object"] for e in got} == {"nobody%d" % i for i in range(60)}
     assert got[0]["text"] == "more is refused within this minute, which is not told"
     assert "not found" in got[1]["text"]
-    host.gql("mutation { updateUserSettings(input: {pubKey: \"ssh-ed25519 AAAA y\"}) { id } }", key=key)
+    host.gql("mutation { updateUserSettings(input: {pubKey: \"%s y\"}) { id } }" % ED25519, key=key)
     assert changes(host, key)[0]["outcome"] == "done", "what is done is told all the same"
 
 
@@ -116,7 +117,7 @@ def test_everything_that_changes_something(host, key):
     """Templates, credentials, secrets, settings, keys, images: each with its object."""
     def gql(query, **variables):
         return host.gql(query, variables, key)
-    gql("mutation { updateUserSettings(input: {pubKey: \"ssh-ed25519 AAAA x\"}) { id } }")
+    gql("mutation { updateUserSettings(input: {pubKey: \"%s\"}) { id } }" % ED25519)
     t = gql("mutation($i: SaveTemplateInput) { saveTemplate(input: $i) { id } }",
             i=dict(name="t", imageName="x", containerDiskInGb=1, volumeInGb=0, dockerArgs="", env=[]))
     gql("mutation { deleteTemplate(templateName: \"t\") }")

@@ -16,6 +16,7 @@
 #include "base/jsonx.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "model/sshkey.h"
 
 #define SECRET_BYTES 32U
 #define DIGEST_BYTES 32U
@@ -431,13 +432,14 @@ int accounts_set_pub_key(struct accounts *a, struct store_txn *t, const char *ac
 {
         struct account *p = map_get(a->by_id, account);
         char *copy;
+        int r;
 
         if (!p)
                 return err_set(e, -ENOENT, "account not found");
-        if (strlen(pub_key) > 65536)
-                return err_set(e, -E2BIG, "pubKey: %zu bytes, at most 65536 are allowed",
-                               strlen(pub_key));
-        copy = strdup(pub_key);
+        r = sshkey_check("pubKey", pub_key, e);
+        if (r < 0)
+                return r;
+        copy = strdup(r > 0 ? pub_key : ""); /* comments alone are no keys */
         if (!copy)
                 return err_set(e, -ENOMEM, "out of memory");
         free(p->pub_key);

@@ -83,6 +83,7 @@ int accounts_add_key(struct accounts *a, struct store_txn *t, const char *accoun
 /* @account NULL: anybody's key, for administrators. */
 int accounts_del_key(struct accounts *a, struct store_txn *t, const char *account,
                      const char *key_id, struct err *e);
+/* The whole list, checked: model/sshkey.h. */
 int accounts_set_pub_key(struct accounts *a, struct store_txn *t, const char *account,
                          const char *pub_key, struct err *e);
 

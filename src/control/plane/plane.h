@@ -187,6 +187,12 @@ int plane_delete_registry_auth(struct plane *p, const struct caller *who, const 
 int plane_open_registry_auth(const struct plane *p, const struct caller *who, const char *id,
                              const char **ret_username, char **ret_password, struct err *e);
 
+/* ---- SSH keys ---- */
+
+/* The whole list of an account's SSH keys, one a line; those that its clusters are started with from then
+ * on.  -EINVAL, -ERANGE, -E2BIG name the line. */
+int plane_set_pub_key(struct plane *p, const struct caller *who, const char *keys, struct err *e);
+
 /* ---- secrets ---- */
 
 /* An account's own.  No caller sees a value again.  plane_secret: NULL: not there, or another's. */

@@ -57,17 +57,8 @@ int m_user_settings(struct gql_call *c, const void *obj, struct err *e)
 {
         const struct resolve_ctx *x = ctx_of(c);
         const char *keys = jsonx_str(gql_arg(c, "input"), "pubKey");
-        AUTO(store_txn_free) struct store_txn *t = plane_txn(x->plane);
-        int r;
+        int r = keys ? plane_set_pub_key(x->plane, &x->who, keys, e) : 0;
 
         (void) obj;
-        if (!t)
-                return err_set(e, -ENOMEM, "out of memory");
-        if (keys) {
-                r = accounts_set_pub_key(plane_accounts(x->plane), t, x->who.account, keys, e);
-                if (r < 0)
-                        return r;
-                plane_submit(x->plane, TAKE(t));
-        }
-        return put_me(c, e);
+        return r < 0 ? r : put_me(c, e);
 }

@@ -39,6 +39,9 @@ void handle_secret_new(struct http_request *q);
 void handle_secret_remove(struct http_request *q);
 void handle_cluster_secrets(struct http_request *q);
 void handle_cluster_secret_new(struct http_request *q);
+/* sshkeys.c */
+void handle_ssh_keys(struct http_request *q);
+void handle_ssh_keys_set(struct http_request *q);
 /* accounts.c */
 void handle_accounts(struct http_request *q);
 void handle_account_new(struct http_request *q);

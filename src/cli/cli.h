@@ -77,6 +77,8 @@ enum opt_id {
         OPT_REGISTRY_AUTH,
         OPT_SECURITY_PROFILE,
         OPT_EGRESS,
+        OPT_IDLE_TIMEOUT,
+        OPT_IDLE_ACTION,
         OPT_REGISTRY_USER,
         OPT_SECRET_FILE,
         OPT_SECRET_TEXT,

@@ -113,6 +113,7 @@ static int update_input(struct cli *c, json_t *input, struct err *e)
                 { OPT_SEEN_VERSION, "generation" },
         };
         bool any = false;
+        int r;
 
         for (size_t i = 0; i < NELEM(rows); i++) {
                 const struct opt_value *v = &c->opt[rows[i].opt];
@@ -123,11 +124,15 @@ static int update_input(struct cli *c, json_t *input, struct err *e)
                 if (json_object_set_new(input, rows[i].field, json_integer((json_int_t) v->n)) < 0)
                         return err_set(e, -ENOMEM, "out of memory");
         }
-        if (!any && !c->opt[OPT_EGRESS].given)
+        any = any || c->opt[OPT_EGRESS].given || c->opt[OPT_IDLE_TIMEOUT].given ||
+              c->opt[OPT_IDLE_ACTION].given;
+        if (!any)
                 return err_set(e, -EINVAL,
                                "update what? One of: --gpuCount, --vcpu, --mem, "
-                               "--containerDiskSize, --volumeSize, --egressAllow");
-        return values_egress(c, OPT_EGRESS, input, e);
+                               "--containerDiskSize, --volumeSize, --egressAllow, "
+                               "--idleTimeout, --idleAction");
+        r = values_egress(c, OPT_EGRESS, input, e);
+        return r < 0 ? r : values_idle(c, input, e);
 }
 
 static int update_one(struct cli *c, const char *id, json_t **ret, struct err *e)

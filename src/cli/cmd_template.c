@@ -13,7 +13,8 @@
 
 static const char list_query[] =
         "query listTemplates{clusterTemplates{id name imageName dockerArgs containerDiskInGb "
-        "volumeInGb volumeMountPath ports env{key value} startSsh isPublic securityProfile egressAllow}}";
+        "volumeInGb volumeMountPath ports env{key value} startSsh isPublic securityProfile egressAllow "
+        "idleTimeoutSeconds idleAction}}";
 
 static const struct field_row template_fields[] = {
         { OPT_IMAGE_NAME, "imageName" },
@@ -47,6 +48,8 @@ int cmd_template_create(struct cli *c, struct err *e)
                 r = values_ports(c, OPT_PORTS, input, e);
         if (r >= 0)
                 r = values_egress(c, OPT_EGRESS, input, e);
+        if (r >= 0)
+                r = values_idle(c, input, e);
         if (r >= 0)
                 r = api_graphql(c->api, query, json_pack("{s:O}", "input", input), &data, e);
         if (r < 0)

@@ -118,6 +118,13 @@ const struct option options[OPT_COUNT] = {
                          "network that it may reach, such as 198.51.100.0/24 or 2001:db8::/32, and "
                          "then nothing else but name servers, the API and the account's own "
                          "clusters; repeat it, or separate several by commas; none: no network" },
+        [OPT_IDLE_TIMEOUT] = { "idleTimeout", 0, OPT_KIND_STR, "TIME", NULL, 0, 0, NULL,
+                               "stop it after so long without use, such as 30m, 10s to 30d: no "
+                               "traffic through the edge, no session, no work for a CPU or GPU; "
+                               "0: never (default: the template's, or never)" },
+        [OPT_IDLE_ACTION] = { "idleAction", 0, OPT_KIND_STR, "ACTION", NULL, 0, 0, "stop terminate",
+                              "what is done then; terminate removes its volume, too (default: "
+                              "the template's, or stop)" },
         [OPT_REGISTRY_USER] = { "username", 'u', OPT_KIND_STR, "NAME", NULL, 0, 0, NULL,
                                 "the user's name at the registry" },
         [OPT_SECRET_FILE] = { "file", 'f', OPT_KIND_STR, "FILE", NULL, 0, 0, NULL,

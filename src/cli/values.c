@@ -3,9 +3,12 @@
 
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 
+#include "base/clock.h"
 #include "base/jsonx.h"
 #include "base/str.h"
+#include "model/idle.h"
 
 static json_t *value_of(const struct option *o, const struct opt_value *v)
 {
@@ -140,6 +143,31 @@ int values_egress(const struct cli *c, enum opt_id id, json_t *input, struct err
         return json_object_set(input, "egressAllow", list) < 0
                        ? err_set(e, -ENOMEM, "out of memory")
                        : 0;
+}
+
+int values_idle(const struct cli *c, json_t *input, struct err *e)
+{
+        const struct opt_value *span = &c->opt[OPT_IDLE_TIMEOUT],
+                               *action = &c->opt[OPT_IDLE_ACTION];
+        const char *word = NULL;
+        uint64_t us = 0;
+
+        if (span->given && str_duration_us(span->s, &us) < 0)
+                return err_set(e, -EINVAL, "--idleTimeout: \"%s\" is no time such as 30m or 2h",
+                               span->s);
+        if (span->given && us % US_PER_S)
+                return err_set(e, -EINVAL, "--idleTimeout: \"%s\" is not a number of seconds",
+                               span->s);
+        if (span->given && idle_timeout_check("--idleTimeout", (int64_t) (us / US_PER_S), e) < 0)
+                return -ERANGE;
+        for (enum idle_action a = IDLE_STOP; action->given && a < IDLE_ACTION_COUNT; a++)
+                if (strcasecmp(action->s, idle_action_names[a]) == 0)
+                        word = idle_action_names[a];
+        if ((span->given && json_object_set_new(input, "idleTimeoutSeconds",
+                                                json_integer((json_int_t) (us / US_PER_S))) < 0) ||
+            (word && json_object_set_new(input, "idleAction", json_string(word)) < 0))
+                return err_set(e, -ENOMEM, "out of memory");
+        return 0;
 }
 
 int values_ports(const struct cli *c, enum opt_id id, json_t *input, struct err *e)

@@ -20,8 +20,10 @@ int values_json(const struct cli *c, const struct field_row *row, size_t n, bool
  * the next variable where KEY= follows it.  -EINVAL "wrong env value" names the entry. */
 int values_env(const struct cli *c, enum opt_id id, json_t *input, struct err *e);
 
-/* All entries, joined by commas, as `ports`; nothing when not given. */
 int values_egress(const struct cli *c, enum opt_id id, json_t *input, struct err *e);
+/* --idleTimeout and --idleAction. */
+int values_idle(const struct cli *c, json_t *input, struct err *e);
+/* All entries, joined by commas, as `ports`; nothing when not given. */
 int values_ports(const struct cli *c, enum opt_id id, json_t *input, struct err *e);
 
 /* A comma list into words, blanks around them removed; NULL gives an empty vector. */

@@ -287,7 +287,7 @@ class FakeNode:
                    "restarts": c.get("restarts", 0), "oom_kills": 0,
                    "security": {"seccomp": "enforced", "apparmor": "unavailable"}}
             if c["state"] == "running":
-                msg["usage"] = {"cpu_us": 1000, "memory_bytes": 512 << 20}
+                msg["usage"] = {"cpu_us": 1000, "memory_bytes": 512 << 20, **c.get("usage", {})}
             self.say(msg)
             self.changed.notify_all()
 

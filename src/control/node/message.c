@@ -37,6 +37,12 @@ static const struct jfield usage_fields[] = {
         { R(cpu_us), .kind = J_U64 },
         { R(memory_bytes), .kind = J_U64 },
 };
+static const struct jfield edge_fields[] = {
+        { "bytes", .off = offsetof(struct node_report, edge_bytes), .kind = J_U64,
+          .required = true },
+        { "connections", .off = offsetof(struct node_report, edge_connections), .kind = J_U64,
+          .required = true },
+};
 static const struct jfield report_fields[] = {
         { R(cluster), .kind = J_STR, .max = LIMIT_CLUSTER_ID_LEN, .required = true },
         { R(epoch), .kind = J_U64 },
@@ -245,12 +251,17 @@ int node_report_decode(const json_t *j, struct node_report *ret, struct err *e)
 {
         struct node_report rep = { 0 };
         const json_t *usage = json_object_get(j, "usage"), *sec = json_object_get(j, "security");
+        const json_t *edge = json_object_get(usage, "edge");
         int r = jsonx_decode(j, report_fields, NELEM(report_fields), &rep, e);
 
         if (r >= 0 && json_is_object(usage)) {
                 r = jsonx_decode(usage, usage_fields, NELEM(usage_fields), &rep, e);
                 take_pressure(json_object_get(usage, "pressure"), &rep);
                 rep.has_usage = true;
+        }
+        if (r >= 0 && json_is_object(edge)) {
+                r = jsonx_decode(edge, edge_fields, NELEM(edge_fields), &rep, e);
+                rep.has_edge = true;
         }
         if (r >= 0 && (!plan_cluster_id_ok(rep.cluster) || rep.state == CS_NONE))
                 r = err_set(e, -EINVAL, "cluster or state is not one");

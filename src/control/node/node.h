@@ -83,8 +83,10 @@ struct node_report {
         uint64_t cpu_us, memory_bytes;                     /* usage; 0 when not sent */
         double pressure_cpu, pressure_memory, pressure_io; /* percent; NaN: not sent */
         bool has_usage;
-        const json_t *security;     /* borrowed for the call; NULL: not sent */
-        const json_t *gpu_receipts; /* the same; not looked at yet */
+        uint64_t edge_bytes, edge_connections; /* through the edge so far; open there now */
+        bool has_edge;                         /* both are known */
+        const json_t *security;                /* borrowed for the call; NULL: not sent */
+        const json_t *gpu_receipts;            /* the same; not looked at yet */
 };
 
 /* Something happened to a GPU (docs/gpu.md); borrowed for the call. */

@@ -87,6 +87,10 @@ static int apply_template(struct plane *p, const struct caller *who, struct depl
                 d->container_disk_gib = t->container_disk_gib;
         if (!d->volume_gib)
                 d->volume_gib = t->volume_gib;
+        if (!d->idle.said)
+                d->idle.timeout_s = t->idle_timeout_s;
+        if (d->idle.action == IDLE_ACTION_NONE)
+                d->idle.action = t->idle_action;
         return 0;
 }
 
@@ -233,6 +237,8 @@ static int fill_record(struct cluster *c, struct deploy *d, const struct caller 
         c->container_disk_gib =
                 d->container_disk_gib ? d->container_disk_gib : DEFAULT_CONTAINER_DISK_GIB;
         c->volume_gib = d->volume_gib;
+        c->idle_timeout_s = d->idle.timeout_s;
+        c->idle_action = d->idle.action ? d->idle.action : IDLE_STOP;
         c->vcpu = d->min_vcpu ? d->min_vcpu : 1;
         c->memory_mib = 1024ULL * (d->min_memory_gib ? d->min_memory_gib : 1);
         c->generation = c->boot = 1;

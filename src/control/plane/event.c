@@ -26,6 +26,7 @@ const char *const event_kinds[] = {
         "updated",
         "refused",
         "moved",
+        "idle",
         "terminated",
         "removed",
         "gpu.xid",

@@ -132,6 +132,7 @@ static int plan_next(struct plane *p, struct store_txn *t, struct cluster *c, ui
         c->progress_bytes = c->progress_total_bytes = c->progress_bytes_per_s = 0;
         c->started_us = 0;
         c->restarts = 0;
+        idle_restart(&c->idle);
         (void) text_set(&c->refused, NULL);
         return text_set(&c->reason, NULL);
 }
@@ -390,6 +391,10 @@ struct cluster *lifecycle_copy(const struct cluster *c)
         copy->seq = c->seq;
         copy->open = c->open;
         copy->usage = c->usage;
+        copy->idle = c->idle;
+        copy->idle_kept = c->idle_kept;
+        copy->gpu_peak_pct = c->gpu_peak_pct;
+        copy->had_session = c->had_session;
         copy->security = c->security ? json_incref(c->security) : NULL;
         return copy;
 }

@@ -108,6 +108,7 @@ struct deploy {
         char *data_center, *country, *stop_after, *terminate_after, *instance_id;
         char *security_profile;
         char **egress; /* NULL: not said */
+        struct idle_wish idle;
         char **gpu_types, **instance_ids;
         char *cuda, *min_cuda, **cudas; /* of the driver, for a cluster with GPUs */
         uint32_t container_disk_gib, volume_gib, min_memory_gib, min_vcpu;
@@ -146,6 +147,7 @@ struct update {
         int64_t vcpu, memory_gib, container_disk_gib, volume_gib, gpu_count;
         int64_t generation; /* what the caller has seen: another one now, and nothing is changed */
         char **egress;      /* as of a deployment, borrowed; NULL stays */
+        struct idle_wish idle;
 };
 /* When this returns the change is on its way to the engine; cluster_updating() until that has
  * answered, and then `refused` says why not, or nothing. */
@@ -267,6 +269,14 @@ void plane_audit_object(struct plane *p, const char *account, const char *object
 void plane_audit_end(struct plane *p, struct audit *a, const char *outcome, const char *why);
 /* A valid key has been used from there: told once an hour. */
 void plane_key_used(struct plane *p, const struct caller *who, const char *address);
+
+/* ---- what holds a cluster awake ---- */
+
+/* A session (a terminal, a program, a log that is followed) in cluster @id, from here to its end.  NULL:
+ * out of memory; it then does not count. */
+struct plane_use;
+struct plane_use *plane_use_new(struct plane *p, const char *id);
+struct plane_use *plane_use_free(struct plane_use *u); /* before the plane */
 
 /* ---- watching ---- */
 

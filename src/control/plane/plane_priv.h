@@ -18,6 +18,12 @@ struct plane_watch {
         void *arg;
 };
 
+struct plane_use {
+        struct plane *plane;
+        struct plane_use *prev, *next;
+        char *id;
+};
+
 struct plane {
         sd_event *loop;
         struct store *store;
@@ -40,6 +46,7 @@ struct plane {
         sd_event_source *alarm;  /* the next stopAfter or terminateAfter */
         sd_event_source *repeat; /* the next order that is said again */
         struct plane_watch *watches;
+        struct plane_use *uses;
         void (*inner)(void *arg, int fd);
         void (*synced)(void *arg);
         void *conf_arg;
@@ -137,6 +144,14 @@ void telemetry_take(struct plane *p, struct gpu_telemetry *t, size_t n);
 
 /* receipts.c: true when the record is another one now.  @list: a report's `gpu_receipts`, unchecked */
 bool receipts_take(struct plane *p, struct store_txn *t, struct cluster *c, const json_t *list);
+
+/* idle.c */
+/* Put what a request says into the record; true when it is another now. */
+bool idle_apply(struct cluster *c, const struct idle_wish *w);
+void idle_note_gpu(struct plane *p, const struct gpu_telemetry *t); /* of this second */
+/* The engine has said what @c uses: warn, stop or terminate it when nobody does.  Last of all that is
+ * done with a report. */
+void idle_look(struct plane *p, struct cluster *c, const struct node_report *r);
 
 /* report.c */
 void report_apply(struct plane *p, const struct node_report *r);

@@ -14,6 +14,7 @@ const char *const cluster_desired_names[DESIRED_COUNT] = { "none", "running", "s
 static_assert(sizeof(enum cluster_desired) == sizeof(int) &&
                       sizeof(enum cluster_state) == sizeof(int),
               "J_ENUM wants an int");
+static_assert(sizeof(enum idle_action) == sizeof(int), "J_ENUM wants an int");
 #define C(f) #f, .off = offsetof(struct cluster, f)
 static const struct jfield cluster_fields[] = {
         { C(id), .kind = J_STR, .required = true },
@@ -53,6 +54,8 @@ static const struct jfield cluster_fields[] = {
         { C(refused), .kind = J_STR },
         { C(security_profile), .kind = J_STR },
         { C(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
+        { C(idle_timeout_s), .kind = J_U32 },
+        { C(idle_action), .kind = J_ENUM, .names = idle_action_names, .max = IDLE_ACTION_COUNT },
 };
 #undef C
 
@@ -80,6 +83,8 @@ static const struct jfield template_fields[] = {
         { T(created_us), .kind = J_U64 },
         { T(security_profile), .kind = J_STR },
         { T(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
+        { T(idle_timeout_s), .kind = J_U32 },
+        { T(idle_action), .kind = J_ENUM, .names = idle_action_names, .max = IDLE_ACTION_COUNT },
 };
 #undef T
 
@@ -133,6 +138,8 @@ int cluster_from_row(const json_t *row, struct cluster **ret, struct err *e)
                 c->gpu_receipts = json_incref(json_object_get(row, "gpu_receipts"));
         if (json_is_object(applied))
                 c->applied = json_incref(applied);
+        idle_decode(json_object_get(row, "idle"), &c->idle);
+        c->idle_kept = c->idle;
         *ret = TAKE(c);
         return 0;
 }
@@ -146,6 +153,8 @@ json_t *cluster_to_row(const struct cluster *c)
         if (row && c->gpu_receipts && json_object_set(row, "gpu_receipts", c->gpu_receipts) < 0)
                 return NULL;
         if (row && c->applied && json_object_set(row, "applied", c->applied) < 0)
+                return NULL;
+        if (row && c->idle_timeout_s && json_object_set_new(row, "idle", idle_encode(&c->idle)) < 0)
                 return NULL;
         return TAKE(row);
 }

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "control/account/account.h"
 #include "model/cluster.h"
+#include "model/idle.h"
 
 enum cluster_desired {
         DESIRED_NONE,
@@ -44,7 +45,10 @@ struct cluster {
         uint64_t boot;        /* generation whose plan starts the first process; 0: this one's */
         json_t *applied; /* the plan that the engine has, while it has not answered to the present one,
                           * which changes a cluster that runs; NULL: none is under way */
-        char *refused; /* why the last such change was not made */
+        char *refused;           /* why the last such change was not made */
+        uint32_t idle_timeout_s; /* of model/idle.h; 0: never */
+        enum idle_action idle_action;
+        struct idle_state idle; /* as far as it is worth a write */
 
         /* not stored: it comes again with the next report */
         uint32_t progress_pct; /* of a pull, as are the next */
@@ -61,7 +65,10 @@ struct cluster {
                 repeat_us; /* the engine is behind: when it is told again, monotonic; 0: it is not */
         unsigned repeats;  /* in a row */
         bool wants_login;  /* the engine waits for the registry credentials that it names */
-        bool wants_secrets; /* the same for the secrets that its variables name */
+        bool wants_secrets;          /* the same for the secrets that its variables name */
+        struct idle_state idle_kept; /* as it was written last */
+        uint64_t gpu_peak_pct;       /* of its busiest GPU, since the last look; as is the next */
+        bool had_session;
         unsigned open; /* transactions not answered yet: nothing is told to the node meanwhile */
 };
 
@@ -77,7 +84,9 @@ struct template
         char *ports, *volume_path;
         uint32_t volume_gib, container_disk_gib;
         char *readme, *category, *start_script, *registry_auth, *security_profile;
-        char **egress; /* as a cluster's */
+        char **egress; /* as a cluster's, as are the next */
+        uint32_t idle_timeout_s;
+        enum idle_action idle_action;
         bool is_serverless, is_public, start_ssh, start_jupyter, advanced_start;
         bool builtin; /* part of the program: visible to all, not stored */
         uint64_t created_us;

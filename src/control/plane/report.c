@@ -200,4 +200,6 @@ void report_apply(struct plane *p, const struct node_report *r)
         }
         if (r->cpus_taken && c->desired == DESIRED_RUNNING && c->open == 0)
                 cluster_do_move(p, c);
+        else
+                idle_look(p, c, r);
 }

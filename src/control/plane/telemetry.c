@@ -15,6 +15,8 @@ void telemetry_take(struct plane *p, struct gpu_telemetry *t, size_t n)
         p->n_telemetry = n;
         p->telemetry_us = clock_wall_us();
         p->telemetry_mono_us = clock_mono_us();
+        for (size_t i = 0; i < n && !p->foreign; i++)
+                idle_note_gpu(p, &t[i]);
 }
 
 const struct gpu_telemetry *plane_telemetry(const struct plane *p, const char *uuid,

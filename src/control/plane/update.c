@@ -287,7 +287,7 @@ int plane_update(struct plane *p, const struct caller *who, const char *id, cons
         AUTO(cluster_free) struct cluster *c = NULL;
         struct err mine = { 0 };
         struct cluster *old = NULL, *made;
-        bool half = false;
+        bool half = false, idle;
         int r = lifecycle_begin(p, who, id, noun, &old, &t, e), changed;
 
         if (r >= 0)
@@ -300,12 +300,14 @@ int plane_update(struct plane *p, const struct caller *who, const char *id, cons
         changed = c ? apply(c, u) : -ENOMEM;
         if (changed < 0)
                 return err_set(e, -ENOMEM, "out of memory");
-        if (!changed) {
+        idle = idle_apply(c, &u->idle); /* which is nothing to the engine */
+        if (!changed && !idle) {
                 *ret = old;
                 return 0;
         }
-        r = c->desired == DESIRED_RUNNING ? update_running(p, c, old, t, noun, &half, &mine)
-                                          : update_stopped(p, c, &mine);
+        if (changed)
+                r = c->desired == DESIRED_RUNNING ? update_running(p, c, old, t, noun, &half, &mine)
+                                                  : update_stopped(p, c, &mine);
         if (r < 0 && half)
                 plane_abandon(p, TAKE(t)); /* memory is loaded again */
         if (r < 0) {

@@ -125,6 +125,47 @@ int r_template_egress(struct gql_call *c, const void *obj, struct err *e)
         return put_egress(c, t->egress);
 }
 
+static int put_action(struct gql_call *c, enum idle_action a)
+{
+        return gql_put_str(c, idle_action_names[a ? a : IDLE_STOP]);
+}
+
+int r_idle_action(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return put_action(c, k->idle_action);
+}
+
+int r_template_idle_action(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct template *t = obj;
+
+        (void) e;
+        return put_action(c, t->idle_action);
+}
+
+int r_idle_seconds(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return k->idle_timeout_s && cluster_runs(k)
+                       ? gql_put_int(c, (int64_t) (k->idle.idle_us / US_PER_S))
+                       : gql_put_null(c);
+}
+
+int r_last_use(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+
+        (void) e;
+        return gql_put_str(c, k->idle_timeout_s && cluster_runs(k) && k->idle.last_use
+                                      ? idle_use_names[k->idle.last_use]
+                                      : NULL);
+}
+
 int egress_said(char ***list, struct err *e)
 {
         return *list && !**list && strv_push(list, EGRESS_NONE) < 0

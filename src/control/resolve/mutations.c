@@ -41,6 +41,24 @@ static const struct jfield deploy_fields[] = {
 };
 #undef D
 
+int idle_said(const json_t *in, struct idle_wish *ret, struct err *e)
+{
+        const json_t *v = json_object_get(in, "idleTimeoutSeconds");
+        const char *action = jsonx_str(in, "idleAction");
+        int r = json_is_integer(v)
+                        ? idle_timeout_check("idleTimeoutSeconds", json_integer_value(v), e)
+                        : 0;
+
+        if (r < 0)
+                return r;
+        *ret = (struct idle_wish){ .said = json_is_integer(v),
+                                   .timeout_s = (uint32_t) json_integer_value(v) };
+        for (enum idle_action a = IDLE_STOP; a < IDLE_ACTION_COUNT; a++)
+                if (str_eq(action, idle_action_names[a]))
+                        ret->action = a;
+        return 0;
+}
+
 static inline void deploy_done_cleanup(struct deploy *d)
 {
         deploy_done(d);
@@ -64,6 +82,8 @@ static int deploy(struct gql_call *c, bool no_gpu, bool interruptible, struct er
         r = jsonx_decode(in, deploy_fields, NELEM(deploy_fields), &d, e);
         if (r >= 0)
                 r = egress_said(&d.egress, e);
+        if (r >= 0)
+                r = idle_said(in, &d.idle, e);
         if (r >= 0)
                 r = env_from_args(json_object_get(in, "env"), &d.env, e);
         d.no_gpu = no_gpu || str_eq(jsonx_str(in, "computeType"), "CPU");
@@ -206,6 +226,8 @@ int m_update(struct gql_call *c, const void *obj, struct err *e)
         (void) obj;
         if (r >= 0)
                 r = egress_said(&u.egress, e);
+        if (r >= 0)
+                r = idle_said(in, &u.idle, e);
         if (r < 0)
                 return r;
         for (size_t i = 0; i < NELEM(update_fields); i++) {

@@ -41,6 +41,12 @@ RESOLVER(r_egress);
 RESOLVER(r_template_egress);
 /* An empty list, which allows nothing, as records and plans say it. */
 int egress_said(char ***list, struct err *e);
+/* idleTimeoutSeconds and idleAction of an input. */
+int idle_said(const json_t *in, struct idle_wish *ret, struct err *e);
+RESOLVER(r_idle_action);
+RESOLVER(r_template_idle_action);
+RESOLVER(r_idle_seconds);
+RESOLVER(r_last_use);
 RESOLVER(r_gpu_receipts);
 RESOLVER(r_gpus);
 RESOLVER(r_memory_gib);

@@ -114,6 +114,10 @@ static const struct gql_field cluster_rows[] = {
         C("containerRegistryAuthId", "String", STR, registry_auth),
         F("securityProfile", "String", r_security_profile),
         F("egressAllow", "[String!]", r_egress),
+        C("idleTimeoutSeconds", "Int", U32, idle_timeout_s),
+        F("idleAction", "IdleAction", r_idle_action),
+        F("idleSeconds", "Int", r_idle_seconds),
+        F("lastUse", "String", r_last_use),
         F("uptimeSeconds", "Int", r_uptime),
         C("locked", "Boolean", BOOL, locked),
         C("stopAfter", "DateTime", TIME, stop_after_us),
@@ -269,6 +273,8 @@ static const struct gql_field template_rows[] = {
         FN("containerRegistryAuthId", "String", GQL_ANYONE, r_template_registry_auth),
         FN("securityProfile", "String", GQL_ANYONE, r_template_security_profile),
         FN("egressAllow", "[String!]", GQL_ANYONE, r_template_egress),
+        T("idleTimeoutSeconds", "Int", U32, idle_timeout_s),
+        FN("idleAction", "IdleAction", GQL_ANYONE, r_template_idle_action),
 };
 #undef T
 

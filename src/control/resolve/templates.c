@@ -106,6 +106,7 @@ int m_save_template(struct gql_call *c, const void *obj, struct err *e)
         const json_t *in = gql_arg(c, "input");
         AUTO(template_free) struct template *t = calloc(1, sizeof *t);
         const struct template *saved = NULL;
+        struct idle_wish idle = { 0 };
         int r;
 
         (void) obj;
@@ -116,6 +117,10 @@ int m_save_template(struct gql_call *c, const void *obj, struct err *e)
         r = jsonx_decode(in, save_fields, NELEM(save_fields), t, e);
         if (r >= 0)
                 r = egress_said(&t->egress, e);
+        if (r >= 0)
+                r = idle_said(in, &idle, e);
+        t->idle_timeout_s = idle.timeout_s;
+        t->idle_action = idle.action;
         if (r >= 0)
                 r = env_from_args(json_object_get(in, "env"), &t->env, e);
         if (r >= 0)

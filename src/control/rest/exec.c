@@ -21,6 +21,7 @@ struct exec {
         struct http_request *q;
         int64_t asked;
         int monitor;
+        struct plane_use *use; /* from the request on */
         char accept[64];
         struct http_server *server;
         sd_event *loop;
@@ -33,6 +34,7 @@ static void exec_end(void *priv)
         if (x->asked)
                 node_cancel(plane_node(x->q->plane), x->asked);
         (void) fd_close(x->monitor);
+        (void) plane_use_free(x->use);
         free(x);
 }
 
@@ -87,7 +89,8 @@ static void on_upgrade(void *arg, struct MHD_Connection *conn, void *con_cls, co
                                            .fd = fd,
                                            .urh = urh,
                                            .early = extra,
-                                           .early_len = extra_len };
+                                           .early_len = extra_len,
+                                           .use = TAKE(x->use) };
 
         (void) arg;
         (void) conn;
@@ -167,6 +170,7 @@ static int ask(struct exec *x, const struct cluster *c, struct err *e)
         r = node_request(plane_node(x->q->plane), "exec", args, NULL, 0, ASK_TIMEOUT_US, on_started,
                          NULL, x, e);
         x->asked = r > 0 ? r : 0;
+        x->use = plane_use_new(x->q->plane, c->id);
         return r < 0 ? (int) r : 0;
 }
 

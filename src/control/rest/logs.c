@@ -40,6 +40,7 @@ struct follow {
         struct attach_parser parser;
         uint8_t *parser_buf;
         struct plane_watch *watch;
+        struct plane_use *use; /* who follows it uses it */
         bool finished;
 };
 
@@ -58,6 +59,7 @@ static void follow_end(void *priv)
         if (f->asked)
                 node_cancel(plane_node(f->q->plane), f->asked);
         f->watch = plane_watch_free(f->watch);
+        f->use = plane_use_free(f->use);
         drop_monitor(f);
         log_files_done(&f->files);
         strbuf_done(&f->in);
@@ -308,8 +310,10 @@ void handle_logs(struct http_request *q)
                 r = err_set(&e, -ENOENT, "cluster not found");
         else
                 r = parse(f, &e);
-        if (r >= 0 && f && f->follow)
+        if (r >= 0 && f && f->follow) {
+                f->use = plane_use_new(q->plane, f->id);
                 r = plane_watch_new(q->plane, f->id, on_report, f, &f->watch);
+        }
         if (r < 0) {
                 http_reply_error(q, http_status_of(r), "%s", e.msg);
                 return;

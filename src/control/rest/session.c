@@ -32,6 +32,7 @@ struct session {
         struct http_session base; /* first */
         struct http_server *server;
         sd_event *loop;
+        struct plane_use *use;
         int fd; /* borrowed from urh */
         struct MHD_UpgradeResponseHandle *urh;
         wslay_event_context_ptr ws;
@@ -62,6 +63,7 @@ static void session_end(struct http_session *base)
         if (s->ws)
                 wslay_event_context_free(s->ws);
         s->monitor = fd_close(s->monitor);
+        s->use = plane_use_free(s->use);
         strbuf_done(&s->early);
         strbuf_done(&s->out);
         strbuf_done(&s->in);
@@ -454,6 +456,7 @@ int session_new(const struct session_conf *conf, int monitor)
 
         if (!s) {
                 (void) fd_close(monitor);
+                (void) plane_use_free(conf->use);
                 return -ENOMEM;
         }
         s->base.end = session_end;
@@ -461,6 +464,7 @@ int session_new(const struct session_conf *conf, int monitor)
         s->loop = conf->loop;
         s->fd = conf->fd;
         s->urh = conf->urh;
+        s->use = conf->use;
         s->monitor = monitor;
         s->in_window = ATTACH_WINDOW;
         strbuf_add(&s->early, conf->early, conf->early_len);

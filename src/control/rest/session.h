@@ -10,6 +10,7 @@ struct session_conf {
         struct MHD_UpgradeResponseHandle *urh;
         const char *early; /* bytes that came with the handshake */
         size_t early_len;
+        struct plane_use *use; /* taken; NULL: none */
 };
 
 /* @monitor is taken in every case.  -errno: nothing was started. */

@@ -56,6 +56,8 @@ static const struct store_column template_cols[] = {
         I(created_us),
         T(security_profile),
         J(egress),
+        I(idle_timeout_s),
+        T(idle_action),
 };
 static const struct store_column cluster_cols[] = {
         K(id),
@@ -98,6 +100,9 @@ static const struct store_column cluster_cols[] = {
         T(refused),
         T(security_profile),
         J(egress),
+        I(idle_timeout_s),
+        T(idle_action),
+        J(idle),
 };
 static const struct store_column reservation_cols[] = {
         K(node), K(kind), K(resource), T(cluster), I(generation), I(amount), T(state),
@@ -198,6 +203,14 @@ static const char version_8[] = "CREATE TABLE audit (id TEXT PRIMARY KEY, at_us 
 static const char version_9[] = "ALTER TABLE cluster ADD COLUMN egress TEXT;"
                                 "ALTER TABLE template ADD COLUMN egress TEXT;";
 
+/* `idle`: the idle clock (model/idle.h) */
+static const char version_10[] =
+        "ALTER TABLE cluster ADD COLUMN idle_timeout_s BIGINT NOT NULL DEFAULT 0;"
+        "ALTER TABLE cluster ADD COLUMN idle_action TEXT;"
+        "ALTER TABLE cluster ADD COLUMN idle TEXT;"
+        "ALTER TABLE template ADD COLUMN idle_timeout_s BIGINT NOT NULL DEFAULT 0;"
+        "ALTER TABLE template ADD COLUMN idle_action TEXT;";
+
 const char *const store_migrations[] = { version_1, version_2, version_3, version_4, version_5,
-                                         version_6, version_7, version_8, version_9 };
+                                         version_6, version_7, version_8, version_9, version_10 };
 const size_t store_n_migrations = NELEM(store_migrations);

@@ -31,6 +31,16 @@ typedef void fleet_report_fn(void *arg, const json_t *report);
 typedef void fleet_security_fn(void *arg, const char *cluster, uint64_t generation,
                                const char *kind, const char *message);
 
+/* What the edge carried for a cluster, for the idle stop (docs/edge.md): all that others began, over its
+ * names and its published ports; never what the cluster itself sends out, which would keep it awake for
+ * ever.  The counter may begin anew at any time. */
+struct fleet_traffic {
+        uint64_t bytes;       /* both ways, so far */
+        uint32_t connections; /* open now */
+};
+/* False: not known (now). */
+typedef bool fleet_traffic_fn(void *edge, const char *cluster, struct fleet_traffic *ret);
+
 struct fleet_spec {
         sd_event *loop;
         const struct host *host;
@@ -47,6 +57,8 @@ struct fleet_spec {
         /* a cluster has this slot from now on; @account NULL: it has not; may be NULL */
         void (*named)(void *names, uint32_t slot, const char *account, const char *cluster);
         void *names;
+        fleet_traffic_fn *traffic; /* may be NULL */
+        void *edge;
 };
 
 /* Reads the journal and compares it with the kernel: adopts what runs, finishes or undoes what was

@@ -73,11 +73,25 @@ int limits_lack(const struct slice_host *h, char ***list)
         return 0;
 }
 
+/* Only of one that runs: what its names answer otherwise is no use of it. */
+static void put_traffic(const struct unit *u, json_t *usage)
+{
+        const struct fleet_spec *s = &u->fleet->spec;
+        struct fleet_traffic t = { 0 };
+
+        if (u->row.state == CS_RUNNING && s->traffic && s->traffic(s->edge, u->row.cluster, &t))
+                (void) json_object_set_new(usage, "edge",
+                                           json_pack("{s:I, s:I}", "bytes", (json_int_t) t.bytes,
+                                                     "connections", (json_int_t) t.connections));
+}
+
 void unit_usage_report(const struct unit *u, json_t *report)
 {
         const struct slice_usage *s = &u->usage;
         json_t *usage = json_object_get(report, "usage"), *p;
 
+        if (usage)
+                put_traffic(u, usage);
         if (!usage || !slice_has_pressure(u->fleet->spec.host->slices) ||
             s->pressure_cpu == UINT64_MAX || s->pressure_memory == UINT64_MAX ||
             s->pressure_io == UINT64_MAX)

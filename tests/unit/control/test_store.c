@@ -274,6 +274,11 @@ static void test_older_version_is_brought_up(void **state)
                              "ALTER TABLE template DROP COLUMN security_profile;"
                              "ALTER TABLE cluster DROP COLUMN egress;"
                              "ALTER TABLE template DROP COLUMN egress;"
+                             "ALTER TABLE cluster DROP COLUMN idle_timeout_s;"
+                             "ALTER TABLE cluster DROP COLUMN idle_action;"
+                             "ALTER TABLE cluster DROP COLUMN idle;"
+                             "ALTER TABLE template DROP COLUMN idle_timeout_s;"
+                             "ALTER TABLE template DROP COLUMN idle_action;"
                              "PRAGMA user_version = 1",
                              NULL, NULL, NULL),
                 SQLITE_OK);

@@ -94,6 +94,11 @@ static const struct conf_option options[] = {
         { "network", "connections", CONF_U32, C(network_connections), "4096", 0, 1000000,
           "connections",
           "that the host tracks at once for each address of a cluster; more are dropped; 0: no limit; doctor says what the table of all has room for" },
+        { "network", "public_ports", CONF_STR, C(network_public_ports), "20000-29999", 0, 0,
+          "ports",
+          "ports of this host that clusters' TCP ports are published on, FIRST-LAST; none: no TCP port is published" },
+        { "network", "public_ip", CONF_STR, C(network_public_ip), "", 0, 0, "IP address",
+          "the address at which clients reach them, told to tenants; empty: the one that this host has on its way out" },
 };
 
 #define R(k) .off = offsetof(struct registry_conf, k)

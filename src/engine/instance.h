@@ -40,6 +40,8 @@ struct engine_conf {
         char *network_pool6;          /* "fd12:3456:789a:1::/64", "": from the id, "none" */
         uint64_t network_bandwidth;   /* bytes a second of each cluster, each way; 0: no limit */
         uint32_t network_connections; /* tracked at once per address; 0: no limit */
+        char *network_public_ip;      /* where published ports are reached; "": found out */
+        char *network_public_ports;   /* "20000-29999", "none" */
         /* [limits]; 0: none */
         uint32_t pids;                          /* of a cluster whose plan names no number */
         uint64_t io_read_bytes, io_write_bytes; /* a second, each disk of a cluster */

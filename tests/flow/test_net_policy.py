@@ -343,17 +343,18 @@ def test_doctor_of_the_table_of_connections(clean, capfd):
     w = clean
     cpus = len(os.sched_getaffinity(0))
     row = lambda *lines: doctor(w, *lines)["conntrack table"]  # noqa: E731
-    wanted = cpus * 2 * 4096 + 16384  # each with an address of both families, and the host
+    wanted = cpus * 4 * 4096 + 16384  # each with an address of both families, as many visitors, and the host
     w.on_host("sh", "-c", "echo %d > /run/most; mount --bind /run/most /proc/sys/net/netfilter/nf_conntrack_max" % wanted)
     try:
         assert row() == ("ok", f"{wanted} entries, {cpus} clusters and the host may use {wanted}", None)
         grade, what, then = row("connections = 4097")
-        assert (grade, what) == ("note", f"{wanted} entries, {cpus} clusters and the host may use {wanted + 2 * cpus}")
+        assert (grade, what) == ("note", f"{wanted} entries, {cpus} clusters and the host may use {wanted + 4 * cpus}")
         assert "net.netfilter.nf_conntrack_max" in then and "`connections`" in then
         assert row("connections = 8192", "pool6 = none")[0] == "ok"
+        assert row("connections = 8192", "public_ports = none")[0] == "ok"
         assert row("[engine]", "cpu_overcommit = 3")[1].startswith(f"{wanted} entries, {3 * cpus} clusters")
         assert row("connections = 0")[:2] == ("note", "one cluster can fill it (connections = 0)")
-        for connections, warned in ((4096, False), (4097, True), (0, False)):
+        for connections, warned in ((8192, False), (8193, True), (0, False)):  # this driver publishes nothing
             c = Ctl(w, "aaaaaaaa", connections=connections)
             c.stop()
             assert (f"set net.netfilter.nf_conntrack_max (sysctl) to {wanted + 2 * cpus}" in capfd.readouterr().err) == warned

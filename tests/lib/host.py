@@ -324,7 +324,7 @@ class Host:
         return {int(f.name) for f in (RUN / self.id).glob("images/*")}
 
     def claims(self, kind):
-        """{number: cluster} of this host's claims; @kind: "slots" or "cpus"."""
+        """{number: cluster} of this host's claims; @kind: "slots", "cpus" or "ports"."""
         found = {}
         for f in (RUN / kind).iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -374,6 +374,7 @@ class Host:
         found = {"slot %d of %s" % x for x in self.claims("slots").items()}
         found |= {"link hv%d" % n for n in self.claims("slots") if "hv%d" % n in inventory.links()}
         found |= {"cpu %d of %s" % x for x in self.claims("cpus").items()}
+        found |= {"port %d of %s" % x for x in self.claims("ports").items()}
         found |= {"group %s" % g for root in self.slice_roots() for g in root.iterdir()
                   if g.is_dir()}
         found |= {"loop %s %s" % x for x in inventory.loops([str(self.data)])}
@@ -391,7 +392,7 @@ class Host:
                                capture_output=True, text=True)
         if table.returncode == 0:
             for x in json.loads(table.stdout)["nftables"]:
-                if x.get("set", {}).get("name") in ("links", "sources", "fetchers"):
+                if x.get("set", {}).get("name") in ("links", "sources", "fetchers", "publishers"):
                     found |= {"%s element %s" % (x["set"]["name"], json.dumps(e))
                               for e in x["set"].get("elem", [])}
         return found

@@ -273,10 +273,10 @@ class Ctl:
         assert line.startswith("ok"), f"{words}: {line!r}"
         return line[2:].strip()
 
-    def up(self, slot, account=0, egress="-"):
+    def up(self, slot, account=0, egress="-", ports=""):
         """Its address, the service address, the slot, resolv.conf; those of IPv6 go to address6, service6."""
         self.ns[slot] = self("prepare", slot).split()[0]
-        a = self("bind", slot, account, egress).split(" ", 5)
+        a = self("bind", slot, account, egress, ports).split(" ", 5)
         self.address, self.service, self.address6, self.service6 = *a[:2], *a[3:5]
         return a[:3] + a[5:]
 

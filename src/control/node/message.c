@@ -1,5 +1,6 @@
 /* message.c - decoding of what an engine says.  Runs in tensorone-api; pure.
  * The engine runs strangers' code next to it, so nothing of it is believed unchecked. */
+#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
 #include <math.h>
@@ -13,6 +14,7 @@
 #include "model/gpu.h"
 #include "model/limits.h"
 #include "model/plan.h"
+#include "model/published.h"
 
 #define I(f) #f, .off = offsetof(struct node_inventory, f)
 static const struct jfield inventory_fields[] = {
@@ -60,6 +62,8 @@ static const struct jfield report_fields[] = {
         { R(progress_bytes_per_s), .kind = J_U64, .max = JSONX_EXACT_MAX },
         { R(reason), .kind = J_STR, .max = 2048 },
         { R(address), .kind = J_STR, .max = 64 },
+        { R(ports), .kind = J_STR, .max = 1024 },
+        { R(public_ip), .kind = J_STR, .max = 47 },
         { R(refused), .kind = J_STR, .max = 1024 },
         { R(started_us), .kind = J_U64 },
         { R(exit_code), .kind = J_U64, .max = 255 },
@@ -247,6 +251,17 @@ static void take_pressure(const json_t *o, struct node_report *rep)
         rep->pressure_io = percent(o, "io");
 }
 
+static int check_ports(const struct node_report *rep, struct err *e)
+{
+        struct published p;
+        uint8_t addr[16];
+
+        if (!str_empty(rep->public_ip) && inet_pton(AF_INET, rep->public_ip, addr) != 1 &&
+            inet_pton(AF_INET6, rep->public_ip, addr) != 1)
+                return err_set(e, -EINVAL, "public_ip is none");
+        return published_parse(rep->ports, &p, e);
+}
+
 int node_report_decode(const json_t *j, struct node_report *ret, struct err *e)
 {
         struct node_report rep = { 0 };
@@ -265,6 +280,8 @@ int node_report_decode(const json_t *j, struct node_report *ret, struct err *e)
         }
         if (r >= 0 && (!plan_cluster_id_ok(rep.cluster) || rep.state == CS_NONE))
                 r = err_set(e, -EINVAL, "cluster or state is not one");
+        if (r >= 0)
+                r = check_ports(&rep, e);
         if (r < 0) {
                 node_report_done(&rep);
                 return err_wrap(e, r, "report");

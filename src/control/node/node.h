@@ -78,6 +78,7 @@ struct node_report {
         uint32_t progress_pct; /* of a pull, as are the next */
         uint64_t progress_bytes, progress_total_bytes, progress_bytes_per_s;
         char *reason, *address;
+        char *ports, *public_ip; /* model/published.h; where those are reached */
         char *refused; /* why it has not changed a cluster that runs to this generation; NULL: it has */
         uint64_t started_us, exit_code, restarts, oom_kills;
         uint64_t cpu_us, memory_bytes;                     /* usage; 0 when not sent */

@@ -56,6 +56,8 @@ static const struct jfield cluster_fields[] = {
         { C(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
         { C(idle_timeout_s), .kind = J_U32 },
         { C(idle_action), .kind = J_ENUM, .names = idle_action_names, .max = IDLE_ACTION_COUNT },
+        { C(published), .kind = J_STR },
+        { C(public_ip), .kind = J_STR },
 };
 #undef C
 

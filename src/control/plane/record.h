@@ -38,6 +38,8 @@ struct cluster {
         enum cluster_state state; /* as reported, or as far as we have asked for it */
         uint64_t generation;
         char *reason, *address, *status_change;
+        char *published,
+                *public_ip; /* its TCP ports on the host (model/published.h), and at which address */
         uint64_t created_us, started_us, stop_after_us, terminate_after_us;
         uint64_t exit_code, restarts, oom_kills;
         json_t *plan;         /* of this generation, without the cluster's key */

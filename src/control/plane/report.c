@@ -74,6 +74,12 @@ static bool keeps_reason(const struct cluster *c)
         return c->desired == DESIRED_STOPPED && c->reason && str_after(c->reason, NO_INSTANCES);
 }
 
+/* NULL and "" are the same. */
+static bool same_text(const char *a, const char *b)
+{
+        return str_eq(str_empty(a) ? NULL : a, str_empty(b) ? NULL : b);
+}
+
 /* Take over what is worth keeping; true when the stored record changed. */
 static bool take_facts(struct cluster *c, const struct node_report *r)
 {
@@ -81,12 +87,15 @@ static bool take_facts(struct cluster *c, const struct node_report *r)
                 (!keeps_reason(c) && !str_eq(c->reason, str_empty(r->reason) ? NULL : r->reason)) ||
                 c->started_us != r->started_us || c->exit_code != r->exit_code ||
                 c->restarts != r->restarts || c->oom_kills != r->oom_kills ||
-                (!str_empty(r->address) && !str_eq(c->address, r->address));
+                (!str_empty(r->address) && !str_eq(c->address, r->address)) ||
+                !same_text(c->published, r->ports) || !same_text(c->public_ip, r->public_ip);
 
         if (!keeps_reason(c))
                 (void) text_set(&c->reason, r->reason);
         if (!str_empty(r->address))
                 (void) text_set(&c->address, r->address);
+        (void) text_set(&c->published, r->ports);
+        (void) text_set(&c->public_ip, r->public_ip);
         c->started_us = r->started_us;
         c->exit_code = r->exit_code;
         c->restarts = r->restarts;

@@ -8,6 +8,7 @@
 #include "model/egress.h"
 #include "model/limits.h"
 #include "model/plan.h"
+#include "model/published.h"
 
 int q_cluster(struct gql_call *c, const void *obj, struct err *e)
 {
@@ -245,22 +246,24 @@ int r_ports(struct gql_call *c, const void *obj, struct err *e)
 {
         const struct cluster *k = obj;
         struct plan_port port[LIMIT_PORTS];
-        int n = plan_ports(k->ports, port, NELEM(port), e), r = n < 0 ? n : gql_list_begin(c);
+        struct published published = { .n = 0 };
+        int n = plan_ports(k->ports, port, NELEM(port), e), r = n;
 
+        if (r >= 0 && !str_empty(k->public_ip))
+                r = published_parse(k->published, &published, e);
+        if (r >= 0)
+                r = gql_list_begin(c);
         for (int i = 0; r >= 0 && i < n && k->address; i++) {
-                struct port_view v = { k->address, port_type_names[port[i].type],
-                                       port[i].private_port };
+                const uint16_t outer = port[i].type == PORT_TCP
+                                               ? published_outer(&published, port[i].private_port)
+                                               : 0;
+                struct port_view v = { outer ? k->public_ip : k->address,
+                                       port_type_names[port[i].type], port[i].private_port,
+                                       outer ? outer : port[i].private_port, outer != 0 };
 
                 r = gql_put_object(c, &v);
         }
         return r < 0 ? r : gql_list_end(c);
-}
-
-int r_port_public(struct gql_call *c, const void *obj, struct err *e)
-{
-        (void) obj;
-        (void) e;
-        return gql_put_bool(c, false); /* ports are not published beyond the host yet */
 }
 
 int r_cpu_pct(struct gql_call *c, const void *obj, struct err *e)

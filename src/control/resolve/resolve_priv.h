@@ -22,7 +22,8 @@ RESOLVER(r_empty_list);
 /* clusters.c: obj is a struct cluster, for ports a struct port_view */
 struct port_view {
         const char *ip, *type;
-        uint32_t port;
+        uint32_t private, public;
+        bool is_public;
 };
 struct gpu_view {
         const char *id, *cluster;
@@ -60,7 +61,6 @@ RESOLVER(r_cpu_pressure);
 RESOLVER(r_memory_pressure);
 RESOLVER(r_io_pressure);
 RESOLVER(r_memory_pct);
-RESOLVER(r_port_public);
 RESOLVER(r_host_id);
 RESOLVER(r_location);
 RESOLVER(r_true);

@@ -172,9 +172,9 @@ static const struct gql_field runtime_rows[] = {
 
 static const struct gql_field runtime_port_rows[] = {
         AT("ip", "String", GQL_SELF, STR, port_view, ip),
-        F("isIpPublic", "Boolean", r_port_public),
-        AT("privatePort", "Int", GQL_SELF, U32, port_view, port),
-        AT("publicPort", "Int", GQL_SELF, U32, port_view, port),
+        AT("isIpPublic", "Boolean", GQL_SELF, BOOL, port_view, is_public),
+        AT("privatePort", "Int", GQL_SELF, U32, port_view, private),
+        AT("publicPort", "Int", GQL_SELF, U32, port_view, public),
         AT("type", "String", GQL_SELF, STR, port_view, type),
 };
 

@@ -103,6 +103,8 @@ static const struct store_column cluster_cols[] = {
         I(idle_timeout_s),
         T(idle_action),
         J(idle),
+        T(published),
+        T(public_ip),
 };
 static const struct store_column reservation_cols[] = {
         K(node), K(kind), K(resource), T(cluster), I(generation), I(amount), T(state),
@@ -211,6 +213,11 @@ static const char version_10[] =
         "ALTER TABLE template ADD COLUMN idle_timeout_s BIGINT NOT NULL DEFAULT 0;"
         "ALTER TABLE template ADD COLUMN idle_action TEXT;";
 
+/* the cluster's TCP ports on its host */
+static const char version_11[] = "ALTER TABLE cluster ADD COLUMN published TEXT;"
+                                 "ALTER TABLE cluster ADD COLUMN public_ip TEXT;";
+
 const char *const store_migrations[] = { version_1, version_2, version_3, version_4, version_5,
-                                         version_6, version_7, version_8, version_9, version_10 };
+                                         version_6, version_7, version_8, version_9, version_10,
+                                          version_11 };
 const size_t store_n_migrations = NELEM(store_migrations);

@@ -41,7 +41,9 @@ struct boot {
         char **secrets; /* name=value: what takes the place of placeholders in the plan's variables */
         bool whole_fabric; /* they are all that this host has */
         struct gpu_binding gpu;
-        uint32_t net_account; /* its account's number, journaled before the operation began */
+        uint32_t net_account;   /* its account's number, journaled before the operation began */
+        struct published ports; /* of the host's that lead to it, journaled as well */
+        char public_ip[48];     /* where they are reached; "": not known */
         struct net_lease lease;
         struct sandbox_proc proc;
         /* for tests: this stage fails after its work is done */

@@ -187,7 +187,7 @@ static int limit(const struct change *c, const struct plan *p, struct err *e)
 
 static int change_network(const struct change *c, const struct plan *p, struct err *e)
 {
-        struct net_policy to = { .account = c->b->net_account };
+        struct net_policy to = { .account = c->b->net_account, .ports = c->b->ports };
         int r = egress_parse("egressAllow", p->egress, &to.egress, e);
 
         return r < 0 ? r : net_change(c->b->host->net, c->b->slot, &to, e);

@@ -113,6 +113,7 @@ json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[st
         AUTO(json_put) json_t *gpus = gpus_encode(b);
         json_t *image = jsonx_encode(image_fields, NELEM(image_fields), &b->image);
         AUTO(json_put) json_t *secrets = secret_encode(b->secrets);
+        AUTO(free) char *ports = published_format(&b->ports);
 
         *ret_n = 0;
         for (size_t i = 0; names && i < NELEM(slots); i++) {
@@ -121,20 +122,20 @@ json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[st
                 ret_fds[(*ret_n)++] = *fd_at(b, i);
                 (void) json_array_append_new(names, json_string(slots[i].name));
         }
-        if (!names || !plan || !gpus || !image || !was || !secrets) {
+        if (!names || !plan || !gpus || !image || !was || !secrets || !ports) {
                 json_decref(image);
                 json_decref(was);
                 return NULL;
         }
         return json_pack(
-                "{s:s, s:O, s:o, s:o, s:O, s:I, s:I, s:s, s:s, s:[i,i], s:b, s:b, s:i, s:i, s:O, s:b, s:O, s:I}",
+                "{s:s, s:O, s:o, s:o, s:O, s:I, s:I, s:s, s:s, s:[i,i], s:b, s:b, s:i, s:i, s:O, s:b, s:O, s:I, s:s, s:s}",
                 "do", kind_names[o->kind], "plan", plan, "was", was, "image", image, "fds", names,
                 "attempt", (json_int_t) b->attempt, "slot", (json_int_t) b->slot, "claim", b->claim,
                 "disk_name", b->disk_pool_name, "shell", (int) b->shell.launcher,
                 (int) b->shell.first, "graceful", o->graceful, "volume", o->volume, "monitor",
                 (int) b->proc.monitor, "init", (int) b->proc.init, "gpus", gpus, "whole_fabric",
-                b->whole_fabric, "secrets", secrets, "net_account",
-                (json_int_t) b->net_account);
+                b->whole_fabric, "secrets", secrets, "net_account", (json_int_t) b->net_account,
+                "ports", ports, "public_ip", b->public_ip);
 }
 
 static void copy_text(char *to, size_t size, const char *from)
@@ -201,6 +202,8 @@ int order_decode(struct frame_msg *m, struct order *ret, struct boot *b, struct 
                 r = secret_decode(json_object_get(j, "secrets"), &b->secrets, e);
         if (r >= 0)
                 r = gpus_decode(json_object_get(j, "gpus"), b, e);
+        if (r >= 0)
+                r = published_parse(jsonx_str(j, "ports"), &b->ports, e);
         if (r < 0)
                 return r;
         *ret = o;
@@ -212,6 +215,7 @@ int order_decode(struct frame_msg *m, struct order *ret, struct boot *b, struct 
         b->shell.first = (pid_t) json_integer_value(json_array_get(shell, 1));
         b->proc.monitor = (pid_t) json_integer_value(json_object_get(j, "monitor"));
         b->proc.init = (pid_t) json_integer_value(json_object_get(j, "init"));
+        copy_text(b->public_ip, sizeof b->public_ip, jsonx_str(j, "public_ip"));
         copy_text(b->claim, sizeof b->claim, jsonx_str(j, "claim"));
         copy_text(b->disk_pool_name, sizeof b->disk_pool_name, jsonx_str(j, "disk_name"));
         return take_fds(b, json_object_get(j, "fds"), m, e);

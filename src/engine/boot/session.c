@@ -2,6 +2,7 @@
 #include "engine/boot/session.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include "base/str.h"
 #include "model/secret.h"
@@ -68,6 +69,33 @@ int session_env(const struct plan *p, char *const *own, const struct image_confi
                 return err_set(e, r, "out of memory");
         *ret = TAKE(v);
         return 0;
+}
+
+static int set_both(char ***env, const char *name, const char *value)
+{
+        static const char *const prefixes[] = { "RUNPOD_", "TENSORONE_" };
+        int r = 0;
+
+        for (size_t i = 0; r >= 0 && i < NELEM(prefixes); i++) {
+                AUTO(free) char *key = str_fmt("%s%s", prefixes[i], name);
+
+                r = key ? strv_env_set(env, key, value) : -ENOMEM;
+        }
+        return r;
+}
+
+int session_ports(const struct published *ports, const char *public_ip, char ***env, struct err *e)
+{
+        int r = ports->n && !str_empty(public_ip) ? set_both(env, "PUBLIC_IP", public_ip) : 0;
+
+        for (size_t i = 0; r >= 0 && i < ports->n; i++) {
+                char name[32], value[8];
+
+                (void) snprintf(name, sizeof name, "TCP_PORT_%u", ports->at[i].inner);
+                (void) snprintf(value, sizeof value, "%u", ports->at[i].outer);
+                r = set_both(env, name, value);
+        }
+        return r < 0 ? err_set(e, r, "out of memory") : 0;
 }
 
 char *session_hosts(const char *hostname, const struct net_lease *lease)

@@ -12,6 +12,10 @@ int session_argv(const struct plan *p, const struct image_config *c, char ***ret
 int session_env(const struct plan *p, char *const *own, const struct image_config *c, char ***ret,
                 struct err *e);
 
+/* Adds where its published ports are reached from outside (RUNPOD_PUBLIC_IP, RUNPOD_TCP_PORT_22, and the same
+ * as TENSORONE_...); nothing without any. */
+int session_ports(const struct published *ports, const char *public_ip, char ***env, struct err *e);
+
 /* /etc/hosts; heap.  Addresses may be "". */
 char *session_hosts(const char *hostname, const struct net_lease *lease);
 

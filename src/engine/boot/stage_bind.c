@@ -213,7 +213,7 @@ int stage_disk_undo(struct boot *b, const struct undo_how *how, struct err *e)
 
 int stage_net_run(struct boot *b, struct err *e)
 {
-        struct net_policy p = { .account = b->net_account };
+        struct net_policy p = { .account = b->net_account, .ports = b->ports };
         int r = egress_parse("egressAllow", b->plan.egress, &p.egress, e);
 
         return r < 0 ? r : net_bind(b->host->net, b->slot, &p, &b->lease, e);

@@ -210,6 +210,10 @@ int stage_session_run(struct boot *b, struct err *e)
         if (r >= 0)
                 r = gpu_env(b, &shell_env, e);
         if (r >= 0)
+                r = session_ports(&b->ports, b->public_ip, &env, e);
+        if (r >= 0)
+                r = session_ports(&b->ports, b->public_ip, &shell_env, e);
+        if (r >= 0)
                 r = host_files(b, &host, e);
         if (r >= 0)
                 r = logdir_open(b->host->clusters, b->plan.cluster, &l, e);

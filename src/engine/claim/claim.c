@@ -1,4 +1,4 @@
-/* claim.c - slots, CPUs and GPUs of this machine, shared out among all engines on it.
+/* claim.c - slots, CPUs, ports and GPUs of this machine, shared out among all engines on it.
  *
  * Runs in the engine and in its operations, which inherit the descriptors by fork.
  * Always: every change happens under one host-wide flock on a descriptor opened for that change
@@ -376,7 +376,7 @@ int claim_release(struct claim_host *c, const char *cluster, uint64_t generation
         for (unsigned k = CLAIM_KIND_NONE + 1; k < CLAIM_KIND_COUNT; k++) {
                 struct claim_table *t = &c->table[k];
 
-                for (uint32_t n = t->first; n <= t->last; n++) {
+                for (uint32_t n = t->first; k != CLAIM_KIND_PORT && n <= t->last; n++) {
                         if (t->cell[n].holder != hash)
                                 continue;
                         r = claim_table_read(t, n, &have);

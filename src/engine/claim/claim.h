@@ -1,9 +1,9 @@
 /* claim.h - what is host-wide and may be held by one cluster at a time, over all standalone
- * hypervisor-vmm hosts on this machine: slots, pinned CPUs and GPUs.
+ * hypervisor-vmm hosts on this machine: slots, pinned CPUs, public ports and GPUs.
  *
  * A *slot* is a number 1..LIMIT_SLOTS from which names follow without further bookkeeping: the id
  * range, the monitor's uid, the IPv4 address, the veth name.  Claims are files under
- * /run/hypervisor-vmm/slots/N, cpus/N and gpus/UUID, made under one flock, complete when visible, holding
+ * /run/hypervisor-vmm/slots/N, cpus/N, ports/N and gpus/UUID, made under one flock, complete when visible, holding
  * "<instance id> <cluster id> <generation>\n".  They outlive the engine (its clusters do) and go
  * with a reboot.  Each engine holds a flock on /run/hypervisor-vmm/instances/<id> while it runs, a
  * file that names its data directory; what an instance held is taken back (by the next claim_open()
@@ -72,8 +72,19 @@ int claim_gpus_drop(struct claim_host *c, const char *cluster, uint64_t generati
                     char *const *uuids, struct err *e);
 /* Drop its claims of GPUs other than these; idempotent. */
 int claim_gpus_keep(struct claim_host *c, const char *cluster, char *const *uuids, struct err *e);
+/* TCP ports of the host for the cluster, all or none: in @ports one number for each; one that is not 0 is the
+ * wish to have (or keep) that very one, and is replaced by another where somebody else has it.  A port that
+ * was given up less than 10 s ago is taken only when no other is free, and none for which @taken, which is
+ * not NULL, says that something of the host's own has it.  -ENOSPC: there are not so many left. */
+typedef bool claim_port_taken_fn(void *arg, uint16_t port);
+int claim_ports(struct claim_host *c, const char *cluster, uint64_t generation, uint16_t first,
+                uint16_t last, claim_port_taken_fn *taken, void *arg, uint16_t *ports, size_t n,
+                struct err *e);
+/* Drop its ports other than these, of whatever generation; idempotent. */
+int claim_ports_keep(struct claim_host *c, const char *cluster, const uint16_t *ports, size_t n,
+                     struct err *e);
 /* Drop every slot and CPU of the cluster up to and including @generation; idempotent.  Its GPUs stay: they
- * are looked at first (gpu/handover.h). */
+ * are looked at first (gpu/handover.h); so do its ports, which it has for all its boots. */
 int claim_release(struct claim_host *c, const char *cluster, uint64_t generation, struct err *e);
 
 /* Call @fn while nobody holds this slot and nobody can take it: for what a dead instance has left of it.
@@ -82,7 +93,7 @@ typedef int claim_free_fn(void *arg, uint32_t slot, struct err *e);
 int claim_slot_while_free(struct claim_host *c, uint32_t slot, claim_free_fn *fn, void *arg,
                           struct err *e);
 
-/* Call @fn for each claim of this instance ("slot" or "cpu", number; "gpu", 0); stops when it returns < 0. */
+/* Call @fn for each claim of this instance ("slot", "cpu" or "port", number; "gpu", 0); stops when it returns < 0. */
 typedef int claim_each_fn(void *arg, const char *kind, uint32_t number, const char *cluster,
                           uint64_t generation);
 int claim_each(struct claim_host *c, claim_each_fn *fn, void *arg);

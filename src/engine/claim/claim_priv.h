@@ -9,7 +9,13 @@
 #define CLAIM_NAME_MAX      40U         /* characters of a cluster, instance or setting name */
 #define CLAIM_QUARANTINE_US 10000000ULL /* a released slot rests this long while others are free */
 
-enum claim_kind { CLAIM_KIND_NONE, CLAIM_KIND_SLOT, CLAIM_KIND_CPU, CLAIM_KIND_COUNT };
+enum claim_kind {
+        CLAIM_KIND_NONE,
+        CLAIM_KIND_SLOT,
+        CLAIM_KIND_CPU,
+        CLAIM_KIND_PORT,
+        CLAIM_KIND_COUNT
+};
 
 /* What one claim file says. */
 struct claim_rec {
@@ -34,7 +40,7 @@ struct claim_table {
         uint32_t first, last;
         struct claim_cell *cell; /* last + 1 of them, shared by all processes */
 };
-const char *claim_kind_name(enum claim_kind k); /* "slot", "cpu" */
+const char *claim_kind_name(enum claim_kind k); /* "slot", "cpu", "port" */
 int claim_table_open(int parent, enum claim_kind kind, struct claim_table *ret, struct err *e);
 void claim_table_done(struct claim_table *t);
 /* Make the index agree with the files. */

@@ -36,6 +36,7 @@ static const struct kind_row {
 } kind_rows[CLAIM_KIND_COUNT] = {
         [CLAIM_KIND_SLOT] = { "slot", "slots", 1, LIMIT_SLOTS },
         [CLAIM_KIND_CPU] = { "cpu", "cpus", 0, 8191 },
+        [CLAIM_KIND_PORT] = { "port", "ports", 1, UINT16_MAX },
 };
 
 const char *claim_kind_name(enum claim_kind k)

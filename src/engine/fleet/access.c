@@ -209,6 +209,8 @@ static int exec_env(struct unit *u, const struct fleet_exec *x, char ***ret, str
 {
         AUTO(secrets_free) char **own = NULL;
         struct image image = { 0 };
+        struct published ports;
+        char ip[48];
         int r = unit_find_image(u, &image, e);
 
         if (r == -ENOENT) /* its name was taken away while it runs: our variables alone */
@@ -217,6 +219,9 @@ static int exec_env(struct unit *u, const struct fleet_exec *x, char ***ret, str
                 r = secret_expand(u->plan.env, x->secrets, SECRET_LEAVE_OUT, &own, e);
         if (r >= 0)
                 r = session_env(&u->plan, own, &image.config, ret, e);
+        unit_ports(u, &ports);
+        if (r >= 0)
+                r = session_ports(&ports, unit_public_ip(u, ip), ret, e);
         for (char **v = x->env; r >= 0 && v && *v; v++) {
                 char *eq = strchr(*v, '=');
                 AUTO(free) char *key = eq ? strndup(*v, (size_t) (eq - *v)) : NULL;

@@ -163,6 +163,8 @@ static int on_claim(void *arg, const char *kind, uint32_t number, const char *cl
                 if (str_eq(kind, "gpu") && str_eq(u->row.cluster, cluster))
                         return 0; /* the row says which: unit_gpus_let_go() */
         }
+        if (str_eq(kind, "port"))
+                return 0; /* fleet_ports_adopt() */
         strbuf_fmt(&s->names, "%u %s\n", str_eq(kind, "slot") ? number : 0, cluster);
         return 0;
 }
@@ -249,6 +251,7 @@ int fleet_adopt(struct fleet *f, struct err *e)
                         holds_nothing(u);
         drop_stale_slots(f);
         sweep_claims(f);
+        fleet_ports_adopt(f, monitor_lives);
         for (struct unit *u = f->units; u; u = u->next)
                 unit_gpus_let_go(u);
         number_accounts(f);

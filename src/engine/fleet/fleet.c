@@ -320,7 +320,7 @@ size_t fleet_count_held(const struct fleet *f)
         size_t n = 0;
 
         for (const struct unit *u = f->units; u; u = u->next)
-                n += unit_holds(u) || u->row.gpus;
+                n += unit_holds(u) || u->row.gpus || u->row.ports;
         return n;
 }
 

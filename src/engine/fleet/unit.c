@@ -31,7 +31,9 @@ static int copy_row(const struct journal_row *from, struct journal_row *to)
         to->want_plan = str_dup(from->want_plan);
         to->gpus = str_dup(from->gpus);
         to->gpu_receipts = str_dup(from->gpu_receipts);
-        return to->plan && (!from->want_plan || to->want_plan) && (!from->gpus || to->gpus)
+        to->ports = str_dup(from->ports);
+        return to->plan && (!from->want_plan || to->want_plan) && (!from->gpus || to->gpus) &&
+                               (!from->ports || to->ports)
                        ? 0
                        : -ENOMEM;
 }
@@ -148,7 +150,8 @@ static const char *reason_of(const struct unit *u, char *buf, size_t size)
 
 bool unit_is_released(const struct unit *u)
 {
-        return u->row.slot == 0 && !u->row.gpus && !cluster_holds_resources(u->row.state);
+        return u->row.slot == 0 && !u->row.gpus && !u->row.ports &&
+               !cluster_holds_resources(u->row.state);
 }
 
 /* That of a plan counts as an answer: resources that it gives up are free then. */
@@ -162,10 +165,10 @@ static uint64_t reported_generation(const struct unit *u)
 void unit_report(struct unit *u)
 {
         const struct journal_row *row = &u->row;
-        char reason[1024];
+        char reason[1024], ip[48];
         AUTO(json_put)
         json_t *j = json_pack(
-                "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:s?, s:b, s:b, s:b, s:b, s:s, s:s, s:I, s:I, s:i, s:I, s:I, s:o, s:{s:I, s:I, s:I}}",
+                "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:s?, s:b, s:b, s:b, s:b, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:I, s:I, s:o, s:{s:I, s:I, s:I}}",
                 "type", "report", "cluster", row->cluster, "generation",
                 (json_int_t) reported_generation(u), "state", cluster_state_name(row->state),
                 "progress_pct", (int) u->progress_pct, "progress_bytes",
@@ -176,7 +179,8 @@ void unit_report(struct unit *u)
                 u->cpus_taken && row->state == CS_BACKOFF, "credentials_wanted",
                 u->wants_login && row->state == CS_PULLING, "secrets_wanted",
                 u->wants_secrets && row->state == CS_ACCEPTED, "address", u->address, "address6",
-                u->address6, "started_us", (json_int_t) row->started_us, "boot_us",
+                u->address6, "ports", row->ports ? row->ports : "", "public_ip",
+                unit_public_ip(u, ip), "started_us", (json_int_t) row->started_us, "boot_us",
                 (json_int_t) u->boot_us, "exit_code", (int) row->exit_code, "restarts",
                 (json_int_t) row->restarts, "oom_kills", (json_int_t) row->oom_kills, "security",
                 unit_security(u), "usage", "cpu_us", (json_int_t) u->usage.cpu_us, "memory_bytes",
@@ -230,6 +234,8 @@ void unit_event(struct unit *u, enum cluster_event ev, const char *reason_fmt, .
         }
         if (u->row.state != CS_ACCEPTED && u->row.state != CS_PULLING)
                 unit_secrets_forget(u);
+        if (ev == CE_RELEASED)
+                unit_ports_end(u);
         if (reason_fmt) {
                 va_start(ap, reason_fmt);
                 (void) vsnprintf(u->row.reason, sizeof u->row.reason, reason_fmt, ap);

@@ -31,6 +31,7 @@ struct unit {
         struct plan plan;       /* decoded row.plan */
         bool unreadable;        /* row.plan cannot be decoded: may be stopped, not started */
         bool claimed;           /* at start: the slot is still claimed for the row's boot */
+        size_t ports_claimed;   /* at start: so many of the row's ports are */
         struct op *op;          /* at most one at a time */
         enum unit_op op_kind;
         bool op_waits;     /* it is an undo that gives the first process its time to end */
@@ -128,6 +129,16 @@ void unit_net_end(struct unit *u); /* with the slot */
 void unit_net_adopt(struct unit *u);
 /* `security.network` of its report. */
 json_t *unit_net_report(const struct unit *u);
+
+/* unit_ports.c: public TCP ports */
+/* Those that its plan wants: it has them already, or gets them now; the caller saves the row before
+ * anything acts by it. */
+int unit_ports_begin(struct unit *u, struct err *e);
+void unit_ports_end(struct unit *u); /* it holds nothing else any more; the caller saves the row */
+void unit_ports(const struct unit *u, struct published *ret);
+char *unit_public_ip(const struct unit *u, char buf[static 48]); /* "" without any; returns @buf */
+/* At start: claims and rows against each other. */
+void fleet_ports_adopt(struct fleet *f, bool (*runs)(const struct unit *u));
 
 /* unit_change.c: a newer plan for the very process that runs */
 bool unit_same_start(const struct unit *u); /* the plan that is wanted is one */

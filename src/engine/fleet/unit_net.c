@@ -60,6 +60,7 @@ void unit_net_adopt(struct unit *u)
 static bool may(const struct unit *u, struct net_policy *ret)
 {
         ret->account = u->row.net_account;
+        unit_ports(u, &ret->ports);
         return egress_parse("egressAllow", u->plan.egress, &ret->egress, NULL) >= 0;
 }
 

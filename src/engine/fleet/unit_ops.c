@@ -61,6 +61,8 @@ int unit_boot_open(struct unit *u, struct err *e)
         u->boot->slot = u->row.slot;
         u->boot->net_account = u->row.net_account;
         memcpy(u->boot->claim, u->row.claim, sizeof u->boot->claim);
+        unit_ports(u, &u->boot->ports);
+        (void) unit_public_ip(u, u->boot->public_ip);
         return 0;
 }
 
@@ -229,7 +231,9 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
         (void) snprintf(name, sizeof name, "boot %s", u->row.cluster);
         u->row.attempt++;
         u->cpus_taken = u->start_again = false;
-        r = unit_boot_open(u, e);
+        r = unit_ports_begin(u, e);
+        if (r >= 0)
+                r = unit_boot_open(u, e);
         if (r >= 0)
                 r = take_gpus(u, e);
         if (r >= 0)

@@ -36,17 +36,18 @@ static const char *const schema[] = {
         JOURNAL_GPU_SCHEMA,
         JOURNAL_GPU_SEEN,
         "ALTER TABLE cluster ADD COLUMN net_account INTEGER NOT NULL DEFAULT 0;",
+        "ALTER TABLE cluster ADD COLUMN ports TEXT;",
 };
 
-enum { COL_COUNT = 25 };
+enum { COL_COUNT = 26 };
 
 static const char save_sql[] =
-        "INSERT OR REPLACE INTO cluster VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+        "INSERT OR REPLACE INTO cluster VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 static const char list_sql[] =
         "SELECT cluster, generation, plan, image_digest, state, reason, want_generation,"
         " want_running, want_gone, want_plan, attempt, slot, claim, monitor_pid, monitor_start,"
         " init_pid, init_start, boot_id, started_us, restarts, exit_code, oom_kills, gpus,"
-        " gpu_receipts, net_account"
+        " gpu_receipts, net_account, ports"
         " FROM cluster ORDER BY rowid";
 
 int journal_err(struct journal *j, struct err *e, const char *what)
@@ -221,6 +222,7 @@ void journal_row_done(struct journal_row *r)
         free(r->want_plan);
         free(r->gpus);
         free(r->gpu_receipts);
+        free(r->ports);
         *r = (struct journal_row){ 0 };
 }
 
@@ -273,6 +275,7 @@ int journal_save(struct journal *j, const struct journal_row *r, bool durable, s
         bind_text(st, &c, r->gpus);
         bind_text(st, &c, r->gpu_receipts);
         bind_u64(st, &c, r->net_account);
+        bind_text(st, &c, r->ports);
         assert(c == COL_COUNT + 1);
         if (durable && (rc = journal_exec(j, "PRAGMA synchronous=FULL", e)) < 0)
                 return rc;
@@ -331,7 +334,11 @@ static int read_row(sqlite3_stmt *st, struct journal_row *r)
         r->gpus = str_dup(text(st, 22));
         r->gpu_receipts = str_dup(text(st, 23));
         r->net_account = (uint32_t) u64(st, 24);
-        return r->plan && r->state != CS_NONE && (!text(st, 22) || r->gpus) ? 0 : -EINVAL;
+        r->ports = str_dup(text(st, 25));
+        return r->plan && r->state != CS_NONE && (!text(st, 22) || r->gpus) &&
+                               (!text(st, 25) || r->ports)
+                       ? 0
+                       : -EINVAL;
 }
 
 int journal_each(struct journal *j, journal_each_fn *fn, void *arg, struct err *e)

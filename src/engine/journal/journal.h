@@ -42,8 +42,10 @@ struct journal_row {
         /* names of the present boot; slot 0: nothing is held */
         uint64_t attempt; /* grows with every boot of this cluster, for file names */
         uint32_t slot;
-        uint32_t net_account;         /* number of its account in this host's firewall, 0: none */
-        char claim[32];               /* holder's name of the slot claim */
+        uint32_t net_account; /* number of its account in this host's firewall, 0: none */
+        char claim[32];       /* holder's name of the slot claim */
+        char *ports; /* the host's that are its own, as model/published.h has them; NULL: none.  Kept from
+                      * boot to boot of one generation, and until it holds nothing else */
         struct proc_id monitor, init; /* pid 0: none yet */
         uint64_t started_us;          /* wall clock */
         uint32_t restarts;            /* in a row, for the back-off */

@@ -189,6 +189,7 @@ int net_let_out(struct net_host *h, uint32_t slot, const struct net_policy *p, s
         net_cluster_of(h, slot, &c);
         c.account = p->account;
         c.egress = &p->egress;
+        c.ports = &p->ports;
         return nft_cluster_add(&h->nft, h->table, &c, &h->dns, e);
 }
 

@@ -359,6 +359,9 @@ int net_host_open(const struct instance *inst, struct claim_host *claims, struct
         if (r < 0)
                 return r;
         ipv6_service(&h->pool6, h->id, h->service6);
+        r = net_public_parse(h, &inst->conf, e);
+        if (r < 0)
+                return r;
         h->connections = inst->conf.network_connections;
         h->bandwidth = inst->conf.network_bandwidth;
         h->netns = netns_own(e);

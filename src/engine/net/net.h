@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "engine/instance.h"
 #include "model/egress.h"
+#include "model/published.h"
 
 struct claim_host;
 struct net_host; /* netlink socket, nft context, configuration */
@@ -43,9 +44,18 @@ struct net_policy {
         uint32_t
                 account; /* its account's number in this instance: equal ones reach each other; 0: nobody */
         struct egress egress;
+        struct published ports; /* of the host's that lead to it, by TCP */
 };
 /* What is known of the cluster in that slot; false: nothing, there is none. */
 typedef bool net_policy_fn(void *arg, uint32_t slot, struct net_policy *ret);
+
+/* The host's ports that clusters' TCP ports are published on; 0, 0: none are. */
+struct port_range net_public_ports(const struct net_host *h);
+/* Where they are reached: what the configuration says, or the address that the host has for going out;
+ * "": it has none.  Two system calls. */
+void net_public_ip(const struct net_host *h, char buf[static 48]);
+/* claim_port_taken_fn: a program of the host's own listens there. */
+bool net_port_taken(void *unused, uint16_t port);
 
 /* Make again whatever of net_host_open()'s work, and of the elements of clusters that are up, is
  * missing; changes nothing that is there.  20 ms; for an operation that was forked for it, so that @fn

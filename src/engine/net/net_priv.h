@@ -41,7 +41,9 @@ struct net_host {
         pid_t pid;            /* whose the sockets are: a socket shared over a fork would mix
                                    * up the answers of two processes */
         struct nl_sock rtnl, nft;
-        const char *data_dir; /* borrowed */
+        struct port_range public_ports;
+        const char *public_ip; /* of the configuration, borrowed; "": found out */
+        const char *data_dir;  /* borrowed */
         struct dns_servers dns;
         struct stat dns_seen; /* the resolv.conf that `dns` was read from */
 };
@@ -56,6 +58,9 @@ int net_hold(const struct net_host *h, int how, struct err *e);
 
 /* Bring h->dns up to date with the host's resolv.conf when the option leaves it to that. */
 int net_dns_refresh(struct net_host *h, struct err *e);
+
+/* `public_ports` and `public_ip`.  -EINVAL. */
+int net_public_parse(struct net_host *h, const struct engine_conf *c, struct err *e);
 
 /* Does nobody else use our addresses?  -EADDRINUSE. */
 int net_pool_check(struct net_host *h, struct err *e);

@@ -62,27 +62,43 @@ static void put_jump(struct nl_batch *b, const char *chain)
         mnl_attr_nest_end(b->cur, data);
 }
 
-static void put_element(struct nl_batch *b, const char *table, const struct nft_item *it)
+static void put_item(struct nl_batch *b, const struct nft_item *it)
 {
-        struct nlattr *list, *one;
+        struct nlattr *one = mnl_attr_nest_start(b->cur, NFTA_LIST_ELEM);
 
-        mnl_attr_put_strz(b->cur, NFTA_SET_ELEM_LIST_TABLE, table);
-        mnl_attr_put_strz(b->cur, NFTA_SET_ELEM_LIST_SET, it->set);
-        list = mnl_attr_nest_start(b->cur, NFTA_SET_ELEM_LIST_ELEMENTS);
-        one = mnl_attr_nest_start(b->cur, NFTA_LIST_ELEM);
         put_data(b, NFTA_SET_ELEM_KEY, it->key, it->len);
         if (it->mark)
                 put_data(b, NFTA_SET_ELEM_DATA, it->mark, sizeof *it->mark);
         if (it->jump)
                 put_jump(b, it->jump);
+        if (it->data)
+                put_data(b, NFTA_SET_ELEM_DATA, it->data, it->data_len);
         mnl_attr_nest_end(b->cur, one);
+}
+
+/* Of one set. */
+static void put_elements(struct nl_batch *b, const char *table, const struct nft_item *it, size_t n)
+{
+        struct nlattr *list;
+
+        mnl_attr_put_strz(b->cur, NFTA_SET_ELEM_LIST_TABLE, table);
+        mnl_attr_put_strz(b->cur, NFTA_SET_ELEM_LIST_SET, it->set);
+        list = mnl_attr_nest_start(b->cur, NFTA_SET_ELEM_LIST_ELEMENTS);
+        for (size_t i = 0; i < n; i++)
+                put_item(b, &it[i]);
         mnl_attr_nest_end(b->cur, list);
+}
+
+void nft_element_some(struct nl_batch *b, unsigned type, const char *table,
+                      const struct nft_item *it, size_t n)
+{
+        nft_message(b, type, type == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0, "firewall set element");
+        put_elements(b, table, it, n);
 }
 
 void nft_element(struct nl_batch *b, unsigned type, const char *table, const struct nft_item *it)
 {
-        nft_message(b, type, type == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0, "firewall set element");
-        put_element(b, table, it);
+        nft_element_some(b, type, table, it, 1);
 }
 
 void nft_element_of(struct nl_batch *b, unsigned type, const char *table, const char *set,
@@ -116,7 +132,11 @@ static int one_element(const struct walk *w, const struct nlattr *element)
                 return 0;
         it.key = mnl_attr_get_payload(key);
         it.len = mnl_attr_get_payload_len(key);
-        if (data && mnl_attr_get_payload_len(data) == sizeof mark) {
+        if (data) {
+                it.data = mnl_attr_get_payload(data);
+                it.data_len = mnl_attr_get_payload_len(data);
+        }
+        if (data && it.data_len == sizeof mark) {
                 mark = mnl_attr_get_u32(data);
                 it.mark = &mark;
         }
@@ -150,7 +170,7 @@ static int ask(struct nl_sock *s, const char *table, const struct nft_item *it, 
 
         nl_batch_init(&b);
         nft_message(&b, NFT_MSG_GETSETELEM, 0, "look up firewall set element");
-        put_element(&b, table, it);
+        put_elements(&b, table, it, 1);
         r = nl_query(s, &b, on_elements, w, e);
         return r == -ENOENT ? 0 : r < 0 ? r : 1;
 }

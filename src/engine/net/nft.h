@@ -4,7 +4,9 @@
  * elements: its link in `links`; who it is in `sources` and `sources6` (link, hardware address,
  * address); whose it is in `accounts` (address -> number) and `members` (address, number), two
  * look-ups that together say whether two addresses belong to one account; and, when it is limited,
- * its link in `limited` (-> chain) and a chain of its own, egress_<slot>, that lets through what is listed.  A packet
+ * its link in `limited` (-> chain) and a chain of its own, egress_<slot>, that lets through what is listed;
+ * and, when TCP ports of it are published, its address in `publishers` and each of the host's ports in
+ * `published` and `published6` (-> address and port).  A packet
  * that neither comes from nor goes to a link of `links` passes every chain untouched (policies are
  * "accept"), so any number of instances, and whatever else filters on the host, live side by side:
  * each table judges its own clusters only, and "drop" from any of them is final.
@@ -28,6 +30,7 @@
 #include "engine/net/ipv6.h"
 #include "engine/net/nl.h"
 #include "model/egress.h"
+#include "model/published.h"
 
 #define NFT_TABLE_PREFIX "hvmm_"
 #define NFT_TABLE_BYTES  16U /* "hvmm_" and an instance's id */
@@ -68,9 +71,10 @@ struct nft_cluster {
         uint32_t addr;  /* host byte order */
         bool v6;        /* it has addr6 */
         uint8_t addr6[16];
-        uint32_t account;            /* number of the account, 1..; 0: of none */
-        const struct egress *egress; /* NULL: not limited */
-        bool closed;                 /* no cluster uses the link now */
+        uint32_t account;              /* number of the account, 1..; 0: of none */
+        const struct egress *egress;   /* NULL: not limited */
+        const struct published *ports; /* of the host's that lead to it; NULL: none */
+        bool closed;                   /* no cluster uses the link now */
 };
 
 /* A link is judged, and everything from it dropped, from the moment that it is in `links`; what it
@@ -87,7 +91,7 @@ int nft_egress_change(struct nl_sock *s, const char *table, const struct nft_clu
 /* Is one in force, whatever it says: its link leads to its chain, and that has rules?  1, 0. */
 int nft_egress_holds(struct nl_sock *s, const char *table, const struct nft_cluster *c,
                      struct err *e);
-/* By link and addresses alone.  Addresses that were in use go to `released`: connections may still be
+/* By link and addresses alone, its ports too.  Addresses that were in use go to `released`: connections may still be
  * known (ct.h). */
 int nft_cluster_del(struct nl_sock *s, const char *table, const struct nft_cluster *c,
                     struct err *e);

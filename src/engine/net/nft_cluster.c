@@ -74,16 +74,20 @@ static void add_common(struct nl_batch *b, unsigned type, const char *table,
                 struct nft_item it;
                 bool v6, account;
         } items[] = {
-                { { "sources", &k->source4, sizeof k->source4, NULL, NULL }, false, false },
-                { { "sources6", &k->source6, sizeof k->source6, NULL, NULL }, true, false },
-                { { "accounts", k->member4.addr, sizeof k->member4.addr, mark, NULL },
+                { { "sources", &k->source4, sizeof k->source4, NULL, NULL, NULL, 0 },
+                  false,
+                  false },
+                { { "sources6", &k->source6, sizeof k->source6, NULL, NULL, NULL, 0 },
+                  true,
+                  false },
+                { { "accounts", k->member4.addr, sizeof k->member4.addr, mark, NULL, NULL, 0 },
                   false,
                   true },
-                { { "accounts6", k->member6.addr, sizeof k->member6.addr, mark, NULL },
+                { { "accounts6", k->member6.addr, sizeof k->member6.addr, mark, NULL, NULL, 0 },
                   true,
                   true },
-                { { "members", &k->member4, sizeof k->member4, NULL, NULL }, false, true },
-                { { "members6", &k->member6, sizeof k->member6, NULL, NULL }, true, true },
+                { { "members", &k->member4, sizeof k->member4, NULL, NULL, NULL, 0 }, false, true },
+                { { "members6", &k->member6, sizeof k->member6, NULL, NULL, NULL, 0 }, true, true },
         };
 
         for (size_t i = 0; i < NELEM(items); i++)
@@ -129,6 +133,8 @@ int nft_cluster_add(struct nl_sock *s, const char *table, const struct nft_clust
         add_common(&b, NFT_MSG_NEWSETELEM, table, c, &k);
         if (c->egress && c->egress->limited)
                 nft_egress_add(&b, table, c);
+        if (c->ports)
+                nft_ports_add(&b, table, c);
         for (size_t i = 0; i < dns->n; i++) {
                 uint32_t server = htonl(dns->addr[i]);
 
@@ -142,12 +148,14 @@ static void forget_counts(struct nl_batch *b, const char *table, const struct nf
                           const struct keys *k)
 {
         const struct nft_item items[] = {
-                { "connections", k->member4.addr, sizeof k->member4.addr, NULL, NULL },
-                { "asking", k->member4.addr, sizeof k->member4.addr, NULL, NULL },
-                { "connections6", k->member6.addr, sizeof k->member6.addr, NULL, NULL },
+                { "connections", k->member4.addr, sizeof k->member4.addr, NULL, NULL, NULL, 0 },
+                { "asking", k->member4.addr, sizeof k->member4.addr, NULL, NULL, NULL, 0 },
+                { "visitors", k->member4.addr, sizeof k->member4.addr, NULL, NULL, NULL, 0 },
+                { "connections6", k->member6.addr, sizeof k->member6.addr, NULL, NULL, NULL, 0 },
+                { "visitors6", k->member6.addr, sizeof k->member6.addr, NULL, NULL, NULL, 0 },
         };
 
-        for (size_t i = 0; i < (c->v6 ? 3 : 2); i++) {
+        for (size_t i = 0; i < (c->v6 ? 5 : 3); i++) {
                 nft_element(b, NFT_MSG_NEWSETELEM, table, &items[i]);
                 nft_element(b, NFT_MSG_DELSETELEM, table, &items[i]);
         }
@@ -156,6 +164,7 @@ static void forget_counts(struct nl_batch *b, const char *table, const struct nf
 int nft_cluster_del(struct nl_sock *s, const char *table, const struct nft_cluster *given,
                     struct err *e)
 {
+        struct published ports = { .n = 0 }, ports6 = { .n = 0 };
         struct nft_cluster c = *given;
         struct nl_batch b;
         struct keys k;
@@ -173,6 +182,10 @@ int nft_cluster_del(struct nl_sock *s, const char *table, const struct nft_clust
                                 &c.account, e);
         if (r >= 0)
                 r = limited = nft_egress_is(s, table, &c, e);
+        if (r >= 0)
+                r = nft_ports_of(s, table, &c, false, &ports, e);
+        if (r >= 0)
+                r = nft_ports_of(s, table, &c, true, &ports6, e);
         if (r < 0)
                 return r;
         make_keys(&c, &k);
@@ -186,6 +199,7 @@ int nft_cluster_del(struct nl_sock *s, const char *table, const struct nft_clust
         forget_counts(&b, table, &c, &k);
         if (limited)
                 nft_egress_del(&b, table, &c);
+        nft_ports_del(&b, table, &c, &ports, &ports6);
         r = nft_commit(s, &b, e);
         return r == -ENOENT ? 0 : r; /* somebody was faster, or took the table away */
 }

@@ -31,9 +31,15 @@ struct nft_item {
         const uint32_t *mark; /* what a map gives for it; NULL: no map of numbers */
         const char *
                 jump; /* the chain that a map gives for it; NULL: no map of chains; not read back */
+        const void
+                *data; /* what another map gives for it, of data_len bytes; NULL: none of these */
+        size_t data_len;
 };
 /* @type: NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM. */
 void nft_element(struct nl_batch *b, unsigned type, const char *table, const struct nft_item *it);
+/* Several of one set in one message. */
+void nft_element_some(struct nl_batch *b, unsigned type, const char *table,
+                      const struct nft_item *it, size_t n);
 /* For sets, where maps are none. */
 void nft_element_of(struct nl_batch *b, unsigned type, const char *table, const char *set,
                     const void *key, size_t len);
@@ -60,3 +66,11 @@ void nft_egress_chain(uint32_t slot, char buf[static NFT_CHAIN_BYTES]);
 void nft_egress_add(struct nl_batch *b, const char *table, const struct nft_cluster *c);
 void nft_egress_del(struct nl_batch *b, const char *table, const struct nft_cluster *c);
 int nft_egress_is(struct nl_sock *s, const char *table, const struct nft_cluster *c, struct err *e);
+
+/* A cluster's published ports, into the maps by the transaction that lets it out; what is there of its
+ * address, in either family; and out of them again. */
+void nft_ports_add(struct nl_batch *b, const char *table, const struct nft_cluster *c);
+int nft_ports_of(struct nl_sock *s, const char *table, const struct nft_cluster *c, bool v6,
+                 struct published *ret, struct err *e);
+void nft_ports_del(struct nl_batch *b, const char *table, const struct nft_cluster *c,
+                   const struct published *v4, const struct published *v6);

@@ -40,6 +40,10 @@ static const char declarations[] =
         "  set fetch_to4 { type ipv4_addr . inet_proto . inet_service; }\n"
         "  set fetch_to6 { type ipv6_addr . inet_proto . inet_service; }\n"
         "  map published { type inet_proto . inet_service : ipv4_addr . inet_service; }\n"
+        "  map published6 { type inet_proto . inet_service : ipv6_addr . inet_service; }\n"
+        "  set publishers { type ipv4_addr; }\n"
+        "  set visitors { type ipv4_addr; size 65535; flags dynamic; }\n"
+        "  set visitors6 { type ipv6_addr; size 65535; flags dynamic; }\n"
         "  chain %s { }\n"
         "  chain from_cluster { }\n"
         "  chain to_peer { }\n"
@@ -53,13 +57,14 @@ static const char declarations[] =
         "  chain forward { type filter hook forward priority 0; policy accept; }\n"
         "  chain output { type filter hook output priority 0; policy accept; }\n"
         "  chain nat_in { type nat hook prerouting priority -100; policy accept; }\n"
+        "  chain nat_here { type nat hook output priority -100; policy accept; }\n"
         "  chain nat_out { type nat hook postrouting priority 100; policy accept; }\n"
         "}\n";
 
 static const char *const chains[] = { "questions",     "answers", "early",        "from_cluster",
                                       "to_peer",       "input",   "forward",      "leave_cluster",
                                       "enter_cluster", "output",  "from_fetcher", "nat_in",
-                                      "nat_out" };
+                                      "nat_here",      "nat_out" };
 
 /* @names in the text are sets of the kernel; what stands in $(...) is filled in by nft_rules().
  *
@@ -135,6 +140,7 @@ static const char rules[] =
         "  }\n"
         "  chain enter_cluster {\n"
         "    ct state established,related accept\n"
+        "$(visitors)"
         "    ct status dnat accept comment \"published\"\n"
         "    drop\n"
         "  }\n"
@@ -153,8 +159,20 @@ static const char rules[] =
         "    ip6 daddr { ::/96, 64:ff9b:1::/48, 100::/8, 2001::/32, 2001:20::/28, 2001:db8::/32, 2002::/16, 3fff::/20, 5f00::/16, fc00::/7, fe80::/10, fec0::/10, ff00::/8 } drop\n"
         "    ip6 daddr " NAT64_OF_PRIVATE " drop comment \"NAT64 of those\"\n"
         "  }\n"
+        "}\n";
+
+/* Ports of the host's, on all of its addresses, that lead to clusters; for programs of the host itself, too,
+ * but not from loopback addresses: letting answers to these in from a cluster's link would take
+ * route_localnet, and then this firewall alone would keep clusters from what listens there. */
+static const char translations[] =
+        "table inet $(table) {\n"
         "  chain nat_in {\n"
         "    fib daddr type local dnat ip to meta l4proto . th dport map @published\n"
+        "    ip6 daddr != fe80::/10 fib daddr type local dnat ip6 to meta l4proto . th dport map @published6\n"
+        "  }\n"
+        "  chain nat_here {\n"
+        "    ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to meta l4proto . th dport map @published\n"
+        "    ip6 daddr != { ::1, fe80::/10 } fib daddr type local dnat ip6 to meta l4proto . th dport map @published6\n"
         "  }\n"
         "  chain nat_out {\n"
         "    iifname @links oifname != \"hv*\" masquerade\n"
@@ -181,6 +199,18 @@ static void put_connections(struct strbuf *b, const struct nft_config *c)
                 strbuf_fmt(b,
                            "    ct status ! confirmed add @%s { %s saddr ct count over %u } drop\n",
                            family[i][1], family[i][0], c->connections);
+}
+
+/* What comes in over published ports is counted apart: strangers do not use up what the cluster itself begins. */
+static void put_visitors(struct strbuf *b, const struct nft_config *c)
+{
+        static const char *const family[][2] = { { "ip", "visitors" }, { "ip6", "visitors6" } };
+
+        for (size_t i = 0; i < NELEM(family) && c->connections; i++)
+                strbuf_fmt(
+                        b,
+                        "    ct status dnat ct status ! confirmed add @%s { %s daddr ct count over %u } drop\n",
+                        family[i][1], family[i][0], c->connections);
 }
 
 /* A cluster's at the resolver, whose socket holds some hundreds.  Before what is known passes: questions from
@@ -244,12 +274,13 @@ static const struct {
         { "pool6)", put_pool6 },
         { "allow)", put_allow },
         { "connections)", put_connections },
+        { "visitors)", put_visitors },
         { "questions)", put_questions },
 };
 
-static void put_rules(struct strbuf *b, const struct nft_config *c)
+static void put_rules(struct strbuf *b, const struct nft_config *c, const char *at)
 {
-        const char *at = rules, *next;
+        const char *next;
 
         while ((next = strstr(at, "$("))) {
                 strbuf_add(b, at, (size_t) (next - at));
@@ -283,7 +314,8 @@ char *nft_rules(const struct nft_config *c)
         strbuf_fmt(&b, declarations, c->table, layout);
         for (size_t i = 0; i < NELEM(chains); i++)
                 strbuf_fmt(&b, "flush chain inet %s %s\n", c->table, chains[i]);
-        put_rules(&b, c);
+        put_rules(&b, c, rules);
+        put_rules(&b, c, translations);
         if (c->anew)
                 nft_put_clusters(&b, c);
         return strbuf_take(&b);

@@ -75,6 +75,26 @@ static void put_limited(struct strbuf *b, const struct nft_cluster *c)
         strbuf_fmt(b, "\"%s\" : jump %s", c->link, chain);
 }
 
+static void put_ports(struct strbuf *b, const struct nft_cluster *c,
+                      void (*addr)(struct strbuf *b, const struct nft_cluster *c))
+{
+        for (size_t i = 0; i < c->ports->n; i++) {
+                strbuf_fmt(b, "%stcp . %u : ", i ? ", " : "", c->ports->at[i].outer);
+                addr(b, c);
+                strbuf_fmt(b, " . %u", c->ports->at[i].inner);
+        }
+}
+
+static void put_published(struct strbuf *b, const struct nft_cluster *c)
+{
+        put_ports(b, c, put_addr);
+}
+
+static void put_published6(struct strbuf *b, const struct nft_cluster *c)
+{
+        put_ports(b, c, put_addr6);
+}
+
 static bool any(const struct nft_cluster *c)
 {
         (void) c;
@@ -106,6 +126,16 @@ static bool is_limited(const struct nft_cluster *c)
         return !c->closed && c->egress && c->egress->limited;
 }
 
+static bool is_published(const struct nft_cluster *c)
+{
+        return !c->closed && c->ports && c->ports->n > 0;
+}
+
+static bool is_published6(const struct nft_cluster *c)
+{
+        return is_published(c) && c->v6;
+}
+
 static const struct {
         const char *set;
         bool (*has)(const struct nft_cluster *c);
@@ -119,6 +149,9 @@ static const struct {
         { "members", is_ours, put_member },
         { "members6", is_ours6, put_member6 },
         { "limited", is_limited, put_limited },
+        { "publishers", is_published, put_addr },
+        { "published", is_published, put_published },
+        { "published6", is_published6, put_published6 },
 };
 
 static void put_list(struct strbuf *b, const char *table, const struct nft_cluster *c)

@@ -12,9 +12,9 @@
 
 #include "base/err.h"
 
-#define NL_BATCH_BYTES 36864U
+#define NL_BATCH_BYTES 49152U
 #define NL_BATCH_MSGS                                                                              \
-        96U /* a cluster with all the networks that its traffic may be limited to, a rule each */
+        128U /* a cluster with all the networks that its traffic may be limited to, a rule each, and all ports */
 #define NL_MSG_BYTES 512U /* longest single message */
 
 struct nl_sock {

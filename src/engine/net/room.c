@@ -30,9 +30,15 @@ static int clusters_most(const struct instance *inst, uint64_t *ret, struct err 
 int net_room(const struct instance *inst, struct net_room *ret, struct err *e)
 {
         uint32_t addresses = str_eq(inst->conf.network_pool6, "none") ? 1 : 2;
+        struct port_range public = { 0, 0 };
         AUTO(free) char *text = NULL;
         struct net_room room = { 0 };
-        int r = fd_read_file(AT_FDCWD, ENTRIES, 64, &text, NULL);
+        int r = port_range_parse("network public_ports", inst->conf.network_public_ports, &public,
+                                 e);
+
+        if (r < 0)
+                return r;
+        r = fd_read_file(AT_FDCWD, ENTRIES, 64, &text, NULL);
 
         if (r < 0)
                 return err_errno(e, r, ENTRIES);
@@ -41,7 +47,9 @@ int net_room(const struct instance *inst, struct net_room *ret, struct err *e)
         r = clusters_most(inst, &room.clusters, e);
         if (r < 0)
                 return r;
-        room.wanted = room.clusters * addresses * inst->conf.network_connections + NET_ROOM_HOST;
+        room.wanted = room.clusters * addresses * inst->conf.network_connections *
+                              (public.first ? 2 : 1) + /* and as many visitors */
+                      NET_ROOM_HOST;
         *ret = room;
         return 0;
 }

@@ -113,6 +113,7 @@ static int make_anew(struct net_host *h, const struct rtnl_link *links, size_t n
                 if (links[i].up && fn(arg, slot, &p[i])) {
                         x->account = p[i].account;
                         x->egress = &p[i].egress;
+                        x->ports = &p[i].ports;
                 } else
                         x->closed = true;
                 c.n_clusters++;

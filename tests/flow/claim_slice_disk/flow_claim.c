@@ -118,6 +118,74 @@ static void test_slots(void **state)
         assert_int_equal(claim_slot(a, "a/b", 1, &slot, &flow_err), -EINVAL);
 }
 
+static bool odd_is_taken(void *arg, uint16_t port)
+{
+        (void) arg;
+        return port % 2 == 1;
+}
+
+static bool none_is_taken(void *arg, uint16_t port)
+{
+        (void) arg;
+        (void) port;
+        return false;
+}
+
+#define PORTS(...)                                                                                 \
+        (uint16_t[])                                                                               \
+        {                                                                                          \
+                __VA_ARGS__                                                                        \
+        }
+#define SAME(p, ...) assert_memory_equal(p, PORTS(__VA_ARGS__), sizeof PORTS(__VA_ARGS__))
+
+/* One claim for each of the host's ports, whoever asks. */
+static void test_ports(void **state)
+{
+        struct world *w = *state;
+        AUTO(claim_close) struct claim_host *a = open_ok(&w->a), *b = open_ok(&w->b);
+        uint16_t p[4] = { 0 }, q[4] = { 0 }, all[LIMIT_PORTS + 1] = { 0 };
+        struct err e = { 0 };
+
+        ok(claim_ports(a, "one", 5, 3000, 3009, none_is_taken, NULL, p, 2, &e));
+        SAME(p, 3000, 3001);
+        ok(claim_ports(b, "one", 5, 3000, 3009, none_is_taken, NULL, q, 2, &e));
+        SAME(q, 3002, 3003);
+        ok(claim_ports(a, "one", 6, 3000, 3009, none_is_taken, NULL, p, 2,
+                       &e)); /* the same again */
+        SAME(p, 3000, 3001);
+        memcpy(q, PORTS(0, 3001, 3004, 0),
+               sizeof q); /* a wish is not given to another of the list */
+        ok(claim_ports(b, "two", 1, 3000, 3009, none_is_taken, NULL, q, 4, &e));
+        SAME(q, 3005, 3006, 3004, 3007);
+        memset(q, 0, sizeof q);
+        assert_int_equal(claim_ports(a, "two", 1, 3000, 3009, none_is_taken, NULL, q, 3, &e),
+                         -ENOSPC);
+        assert_int_equal(claims(a), 2);             /* all or none */
+        ok(claim_release(a, "one", 99, &flow_err)); /* that of slots and CPUs leaves them */
+        assert_int_equal(claims(a), 2);
+        ok(claim_ports_keep(a, "one", PORTS(3001), 1, &flow_err));
+        ok(claim_ports_keep(a, "one", PORTS(3001), 1, &flow_err));
+        assert_int_equal(claims(a), 1);
+        ok(claim_ports_keep(b, "two", NULL, 0, &flow_err));
+        memset(q, 0, sizeof q);
+        ok(claim_ports(a, "two", 1, 3000, 3009, none_is_taken, NULL, q, 3, &e));
+        SAME(q, 3008, 3009, 3000); /* what has rested first, then what rests longest */
+        ok(claim_ports_keep(a, "two", NULL, 0, &flow_err));
+        ok(claim_ports_keep(a, "one", NULL, 0, &flow_err));
+        memset(q, 0, sizeof q);
+        ok(claim_ports(a, "two", 1, 3004, 3009, odd_is_taken, NULL, q, 3, &e));
+        for (size_t i = 0; i < 3; i++)
+                assert_int_equal(q[i] % 2, 0);
+        memset(q, 0, sizeof q);
+        assert_int_equal(claim_ports(a, "one", 1, 3004, 3009, odd_is_taken, NULL, q, 1, &e),
+                         -ENOSPC);
+        assert_int_equal(
+                claim_ports(a, "one", 1, 3000, 3999, none_is_taken, NULL, all, NELEM(all), &e),
+                -EINVAL);
+        ok(claim_ports(a, "one", 1, 4000, 4999, none_is_taken, NULL, all, LIMIT_PORTS, &e));
+        assert_int_equal(all[LIMIT_PORTS - 1], 4000 + LIMIT_PORTS - 1);
+}
+
 static void test_cpus(void **state)
 {
         static const uint32_t low[] = { 0, 1, 2 }, mid[] = { 4, 5, 2 }, high[] = { 4, 5 };
@@ -591,10 +659,19 @@ int main(int argc, char **argv)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, world_up, world_down)
         const struct CMUnitTest tests[] = {
-                T(test_slots),          T(test_gpus),   T(test_cpus),
-                T(test_cpus_elsewhere), T(test_full),   T(test_one_engine_each),
-                T(test_perms),          T(test_reap),   T(test_settings),
-                T(test_restart_waits),  T(test_stress), T(test_stress_killed),
+                T(test_slots),
+                T(test_ports),
+                T(test_gpus),
+                T(test_cpus),
+                T(test_cpus_elsewhere),
+                T(test_full),
+                T(test_one_engine_each),
+                T(test_perms),
+                T(test_reap),
+                T(test_settings),
+                T(test_restart_waits),
+                T(test_stress),
+                T(test_stress_killed),
         };
 
         return flow_main(argc, argv, tests, NELEM(tests));

@@ -118,7 +118,15 @@ static int egress_arg(char *s, struct egress *ret, struct err *e)
         return egress_parse("egressAllow", list, ret, e);
 }
 
-/* bind SLOT [ACCOUNT [EGRESS]] -> address, service address, slot, IPv6 address and service address or
+/* "22:20000,80:20001" */
+static int ports_arg(char *s, struct published *ret, struct err *e)
+{
+        for (char *comma; (comma = strchr(s, ','));)
+                *comma = ' ';
+        return published_parse(s, ret, e);
+}
+
+/* bind SLOT [ACCOUNT [EGRESS [PORTS]]] -> address, service address, slot, IPv6 address and service address or
  * "-", resolv.conf with "|" for newlines */
 static int cmd_bind(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
 {
@@ -127,6 +135,8 @@ static int cmd_bind(struct ctl *c, char **arg, size_t n, struct strbuf *out, str
         struct net_lease l;
         int r = n > 2 ? egress_arg(arg[2], &p.egress, e) : 0;
 
+        if (r >= 0 && n > 3)
+                r = ports_arg(arg[3], &p.ports, e);
         if (r >= 0)
                 r = net_bind(c->net, slot, &p, &l, e);
         if (r < 0)

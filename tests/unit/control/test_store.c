@@ -279,6 +279,8 @@ static void test_older_version_is_brought_up(void **state)
                              "ALTER TABLE cluster DROP COLUMN idle;"
                              "ALTER TABLE template DROP COLUMN idle_timeout_s;"
                              "ALTER TABLE template DROP COLUMN idle_action;"
+                             "ALTER TABLE cluster DROP COLUMN published;"
+                             "ALTER TABLE cluster DROP COLUMN public_ip;"
                              "PRAGMA user_version = 1",
                              NULL, NULL, NULL),
                 SQLITE_OK);

@@ -71,7 +71,7 @@ static void test_leaves_others_alone(void **state)
                 if (strstr(text, never[i]))
                         fail_msg("'%s' in the rules", never[i]);
         assert_int_equal(count(text, "table inet "), count(text, "table inet hvmm_abcd1234 {"));
-        assert_int_equal(count(text, "policy accept"), 8);
+        assert_int_equal(count(text, "policy accept"), 9);
         /* what the host itself sends is judged for fetchers only */
         assert_int_equal(count(text, "  chain output {\n    meta skuid & 0xffff0000 @fetchers jump "
                                      "from_fetcher\n  }\n"),
@@ -158,7 +158,7 @@ static void test_without(void **state)
         text = nft_rules(&c);
         assert_non_null(with);
         assert_non_null(text);
-        assert_int_equal(count(with, "ct count over 100"), 2);
+        assert_int_equal(count(with, "ct count over 100"), 4);
         assert_int_equal(count(text, "ct count"), 0);
         assert_int_equal(count(text, "ip6 daddr :: "), 2);
         assert_int_equal(count(text, "fd12:"), 0);
@@ -174,9 +174,11 @@ static void test_anew(void **state)
                          { .v6 = true, .bits = 0 },
                          { .v6 = true, .bits = 47, .addr = { 0x20, 1, 0xd, 0xb8 } } }
         };
+        static const struct published ports = { .n = 2, .at = { { 22, 20000 }, { 80, 20007 } } };
         const struct nft_cluster clusters[] = {
                 { .link = "hv1",
                   .slot = 1,
+                  .ports = &ports,
                   .mac = { 2, 'h', 'v', 1, 0, 1 },
                   .addr = 0x64600001,
                   .v6 = true,
@@ -189,6 +191,7 @@ static void test_anew(void **state)
                   .addr = 0x64600003,
                   .v6 = true,
                   .account = 8,
+                  .ports = &ports,
                   .closed = true },
         };
         const struct dns_servers dns = { .addr = { 0x0a090807 }, .n = 1 };
@@ -203,6 +206,9 @@ static void test_anew(void **state)
                 "\nadd element inet hvmm_x members { 100.96.0.1 . 7 }\n",
                 "\nadd element inet hvmm_x members6 { fd00::1 . 7 }\n",
                 "\nadd element inet hvmm_x limited { \"hv1\" : jump egress_1 }\n",
+                "\nadd element inet hvmm_x publishers { 100.96.0.1 }\n",
+                "\nadd element inet hvmm_x published { tcp . 20000 : 100.96.0.1 . 22, tcp . 20007 : 100.96.0.1 . 80 }\n",
+                "\nadd element inet hvmm_x published6 { tcp . 20000 : fd00::1 . 22, tcp . 20007 : fd00::1 . 80 }\n",
                 "\nadd element inet hvmm_x resolvers { 10.9.8.7 }\n",
                 "\nadd chain inet hvmm_x egress_1\n"
                 "add rule inet hvmm_x egress_1 ip daddr 203.0.113.0/24 return\n"
@@ -224,7 +230,7 @@ static void test_anew(void **state)
         for (size_t i = 0; i < NELEM(says); i++)
                 if (count(text, says[i]) != 1)
                         fail_msg("not once: %s", says[i]);
-        assert_int_equal(count(text, "add element "), 9);
+        assert_int_equal(count(text, "add element "), 12);
 }
 
 int main(void)

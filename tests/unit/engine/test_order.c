@@ -81,6 +81,8 @@ static void fill(struct boot *b, unsigned mask)
                         *fds[i] = memfd_create("fd", MFD_CLOEXEC);
         b->attempt = (1ULL << 40) + 3;
         b->slot = 4711;
+        b->ports = (struct published){ .n = 2, .at = { { 22, 20000 }, { 80, 20001 } } };
+        (void) snprintf(b->public_ip, sizeof b->public_ip, "203.0.113.9");
         b->shell.launcher = 14;
         b->shell.first = 15;
         b->proc.monitor = 12;
@@ -111,6 +113,8 @@ static void send_boot(unsigned mask, const struct order *o)
                 if (deliver(j, fds, n, &e) < 0)
                         fail_msg("%s", e.msg);
         }
+        assert_memory_equal(&got.boot.ports, &b.ports, sizeof b.ports);
+        assert_string_equal(got.boot.public_ip, "203.0.113.9");
         fds_of(&got.boot, at);
         for (size_t i = 0; i < ORDER_MAX_FDS; i++)
                 if (inode_of(*at[i]) != want[i])

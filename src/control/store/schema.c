@@ -217,7 +217,7 @@ static const char version_10[] =
 static const char version_11[] = "ALTER TABLE cluster ADD COLUMN published TEXT;"
                                  "ALTER TABLE cluster ADD COLUMN public_ip TEXT;";
 
-const char *const store_migrations[] = { version_1, version_2, version_3, version_4, version_5,
-                                         version_6, version_7, version_8, version_9, version_10,
-                                          version_11 };
+const char *const store_migrations[] = { version_1, version_2,  version_3, version_4,
+                                         version_5, version_6,  version_7, version_8,
+                                         version_9, version_10, version_11 };
 const size_t store_n_migrations = NELEM(store_migrations);

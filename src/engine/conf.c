@@ -99,6 +99,22 @@ static const struct conf_option options[] = {
           "ports of this host that clusters' TCP ports are published on, FIRST-LAST; none: no TCP port is published" },
         { "network", "public_ip", CONF_STR, C(network_public_ip), "", 0, 0, "IP address",
           "the address at which clients reach them, told to tenants; empty: the one that this host has on its way out" },
+        { "edge", "listen", CONF_STR, C(edge_listen), "127.0.0.1:8443", 0, 0, "ADDRESS:PORT",
+          "where clusters' web ports and the API are served by HTTPS; none: nowhere" },
+        { "edge", "tenant_domain", CONF_STR, C(edge_tenant_domain), "localhost", 0, 0, "domain",
+          "a cluster's port is https://ID-PORT.proxy.tenant_domain; *.proxy.tenant_domain must lead to this host (with localhost it does, on this host)" },
+        { "edge", "api_domain", CONF_STR, C(edge_api_domain), "api.localhost", 0, 0, "domain",
+          "the API is https://api_domain; must be registered apart from tenant_domain, so that tenants' pages share no cookies with it" },
+        { "edge", "tenant_certificate", CONF_STR, C(edge_tenant_certificate), "", 0, 0, "path",
+          "a certificate for *.proxy.tenant_domain with its chain and key: a PEM file, or a directory with fullchain.pem and privkey.pem; empty: one of an authority that this host makes for itself" },
+        { "edge", "api_certificate", CONF_STR, C(edge_api_certificate), "", 0, 0, "path",
+          "the same for api_domain" },
+        { "edge", "connections", CONF_U32, C(edge_connections), "10000", 16, 1000000, "connections",
+          "of clients, at once; more wait" },
+        { "edge", "threads", CONF_U32, C(edge_threads), "4", 1, 64, "threads",
+          "of HAProxy, never more than there are CPUs" },
+        { "edge", "log_requests", CONF_BOOL, C(edge_log_requests), "no", 0, 0, NULL,
+          "a line in the log for every request, never with what follows the ?; no: for those that fail" },
 };
 
 #define R(k) .off = offsetof(struct registry_conf, k)

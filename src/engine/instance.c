@@ -16,6 +16,8 @@
 #include "base/log.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "edge/config.h"
+#include "engine/tcp_listen.h"
 
 #define RUN_ROOT      "/run/hypervisor-vmm"
 #define LOCK_WAIT_US  (3 * US_PER_S)
@@ -150,6 +152,20 @@ static int check_mode(const char *config, const struct instance *i, struct err *
         return 0;
 }
 
+bool instance_has_edge(const struct instance *i)
+{
+        return !str_eq(i->conf.edge_listen, "none");
+}
+
+static int check_edge(const struct instance *i, struct err *e)
+{
+        const struct engine_conf *c = &i->conf;
+        int r = instance_has_edge(i) ? tcp_listen_check(INSTANCE_EDGE_LISTEN, c->edge_listen, e)
+                                     : 0;
+
+        return r < 0 ? r : edge_domains_check(c->edge_tenant_domain, c->edge_api_domain, e);
+}
+
 int instance_read_conf(const char *config, struct instance **ret, struct err *e)
 {
         AUTO(instance_close) struct instance *i = calloc(1, sizeof *i);
@@ -172,6 +188,8 @@ int instance_read_conf(const char *config, struct instance **ret, struct err *e)
         if (r >= 0 && !str_eq(i->conf.image_mount, "auto") &&
             !str_eq(i->conf.image_mount, "file") && !str_eq(i->conf.image_mount, "loop"))
                 r = err_set(e, -EINVAL, "[images] mount: must be auto, file or loop");
+        if (r >= 0)
+                r = check_edge(i, e);
         if (r < 0)
                 return r;
         *ret = TAKE(i);

@@ -47,6 +47,14 @@ struct engine_conf {
         uint64_t io_read_bytes, io_write_bytes; /* a second, each disk of a cluster */
         uint32_t io_read_ops, io_write_ops;
         uint64_t log_bytes; /* a second, what a cluster says */
+        /* [edge] */
+        char *edge_listen;        /* ADDRESS:PORT, "none" */
+        char *edge_tenant_domain; /* clusters are below proxy.<that> */
+        char *edge_api_domain;
+        char *edge_tenant_certificate, *edge_api_certificate; /* "": our own authority's */
+        uint32_t edge_connections;
+        uint32_t edge_threads;
+        bool edge_log_requests;
         /* [api] */
         char *log_level;
 };
@@ -96,6 +104,9 @@ DEFINE_AUTO(struct instance *, instance_close)
  * catalogue is made anew then.  Given up when little is free, held again when much is. */
 void instance_give_room(const struct instance *i);
 void instance_hold_room(const struct instance *i);
+/* Whether HAProxy is to serve it; the option that says so is called this in messages. */
+bool instance_has_edge(const struct instance *i);
+#define INSTANCE_EDGE_LISTEN "[edge] listen"
 /* Clean shutdown without clusters: the run directory goes too. */
 int instance_remove_run(const struct instance *i);
 

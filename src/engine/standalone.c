@@ -5,13 +5,11 @@
 #include "engine/standalone.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 #include <unistd.h>
@@ -26,6 +24,7 @@
 #include "engine/channel/channel.h"
 #include "engine/claim/claim.h"
 #include "engine/dns_child.h"
+#include "engine/edge_child.h"
 #include "engine/fleet/fetch_guard.h"
 #include "engine/kaudit/kaudit.h"
 #include "engine/fleet/fleet.h"
@@ -47,6 +46,7 @@
 #include "engine/sandbox/sandbox.h"
 #include "engine/slice/slice.h"
 #include "engine/sweep.h"
+#include "engine/tcp_listen.h"
 #include "engine/upkeep.h"
 
 #define SPARE_OPS       4
@@ -71,9 +71,10 @@ struct standalone {
         struct fleet *fleet;
         struct api_child *api;
         struct dns_child *dns;
+        struct edge_child *edge; /* NULL: none is wanted */
         json_t *inventory;
         int listen_fd, inner_fd;
-        bool api_ready, synced, said_ready, stopping;
+        bool api_ready, edge_ready, synced, said_ready, stopping;
 };
 
 static void standalone_init(struct standalone *s)
@@ -129,6 +130,7 @@ static void standalone_done(struct standalone *s)
 
         s->api = api_child_stop(s->api);
         s->dns = dns_child_stop(s->dns);
+        s->edge = edge_child_stop(s->edge);
         s->care = imagecare_free(s->care);
         s->kaudit = kaudit_free(s->kaudit);
         if (s->fleet)
@@ -177,55 +179,6 @@ static inline void standalone_done_cleanup(struct standalone *s)
         standalone_done(s);
 }
 
-/* "127.0.0.1:8080", "[::1]:8080"; the caller ends *@ret with freeaddrinfo(). */
-static int parse_listen(const char *listen_at, struct addrinfo **ret, struct err *e)
-{
-        const struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
-                                        .ai_socktype = SOCK_STREAM };
-        AUTO(free) char *copy = strdup(listen_at);
-        char *colon = copy ? strrchr(copy, ':') : NULL, *host = copy;
-        uint64_t port;
-
-        /* getaddrinfo() takes a port that is over 65535 modulo 65536 */
-        if (!colon || str_u64(colon + 1, 0, 65535, &port) < 0)
-                return err_set(e, -EINVAL, "--listen: '%s' is not ADDRESS:PORT", listen_at);
-        *colon = '\0';
-        if (*host == '[' && colon[-1] == ']') {
-                host++;
-                colon[-1] = '\0';
-        }
-        if (getaddrinfo(host, colon + 1, &hints, ret) != 0)
-                return err_set(e, -EINVAL, "--listen: '%s' is not ADDRESS:PORT", listen_at);
-        return 0;
-}
-
-/* Said before the data directory is made. */
-static int check_listen(const char *listen_at, struct err *e)
-{
-        struct addrinfo *ai;
-        int r = parse_listen(listen_at, &ai, e);
-
-        if (r >= 0)
-                freeaddrinfo(ai);
-        return r;
-}
-
-static int open_listener(const char *listen_at, struct err *e)
-{
-        AUTO(fd) int fd = -EBADF;
-        struct addrinfo *ai;
-        int one = 1, r = parse_listen(listen_at, &ai, e);
-
-        if (r < 0)
-                return r;
-        fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
-            bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, 1024) < 0)
-                r = err_errno(e, -errno, "--listen %s", listen_at);
-        freeaddrinfo(ai);
-        return r < 0 ? r : fd_take(&fd);
-}
-
 /* After a kill -9 the API of the engine before us holds its sockets for a moment longer. */
 static int retry_while_in_use(int (*open_it)(struct standalone *s, const char *arg, struct err *e),
                               struct standalone *s, const char *arg, struct err *e)
@@ -241,7 +194,7 @@ static int retry_while_in_use(int (*open_it)(struct standalone *s, const char *a
 
 static int try_listen(struct standalone *s, const char *arg, struct err *e)
 {
-        return s->listen_fd = open_listener(arg, e);
+        return s->listen_fd = tcp_listen("--listen", arg, e);
 }
 
 static int try_service(struct standalone *s, const char *arg, struct err *e)
@@ -277,6 +230,14 @@ static void on_named(void *arg, uint32_t slot, const char *account, const char *
 
         if (s->dns) /* else it is told of all when it starts */
                 dns_child_name(s->dns, slot, account, cluster);
+}
+
+static void on_routed(void *arg, const char *cluster, const char *address, const char *ports)
+{
+        const struct standalone *s = arg;
+
+        if (s->edge)
+                edge_child_route(s->edge, cluster, address, ports);
 }
 
 /* Mounts of ours are nobody else's, and end with us; the host's changes still reach us. */
@@ -365,7 +326,8 @@ static int open_host(struct standalone *s, struct err *e)
 
 static void say_ready(struct standalone *s)
 {
-        if (!s->api_ready || !s->synced || s->said_ready || !gpuhost_is_known(s->host.gpuhost))
+        if (!s->api_ready || !s->synced || s->said_ready || !gpuhost_is_known(s->host.gpuhost) ||
+            (s->edge && !s->edge_ready))
                 return;
         s->said_ready = true;
         (void) puts("ready");
@@ -387,6 +349,25 @@ static void on_synced(void *arg)
 
         s->synced = true;
         say_ready(s);
+}
+
+static void on_edge_ready(void *arg)
+{
+        struct standalone *s = arg;
+
+        s->edge_ready = true;
+        say_ready(s);
+}
+
+static int open_edge(struct standalone *s, struct err *e)
+{
+        const struct edge_child_spec spec = { .loop = s->loop,
+                                              .inst = s->inst,
+                                              .api_fd = s->listen_fd,
+                                              .on_ready = on_edge_ready,
+                                              .arg = s };
+
+        return edge_child_start(&spec, &s->edge, e);
 }
 
 static void on_gpus(void *arg)
@@ -512,6 +493,7 @@ static int open_service(struct standalone *s, struct err *e)
         fl.image_died = upkeep_image_died;
         fl.upkeep = s->upkeep;
         fl.named = on_named;
+        fl.routed = on_routed;
         fl.names = s;
         r = fleet_new(&fl, &s->fleet, e);
         if (r < 0)
@@ -567,7 +549,7 @@ static int open_all(struct standalone *s, const struct standalone_args *a, struc
 {
         struct api_child_spec api = { .on_ready = on_api_ready, .arg = s };
         AUTO(free) char *libexec = NULL;
-        int r = check_listen(a->listen, e);
+        int r = tcp_listen_check("--listen", a->listen, e);
 
         if (r >= 0)
                 r = instance_find_libexec(&libexec, e);
@@ -592,6 +574,8 @@ static int open_all(struct standalone *s, const struct standalone_args *a, struc
                 r = inventory_read(s->inst, s->host.apparmor != NULL, &s->inventory, e);
         if (r >= 0)
                 r = retry_while_in_use(try_service, s, NULL, e);
+        if (r >= 0)
+                r = open_edge(s, e);
         if (r >= 0)
                 r = open_service(s, e);
         if (r < 0)

@@ -30,6 +30,7 @@
 #define CLAIM_API_UID      0x4FD00000U
 #define CLAIM_GPU_UID      0x4FD00001U /* vmm-gpu's */
 #define CLAIM_DNS_UID      0x4FD00002U /* vmm-dns's */
+#define CLAIM_EDGE_UID     0x4FD00003U /* HAProxy's */
 
 static inline uint32_t claim_id_base(uint32_t slot)
 {

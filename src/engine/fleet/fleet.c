@@ -60,6 +60,8 @@ int fleet_new(const struct fleet_spec *spec, struct fleet **ret, struct err *e)
         if (r < 0)
                 return err_errno(e, r, "fleet");
         for (struct unit *u = f->units; u; u = u->next)
+                unit_route(u);
+        for (struct unit *u = f->units; u; u = u->next)
                 unit_settle(u);
         *ret = TAKE(f);
         return 0;

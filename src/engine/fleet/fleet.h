@@ -56,7 +56,9 @@ struct fleet_spec {
         void *upkeep;                  /* argument of the two */
         /* a cluster has this slot from now on; @account NULL: it has not; may be NULL */
         void (*named)(void *names, uint32_t slot, const char *account, const char *cluster);
-        void *names;
+        /* its web ports are at this address; @address NULL: it has none; may be NULL */
+        void (*routed)(void *names, const char *cluster, const char *address, const char *ports);
+        void *names; /* of both */
         fleet_traffic_fn *traffic; /* may be NULL */
         void *edge;
 };

@@ -166,6 +166,8 @@ void unit_report(struct unit *u)
 {
         const struct journal_row *row = &u->row;
         char reason[1024], ip[48];
+
+        unit_route(u);
         AUTO(json_put)
         json_t *j = json_pack(
                 "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:s?, s:b, s:b, s:b, s:b, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:I, s:I, s:o, s:{s:I, s:I, s:I}}",

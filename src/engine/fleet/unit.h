@@ -127,6 +127,8 @@ void unit_net_begin(struct unit *u);
 void unit_net_end(struct unit *u); /* with the slot */
 /* At start: the IPv6 address of one that runs. */
 void unit_net_adopt(struct unit *u);
+/* Say where its web ports are now: with every change of its state. */
+void unit_route(const struct unit *u);
 /* `security.network` of its report. */
 json_t *unit_net_report(const struct unit *u);
 

@@ -57,6 +57,16 @@ void unit_net_adopt(struct unit *u)
         net_lease_done(&lease);
 }
 
+/* While its first process runs, and from before anything of it is undone not any more. */
+void unit_route(const struct unit *u)
+{
+        const struct fleet_spec *s = &u->fleet->spec;
+        bool on = u->row.state == CS_RUNNING && *u->address;
+
+        if (s->routed)
+                s->routed(s->names, u->row.cluster, on ? u->address : NULL, u->plan.ports);
+}
+
 static bool may(const struct unit *u, struct net_policy *ret)
 {
         ret->account = u->row.net_account;

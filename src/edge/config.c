@@ -1,0 +1,218 @@
+/* config.c - see config.h.  Engine process, at start.
+ *
+ * What is filled into the template comes from us and from the operator's configuration, and the latter
+ * was checked: no value can end a line or a word. */
+#include "edge/config.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <libpsl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+
+#define DOMAIN_MAX 200U /* leaves room for a cluster's id, its port and "proxy" */
+#define LABEL_MAX  63U
+
+extern const char edge_template[]; /* template.py */
+
+/* No word of the request stands in them. */
+static void put_page(struct strbuf *b, const char *title, const char *text)
+{
+        strbuf_fmt(
+                b,
+                "<!doctype html><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>%s</title><body style=\"font:1rem/1.5 system-ui;max-width:36rem;margin:20vh auto;padding:0 1rem\"><h1>%s</h1><p>%s</p>",
+                title, title, text);
+}
+
+static void put_404(struct strbuf *b, const struct edge_config *c)
+{
+        (void) c;
+        put_page(b, "Nothing here", "No running cluster has this name and port.");
+}
+
+static void put_502(struct strbuf *b, const struct edge_config *c)
+{
+        (void) c;
+        put_page(
+                b, "No HTTP here",
+                "What listens on this port of the cluster does not speak HTTP, or ended before it answered.");
+}
+
+static void put_503(struct strbuf *b, const struct edge_config *c)
+{
+        (void) c;
+        put_page(
+                b, "Not listening yet",
+                "The cluster runs, and nothing in it listens on this port. Try again in a moment.");
+}
+
+static void put_instance(struct strbuf *b, const struct edge_config *c)
+{
+        strbuf_str(b, c->instance);
+}
+
+static void put_dir(struct strbuf *b, const struct edge_config *c)
+{
+        strbuf_str(b, c->dir);
+}
+
+static void put_api_domain(struct strbuf *b, const struct edge_config *c)
+{
+        strbuf_str(b, c->api_domain);
+}
+
+static void put_api_address(struct strbuf *b, const struct edge_config *c)
+{
+        strbuf_str(b, c->api_address);
+}
+
+static void put_connections(struct strbuf *b, const struct edge_config *c)
+{
+        strbuf_fmt(b, "%u", c->connections);
+}
+
+static void put_descriptors(struct strbuf *b, const struct edge_config *c)
+{
+        strbuf_fmt(b, "%u", c->descriptors);
+}
+
+static void put_threads(struct strbuf *b, const struct edge_config *c)
+{
+        strbuf_fmt(b, "%u", c->threads);
+}
+
+static void put_listen_fd(struct strbuf *b, const struct edge_config *c)
+{
+        (void) c;
+        strbuf_fmt(b, "%d", EDGE_LISTEN_FD);
+}
+
+static void put_admin_fd(struct strbuf *b, const struct edge_config *c)
+{
+        (void) c;
+        strbuf_fmt(b, "%d", EDGE_ADMIN_FD);
+}
+
+static void put_log_format(struct strbuf *b, const struct edge_config *c)
+{
+        strbuf_str(b, c->log_levels ? "short" : "raw");
+}
+
+static void put_log_normal(struct strbuf *b, const struct edge_config *c)
+{
+        if (!c->log_requests)
+                strbuf_str(b, "    option dontlog-normal\n");
+}
+
+static const struct {
+        const char *name;
+        void (*put)(struct strbuf *b, const struct edge_config *c);
+} fillings[] = {
+        { "instance)", put_instance },
+        { "dir)", put_dir },
+        { "api_domain)", put_api_domain },
+        { "api_address)", put_api_address },
+        { "connections)", put_connections },
+        { "descriptors)", put_descriptors },
+        { "threads)", put_threads },
+        { "listen_fd)", put_listen_fd },
+        { "admin_fd)", put_admin_fd },
+        { "log_format)", put_log_format },
+        { "log_normal)", put_log_normal },
+        { "page_404)", put_404 },
+        { "page_502)", put_502 },
+        { "page_503)", put_503 },
+};
+
+char *edge_config_text(const struct edge_config *c)
+{
+        const char *at = edge_template, *next;
+        struct strbuf b = { 0 };
+
+        while ((next = strstr(at, "$("))) {
+                strbuf_add(&b, at, (size_t) (next - at));
+                at = NULL;
+                for (size_t i = 0; !at && i < NELEM(fillings); i++) {
+                        at = str_after(next + 2, fillings[i].name);
+                        if (at)
+                                fillings[i].put(&b, c);
+                }
+                assert(at);
+        }
+        strbuf_str(&b, at);
+        return strbuf_take(&b);
+}
+
+void edge_name(char ret[static EDGE_NAME_MAX], const char *cluster, uint32_t port,
+               const char *tenant_domain)
+{
+        (void) snprintf(ret, EDGE_NAME_MAX, "%s-%u.proxy.%s", cluster, port, tenant_domain);
+}
+
+/* Labels of a-z, 0-9 and "-" between dots. */
+static bool is_host_name(const char *s)
+{
+        static const char plain[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+
+        if (strlen(s) > DOMAIN_MAX)
+                return false;
+        for (;;) {
+                size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-");
+
+                if (n == 0 || n > LABEL_MAX || !strchr(plain, s[0]) || !strchr(plain, s[n - 1]))
+                        return false;
+                if (!s[n])
+                        return strspn(s, "0123456789") < n; /* no address */
+                if (s[n] != '.')
+                        return false;
+                s += n + 1;
+        }
+}
+
+static int check_name(const char *key, const char *value, struct err *e)
+{
+        if (is_host_name(value))
+                return 0;
+        return err_set(
+                e, -EINVAL,
+                "[edge] %s: '%.100s' is no domain: lower-case letters, digits and hyphens in labels with dots between them, at most %u characters",
+                key, value, DOMAIN_MAX);
+}
+
+static inline void psl_free_cleanup(psl_ctx_t **psl)
+{
+        psl_free(*psl);
+}
+
+int edge_domains_check(const char *tenant_domain, const char *api_domain, struct err *e)
+{
+        AUTO(psl_free) psl_ctx_t *psl = psl_latest(NULL); /* the library's own, or a newer file */
+        AUTO(free) char *tenant = str_fmt("x.proxy.%s", tenant_domain);
+        const char *of_tenant, *of_api;
+        int r = check_name("tenant_domain", tenant_domain, e);
+
+        if (r >= 0)
+                r = check_name("api_domain", api_domain, e);
+        if (r < 0)
+                return r;
+        if (!psl || !tenant)
+                return err_set(
+                        e, -ENOENT,
+                        "the public suffix list, by which [edge] domains are compared, is not there: install publicsuffix");
+        of_tenant = psl_registrable_domain(psl, tenant);
+        of_api = psl_registrable_domain(psl, api_domain);
+        if (!of_api)
+                return err_set(
+                        e, -EINVAL,
+                        "[edge] api_domain: '%s' is a domain that others register names in; name one below it",
+                        api_domain);
+        if (of_tenant && str_eq(of_tenant, of_api))
+                return err_set(
+                        e, -EINVAL,
+                        "[edge] api_domain: '%s' shares %s with tenant_domain, so tenants' pages could set cookies for the API; take a domain that is registered apart",
+                        api_domain, of_api);
+        return 0;
+}

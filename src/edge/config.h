@@ -1,0 +1,38 @@
+/* config.h - the configuration of HAProxy, from the one template data/edge/haproxy.cfg.in.  Pure. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+/* Descriptors that HAProxy inherits under these numbers. */
+#define EDGE_LISTEN_FD 3
+#define EDGE_ADMIN_FD  4
+
+#define EDGE_ROUTES_FILE "routes" /* below dir: the map of host names */
+#define EDGE_TENANT_FILE "tenant.pem"
+#define EDGE_API_FILE    "api.pem"
+
+struct edge_config {
+        const char *instance;
+        const char *dir;                        /* absolute; what HAProxy reads */
+        const char *tenant_domain, *api_domain; /* edge_domains_check() has passed them */
+        const char *api_address;                /* ADDRESS:PORT of tensorone-api */
+        uint32_t connections;                   /* of clients at once */
+        uint32_t descriptors;                   /* that it may have open */
+        uint32_t threads;
+        bool log_requests; /* all; else those alone that fail */
+        bool log_levels;   /* "<N>" before each line, for journald */
+};
+
+/* Heap; NULL: out of memory. */
+char *edge_config_text(const struct edge_config *c);
+
+/* "<cluster>-<port>.proxy.<tenant domain>", at most so many bytes with the NUL. */
+#define EDGE_NAME_MAX 256U
+void edge_name(char ret[static EDGE_NAME_MAX], const char *cluster, uint32_t port,
+               const char *tenant_domain);
+
+/* Two host names that share no cookies: tenants' pages must not be of one site with the API, by the
+ * public suffix list.  -EINVAL with the option, what is wrong and the way out. */
+int edge_domains_check(const char *tenant_domain, const char *api_domain, struct err *e);

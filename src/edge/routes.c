@@ -1,0 +1,170 @@
+/* routes.c - see routes.h.  Engine process, loop thread. */
+#include "edge/routes.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/map.h"
+#include "edge/config.h"
+
+#define PAYLOAD_BYTES                                                                              \
+        12000U /* HAProxy reads a command with what follows it into a buffer of 16 KiB */
+
+struct cluster {
+        char address[16];
+        size_t n;
+        uint32_t port[LIMIT_HTTP_PORTS];
+};
+
+struct routes {
+        char *map, *domain;
+        struct map *clusters; /* id -> struct cluster */
+        size_t names;
+};
+
+struct routes *routes_new(const char *map, const char *domain)
+{
+        AUTO(routes_free) struct routes *r = calloc(1, sizeof *r);
+
+        if (!r)
+                return NULL;
+        r->map = strdup(map);
+        r->domain = strdup(domain);
+        r->clusters = map_new();
+        return r->map && r->domain && r->clusters ? TAKE(r) : NULL;
+}
+
+struct routes *routes_free(struct routes *r)
+{
+        if (!r)
+                return NULL;
+        for (struct map_entry *e = r->clusters ? map_first(r->clusters) : NULL; e; e = map_next(e))
+                free(map_value(e));
+        (void) map_free(r->clusters);
+        free(r->map);
+        free(r->domain);
+        free(r);
+        return NULL;
+}
+
+static bool has(const struct cluster *c, uint32_t port)
+{
+        for (size_t i = 0; i < c->n; i++)
+                if (c->port[i] == port)
+                        return true;
+        return false;
+}
+
+/* What is no more goes first, so that no name ever stands there twice. */
+static int say_change(const struct routes *r, const char *id, const struct cluster *was,
+                      const struct cluster *is, struct strbuf *b)
+{
+        bool moved = !str_eq(was->address, is->address);
+        char name[EDGE_NAME_MAX];
+        int commands = 0;
+
+        for (size_t i = 0; i < was->n; i++) {
+                if (!moved && has(is, was->port[i]))
+                        continue;
+                edge_name(name, id, was->port[i], r->domain);
+                strbuf_fmt(b, "del map %s %s\n", r->map, name);
+                commands++;
+        }
+        for (size_t i = 0; i < is->n; i++) {
+                if (!moved && has(was, is->port[i]))
+                        continue;
+                edge_name(name, id, is->port[i], r->domain);
+                strbuf_fmt(b, "add map %s %s %s:%u\n", r->map, name, is->address, is->port[i]);
+                commands++;
+        }
+        return commands;
+}
+
+int routes_set(struct routes *r, const char *cluster, const char *address, const uint32_t *ports,
+               size_t n, struct strbuf *commands)
+{
+        struct cluster *had = map_get(r->clusters, cluster), none = { .n = 0 }, is = { .n = n };
+        const struct cluster was = had ? *had : none;
+        AUTO(free) struct cluster *fresh = NULL;
+
+        assert(n <= NELEM(is.port));
+        if (n)
+                memcpy(is.port, ports, n * sizeof *ports);
+        (void) snprintf(is.address, sizeof is.address, "%s", n ? address : "");
+        if (!n && !had)
+                return 0;
+        if (n && !had) {
+                fresh = calloc(1, sizeof *fresh);
+                if (!fresh || map_set(r->clusters, cluster, fresh) < 0)
+                        return -ENOMEM;
+                had = TAKE(fresh);
+        }
+        *had = is;
+        if (!n)
+                free(map_del(r->clusters, cluster));
+        r->names = r->names - was.n + n;
+        return say_change(r, cluster, &was, &is, commands);
+}
+
+size_t routes_count(const struct routes *r)
+{
+        return r->names;
+}
+
+typedef void line_fn(void *arg, const char *name, const char *address, uint32_t port);
+
+static void each(const struct routes *r, line_fn *fn, void *arg)
+{
+        for (struct map_entry *e = map_first(r->clusters); e; e = map_next(e)) {
+                const struct cluster *c = map_value(e);
+                char name[EDGE_NAME_MAX];
+
+                for (size_t i = 0; i < c->n; i++) {
+                        edge_name(name, map_key(e), c->port[i], r->domain);
+                        fn(arg, name, c->address, c->port[i]);
+                }
+        }
+}
+
+static void put_line(void *arg, const char *name, const char *address, uint32_t port)
+{
+        strbuf_fmt(arg, "%s %s:%u\n", name, address, port);
+}
+
+void routes_file(const struct routes *r, struct strbuf *b)
+{
+        each(r, put_line, b);
+}
+
+struct fill {
+        const struct routes *r;
+        unsigned version;
+        struct strbuf *out;
+        size_t begun, commands;
+};
+
+static void put_payload(void *arg, const char *name, const char *address, uint32_t port)
+{
+        struct fill *f = arg;
+
+        if (f->commands == 0 || f->out->len - f->begun > PAYLOAD_BYTES) {
+                if (f->commands++ > 0)
+                        strbuf_char(f->out, '\n');
+                f->begun = f->out->len;
+                strbuf_fmt(f->out, "add map @%u %s <<\n", f->version, f->r->map);
+        }
+        put_line(f->out, name, address, port);
+}
+
+size_t routes_fill(const struct routes *r, unsigned version, struct strbuf *commands)
+{
+        struct fill f = { .r = r, .version = version, .out = commands };
+
+        each(r, put_payload, &f);
+        if (f.commands > 0)
+                strbuf_char(commands, '\n');
+        strbuf_fmt(commands, "commit map @%u %s\n", version, r->map);
+        return f.commands + 1;
+}

@@ -1,0 +1,30 @@
+/* routes.h - which names lead to which cluster: what HAProxy's map should hold.
+ *
+ * A level: whoever calls routes_set() says how it should be, and gets the commands for HAProxy's
+ * runtime socket that bring a map which was as before to that.  Pure. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "model/limits.h"
+
+struct routes;
+
+/* @map: its name for HAProxy, the file's path; @domain: of the tenants.  Both copied; NULL: out of memory. */
+struct routes *routes_new(const char *map, const char *domain);
+struct routes *routes_free(struct routes *r);
+DEFINE_AUTO(struct routes *, routes_free)
+
+/* The cluster's @n ports (different ones, at most LIMIT_HTTP_PORTS) lead to @address, an IPv4 address, from now on; @n 0: there are none.
+ * Appends the commands, each with a newline; returns how many, -ENOMEM with nothing changed. */
+int routes_set(struct routes *r, const char *cluster, const char *address, const uint32_t *ports,
+               size_t n, struct strbuf *commands);
+/* Names in all. */
+size_t routes_count(const struct routes *r);
+/* The map as a file: "NAME ADDRESS:PORT\n" for each. */
+void routes_file(const struct routes *r, struct strbuf *b);
+/* Commands that make the map of version @version, which "prepare map" has returned, and show it instead of
+ * whatever was there; returns how many. */
+size_t routes_fill(const struct routes *r, unsigned version, struct strbuf *commands);

@@ -1,0 +1,360 @@
+/* edge_child.c - see edge_child.h.
+ *
+ * What HAProxy is told is a level: the table of routes.  A new process begins with it as a file, and
+ * whenever a connection to its runtime socket is made, the whole table is said again as a new version of
+ * its map, which takes the place of the old one at once; after that, changes alone. */
+#include "engine/edge_child.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "edge/config.h"
+#include "edge/routes.h"
+#include "edge/runtime.h"
+#include "engine/edge_files.h"
+#include "engine/edge_run.h"
+#include "engine/op/listen.h"
+#include "engine/op/restart.h"
+#include "engine/tcp_listen.h"
+#include "model/plan.h"
+
+#define PROGRAM         "haproxy"
+#define ADMIN_SOCKET    "edge.sock"
+#define RESTART_US      (100 * US_PER_MS)
+#define RESTART_MOST_US (5 * US_PER_S)
+#define STEADY_US       (10 * US_PER_S)
+#define PATIENCE_US     (10 * US_PER_S)
+#define IN_USE_TRIES    40
+#define IN_USE_PAUSE_US 50000
+#define OWN_FDS         256U /* of HAProxy, beside connections */
+#define FDS_PER_CLIENT  4U   /* HTTP/2: one connection of a client may need several to clusters */
+
+struct edge_child {
+        struct edge_child_spec spec;
+        struct edge_files files;
+        struct edge_run run;
+        int pidfd;
+        sd_event_source *exit_src;
+        struct restart again;
+        struct routes *routes;
+        struct runtime *runtime;
+        /* numbers of commands; 0: not said yet */
+        uint64_t prepared;  /* a resync begins, */
+        uint64_t before;    /* what was said until it is filled is of no matter, */
+        uint64_t committed; /* and it ends */
+};
+
+/* ---- telling it ---- */
+
+static void drop(struct edge_child *c)
+{
+        (void) syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0);
+}
+
+static void on_lost(void *arg, const char *why)
+{
+        struct edge_child *c = arg;
+
+        /* one that is ending is noticed by on_exit_event() as well */
+        log_warn(PROGRAM ": %s; starting it again", why);
+        drop(c);
+}
+
+static void fill(struct edge_child *c, const char *text)
+{
+        AUTO(strbuf_done) struct strbuf b = { 0 };
+        const char *number = strstr(text, ": ");
+        uint64_t version = 0;
+        size_t n;
+
+        if (!number || str_u64(number + 2, 1, UINT32_MAX, &version) < 0) {
+                log_error(PROGRAM ": no new version of the routes: %s", text);
+                drop(c);
+                return;
+        }
+        n = routes_fill(c->routes, (unsigned) version, &b);
+        c->before = runtime_say(c->runtime, "", 0);
+        if (b.failed)
+                drop(c);
+        else
+                c->committed = runtime_say(c->runtime, b.s, n);
+}
+
+static void on_answer(void *arg, uint64_t number, const char *text)
+{
+        struct edge_child *c = arg;
+
+        if (number == c->prepared) {
+                fill(c, text);
+                return;
+        }
+        if (*text && c->before && number > c->before) {
+                log_error(PROGRAM ": a change of routes: %s", text);
+                drop(c);
+                return;
+        }
+        if (number == c->committed && c->spec.on_ready)
+                c->spec.on_ready(c->spec.arg);
+}
+
+static int talk(struct edge_child *c, struct err *e)
+{
+        struct runtime_spec spec = { .loop = c->spec.loop,
+                                     .fd = op_connect(c->spec.inst->run_fd, ADMIN_SOCKET, e),
+                                     .patience_us = PATIENCE_US,
+                                     .answer = on_answer,
+                                     .lost = on_lost,
+                                     .arg = c };
+        AUTO(free) char *prepare = str_fmt("prepare map %s/" EDGE_ROUTES_FILE "\n", c->files.dir);
+        int r = spec.fd < 0 ? spec.fd : runtime_new(&spec, &c->runtime, e);
+
+        if (r < 0)
+                return r;
+        if (!prepare)
+                return err_set(e, -ENOMEM, "out of memory");
+        c->before = c->committed = 0;
+        c->prepared = runtime_say(c->runtime, prepare, 1);
+        return 0;
+}
+
+void edge_child_route(struct edge_child *c, const char *cluster, const char *address,
+                      const char *ports)
+{
+        struct plan_port list[LIMIT_PORTS];
+        uint32_t http[LIMIT_HTTP_PORTS];
+        AUTO(strbuf_done) struct strbuf b = { 0 };
+        int n = address && ports ? plan_ports(ports, list, NELEM(list), NULL) : 0, r;
+        size_t n_http = 0;
+
+        for (int i = 0; i < n && n_http < NELEM(http); i++)
+                if (list[i].type == PORT_HTTP)
+                        http[n_http++] = list[i].private_port;
+        r = routes_set(c->routes, cluster, address, http, n_http, &b);
+        if (r < 0 || b.failed) {
+                log_error("cluster %s: routes: out of memory", cluster);
+                drop(c); /* the next one is told of what the table holds */
+        } else if (r > 0 && c->runtime) {
+                (void) runtime_say(c->runtime, b.s, (size_t) r);
+        }
+}
+
+/* ---- its life ---- */
+
+static void unwatch(struct edge_child *c)
+{
+        c->exit_src = sd_event_source_disable_unref(c->exit_src);
+        c->runtime = runtime_free(c->runtime);
+        c->pidfd = fd_close(c->pidfd);
+}
+
+static int on_exit_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
+{
+        struct edge_child *c = arg;
+        char why[64];
+
+        (void) s;
+        (void) fd;
+        (void) revents;
+        if (!restart_ended(c->pidfd, why, sizeof why))
+                return 0;
+        log_error(PROGRAM " %s; starting it again", why);
+        unwatch(c);
+        restart_later(&c->again);
+        return 0;
+}
+
+static int put_routes(const struct edge_child *c, struct err *e)
+{
+        AUTO(strbuf_done) struct strbuf b = { 0 };
+
+        routes_file(c->routes, &b);
+        if (b.failed)
+                return err_set(e, -ENOMEM, "out of memory");
+        return edge_files_put(&c->files, EDGE_ROUTES_FILE, b.s ? b.s : "", b.len, e);
+}
+
+static int spawn(struct edge_child *c, struct err *e)
+{
+        int r = put_routes(c, e);
+
+        if (r >= 0)
+                r = c->pidfd = edge_run_start(&c->run, e);
+        if (r < 0)
+                return r;
+        r = sd_event_add_io(c->spec.loop, &c->exit_src, c->pidfd, EPOLLIN, on_exit_event, c);
+        r = r < 0 ? err_errno(e, r, "watch " PROGRAM) : talk(c, e);
+        if (r >= 0)
+                return 0;
+        drop(c);
+        (void) waitid(P_PIDFD, (id_t) c->pidfd, &(siginfo_t){ 0 }, WEXITED);
+        unwatch(c);
+        return r;
+}
+
+static void on_restart(void *arg)
+{
+        struct edge_child *c = arg;
+        struct err e = { 0 };
+
+        restart_begun(&c->again);
+        if (spawn(c, &e) >= 0)
+                return;
+        log_error("%s", e.msg);
+        restart_later(&c->again);
+}
+
+/* ---- once ---- */
+
+/* After a kill -9 the one of the engine before us holds the listener for a moment longer. */
+static int open_listeners(struct edge_child *c, struct err *e)
+{
+        int r = tcp_listen(INSTANCE_EDGE_LISTEN, c->spec.inst->conf.edge_listen, e);
+
+        for (int i = 0; r == -EADDRINUSE && i < IN_USE_TRIES; i++) {
+                (void) usleep(IN_USE_PAUSE_US);
+                r = tcp_listen(INSTANCE_EDGE_LISTEN, c->spec.inst->conf.edge_listen, e);
+        }
+        c->run.listen = r;
+        if (r >= 0)
+                r = c->run.admin = op_listen(c->spec.inst->run_fd, ADMIN_SOCKET, e);
+        return r;
+}
+
+/* Where a limit of this process allows fewer connections than are wanted, it is fewer. */
+static uint32_t fit_connections(struct edge_child *c)
+{
+        uint32_t want = c->spec.inst->conf.edge_connections, most = edge_run_descriptors(), fit;
+
+        if (most >= want * FDS_PER_CLIENT + OWN_FDS)
+                most = want * FDS_PER_CLIENT + OWN_FDS;
+        c->run.descriptors = most;
+        fit = most > OWN_FDS + FDS_PER_CLIENT ? (most - OWN_FDS) / FDS_PER_CLIENT : 1;
+        if (fit < want)
+                log_warn(
+                        "[edge] connections: %u instead of %u, because a process may have no more than %u files open here",
+                        fit, want, most);
+        return fit;
+}
+
+static int put_config(struct edge_child *c, struct err *e)
+{
+        const struct engine_conf *conf = &c->spec.inst->conf;
+        long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+        uint32_t connections = fit_connections(c);
+        char api[TCP_LISTEN_TEXT];
+        unsigned port;
+        struct edge_config text = { .instance = c->spec.inst->id,
+                                    .dir = c->files.dir,
+                                    .tenant_domain = conf->edge_tenant_domain,
+                                    .api_domain = conf->edge_api_domain,
+                                    .api_address = api,
+                                    .connections = connections,
+                                    .descriptors = c->run.descriptors,
+                                    .threads = conf->edge_threads,
+                                    .log_requests = conf->edge_log_requests,
+                                    .log_levels = getenv("JOURNAL_STREAM") != NULL };
+        AUTO(free) char *config = NULL;
+        int r = tcp_listen_address(c->spec.api_fd, api, &port);
+
+        if (r < 0)
+                return err_errno(e, r, "the API's address");
+        if (cpus > 0 && text.threads > (uint32_t) cpus)
+                text.threads = (uint32_t) cpus;
+        config = edge_config_text(&text);
+        if (!config)
+                return err_set(e, -ENOMEM, "out of memory");
+        return edge_files_put(&c->files, EDGE_CONFIG_FILE, config, strlen(config), e);
+}
+
+static int prepare(struct edge_child *c, struct err *e)
+{
+        AUTO(free) char *map = NULL;
+        int r = edge_files_open(c->spec.inst, &c->files, e);
+
+        if (r < 0)
+                return r;
+        c->run.dir = c->files.dir;
+        map = str_fmt("%s/" EDGE_ROUTES_FILE, c->files.dir);
+        c->routes = map ? routes_new(map, c->spec.inst->conf.edge_tenant_domain) : NULL;
+        if (!c->routes)
+                return err_set(e, -ENOMEM, "out of memory");
+        r = edge_files_certificates(&c->files, c->spec.inst, e);
+        if (r >= 0)
+                r = open_listeners(c, e);
+        if (r >= 0)
+                r = put_config(c, e);
+        if (r >= 0)
+                r = put_routes(c, e);
+        return r < 0 ? r : edge_run_check(&c->run, e);
+}
+
+static void say_where(const struct edge_child *c)
+{
+        const struct engine_conf *conf = &c->spec.inst->conf;
+        char at[TCP_LISTEN_TEXT];
+        unsigned port = 0;
+
+        if (tcp_listen_address(c->run.listen, at, &port) >= 0)
+                log_info("edge: https://ID-PORT.proxy.%s:%u and https://%s:%u at %s",
+                         conf->edge_tenant_domain, port, conf->edge_api_domain, port, at);
+}
+
+int edge_child_start(const struct edge_child_spec *spec, struct edge_child **ret, struct err *e)
+{
+        AUTO(edge_child_stop) struct edge_child *c = NULL;
+        int r;
+
+        *ret = NULL;
+        if (!instance_has_edge(spec->inst))
+                return 0;
+        c = calloc(1, sizeof *c);
+        if (!c)
+                return err_set(e, -ENOMEM, "out of memory");
+        c->spec = *spec;
+        c->pidfd = c->files.fd = c->run.listen = c->run.admin = -EBADF;
+        c->again = (struct restart){ .loop = spec->loop,
+                                     .program = PROGRAM,
+                                     .first_us = RESTART_US,
+                                     .most_us = RESTART_MOST_US,
+                                     .steady_us = STEADY_US,
+                                     .start = on_restart,
+                                     .arg = c };
+        r = prepare(c, e);
+        if (r >= 0)
+                r = spawn(c, e);
+        if (r < 0)
+                return err_wrap(e, r, "edge");
+        restart_begun(&c->again);
+        say_where(c);
+        *ret = TAKE(c);
+        return 0;
+}
+
+struct edge_child *edge_child_stop(struct edge_child *c)
+{
+        if (!c)
+                return NULL;
+        if (c->pidfd >= 0) {
+                drop(c);
+                (void) waitid(P_PIDFD, (id_t) c->pidfd, &(siginfo_t){ 0 }, WEXITED);
+        }
+        unwatch(c);
+        restart_done(&c->again);
+        (void) fd_close(c->run.listen);
+        (void) fd_close(c->run.admin);
+        edge_files_done(&c->files);
+        (void) routes_free(c->routes);
+        free(c);
+        return NULL;
+}

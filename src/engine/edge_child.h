@@ -1,0 +1,31 @@
+/* edge_child.h - in standalone mode the engine starts and supervises HAProxy, and tells it which names lead
+ * to which cluster.
+ *
+ * Engine process, loop thread.  Its listeners are the engine's, so that connections wait rather than fail
+ * while it is started again. */
+#pragma once
+#include <systemd/sd-event.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "engine/instance.h"
+
+struct edge_child;
+
+struct edge_child_spec {
+        sd_event *loop;
+        const struct instance *inst;
+        int api_fd;                  /* where tensorone-api listens; borrowed */
+        void (*on_ready)(void *arg); /* it knows all routes; called after every start of it */
+        void *arg;
+};
+
+/* Make what it reads, have it checked, start it.  *@ret is NULL where the configuration has no edge. */
+int edge_child_start(const struct edge_child_spec *spec, struct edge_child **ret, struct err *e);
+struct edge_child *edge_child_stop(struct edge_child *c);
+DEFINE_AUTO(struct edge_child *, edge_child_stop)
+
+/* The web ports among @ports ("8888/http,22/tcp") of that cluster lead to @address, an IPv4 address, from
+ * now on; NULL: it has none.  Saying again what is so costs next to nothing. */
+void edge_child_route(struct edge_child *c, const char *cluster, const char *address,
+                      const char *ports);

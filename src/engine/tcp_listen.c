@@ -1,0 +1,91 @@
+/* tcp_listen.c - see tcp_listen.h. */
+#include "engine/tcp_listen.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include "base/fd.h"
+#include "base/str.h"
+
+/* The caller ends *@ret with freeaddrinfo(). */
+static int parse(const char *what, const char *at, struct addrinfo **ret, struct err *e)
+{
+        const struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
+                                        .ai_socktype = SOCK_STREAM };
+        AUTO(free) char *copy = strdup(at);
+        char *colon = copy ? strrchr(copy, ':') : NULL, *host = copy;
+        uint64_t port;
+
+        /* getaddrinfo() takes a port that is over 65535 modulo 65536 */
+        if (!colon || str_u64(colon + 1, 0, 65535, &port) < 0)
+                return err_set(e, -EINVAL, "%s: '%s' is not ADDRESS:PORT", what, at);
+        *colon = '\0';
+        if (*host == '[' && colon[-1] == ']') {
+                host++;
+                colon[-1] = '\0';
+        }
+        if (getaddrinfo(host, colon + 1, &hints, ret) != 0)
+                return err_set(e, -EINVAL, "%s: '%s' is not ADDRESS:PORT", what, at);
+        return 0;
+}
+
+int tcp_listen_check(const char *what, const char *at, struct err *e)
+{
+        struct addrinfo *ai;
+        int r = parse(what, at, &ai, e);
+
+        if (r >= 0)
+                freeaddrinfo(ai);
+        return r;
+}
+
+int tcp_listen(const char *what, const char *at, struct err *e)
+{
+        AUTO(fd) int fd = -EBADF;
+        struct addrinfo *ai;
+        int one = 1, r = parse(what, at, &ai, e);
+
+        if (r < 0)
+                return r;
+        fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
+            bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, 1024) < 0)
+                r = err_errno(e, -errno, "%s %s", what, at);
+        freeaddrinfo(ai);
+        return r < 0 ? r : fd_take(&fd);
+}
+
+int tcp_listen_address(int fd, char ret[static TCP_LISTEN_TEXT], unsigned *ret_port)
+{
+        union {
+                struct sockaddr any;
+                struct sockaddr_in v4;
+                struct sockaddr_in6 v6;
+                struct sockaddr_storage room;
+        } a = { .any = { .sa_family = AF_UNSPEC } };
+        socklen_t len = sizeof a;
+        char text[INET6_ADDRSTRLEN] = "";
+
+        if (getsockname(fd, &a.any, &len) < 0)
+                return -errno;
+        if (a.any.sa_family == AF_INET6) {
+                *ret_port = ntohs(a.v6.sin6_port);
+                if (IN6_IS_ADDR_UNSPECIFIED(&a.v6.sin6_addr))
+                        a.v6.sin6_addr = in6addr_loopback;
+                (void) inet_ntop(AF_INET6, &a.v6.sin6_addr, text, sizeof text);
+                (void) snprintf(ret, TCP_LISTEN_TEXT, "[%s]:%u", text, *ret_port);
+                return 0;
+        }
+        if (a.any.sa_family != AF_INET)
+                return -EAFNOSUPPORT;
+        *ret_port = ntohs(a.v4.sin_port);
+        if (a.v4.sin_addr.s_addr == htonl(INADDR_ANY))
+                a.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        (void) inet_ntop(AF_INET, &a.v4.sin_addr, text, sizeof text);
+        (void) snprintf(ret, TCP_LISTEN_TEXT, "%s:%u", text, *ret_port);
+        return 0;
+}

@@ -1,0 +1,124 @@
+/* test_routes.c - src/edge/routes.c: the commands from one table to the next, and the whole of one. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "edge/routes.h"
+
+#define MAP "/m"
+
+static void test_changes(void **state)
+{
+        static const uint32_t one[] = { 80 }, two[] = { 80, 81 }, other[] = { 82 };
+        const struct {
+                const char *cluster, *address;
+                const uint32_t *ports;
+                size_t n;
+                const char *says;
+                size_t names;
+        } t[] = {
+                { "a", NULL, NULL, 0, "", 0 },
+                { "a", "10.0.0.1", one, 1, "add map /m a-80.proxy.d 10.0.0.1:80\n", 1 },
+                { "a", "10.0.0.1", one, 1, "", 1 },
+                { "a", "10.0.0.1", two, 2, "add map /m a-81.proxy.d 10.0.0.1:81\n", 2 },
+                { "b", "10.0.0.2", other, 1, "add map /m b-82.proxy.d 10.0.0.2:82\n", 3 },
+                { "a", "10.0.0.1", other, 1,
+                  "del map /m a-80.proxy.d\ndel map /m a-81.proxy.d\nadd map /m a-82.proxy.d 10.0.0.1:82\n",
+                  2 },
+                { "a", "10.0.0.3", other, 1,
+                  "del map /m a-82.proxy.d\nadd map /m a-82.proxy.d 10.0.0.3:82\n", 2 },
+                { "a", NULL, NULL, 0, "del map /m a-82.proxy.d\n", 1 },
+                { "a", NULL, NULL, 0, "", 1 },
+                { "b", NULL, NULL, 0, "del map /m b-82.proxy.d\n", 0 },
+        };
+        struct routes *r = routes_new(MAP, "d");
+
+        (void) state;
+        assert_non_null(r);
+        for (size_t i = 0; i < NELEM(t); i++) {
+                struct strbuf b = { 0 };
+                int lines = 0,
+                    n = routes_set(r, t[i].cluster, t[i].address, t[i].ports, t[i].n, &b);
+
+                for (const char *s = b.s; s && (s = strchr(s, '\n')); s++)
+                        lines++;
+                if (n != lines || strcmp(b.s ? b.s : "", t[i].says) != 0 ||
+                    routes_count(r) != t[i].names)
+                        fail_msg("row %zu: %d commands, %zu names: %s", i, n, routes_count(r), b.s);
+                strbuf_done(&b);
+        }
+        (void) routes_free(r);
+}
+
+/* A thousand clusters with ten ports: every name once, and no command longer than HAProxy can read. */
+static void test_many(void **state)
+{
+        struct routes *r = routes_new(MAP, "tenants.example");
+        struct strbuf b = { 0 };
+        uint32_t ports[LIMIT_HTTP_PORTS];
+        size_t n, begins = 0, names = 0, since = 0;
+        char *save = NULL;
+
+        (void) state;
+        for (uint32_t i = 0; i < NELEM(ports); i++)
+                ports[i] = 8000 + i;
+        for (unsigned i = 0; i < 1000; i++) {
+                char id[16], address[16];
+
+                (void) snprintf(id, sizeof id, "c%u", i);
+                (void) snprintf(address, sizeof address, "10.0.%u.%u", i / 250, i % 250);
+                assert_int_equal(routes_set(r, id, address, ports, NELEM(ports), &b), NELEM(ports));
+        }
+        assert_int_equal(routes_count(r), 10000);
+        strbuf_done(&b);
+        routes_file(r, &b);
+        for (char *line = strtok_r(b.s, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+                names++;
+        assert_int_equal(names, 10000);
+        strbuf_done(&b);
+        n = routes_fill(r, 7, &b);
+        names = 0;
+        for (char *line = b.s, *end; (end = strchr(line, '\n')); line = end + 1) {
+                *end = '\0';
+                since += (size_t) (end - line) + 1;
+                if (strcmp(line, "add map @7 /m <<") == 0) {
+                        begins++;
+                        since = 0;
+                } else if (strstr(line, ".proxy.tenants.example 10.0.")) {
+                        names++;
+                }
+                assert_true(since < 16000);
+        }
+        assert_int_equal(names, 10000);
+        assert_int_equal(n, begins + 1);
+        strbuf_done(&b);
+        (void) routes_free(r);
+}
+
+static void test_none(void **state)
+{
+        struct routes *r = routes_new(MAP, "d");
+        struct strbuf b = { 0 };
+
+        (void) state;
+        assert_int_equal(routes_fill(r, 3, &b), 1);
+        assert_string_equal(b.s, "commit map @3 /m\n");
+        strbuf_done(&b);
+        (void) routes_free(r);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_changes),
+                cmocka_unit_test(test_many),
+                cmocka_unit_test(test_none),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}

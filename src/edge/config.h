@@ -3,8 +3,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/err.h"
-
 /* Descriptors that HAProxy inherits under these numbers. */
 #define EDGE_LISTEN_FD 3
 #define EDGE_ADMIN_FD  4
@@ -32,7 +30,3 @@ char *edge_config_text(const struct edge_config *c);
 #define EDGE_NAME_MAX 256U
 void edge_name(char ret[static EDGE_NAME_MAX], const char *cluster, uint32_t port,
                const char *tenant_domain);
-
-/* Two host names that share no cookies: tenants' pages must not be of one site with the API, by the
- * public suffix list.  -EINVAL with the option, what is wrong and the way out. */
-int edge_domains_check(const char *tenant_domain, const char *api_domain, struct err *e);

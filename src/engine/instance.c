@@ -16,7 +16,7 @@
 #include "base/log.h"
 #include "base/proc.h"
 #include "base/str.h"
-#include "edge/config.h"
+#include "edge/domains.h"
 #include "engine/tcp_listen.h"
 
 #define RUN_ROOT      "/run/hypervisor-vmm"

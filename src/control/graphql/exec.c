@@ -248,6 +248,12 @@ static int exec_enter(struct gql_request *r, const struct qfield *q, const struc
         return row && (r->granted & 1U << row->need) ? 1 : exec_enter_slow(r, q, parent);
 }
 
+/* The thread's clock is everybody's: it counts from where this request goes on, not from before it waited. */
+static void begin_time(struct gql_request *r)
+{
+        r->until_us = clock_thread_us() + LIMIT_QUERY_MS * US_PER_MS;
+}
+
 /* Everybody's requests wait while one runs, and a field may be asked for under any number of names. */
 static int check_time(struct gql_request *r, struct err *e)
 {
@@ -412,7 +418,7 @@ void exec_begin(struct gql_request *r)
         const struct selection *s = r->query->root;
 
         r->running = true;
-        r->until_us = clock_thread_us() + LIMIT_QUERY_MS * US_PER_MS;
+        begin_time(r);
         while (!r->data_null && !r->overflow && r->next < s->n) {
                 const struct qfield *q = &s->v[r->next++];
                 bool first = r->out.s && r->out.s[r->out.len - 1] == '{';
@@ -454,6 +460,8 @@ static struct gql_request *pending_end(struct gql_pending *p)
         free(p);
         if (r)
                 r->pending = NULL;
+        if (r && !r->running) /* completed from inside it has not waited */
+                begin_time(r);
         return r;
 }
 

@@ -572,6 +572,29 @@ static void test_pending(void **state)
         free(x.body);
 }
 
+/* What others have done while it waited is not its own. */
+static void test_time_while_it_waits(void **state)
+{
+        const uint64_t until = clock_thread_us() + (LIMIT_QUERY_MS + 100) * US_PER_MS;
+        AUTO(strbuf_done) struct strbuf q = { 0 };
+        struct ctx x = { .may = GQL_READ };
+        struct gql_request *r;
+
+        strbuf_str(&q, "mutation { first {");
+        for (int i = 0; i < 40; i++)
+                strbuf_fmt(&q, " l%d: list { id }", i);
+        strbuf_str(&q, " } second { id } }");
+        r = start(*state, q.s, &x);
+        while (clock_thread_us() < until)
+                ;
+        gql_complete(x.pending, &outer);
+        assert_int_equal(x.answers, 1);
+        assert_null(strstr(x.body, "errors"));
+        assert_non_null(strstr(x.body, "\"l39\":[{\"id\":1},{\"id\":2}]},\"second\":{\"id\":2}"));
+        gql_request_free(r);
+        free(x.body);
+}
+
 RESOLVER(late_number)
 {
         UNUSED;
@@ -732,13 +755,21 @@ static void test_error_body(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_values),      cmocka_unit_test(test_errors),
-                cmocka_unit_test(test_misuse),      cmocka_unit_test(test_many_errors),
-                cmocka_unit_test(test_merging),     cmocka_unit_test(test_rights),
-                cmocka_unit_test(test_pending),     cmocka_unit_test(test_complete_with),
-                cmocka_unit_test(test_cancel),      cmocka_unit_test(test_free_when_done),
-                cmocka_unit_test(test_is_mutation), cmocka_unit_test(test_cache),
-                cmocka_unit_test(test_error_body),  cmocka_unit_test(test_time),
+                cmocka_unit_test(test_values),
+                cmocka_unit_test(test_errors),
+                cmocka_unit_test(test_misuse),
+                cmocka_unit_test(test_many_errors),
+                cmocka_unit_test(test_merging),
+                cmocka_unit_test(test_rights),
+                cmocka_unit_test(test_pending),
+                cmocka_unit_test(test_complete_with),
+                cmocka_unit_test(test_cancel),
+                cmocka_unit_test(test_free_when_done),
+                cmocka_unit_test(test_is_mutation),
+                cmocka_unit_test(test_cache),
+                cmocka_unit_test(test_error_body),
+                cmocka_unit_test(test_time),
+                cmocka_unit_test(test_time_while_it_waits),
         };
 
         return cmocka_run_group_tests(tests, up, down);

@@ -141,10 +141,11 @@ static int write_row(struct slice_host *h, const char *name, const struct slice_
                      struct err *e)
 {
         char path[SLICE_PATH_MAX];
-        int root = root_of(h, v->ctrl, v->if_there ? NULL : e), r;
+        bool extra = v->if_there || v->ctrl > SLICE_CTRL_PIDS; /* said in `missing` */
+        int root = root_of(h, v->ctrl, extra ? NULL : e), r;
 
         if (root < 0)
-                return v->if_there ? 0 : root;
+                return extra ? 0 : root;
         r = fd_write_value(root, slice_path(path, name, v->file), v->text);
         if (r == -ENOENT && v->if_there)
                 return 0;
@@ -193,6 +194,9 @@ int slice_create(struct slice_host *h, const char *name, const struct slice_limi
 /* A cluster that an older engine has begun is in the hierarchies that the older one knew. */
 static bool may_lack(const struct slice_host *h, size_t hier)
 {
+        for (unsigned c = SLICE_CTRL_NONE + 1; c <= SLICE_CTRL_PIDS; c++)
+                if (h->at[c] == hier) /* mounted together with one that all knew */
+                        return false;
         return h->at[SLICE_CTRL_IO] == hier || h->at[SLICE_CTRL_PRESSURE] == hier;
 }
 

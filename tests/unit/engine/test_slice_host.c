@@ -270,6 +270,41 @@ static void test_missing_controller(void **state)
         assert_int_equal(slice_create(h, "c1", &(struct slice_limits){ .pids = 3 }, &e), -ENOTSUP);
         assert_non_null(strstr(e.msg, "no pids controller"));
         assert_int_equal(faccessat(w->fd, "hvmm-unit/c1", F_OK, 0), -1); /* both or nothing */
+        /* limits of disks are an extra: where nothing can hold a cluster to them, it starts all the same */
+        assert_false(slice_has_io(h));
+        assert_int_equal(slice_create(h, "c1",
+                                      &(struct slice_limits){ .io = { { 7, 1, .read_bytes = 5 } },
+                                                              .n_io = 1 },
+                                      &e),
+                         0);
+}
+
+/* A group that an older engine made is in the hierarchies that it knew: without one it may be only where
+ * nothing else is. */
+static void test_v1_enter_without_io(void **state)
+{
+        struct world *w = *state;
+        struct slice_host h = { .version = 1, .n_hier = 2, .pressure_hier = SLICE_HIER_MAX };
+        struct slice_enter s = { 0 };
+        static const char *const dir[] = { "cpu", "io" };
+
+        memset(h.at, 0, sizeof h.at);
+        h.at[SLICE_CTRL_IO] = 1;
+        h.at[SLICE_CTRL_PRESSURE] = SLICE_NO_HIER;
+        for (size_t i = 0; i < NELEM(dir); i++) {
+                assert_int_equal(mkdirat(w->fd, dir[i], 0700), 0);
+                h.hier[i].root = openat(w->fd, dir[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                assert_true(h.hier[i].root >= 0);
+        }
+        assert_int_equal(mkdirat(w->fd, "cpu/c1", 0700), 0);
+        put(w->fd, "cpu/c1/tasks", "");
+        assert_int_equal(slice_enter_open(&h, "c1", &s, NULL), 0);
+        assert_int_equal(s.n_v1, 1);
+        slice_enter_done(&s);
+        h.at[SLICE_CTRL_MEMORY] = 1; /* with memory in the same one, it would run without a limit */
+        assert_int_equal(slice_enter_open(&h, "c1", &s, NULL), -ENOENT);
+        for (size_t i = 0; i < NELEM(dir); i++)
+                (void) close(h.hier[i].root);
 }
 
 int main(void)
@@ -283,6 +318,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_v2_usage, world_up, world_down),
                 cmocka_unit_test_setup_teardown(test_each, world_up, world_down),
                 cmocka_unit_test_setup_teardown(test_missing_controller, world_up, world_down),
+                cmocka_unit_test_setup_teardown(test_v1_enter_without_io, world_up, world_down),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -892,3 +892,19 @@ def test_connections_of_ipv6_end_with_their_cluster(one):
     assert at in listing(w, "set", "released6")
     one("reap")
     assert known() == [] and listing(w, "set", "released6") == {} and listing(w, "set", "released") == {}
+
+
+def test_a_disk_without_room(clean):
+    """Nothing has to be made on it for a cluster to get another list, to come back, or to go."""
+    c = Ctl(clean, "aaaaaaaa", opened=False)
+    clean.on_host("mount", "-t", "tmpfs", "-o", "nr_inodes=1", "none", str(c.data))
+    c.open()
+    c.up(1, 5)
+    c("change", 1, "198.51.100.0/24")
+    assert lists(clean) == {"egress_1": ["198.51.100.0/24"]}
+    clean.on_host("nft", "flush", "ruleset")
+    c("repair")
+    c.down(1)
+    assert left_behind(clean) == {}
+    c.stop()
+    clean.on_host("umount", str(c.data))

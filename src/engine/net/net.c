@@ -46,19 +46,16 @@ int net_sockets(struct net_host *h, struct err *e)
         return r;
 }
 
+/* The directory itself is locked: what a full disk has no room for cannot keep a cluster from ending. */
 int net_hold(const struct net_host *h, int how, struct err *e)
 {
-        AUTO(free) char *path = str_fmt("%s/net.lock", h->data_dir);
-        AUTO(fd) int fd = -EBADF;
+        AUTO(fd) int fd = open(h->data_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-        if (!path)
-                return err_set(e, -ENOMEM, "out of memory");
-        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0)
-                return err_errno(e, -errno, "%s", path);
+                return err_errno(e, -errno, "%s", h->data_dir);
         while (flock(fd, how) < 0)
                 if (errno != EINTR)
-                        return err_errno(e, -errno, "lock %s", path);
+                        return err_errno(e, -errno, "lock %s", h->data_dir);
         return fd_take(&fd);
 }
 

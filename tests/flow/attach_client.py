@@ -155,7 +155,7 @@ class Monitor:
     """A vmm-monitor with a child.  @directory keeps socket, log and status."""
 
     def __init__(self, directory, argv, tty=False, exec_=False, stdin=True, logs=True, uid=UID,
-                 child_uid=None, peer=None, extra_fds=0, cap_kill=False, nofile=None):
+                 child_uid=None, peer=None, extra_fds=0, cap_kill=False, nofile=None, log_rate=None):
         self.dir = str(directory)
         self.sock = os.path.join(self.dir, "attach")
         self.status_path = os.path.join(self.dir, "status")
@@ -173,7 +173,7 @@ class Monitor:
             try:
                 w, fd = self._only_these(w, listen.detach())
                 self._become(w, fd, argv, tty, exec_, stdin, logs, uid, child_uid, peer,
-                             extra_fds, cap_kill, nofile)
+                             extra_fds, cap_kill, nofile, log_rate)
             except BaseException as e:  # noqa: B902 - anything is reported to the parent
                 os.write(w, f"!{e!r}".encode())
             os._exit(127)
@@ -200,7 +200,7 @@ class Monitor:
         return low
 
     def _become(self, w, listen, argv, tty, exec_, stdin, logs, uid, child_uid, peer,
-                extra_fds, cap_kill, nofile):
+                extra_fds, cap_kill, nofile, log_rate):
         args = [self.binary, "--id", "testcluster"]
         if tty:
             master, slave = pty.openpty()
@@ -249,6 +249,8 @@ class Monitor:
                 args += [f"--log{i}", str(fd)]
         if peer is not None:
             args += ["--peer", str(peer)]
+        if log_rate is not None:
+            args += ["--log-rate", str(log_rate)]
         for fd in fds:
             os.set_inheritable(fd, True)
         for _ in range(extra_fds):

@@ -250,6 +250,25 @@ def test_slow_follower_is_overtaken_not_dropped(start):
     assert m.wait() == 0
 
 
+def test_log_rate(start):
+    """64 MiB at once, then at the rate: whoever writes faster waits, and loses nothing."""
+    lines, rate = 73000, 2 << 20  # of a thousand bytes
+    m = start("read x; seq -f %%0999.0f 1 %d; read x" % lines, log_rate=rate)
+    w, c = m.connect(F_INPUT), m.connect()
+    begin = time.monotonic()
+    w.send(DATA, b"\n")
+    c.hello()  # it has time for others meanwhile
+
+    def last():
+        return subprocess.check_output(["tail", "-qn1", m.log_path(0), m.log_path(1)])
+    wait_until(lambda: b"0%d\n" % lines in last(), 60)
+    assert time.monotonic() - begin >= (lines * 1000 - (64 << 20)) / rate - 0.2
+    numbers = [int(line[-8:]) for line in m.log_lines()]
+    assert numbers == list(range(numbers[0], lines + 1))
+    w.send(EOF)
+    assert m.wait() == 0
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     path = tmp_path / "small"

@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import re
+import socket
 import subprocess
 import time
 
@@ -257,3 +258,30 @@ def test_clusters_that_will_not_end():
         finally:
             for c in held:
                 h.call("clusterTerminate", c, slow)
+
+
+def test_queries_of_one(host):
+    """Two dozen dear queries, each some 0.3 s of the API's time, begin in one instant: all are answered, and whoever
+    asks little does not wait for them."""
+    loud, quiet = host.new_account("loud"), host.new_account("quiet")
+    for i in range(50):  # rows that each field looks through
+        host.post('mutation { clusterTerminate(input: {clusterId: "nobody%d"}) }' % i, key=loud)
+    body = json.dumps({"query": "query($i: EventsInput) { %s }" % " ".join("e%d:events(input:$i){time}" % i for i in range(30000)),
+                       "variables": {"i": {"kind": "audit", "object": "x", "limit": 1}}})
+    request = ("POST /graphql HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n"
+               "Connection: close\r\n\r\n%s" % (loud, len(body), body)).encode()
+    with contextlib.ExitStack() as open_ones:
+        dear = [open_ones.enter_context(socket.create_connection(host.url.partition("//")[2].split(":"), 120)) for _ in range(24)]
+        for s in dear:
+            s.sendall(request[:-1])
+        assert "myself" in host.gql("{ myself { id } }", key=quiet), "what has been sent is read"
+        begin = time.monotonic()
+        for s in dear:
+            s.sendall(request[-1:])
+        assert "myself" in host.gql("{ myself { id } }", key=quiet)
+        waited = time.monotonic() - begin
+        for s in dear:
+            with s.makefile("rb") as f:
+                answer = f.read()
+            assert b'{"data":{"e0":[],' in answer and b'"e29999":' in answer, answer[-300:]
+        assert waited < (time.monotonic() - begin) / 3, waited

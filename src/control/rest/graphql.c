@@ -1,5 +1,6 @@
 /* graphql.c - POST /graphql.  tensorone-api, loop thread.
- * The operation runs at once, in memory; its answer leaves when all that it shows is on disk. */
+ * The operation runs in memory, at once but for whoever has taken much of the loop's time (turns.h); its answer
+ * leaves when all that it shows is on disk. */
 #include <errno.h>
 
 #include "control/graphql/gql.h"
@@ -8,6 +9,7 @@
 /* Outlives the request when the client does not wait. */
 struct run {
         struct http_request *q; /* NULL: it is gone */
+        struct turn turn;
         struct gql_request *gql;
         unsigned status;
         struct strbuf answer;
@@ -57,22 +59,33 @@ static void on_end(void *priv)
         struct run *x = priv;
 
         x->q = NULL;
+        turn_leave(&x->turn);
         if (!x->fenced)
                 (void) run_free(x);
+}
+
+static void begin(void *arg)
+{
+        struct run *x = arg;
+        struct http_request *q = x->q;
+
+        if (gql_request_new_body(http_schema(q->server), q->body.s ? q->body.s : "", q->body.len,
+                                 &q->ctx, &x->gql) < 0)
+                http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
+        else
+                gql_run(x->gql, on_done, x);
 }
 
 void handle_graphql(struct http_request *q)
 {
         struct run *x = calloc(1, sizeof *x);
 
-        if (!x || gql_request_new_body(http_schema(q->server), q->body.s ? q->body.s : "",
-                                       q->body.len, &q->ctx, &x->gql) < 0) {
-                free(x);
+        if (!x) {
                 http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
                 return;
         }
         x->q = q;
         q->priv = x;
         q->end = on_end;
-        gql_run(x->gql, on_done, x);
+        turn_take(http_turns(q->server), q->ctx.who.account, &x->turn, begin, x);
 }

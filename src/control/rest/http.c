@@ -48,6 +48,7 @@ struct http_server {
         sd_event *loop;
         struct plane *plane;
         struct gql_schema *schema;
+        struct turns *turns;
         struct http_daemon outer, inner;
         struct http_request *requests;
         struct http_session *sessions;
@@ -490,6 +491,8 @@ int http_new(const struct http_conf *conf, struct http_server **ret, struct err 
         s->outer.server = s->inner.server = s;
         s->inner.inner = true;
         r = resolve_schema_new(&s->schema, e);
+        if (r >= 0)
+                r = turns_new(s->loop, NULL, &s->turns, e);
         if (r < 0) {
                 (void) fd_close(conf->listen_fd);
                 return r;
@@ -510,6 +513,7 @@ struct http_server *http_free(struct http_server *s)
                 s->sessions->end(s->sessions);
         stop(&s->inner);
         stop(&s->outer);
+        s->turns = turns_free(s->turns);
         s->schema = gql_schema_free(s->schema);
         free(s);
         return NULL;
@@ -532,6 +536,11 @@ bool http_closing(const struct http_server *s)
 struct gql_schema *http_schema(const struct http_server *s)
 {
         return s->schema;
+}
+
+struct turns *http_turns(const struct http_server *s)
+{
+        return s->turns;
 }
 
 void http_session_add(struct http_server *s, struct http_session *x)

@@ -1,6 +1,7 @@
 /* http_priv.h - handlers by route, and what the files of this folder share. */
 #pragma once
 #include "control/rest/http.h"
+#include "control/rest/turns.h"
 
 /* http.c */
 void request_suspend(struct http_request *q);

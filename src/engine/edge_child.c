@@ -2,7 +2,12 @@
  *
  * What HAProxy is told is a level: the table of routes.  A new process begins with it as a file, and
  * whenever a connection to its runtime socket is made, the whole table is said again as a new version of
- * its map, which takes the place of the old one at once; after that, changes alone. */
+ * its map, which takes the place of the old one at once; after that, changes alone.
+ *
+ * A request is led to a cluster in one go: the look-up in the map and connect() follow each other in one thread
+ * without anything between them that waits (the template sees to that).  So when a name has been deleted and
+ * then all threads have come to a stop for a moment, which is what HAProxy does for any "del server", no
+ * connection to its address is begun any more. */
 #include "engine/edge_child.h"
 
 #include <errno.h>
@@ -18,6 +23,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/map.h"
 #include "base/str.h"
 #include "edge/config.h"
 #include "edge/routes.h"
@@ -35,6 +41,9 @@
 #define RESTART_MOST_US (5 * US_PER_S)
 #define STEADY_US       (10 * US_PER_S)
 #define PATIENCE_US     (10 * US_PER_S)
+/* All threads stand still for it; it finds nothing to delete. */
+#define BARRIER         "del server unknown/none\n"
+#define BARRIER_SAYS    "No such server."
 #define IN_USE_TRIES    40
 #define IN_USE_PAUSE_US 50000
 #define OWN_FDS         256U /* of HAProxy, beside connections */
@@ -49,6 +58,8 @@ struct edge_child {
         struct restart again;
         struct routes *routes;
         struct runtime *runtime;
+        struct map *
+                leaving; /* clusters whose routes are being taken away: the number of the last command */
         /* numbers of commands; 0: not said yet */
         uint64_t prepared;  /* a resync begins, */
         uint64_t before;    /* what was said until it is filled is of no matter, */
@@ -91,15 +102,30 @@ static void fill(struct edge_child *c, const char *text)
                 c->committed = runtime_say(c->runtime, b.s, n);
 }
 
+/* Those whose last command has been answered up to that one.  Whoever is told may begin anew. */
+static void let_go(struct edge_child *c, uint64_t answered)
+{
+        AUTO(strv_free) char **gone = NULL;
+
+        for (struct map_entry *m = map_first(c->leaving); m; m = map_next(m))
+                if ((uintptr_t) map_value(m) <= answered && strv_push(&gone, map_key(m)) < 0)
+                        log_error(PROGRAM ": out of memory");
+        for (char **id = gone; id && *id; id++) {
+                (void) map_del(c->leaving, *id);
+                c->spec.on_unrouted(c->spec.arg, *id);
+        }
+}
+
 static void on_answer(void *arg, uint64_t number, const char *text)
 {
         struct edge_child *c = arg;
 
+        let_go(c, number);
         if (number == c->prepared) {
                 fill(c, text);
                 return;
         }
-        if (*text && c->before && number > c->before) {
+        if (*text && c->before && number > c->before && !str_eq(text, BARRIER_SAYS)) {
                 log_error(PROGRAM ": a change of routes: %s", text);
                 drop(c);
                 return;
@@ -128,6 +154,22 @@ static int talk(struct edge_child *c, struct err *e)
         return 0;
 }
 
+/* The next process knows what the table holds. */
+static void start_anew(struct edge_child *c, const char *why)
+{
+        log_error(PROGRAM ": %s", why);
+        drop(c);
+}
+
+static void say(struct edge_child *c, const char *cluster, const char *commands, size_t n,
+                bool leaves)
+{
+        uint64_t number = runtime_say(c->runtime, commands, n);
+
+        if (leaves && map_set(c->leaving, cluster, (void *) (uintptr_t) number) < 0)
+                start_anew(c, "out of memory");
+}
+
 void edge_child_route(struct edge_child *c, const char *cluster, const char *address,
                       const char *ports)
 {
@@ -141,12 +183,19 @@ void edge_child_route(struct edge_child *c, const char *cluster, const char *add
                 if (list[i].type == PORT_HTTP)
                         http[n_http++] = list[i].private_port;
         r = routes_set(c->routes, cluster, address, http, n_http, &b);
-        if (r < 0 || b.failed) {
-                log_error("cluster %s: routes: out of memory", cluster);
-                drop(c); /* the next one is told of what the table holds */
-        } else if (r > 0 && c->runtime) {
-                (void) runtime_say(c->runtime, b.s, (size_t) r);
+        if (r > 0 && n_http == 0) {
+                strbuf_str(&b, BARRIER);
+                r++;
         }
+        if (r < 0 || b.failed)
+                start_anew(c, "out of memory");
+        else if (r > 0 && c->runtime)
+                say(c, cluster, b.s, (size_t) r, n_http == 0);
+}
+
+bool edge_child_is_unrouted(const struct edge_child *c, const char *cluster)
+{
+        return !map_get(c->leaving, cluster);
 }
 
 /* ---- its life ---- */
@@ -156,6 +205,8 @@ static void unwatch(struct edge_child *c)
         c->exit_src = sd_event_source_disable_unref(c->exit_src);
         c->runtime = runtime_free(c->runtime);
         c->pidfd = fd_close(c->pidfd);
+        if (c->leaving)
+                let_go(c, UINT64_MAX); /* nobody is there to send anybody anywhere */
 }
 
 static int on_exit_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
@@ -287,7 +338,8 @@ static int prepare(struct edge_child *c, struct err *e)
         c->run.dir = c->files.dir;
         map = str_fmt("%s/" EDGE_ROUTES_FILE, c->files.dir);
         c->routes = map ? routes_new(map, c->spec.inst->conf.edge_tenant_domain) : NULL;
-        if (!c->routes)
+        c->leaving = map_new();
+        if (!c->routes || !c->leaving)
                 return err_set(e, -ENOMEM, "out of memory");
         r = edge_files_certificates(&c->files, c->spec.inst, e);
         if (r >= 0)
@@ -355,6 +407,7 @@ struct edge_child *edge_child_stop(struct edge_child *c)
         (void) fd_close(c->run.admin);
         edge_files_done(&c->files);
         (void) routes_free(c->routes);
+        (void) map_free(c->leaving);
         free(c);
         return NULL;
 }

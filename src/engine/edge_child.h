@@ -4,6 +4,7 @@
  * Engine process, loop thread.  Its listeners are the engine's, so that connections wait rather than fail
  * while it is started again. */
 #pragma once
+#include <stdbool.h>
 #include <systemd/sd-event.h>
 
 #include "base/err.h"
@@ -17,6 +18,7 @@ struct edge_child_spec {
         const struct instance *inst;
         int api_fd;                  /* where tensorone-api listens; borrowed */
         void (*on_ready)(void *arg); /* it knows all routes; called after every start of it */
+        void (*on_unrouted)(void *arg, const char *cluster); /* see edge_child_is_unrouted() */
         void *arg;
 };
 
@@ -29,3 +31,8 @@ DEFINE_AUTO(struct edge_child *, edge_child_stop)
  * now on; NULL: it has none.  Saying again what is so costs next to nothing. */
 void edge_child_route(struct edge_child *c, const char *cluster, const char *address,
                       const char *ports);
+
+/* No request will begin a connection to where its routes led, which edge_child_route() has taken away: HAProxy has
+ * said so, and that none is on its way from the look-up to the connection either; or it is dead.
+ * False: not yet; spec.on_unrouted will tell. */
+bool edge_child_is_unrouted(const struct edge_child *c, const char *cluster);

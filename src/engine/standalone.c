@@ -130,7 +130,6 @@ static void standalone_done(struct standalone *s)
 
         s->api = api_child_stop(s->api);
         s->dns = dns_child_stop(s->dns);
-        s->edge = edge_child_stop(s->edge);
         s->care = imagecare_free(s->care);
         s->kaudit = kaudit_free(s->kaudit);
         if (s->fleet)
@@ -141,6 +140,7 @@ static void standalone_done(struct standalone *s)
                 upkeep_watch_policies(s->upkeep, NULL, NULL);
         }
         s->fleet = fleet_free(s->fleet);
+        s->edge = edge_child_stop(s->edge);
         if (s->channel)
                 channel_set_fleet(s->channel, NULL);
         if (s->channel)
@@ -238,6 +238,13 @@ static void on_routed(void *arg, const char *cluster, const char *address, const
 
         if (s->edge)
                 edge_child_route(s->edge, cluster, address, ports);
+}
+
+static bool is_unrouted(void *arg, const char *cluster)
+{
+        const struct standalone *s = arg;
+
+        return !s->edge || edge_child_is_unrouted(s->edge, cluster);
 }
 
 /* Mounts of ours are nobody else's, and end with us; the host's changes still reach us. */
@@ -359,12 +366,21 @@ static void on_edge_ready(void *arg)
         say_ready(s);
 }
 
+static void on_edge_unrouted(void *arg, const char *cluster)
+{
+        const struct standalone *s = arg;
+
+        if (s->fleet)
+                fleet_unrouted(s->fleet, cluster);
+}
+
 static int open_edge(struct standalone *s, struct err *e)
 {
         const struct edge_child_spec spec = { .loop = s->loop,
                                               .inst = s->inst,
                                               .api_fd = s->listen_fd,
                                               .on_ready = on_edge_ready,
+                                              .on_unrouted = on_edge_unrouted,
                                               .arg = s };
 
         return edge_child_start(&spec, &s->edge, e);
@@ -494,6 +510,7 @@ static int open_service(struct standalone *s, struct err *e)
         fl.upkeep = s->upkeep;
         fl.named = on_named;
         fl.routed = on_routed;
+        fl.unrouted = is_unrouted;
         fl.names = s;
         r = fleet_new(&fl, &s->fleet, e);
         if (r < 0)

@@ -221,8 +221,14 @@ int stage_net_run(struct boot *b, struct err *e)
 
 int stage_net_undo(struct boot *b, const struct undo_how *how, struct err *e)
 {
+        int r = 0;
+
         (void) how;
-        return b->slot ? net_release(b->host->net, b->slot, true, e) : 0;
+        if (b->slot == 0)
+                return 0;
+        if (instance_has_edge(b->host->inst)) /* which knows no way to it any more */
+                r = net_end_sockets(b->host->net, b->slot, e);
+        return r < 0 ? r : net_release(b->host->net, b->slot, true, e);
 }
 
 void boot_limits(const struct boot *b, const struct plan *p, uint32_t cpus[static LIMIT_VCPU],

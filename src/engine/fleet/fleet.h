@@ -58,7 +58,9 @@ struct fleet_spec {
         void (*named)(void *names, uint32_t slot, const char *account, const char *cluster);
         /* its web ports are at this address; @address NULL: it has none; may be NULL */
         void (*routed)(void *names, const char *cluster, const char *address, const char *ports);
-        void *names; /* of both */
+        /* nobody finds that address by one of its names any more; else fleet_unrouted() will say so; may be NULL */
+        bool (*unrouted)(void *names, const char *cluster);
+        void *names; /* of the three */
         fleet_traffic_fn *traffic; /* may be NULL */
         void *edge;
 };
@@ -100,6 +102,8 @@ const char *fleet_gpu_open_in(const struct fleet *f, const char *uuid);
 void fleet_each_name(const struct fleet *f,
                      void (*fn)(void *arg, uint32_t slot, const char *account, const char *cluster),
                      void *arg);
+/* Somebody who waits for that may go on. */
+void fleet_unrouted(struct fleet *f, const char *cluster);
 /* Told of the cluster that has @slot; nothing when none of ours has. */
 void fleet_security(struct fleet *f, uint32_t slot, const char *kind, const char *message);
 size_t fleet_count(const struct fleet *f);      /* clusters with a record */

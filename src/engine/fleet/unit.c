@@ -328,6 +328,8 @@ static bool emptied(struct unit *u, bool graceful, bool volume)
 
         if (!unit_holds(u) && !volume)
                 return true;
+        if (!unit_is_unrouted(u))
+                return false;
         if (u->fleet->cluster_ops >= u->fleet->spec.host->inst->conf.parallel_ops ||
             (graceful && !may_wait_for(u))) {
                 u->queued = true;

@@ -129,6 +129,8 @@ void unit_net_end(struct unit *u); /* with the slot */
 void unit_net_adopt(struct unit *u);
 /* Say where its web ports are now: with every change of its state. */
 void unit_route(const struct unit *u);
+/* Nobody is sent there any more.  False: not yet, and whoever knows settles then. */
+bool unit_is_unrouted(const struct unit *u);
 /* `security.network` of its report. */
 json_t *unit_net_report(const struct unit *u);
 

@@ -67,6 +67,21 @@ void unit_route(const struct unit *u)
                 s->routed(s->names, u->row.cluster, on ? u->address : NULL, u->plan.ports);
 }
 
+bool unit_is_unrouted(const struct unit *u)
+{
+        const struct fleet_spec *s = &u->fleet->spec;
+
+        return !s->unrouted || s->unrouted(s->names, u->row.cluster);
+}
+
+void fleet_unrouted(struct fleet *f, const char *cluster)
+{
+        struct unit *u = unit_find(f, cluster);
+
+        if (u)
+                unit_settle(u);
+}
+
 static bool may(const struct unit *u, struct net_policy *ret)
 {
         ret->account = u->row.net_account;

@@ -120,6 +120,9 @@ void net_lease_done(struct net_lease *l);
  * synchronously costs 20-35 ms in rcu_barrier). */
 int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *e);
 
+/* End every TCP connection that programs of this host have, or are opening, to the slot's IPv4 address; 0: there
+ * is none any more.  1 ms.  Before net_release(), when nothing of the slot runs. */
+int net_end_sockets(struct net_host *h, uint32_t slot, struct err *e);
 /* Delete the links that net_release() left, all at the price of one, and end the connections that
  * the kernel still knows of released addresses (10 ms; without a recent net_reap(), net_prepare()
  * of such a slot has to do it: call this some seconds after releases).  With @keep also those of this

@@ -19,8 +19,8 @@ struct edge_config {
         uint32_t connections;                   /* of clients at once */
         uint32_t descriptors;                   /* that it may have open */
         uint32_t threads;
-        bool log_requests; /* all; else those alone that fail */
-        bool log_levels;   /* "<N>" before each line, for journald */
+        bool log_requests;
+        bool log_levels; /* "<N>" before each line, for journald */
 };
 
 /* Heap; NULL: out of memory. */

@@ -114,7 +114,7 @@ static const struct conf_option options[] = {
         { "edge", "threads", CONF_U32, C(edge_threads), "4", 1, 64, "threads",
           "of HAProxy, never more than there are CPUs" },
         { "edge", "log_requests", CONF_BOOL, C(edge_log_requests), "no", 0, 0, NULL,
-          "a line in the log for every request, never with what follows the ?; no: for those that fail" },
+          "a line in the log for every request, never with what follows the ? (it may hold a key); no: for none" },
 };
 
 #define R(k) .off = offsetof(struct registry_conf, k)

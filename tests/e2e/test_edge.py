@@ -283,6 +283,38 @@ def test_what_was_not_declared_is_not_reached(host):
         assert e.get(e.name(c, 8000)).status == 404
 
 
+def sockets_to(address):
+    """This host's TCP sockets with that peer that may still send something."""
+    done = subprocess.run(["ss", "-Htan", "state", "connected", "exclude", "time-wait", "dst", address],
+                          capture_output=True, text=True, timeout=30 * SLOW, check=True)
+    return done.stdout.splitlines()
+
+
+def test_connections_end_with_their_cluster(host):
+    """Also one that is still being opened, which would be opened with the next cluster that has the address."""
+    e = Edge(host)
+    full = "import socket, time; s = socket.socket(); s.bind(('0.0.0.0', 8000)); s.listen(0); print('here', flush=True); time.sleep(1000)"
+    c = host.deploy(imageName=IMAGE, dockerArgs="python3 -c " + shlex.quote(full), ports="8000/http")
+    host.wait_log(c, "here")
+    address = e.routes()[e.name(c, 8000)].split(":")[0]
+    pending = []
+    end = time.monotonic() + 30
+    while not any("SYN-SENT" in line for line in sockets_to(address)):
+        assert time.monotonic() < end and len(pending) < 100
+        pending.append(e.connect(e.name(c, 8000)))
+        pending[-1].request("GET", "/")
+        time.sleep(PAUSE_S)
+    slot = host.slot(c)
+    host.terminate(c)
+    end = time.monotonic() + 30
+    while slot in host.claims("slots"):
+        assert time.monotonic() < end
+        time.sleep(PAUSE_S)
+    assert sockets_to(address) == []
+    for p in pending:
+        p.close()
+
+
 # ---- TLS -----------------------------------------------------------------------------------------
 
 def handshake(e, **want):

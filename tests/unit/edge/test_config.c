@@ -30,7 +30,6 @@ static void test_everything_is_filled_in(void **state)
                 "    maxconn 1234\n",
                 "    ulimit-n 5192\n",
                 "    log stderr format raw daemon\n",
-                "    option dontlog-normal\n",
                 "    acl is_api var(txn.host) -m str api.cloud.example\n",
                 "    server api 127.0.0.1:8080\n",
         };
@@ -54,7 +53,7 @@ static void test_logs(void **state)
         c.log_requests = c.log_levels = true;
         text = edge_config_text(&c);
         assert_non_null(text);
-        assert_null(strstr(text, "dontlog-normal"));
+        assert_non_null(strstr(text, "    log global\n"));
         assert_non_null(strstr(text, "log stderr format short"));
         /* nothing that a query or a header would be told by */
         assert_null(strstr(text, "%HU"));

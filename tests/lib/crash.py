@@ -68,8 +68,10 @@ def agreed(host):
             assert host.claims("slots").get(row["slot"]) == row["claim"], row
             assert row["init_pid"] in group_pids(host, "c%d" % row["slot"]), row
         elif row:
-            assert row["state"] == "exited" and row["slot"] == 0, (c, row)
+            assert row["state"] == "exited" and row["slot"] == 0 and not row["ports"], (c, row)
             assert c["reason"] or not row["want_running"], c
+    lent = {int(pair.split(":")[1]): name for name, row in rows.items() for pair in (row["ports"] or "").split()}
+    assert host.claims("ports") == lent, (host.claims("ports"), lent)
     for name, row in rows.items():  # the API shows no cluster that is going away
         assert name in {c["id"] for c in clusters} or row["want_gone"], row
     return clusters

@@ -160,7 +160,9 @@ static int judge(const json_t *c, const char *id, enum cluster_goal goal, struct
         if (str_eq(phase, "backoff"))
                 return err_set(e, -ECHILD, "cluster \"%s\" started and its main process ended: %s",
                                id, str_empty(reason) ? "see its logs" : reason);
-        return json_is_object(json_object_get(c, "runtime"));
+        /* an API without phases knows nothing more than that it runs */
+        return json_is_object(json_object_get(c, "runtime")) &&
+               (str_empty(phase) || str_eq(phase, "ready"));
 }
 
 static uint64_t amount(const json_t *c, const char *key)

@@ -23,7 +23,7 @@ struct progress_state;
 /* How far @c is, which has the fields of cluster_selection; borrows its texts. */
 void cluster_progress(const json_t *c, struct progress_state *ret);
 
-enum cluster_goal { GOAL_RUNNING, GOAL_STOPPED };
+enum cluster_goal { GOAL_READY, GOAL_STOPPED };
 
 /* Return when the cluster got there, showing its progress meanwhile (cli/out.h).  Asks the
  * API once a second.  -ECHILD with the cluster's own reason when it failed instead. */

@@ -67,7 +67,7 @@ static int start_one(struct cli *c, const char *id, json_t **ret, struct err *e)
         if (r >= 0 && !cli_json(c))
                 r = out_printf(e, "cluster \"%s\" started with $%.3f / hr\n", id,
                                json_number_value(json_object_get(*ret, "costPerHr")));
-        return r < 0 ? r : wait_if(c, id, GOAL_RUNNING, e);
+        return r < 0 ? r : wait_if(c, id, GOAL_READY, e);
 }
 
 static int stop_one(struct cli *c, const char *id, json_t **ret, struct err *e)
@@ -96,7 +96,7 @@ static int restart_one(struct cli *c, const char *id, json_t **ret, struct err *
 
         if (r >= 0 && !cli_json(c))
                 r = out_printf(e, "cluster \"%s\" restarted\n", id);
-        return r < 0 ? r : wait_if(c, id, GOAL_RUNNING, e);
+        return r < 0 ? r : wait_if(c, id, GOAL_READY, e);
 }
 
 static int update_input(struct cli *c, json_t *input, struct err *e)

@@ -382,7 +382,8 @@ def test_create_json(env):
 
 def test_create_wait(env, api):
     api.phases = [{"phase": "pulling", "progressPercent": 43}, {"phase": "starting"},
-                  {"phase": "running", "runtime": {"uptimeInSeconds": 0, "ports": []}}]
+                  {"phase": "running", "runtime": {"uptimeInSeconds": 0, "ports": []}},
+                  {"phase": "ready", "runtime": {"uptimeInSeconds": 0, "ports": []}}]
     out = good(env, "create", "cluster", "--gpuCount", "0", "--imageName", "x", "--wait")
     assert out.startswith('cluster "new') and api.phases == []
 
@@ -396,7 +397,8 @@ def test_create_wait_failure(env, api):
 
 def test_create_wait_shows_progress_on_a_terminal(env, api):
     api.phases = [{"phase": "pulling", "progressPercent": 43}, {"phase": "starting"},
-                  {"phase": "running", "runtime": {"uptimeInSeconds": 0, "ports": []}}]
+                  {"phase": "running", "runtime": {"uptimeInSeconds": 0, "ports": []}},
+                  {"phase": "ready", "runtime": {"uptimeInSeconds": 0, "ports": []}}]
     t = terminal(env, "create", "cluster", "--gpuCount", "0", "--imageName", "x", "--wait")
     assert t.wait() == 0
     assert re.search(rb"pulling \[#+\.+\]  43%", t.out), t.out
@@ -406,7 +408,8 @@ def test_create_wait_shows_bytes_and_rate(env, api):
     api.phases = [{"phase": "pulling", "progressPercent": 0, "progressBytes": 0, "progressBytesPerSecond": 0},
                   {"phase": "pulling", "progressPercent": 10, "progressBytes": 123 << 20,
                    "progressTotalBytes": 1229 << 20, "progressBytesPerSecond": 45 << 20}, {"phase": "starting"},
-                  {"phase": "running", "runtime": {"uptimeInSeconds": 0, "ports": []}}]
+                  {"phase": "running", "runtime": {"uptimeInSeconds": 0, "ports": []}},
+                  {"phase": "ready", "runtime": {"uptimeInSeconds": 0, "ports": []}}]
     t = terminal(env, "create", "cluster", "--gpuCount", "0", "--imageName", "x", "--wait", cols=100)
     assert t.wait() == 0
     assert re.search(rb"pulling \[#+\.+\]  10% 123 MiB of 1.2 GiB 45 MiB/s ETA 25s\x1b\[K", t.out), t.out

@@ -242,6 +242,6 @@ def test_real_host():
         seen = host.wait(quiet, lambda k: k["phase"] == "exited", FOREVER)
         assert seen["lastStatusChange"].startswith("Exited by idleTimeout"), seen
         host.wait(c, lambda k: k is None, FOREVER)
-        assert host.cluster(busy)["phase"] == "running" and host.gql(look % busy)["cluster"]["lastUse"] == "cpu"
+        assert host.cluster(busy)["phase"] == "ready" and host.gql(look % busy)["cluster"]["lastUse"] == "cpu"
         with pytest.raises(ApiError, match="idleTimeoutSeconds"):
             host.deploy(idleTimeoutSeconds=3)

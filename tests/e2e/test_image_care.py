@@ -223,7 +223,7 @@ def test_damage_is_found_while_a_cluster_runs(registry, what):
         h.exec(c, "/bin/sh", "-c", "true")
         why = h.wait(c, lambda k: k["reason"])["reason"]
         assert listed(h, ref)["damaged"] in why and why.startswith("it runs from an image that is damaged"), why
-        assert h.cluster(c)["phase"] == "running" and h.cluster(other)["reason"] is None
+        assert h.cluster(c)["phase"] == "ready" and h.cluster(other)["reason"] is None
         assert listed(h, ref)["damaged"] and not listed(h, good).get("damaged")
         assert f"cluster {other} runs from" not in h.log_text()
         again = h.deploy(imageName=ref, dockerArgs=SLEEP)  # heals it
@@ -246,7 +246,7 @@ def test_a_damaged_image_is_shown_and_a_restart_heals(registry):
         why = h.wait(c, lambda k: k["reason"])["reason"]
         assert "pack" in why and why in h.cli("get", "cluster", "-a").stdout
         h.restart()
-        h.wait(c, lambda k: k["reason"] == why and k["phase"] == "running")
+        h.wait(c, lambda k: k["reason"] == why and k["phase"] == "ready")
         assert h.first_pid(c) == pid
         asked = sum("/blobs/" in path for path, _ in registry.requests)
         h.call("clusterRestart", c)

@@ -74,7 +74,7 @@ def test_life_by_graphql(host):
     c = host.deploy(dockerArgs=json.dumps({"cmd": ["sh", "-c", BEAT]}), volumeInGb=1, name="life")
     assert time.monotonic() - began < 2
     seen = host.wait_running(c)
-    assert (seen["phase"], seen["desiredStatus"], seen["reason"]) == ("running", "RUNNING", None)
+    assert (seen["phase"], seen["desiredStatus"], seen["reason"]) == ("ready", "RUNNING", None)
     assert seen["runtime"]["uptimeInSeconds"] < 5 and seen["name"] == "life"
     host.wait_log(c, "up %s\n" % c)
     first = host.first_pid(c)
@@ -333,7 +333,7 @@ def test_progress_while_pulling(host, registry):
 
     last = host.wait(c, done)
     assert seen == sorted(seen) and len(set(seen)) >= 4, seen
-    assert seen[0] < 60 and max(seen) <= 99 and last["phase"] == "running"
+    assert seen[0] < 60 and max(seen) <= 99 and last["phase"] == "ready"
     host.wait_log(c, "pulled")
     # the second one does not ask the registry again
     asked = len(registry.requests)

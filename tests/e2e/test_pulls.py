@@ -333,9 +333,9 @@ def test_in_use_is_a_matter_of_ones_own(host, registry, keys):
         finally:
             host.key = admin
     own = host.deploy(key=keys["a"], imageName="same")
-    until(lambda: host.cluster(own, keys["a"])["phase"] == "running")
+    until(lambda: host.cluster(own, keys["a"])["phase"] == "ready")
     common = host.deploy(key=keys["a"], imageName=shared)
-    until(lambda: host.cluster(common, keys["a"])["phase"] == "running")
+    until(lambda: host.cluster(common, keys["a"])["phase"] == "ready")
     assert listed(host, keys["a"])[name]["inUse"] and listed(host, keys["a"])[shared]["inUse"]
     assert not listed(host, keys["b"])[name]["inUse"] and not listed(host, keys["b"])[shared]["inUse"]
     assert listed(host)[shared]["inUse"], "the administrator sees it"

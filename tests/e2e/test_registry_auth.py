@@ -273,7 +273,7 @@ def test_a_new_cluster_proves_it_a_known_one_need_not(host, locked, keys):
     assert "denies access" in reason
     forget(locked)
     host.call("clusterRestart", old, key)
-    until(lambda: host.cluster(old, key)["phase"] == "running")
+    until(lambda: host.cluster(old, key)["phase"] == "ready")
     os.kill(host.first_pid(old), signal.SIGKILL)  # a crash of its own
     until(lambda: "starting again" in host.log_text() or host.cluster(old, key)["runtime"])
     running(host, old, key)
@@ -351,7 +351,7 @@ def test_removed_credentials(host, locked, keys):
     host.gql(DELETE, {"id": mine}, key)
     assert host.cluster(c, key)["runtime"]
     host.call("clusterRestart", c, key)
-    until(lambda: host.cluster(c, key)["phase"] == "running")
+    until(lambda: host.cluster(c, key)["phase"] == "ready")
     for more in dict(imageName="", templateId=template["id"]), dict(
             imageName=ref, containerRegistryAuthId=mine):
         with pytest.raises(ApiError) as e:

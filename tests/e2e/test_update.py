@@ -64,7 +64,7 @@ def changed(host, cluster, **fields):
     assert v["updateRefused"] is None, v
     for name, value in fields.items():
         assert name == "generation" or v[name] == value
-    assert v["version"] == asked["version"] and v["phase"] == "running"
+    assert v["version"] == asked["version"] and v["phase"] == "ready"
     return v
 
 

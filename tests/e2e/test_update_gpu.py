@@ -253,7 +253,7 @@ def test_a_first_process_with_another_root(host):
         host.wait_running(c)
         update(host, c, gpuCount=1)
         v = settled(host, c, CHECK_S)
-        assert v["updateRefused"] is None or v["phase"] != "running", v
+        assert v["updateRefused"] is None or v["phase"] != "ready", v
     finally:
         host.terminate(c)
 

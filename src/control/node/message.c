@@ -53,6 +53,7 @@ static const struct jfield report_fields[] = {
         { R(state), .kind = J_ENUM, .names = cluster_state_names, .max = CS_STATE_COUNT,
           .required = true },
         { R(released), .kind = J_BOOL },
+        { R(ready), .kind = J_BOOL },
         { R(cpus_taken), .kind = J_BOOL },
         { R(credentials_wanted), .kind = J_BOOL },
         { R(secrets_wanted), .kind = J_BOOL },

@@ -74,6 +74,7 @@ struct node_report {
         bool credentials_wanted; /* it must pull, and waits for what the plan names */
         bool secrets_wanted;     /* it is about to start, and waits for those of the variables */
         bool released;
+        bool ready;            /* all ports that it declares have answered since it started */
         bool cpus_taken;       /* another engine on the machine holds a CPU of the plan */
         uint32_t progress_pct; /* of a pull, as are the next */
         uint64_t progress_bytes, progress_total_bytes, progress_bytes_per_s;

@@ -566,7 +566,7 @@ const char *cluster_status(const struct cluster *c)
 
 const char *cluster_phase(const struct cluster *c)
 {
-        return cluster_state_name(c->state);
+        return c->state == CS_RUNNING && c->ready ? "ready" : cluster_state_name(c->state);
 }
 
 bool cluster_runs(const struct cluster *c)

@@ -58,6 +58,8 @@ static const struct jfield cluster_fields[] = {
         { C(idle_action), .kind = J_ENUM, .names = idle_action_names, .max = IDLE_ACTION_COUNT },
         { C(published), .kind = J_STR },
         { C(public_ip), .kind = J_STR },
+        { C(ready), .kind = J_BOOL },
+        { C(ready_generation), .kind = J_U64 },
 };
 #undef C
 

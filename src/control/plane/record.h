@@ -34,6 +34,8 @@ struct cluster {
         char **cpus;            /* pinned; empty: shares */
         char *pod_type;
         bool locked, released;
+        bool ready;                /* in CS_RUNNING: what it declares has answered */
+        uint64_t ready_generation; /* the last one that was */
         enum cluster_desired desired;
         enum cluster_state state; /* as reported, or as far as we have asked for it */
         uint64_t generation;

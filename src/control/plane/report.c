@@ -125,6 +125,19 @@ static bool take_state(struct cluster *c, const struct node_report *r)
                c->state != CS_STARTING;
 }
 
+/* True when it answers for the first time in this generation; again after each crash is no news. */
+static bool take_ready(struct cluster *c, const struct node_report *r, bool *changed)
+{
+        const bool ready = r->ready && c->state == CS_RUNNING;
+        const bool first = ready && c->ready_generation != c->generation;
+
+        *changed = *changed || first || ready != c->ready;
+        c->ready = ready;
+        if (first)
+                c->ready_generation = c->generation;
+        return first;
+}
+
 /* It ended or failed for good by itself: from now on it is meant to be stopped. */
 static bool settle_exit(struct cluster *c)
 {
@@ -157,7 +170,7 @@ void report_apply(struct plane *p, const struct node_report *r)
 {
         struct cluster *c = map_get(p->clusters, r->cluster);
         struct store_txn *t;
-        bool changed, ended;
+        bool changed, ended, first;
 
         if (!c) {
                 unknown(p, r);
@@ -179,10 +192,13 @@ void report_apply(struct plane *p, const struct node_report *r)
         c->wants_secrets = r->secrets_wanted;
         changed = take_facts(c, r);
         changed = take_state(c, r) || changed;
+        first = take_ready(c, r, &changed);
         ended = settle_exit(c);
         t = store_txn_new();
         if (t && ended)
                 event_add(p, t, c, "exited");
+        if (t && first)
+                event_add(p, t, c, "ready");
         if (t && receipts_take(p, t, c, r->gpu_receipts))
                 changed = true;
         if (t && c->applied && str_empty(r->refused)) {

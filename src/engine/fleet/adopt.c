@@ -56,6 +56,7 @@ static void adopt(struct unit *u)
                 if (find_monitor(u) && unit_watch(u, &e) >= 0) {
                         unit_read_label(u);
                         unit_net_adopt(u);
+                        unit_ready_begin(u);
                         u->progress_pct = 100;
                         log_info("cluster %s: adopted, pid %d", u->row.cluster,
                                  (int) u->row.init.pid);

@@ -93,6 +93,7 @@ struct unit *unit_free(struct unit *u)
         unit_unwatch(u);
         sd_event_source_disable_unref(u->timer_src);
         u->gpu_job = handover_cancel(u->gpu_job);
+        unit_ready_forget(u);
         unit_secrets_forget(u);
         journal_row_done(&u->row);
         plan_done(&u->plan);
@@ -170,7 +171,7 @@ void unit_report(struct unit *u)
         unit_route(u);
         AUTO(json_put)
         json_t *j = json_pack(
-                "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:s?, s:b, s:b, s:b, s:b, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:I, s:I, s:o, s:{s:I, s:I, s:I}}",
+                "{s:s, s:s, s:I, s:s, s:i, s:I, s:I, s:I, s:s, s:s?, s:b, s:b, s:b, s:b, s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:i, s:I, s:I, s:o, s:{s:I, s:I, s:I}}",
                 "type", "report", "cluster", row->cluster, "generation",
                 (json_int_t) reported_generation(u), "state", cluster_state_name(row->state),
                 "progress_pct", (int) u->progress_pct, "progress_bytes",
@@ -182,11 +183,12 @@ void unit_report(struct unit *u)
                 u->wants_login && row->state == CS_PULLING, "secrets_wanted",
                 u->wants_secrets && row->state == CS_ACCEPTED, "address", u->address, "address6",
                 u->address6, "ports", row->ports ? row->ports : "", "public_ip",
-                unit_public_ip(u, ip), "started_us", (json_int_t) row->started_us, "boot_us",
-                (json_int_t) u->boot_us, "exit_code", (int) row->exit_code, "restarts",
-                (json_int_t) row->restarts, "oom_kills", (json_int_t) row->oom_kills, "security",
-                unit_security(u), "usage", "cpu_us", (json_int_t) u->usage.cpu_us, "memory_bytes",
-                (json_int_t) u->usage.memory_bytes, "pids", (json_int_t) u->usage.pids);
+                unit_public_ip(u, ip), "ready", row->ready, "started_us",
+                (json_int_t) row->started_us, "boot_us", (json_int_t) u->boot_us, "exit_code",
+                (int) row->exit_code, "restarts", (json_int_t) row->restarts, "oom_kills",
+                (json_int_t) row->oom_kills, "security", unit_security(u), "usage", "cpu_us",
+                (json_int_t) u->usage.cpu_us, "memory_bytes", (json_int_t) u->usage.memory_bytes,
+                "pids", (json_int_t) u->usage.pids);
 
         unit_usage_report(u, j);
         unit_gpus_report(u, j);
@@ -238,6 +240,8 @@ void unit_event(struct unit *u, enum cluster_event ev, const char *reason_fmt, .
                 unit_secrets_forget(u);
         if (ev == CE_RELEASED)
                 unit_ports_end(u);
+        if (u->row.state != CS_RUNNING)
+                unit_ready_end(u);
         if (reason_fmt) {
                 va_start(ap, reason_fmt);
                 (void) vsnprintf(u->row.reason, sizeof u->row.reason, reason_fmt, ap);

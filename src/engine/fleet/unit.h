@@ -27,12 +27,13 @@ struct security_rate {
 struct unit {
         struct unit *next;
         struct fleet *fleet;
-        struct journal_row row; /* all that survives */
-        struct plan plan;       /* decoded row.plan */
-        bool unreadable;        /* row.plan cannot be decoded: may be stopped, not started */
-        bool claimed;           /* at start: the slot is still claimed for the row's boot */
-        size_t ports_claimed;   /* at start: so many of the row's ports are */
-        struct op *op;          /* at most one at a time */
+        struct journal_row row;    /* all that survives */
+        struct plan plan;          /* decoded row.plan */
+        bool unreadable;           /* row.plan cannot be decoded: may be stopped, not started */
+        bool claimed;              /* at start: the slot is still claimed for the row's boot */
+        size_t ports_claimed;      /* at start: so many of the row's ports are */
+        struct unit_ready *asking; /* whether its declared ports answer; NULL: nobody asks */
+        struct op *op;             /* at most one at a time */
         enum unit_op op_kind;
         bool op_waits;     /* it is an undo that gives the first process its time to end */
         struct boot *boot; /* what the running operation was given */
@@ -143,6 +144,12 @@ void unit_ports(const struct unit *u, struct published *ret);
 char *unit_public_ip(const struct unit *u, char buf[static 48]); /* "" without any; returns @buf */
 /* At start: claims and rows against each other. */
 void fleet_ports_adopt(struct fleet *f, bool (*runs)(const struct unit *u));
+
+/* unit_ready.c */
+/* It runs, and its addresses are known: ready at once, or it is asked until it is. */
+void unit_ready_begin(struct unit *u);
+void unit_ready_end(struct unit *u);    /* it runs no more */
+void unit_ready_forget(struct unit *u); /* ask no more */
 
 /* unit_change.c: a newer plan for the very process that runs */
 bool unit_same_start(const struct unit *u); /* the plan that is wanted is one */

@@ -153,6 +153,8 @@ static void on_boot_report(void *arg, const struct frame_msg *m)
         u->retries = u->cpu_waits = 0;
         u->progress_pct = 100;
         unit_read_label(u);
+        unit_ready_end(u);
+        unit_ready_begin(u);
         unit_event(u, CE_STARTED, "%s", "");
         unit_gpus_look(u);
         if (r >= 0)

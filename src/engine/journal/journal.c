@@ -37,17 +37,18 @@ static const char *const schema[] = {
         JOURNAL_GPU_SEEN,
         "ALTER TABLE cluster ADD COLUMN net_account INTEGER NOT NULL DEFAULT 0;",
         "ALTER TABLE cluster ADD COLUMN ports TEXT;",
+        "ALTER TABLE cluster ADD COLUMN ready INTEGER NOT NULL DEFAULT 0;",
 };
 
-enum { COL_COUNT = 26 };
+enum { COL_COUNT = 27 };
 
 static const char save_sql[] =
-        "INSERT OR REPLACE INTO cluster VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+        "INSERT OR REPLACE INTO cluster VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 static const char list_sql[] =
         "SELECT cluster, generation, plan, image_digest, state, reason, want_generation,"
         " want_running, want_gone, want_plan, attempt, slot, claim, monitor_pid, monitor_start,"
         " init_pid, init_start, boot_id, started_us, restarts, exit_code, oom_kills, gpus,"
-        " gpu_receipts, net_account, ports"
+        " gpu_receipts, net_account, ports, ready"
         " FROM cluster ORDER BY rowid";
 
 int journal_err(struct journal *j, struct err *e, const char *what)
@@ -276,6 +277,7 @@ int journal_save(struct journal *j, const struct journal_row *r, bool durable, s
         bind_text(st, &c, r->gpu_receipts);
         bind_u64(st, &c, r->net_account);
         bind_text(st, &c, r->ports);
+        bind_u64(st, &c, r->ready);
         assert(c == COL_COUNT + 1);
         if (durable && (rc = journal_exec(j, "PRAGMA synchronous=FULL", e)) < 0)
                 return rc;
@@ -335,6 +337,7 @@ static int read_row(sqlite3_stmt *st, struct journal_row *r)
         r->gpu_receipts = str_dup(text(st, 23));
         r->net_account = (uint32_t) u64(st, 24);
         r->ports = str_dup(text(st, 25));
+        r->ready = u64(st, 26) != 0;
         return r->plan && r->state != CS_NONE && (!text(st, 22) || r->gpus) &&
                                (!text(st, 25) || r->ports)
                        ? 0

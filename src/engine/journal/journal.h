@@ -48,6 +48,7 @@ struct journal_row {
                       * boot to boot of one generation, and until it holds nothing else */
         struct proc_id monitor, init; /* pid 0: none yet */
         uint64_t started_us;          /* wall clock */
+        bool ready;                   /* all that it declares has answered since then */
         uint32_t restarts;            /* in a row, for the back-off */
         int32_t exit_code;            /* of the last run */
         uint64_t oom_kills;           /* of the last run */

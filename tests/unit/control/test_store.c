@@ -281,6 +281,8 @@ static void test_older_version_is_brought_up(void **state)
                              "ALTER TABLE template DROP COLUMN idle_action;"
                              "ALTER TABLE cluster DROP COLUMN published;"
                              "ALTER TABLE cluster DROP COLUMN public_ip;"
+                             "ALTER TABLE cluster DROP COLUMN ready;"
+                             "ALTER TABLE cluster DROP COLUMN ready_generation;"
                              "PRAGMA user_version = 1",
                              NULL, NULL, NULL),
                 SQLITE_OK);

@@ -99,6 +99,10 @@ enum opt_id {
         OPT_SSH_KEY_FILE,
         OPT_SSH_KEY_NAME,
         OPT_SSH_FINGERPRINT,
+        OPT_SSH_LOCAL,
+        OPT_SSH_REMOTE,
+        OPT_SSH_DYNAMIC,
+        OPT_SSH_NOTHING,
         OPT_COUNT
 };
 
@@ -143,6 +147,7 @@ struct verb {
         enum operand_kind complete;
         bool hidden;    /* not in lists and completion */
         bool needs_api; /* c->api is set before @run */
+        bool maybe;     /* @command may be missing */
         bool command;   /* what follows the first operand or "--" is a command of the user's */
         const enum opt_id *opts; /* ends with OPT_NONE; the two global ones are implied */
         /* >= 0: the exit status of the program; < 0: *e is printed and the status is 1 */
@@ -236,6 +241,9 @@ int cmd_version(struct cli *c, struct err *e);
 int cmd_completion(struct cli *c, struct err *e);
 int cmd_man(struct cli *c, struct err *e);
 int cmd_complete(struct cli *c, struct err *e);
+int cmd_ssh(struct cli *c, struct err *e);
+int cmd_ssh_connect(struct cli *c, struct err *e);
+int cmd_ssh_config(struct cli *c, struct err *e);
 int cmd_ssh_add_key(struct cli *c, struct err *e);
 int cmd_ssh_list_keys(struct cli *c, struct err *e);
 int cmd_ssh_remove_key(struct cli *c, struct err *e);

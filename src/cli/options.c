@@ -53,7 +53,7 @@ const struct option options[OPT_COUNT] = {
         [OPT_DATA_CENTER] = { "dataCenterId", 0, OPT_KIND_STR, "ID", NULL, 0, 0, NULL,
                               "data centre to run in" },
         [OPT_START_SSH] = { "startSSH", 0, OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,
-                            "ask the image to start its SSH server" },
+                            "give it an SSH server, whatever the image; see ssh" },
         [OPT_COMPUTE_TYPE] = { "computeType", 0, OPT_KIND_STR, "TYPE", NULL, 0, 0, "GPU CPU",
                                "kind of instance (default: GPU)" },
         [OPT_STOP_AFTER] = { "stopAfter", 0, OPT_KIND_STR, "TIME", NULL, 0, 0, NULL,
@@ -167,4 +167,14 @@ const struct option options[OPT_COUNT] = {
                                "the key of this name, which is the text behind it" },
         [OPT_SSH_FINGERPRINT] = { "fingerprint", 0, OPT_KIND_STR, "SHA256:...", NULL, 0, 0, NULL,
                                   "the key with this fingerprint" },
+        [OPT_SSH_LOCAL] = { "local", 'L', OPT_KIND_LIST, "PORT:HOST:PORT", NULL, 0, 0, NULL,
+                            "a port of this computer leads to one that the cluster reaches; may be "
+                            "repeated" },
+        [OPT_SSH_REMOTE] = { "remote", 'R', OPT_KIND_LIST, "PORT:HOST:PORT", NULL, 0, 0, NULL,
+                             "a port of the cluster leads to one that this computer reaches; may be "
+                             "repeated" },
+        [OPT_SSH_DYNAMIC] = { "dynamic", 'D', OPT_KIND_LIST, "PORT", NULL, 0, 0, NULL,
+                              "a port of this computer is a SOCKS proxy into the cluster's network" },
+        [OPT_SSH_NOTHING] = { "no-command", 'N', OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,
+                              "start no shell: ports alone" },
 };

@@ -293,7 +293,7 @@ static int check_operands(const struct cli *c, struct err *e)
         char title[64];
 
         (void) verb_title(v, title, sizeof title);
-        if (c->n_operands < v->min || (v->command && !(c->command && c->command[0])))
+        if (c->n_operands < v->min || (v->command && !v->maybe && !(c->command && c->command[0])))
                 return err_set(e, -EINVAL, "usage: " CLI_PROGRAM " %s %s", title, v->operands);
         if (c->n_operands > v->max)
                 return err_set(e, -EINVAL, "unexpected \"%s\"; usage: " CLI_PROGRAM " %s%s%s",

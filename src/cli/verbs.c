@@ -461,6 +461,49 @@ const struct verb verbs[] = {
           .examples = "tensoronecli ssh remove-key --name ada@laptop\n"
                       "tensoronecli ssh remove-key --fingerprint "
                       "SHA256:XbqRvcMBQvFwY9OZxSbM/6x+PoJhuWcij5razDlmtXQ" },
+        { .word = "ssh",
+          .noun = "connect",
+          .operands = "[CLUSTER]",
+          .max = 1,
+          .complete = OPERAND_CLUSTER,
+          .needs_api = true,
+          .run = cmd_ssh_connect,
+          .opts = NO_OPTS,
+          .summary = "print the command that opens an SSH session",
+          .detail = "Of each cluster that has an SSH server, or of one.",
+          .examples = "tensoronecli ssh connect\ntensoronecli ssh connect trainer" },
+        { .word = "ssh",
+          .noun = "config",
+          .operands = "CLUSTER...",
+          .min = 1,
+          .max = MANY,
+          .complete = OPERAND_CLUSTER,
+          .needs_api = true,
+          .run = cmd_ssh_config,
+          .opts = NO_OPTS,
+          .summary = "print what ssh, scp, sftp and rsync need to know of clusters",
+          .detail = "Hosts for ~/.ssh/config, or for a file that -F names. The host key is checked "
+                    "against what the API says.",
+          .examples = "tensoronecli ssh config trainer >> ~/.ssh/config\n"
+                      "scp model.bin trainer:/workspace/" },
+        { .word = "ssh",
+          .operands = "CLUSTER [-- COMMAND [ARGUMENT...]]",
+          .min = 1,
+          .max = 1,
+          .complete = OPERAND_CLUSTER,
+          .needs_api = true,
+          .command = true,
+          .maybe = true,
+          .run = cmd_ssh,
+          .opts = OPTS(OPT_SSH_LOCAL, OPT_SSH_REMOTE, OPT_SSH_DYNAMIC, OPT_SSH_NOTHING),
+          .summary = "open an SSH session in a cluster",
+          .detail = "Of one that was created with --startSSH. The system's ssh is started with the "
+                    "right options: the way through the API, so no port needs to be open; the host "
+                    "key, checked against what the API says; the key of ssh add-key, if there is "
+                    "one, beside ssh's own.",
+          .examples = "tensoronecli ssh trainer\n"
+                      "tensoronecli ssh trainer -- nvidia-smi -L\n"
+                      "tensoronecli ssh -N -L 8888:localhost:8888 trainer" },
         { .word = "version",
           .operands = "",
           .run = cmd_version,

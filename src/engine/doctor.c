@@ -28,6 +28,7 @@
 #include "engine/net/net.h"
 #include "engine/rights.h"
 #include "engine/sandbox/apparmor.h"
+#include "engine/sshtree.h"
 
 #define MIN_MAJOR 6
 #define MIN_MINOR 1
@@ -298,6 +299,13 @@ static struct finding probe_prjquota(void)
         return found(LESS, "no mount has them");
 }
 
+static struct finding probe_ssh(void)
+{
+        return access(SSHTREE_DROPBEAR, X_OK) == 0
+                       ? found(GOOD, SSHTREE_DROPBEAR)
+                       : found(LESS, "no " SSHTREE_DROPBEAR " (package dropbear-bin)");
+}
+
 static struct finding probe_kvm(void)
 {
         AUTO(fd) int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -394,6 +402,7 @@ static const struct {
                   "one account can fill it for all: set net.netfilter.nf_conntrack_max (sysctl) to the larger number, or lower `connections` in [network]" },
         { "project quotas", probe_prjquota, NULL,
           "none needed: disks are files of exactly their size with an ext4 inside" },
+        { "SSH server", probe_ssh, NULL, "clusters with startSsh are refused" },
         { "KVM", probe_kvm, NULL, "isolation: vm is not available" },
         { "IOMMU", probe_iommu, NULL, "GPUs cannot be handed to microVMs" },
         { .name = "NVIDIA driver",

@@ -11,6 +11,7 @@ struct image_store;
 struct gpu_driver;
 struct gpuhost;
 struct apparmor;
+struct sshtree;
 
 struct host {
         const struct instance *inst;
@@ -19,6 +20,7 @@ struct host {
         struct net_host *net;
         struct image_store *images;
         struct apparmor *apparmor; /* NULL: clusters have no profiles here */
+        const struct sshtree *ssh; /* engine/sshtree.h */
         const struct gpu_driver *gpu_driver;
         struct gpuhost
                 *gpuhost; /* the engine process alone; NULL elsewhere and before it is made */

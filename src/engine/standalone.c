@@ -45,6 +45,7 @@
 #include "engine/sandbox/apparmor.h"
 #include "engine/sandbox/sandbox.h"
 #include "engine/slice/slice.h"
+#include "engine/sshtree.h"
 #include "engine/sweep.h"
 #include "engine/tcp_listen.h"
 #include "engine/upkeep.h"
@@ -59,6 +60,7 @@ struct standalone {
         struct instance *inst;
         struct host host;
         struct gpu_driver gpu_driver;
+        struct sshtree ssh;
         struct journal *journal;
         sd_event *loop;
         struct op_runner *runner;
@@ -80,6 +82,7 @@ struct standalone {
 static void standalone_init(struct standalone *s)
 {
         *s = (struct standalone){ .listen_fd = -EBADF, .inner_fd = -EBADF };
+        s->ssh.mnt = -EBADF;
         s->host.disks = s->host.volumes = s->host.clusters = s->gpu_driver.root_fd = -EBADF;
 }
 
@@ -157,6 +160,7 @@ static void standalone_done(struct standalone *s)
                 log_warn("%s", e.msg);
         s->host.gpu_driver = NULL;
         gpu_driver_close(&s->gpu_driver);
+        sshtree_close(s->inst, &s->ssh);
         if (empty)
                 remove_host(s);
         s->journal = journal_close(s->journal);
@@ -321,7 +325,10 @@ static int open_host(struct standalone *s, struct err *e)
         if (r < 0)
                 return r;
         h->gpu_driver = &s->gpu_driver;
+        h->ssh = &s->ssh;
         r = sandbox_prepare(e);
+        if (r >= 0)
+                r = sshtree_open(s->inst, &s->ssh, e);
         if (r >= 0)
                 r = sandbox_hold_programs(s->inst->libexec, e);
         if (r >= 0 && s->inst->conf.object_threshold && !sandbox_overlay_objects()) {

@@ -10,6 +10,8 @@
 #include "model/egress.h"
 #include "model/gpu.h"
 #include "model/limits.h"
+#include "model/sshdir.h"
+#include "model/sshkey.h"
 
 #define NUMA_NODE_MAX 1023U /* the largest number that a kernel gives */
 
@@ -43,6 +45,8 @@ static const struct jfield fields[] = {
         { F(ports), .kind = J_STR, .max = 2048 },
         { F(security_profile), .kind = J_STR, .max = 16 },
         { F(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
+        { F(start_ssh), .kind = J_BOOL },
+        { F(ssh_host_key), .kind = J_STR, .max = SSH_HOST_KEY_MAX },
         { F(restart_max_s), .kind = J_U32, .max = 86400 },
 };
 #undef F
@@ -242,6 +246,15 @@ static int check_gpus(const struct plan *p, struct err *e)
         return 0;
 }
 
+static int check_host_key(const char *s, struct err *e)
+{
+        uint8_t key[SSH_HOST_KEY_MAX];
+
+        return s && sshkey_unbase64(s, strlen(s), key, sizeof key) < 0
+                       ? err_set(e, -EINVAL, "ssh_host_key: is not base64") /* not quoted */
+                       : 0;
+}
+
 int plan_check(const struct plan *p, struct err *e)
 {
         struct plan_port ports[LIMIT_PORTS];
@@ -256,6 +269,8 @@ int plan_check(const struct plan *p, struct err *e)
         r = security_profile_parse("securityProfile", p->security_profile, &profile, e);
         if (r >= 0)
                 r = egress_parse("egressAllow", p->egress, &egress, e);
+        if (r >= 0)
+                r = check_host_key(p->ssh_host_key, e);
         if (r >= 0)
                 r = check_env(p->env, e);
         if (r >= 0)

@@ -47,6 +47,8 @@ struct plan {
         char *security_profile; /* of model/security.h; NULL: standard */
         char **egress; /* networks that it may reach beside its account's clusters, api.internal and
                         * name servers: model/egress.h; none: all that is public */
+        bool start_ssh; /* it is given an SSH server: engine/sshtree.h */
+        char *ssh_host_key; /* that one's own, base64 of dropbear's form; NULL: none, and nobody logs in */
         uint32_t restart_max_s; /* longest back-off between restarts, 0: 300 */
 };
 

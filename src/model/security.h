@@ -8,8 +8,8 @@
 enum security_profile {
         SECURITY_NONE,
         SECURITY_STANDARD, /* as a virtual server feels: debuggers and low ports work, sudo does not */
-        SECURITY_STRICT,   /* no ptrace, no listener below port 1024, the root file system is read-only */
-        SECURITY_COMPAT,   /* set-id programs count, so that sudo works */
+        SECURITY_STRICT, /* no ptrace, no listener below port 1024, the root file system is read-only */
+        SECURITY_COMPAT, /* set-id programs count, so that sudo works */
         SECURITY_PROFILE_COUNT
 };
 extern const char *const security_profile_names[SECURITY_PROFILE_COUNT];

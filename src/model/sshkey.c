@@ -63,8 +63,7 @@ void sshkey_base64(const uint8_t *data, size_t len, char *ret)
         *ret = '\0';
 }
 
-/* Canonical or not at all; returns how many bytes, or -EINVAL. */
-static int base64_decode(const char *s, size_t len, uint8_t *ret, size_t max)
+int sshkey_unbase64(const char *s, size_t len, uint8_t *ret, size_t max)
 {
         size_t n = 0, pad = 0;
 
@@ -252,7 +251,7 @@ static int read_key(const char *s, const char *end, struct sshkey *ret, struct e
         n = word_len(s, (size_t) (end - s));
         if (n > SSHKEY_BASE64_MAX)
                 return err_set(e, -E2BIG, "the %s key is longer than any that is taken", t->name);
-        len = base64_decode(s, n, ret->blob, sizeof ret->blob);
+        len = sshkey_unbase64(s, n, ret->blob, sizeof ret->blob);
         ret->len = len < 0 ? 0 : (size_t) len;
         r = len < 0 ? len : check_blob(t, ret, &why);
         if (r < 0 && why.msg[0])

@@ -43,3 +43,5 @@ static inline size_t sshkey_base64_len(size_t len)
         return (len + 2) / 3 * 4;
 }
 void sshkey_base64(const uint8_t *data, size_t len, char *ret);
+/* And back, canonical or not at all: how many bytes, or -EINVAL, also for more than @max. */
+int sshkey_unbase64(const char *s, size_t len, uint8_t *ret, size_t max);

@@ -85,7 +85,7 @@ VERBS = ["config", "create cluster", "create clusters", "get cluster", "get clou
          "start cluster", "stop cluster", "restart cluster", "update cluster",
          "remove cluster", "remove clusters", "create secret", "get secrets", "remove secret",
          "logs", "exec", "image import", "image pull", "image ls", "image rm", "template create",
-         "template ls", "template get", "template rm", "ssh add-key", "ssh list-keys", "ssh remove-key",
+         "template ls", "template get", "template rm", "ssh", "ssh connect", "ssh config", "ssh add-key", "ssh list-keys", "ssh remove-key",
          "version", "completion"]
 
 

@@ -450,21 +450,34 @@ int accounts_set_pub_key(struct accounts *a, struct store_txn *t, const char *ac
 
 /* ---- keys of clusters ---- */
 
-char *accounts_cluster_key(const struct accounts *a, const char *cluster, uint64_t created_us)
+int accounts_cluster_seed(const struct accounts *a, const char *purpose, const char *cluster,
+                          uint64_t created_us, uint8_t ret[static 32])
 {
         AUTO(free)
-        char *what = str_fmt("cluster-key %s %llu", cluster, (unsigned long long) created_us);
+        char *what = str_fmt("%s %s %llu", purpose, cluster, (unsigned long long) created_us);
         unsigned char mac[DIGEST_BYTES];
-        char hex[DIGEST_HEX + 1];
         unsigned int len = sizeof mac;
-        char *text;
 
         if (!what || !HMAC(EVP_sha256(), a->secret, SECRET_BYTES, (const unsigned char *) what,
                            strlen(what), mac, &len))
+                return -ENOMEM;
+        memcpy(ret, mac, sizeof mac);
+        explicit_bzero(mac, sizeof mac);
+        return 0;
+}
+
+char *accounts_cluster_key(const struct accounts *a, const char *cluster, uint64_t created_us)
+{
+        unsigned char mac[DIGEST_BYTES];
+        char hex[DIGEST_HEX + 1];
+        char *text;
+
+        if (accounts_cluster_seed(a, "cluster-key", cluster, created_us, mac) < 0)
                 return NULL;
         hex_encode(mac, 20, hex);
         text = str_fmt("hvmc_%s", hex);
         explicit_bzero(hex, sizeof hex);
+        explicit_bzero(mac, sizeof mac);
         return text;
 }
 

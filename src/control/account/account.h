@@ -91,5 +91,8 @@ int accounts_set_pub_key(struct accounts *a, struct store_txn *t, const char *ac
 int accounts_add_cluster_key(struct accounts *a, struct store_txn *t, const char *account,
                              const char *cluster, uint64_t created_us, struct err *e);
 void accounts_del_cluster_key(struct accounts *a, struct store_txn *t, const char *cluster);
+/* What else is derived for a cluster, for one purpose: 32 bytes that only this host knows; wipe them. */
+int accounts_cluster_seed(const struct accounts *a, const char *purpose, const char *cluster,
+                          uint64_t created_us, uint8_t ret[static 32]);
 /* Its text (wipe and free), or NULL when out of memory. */
 char *accounts_cluster_key(const struct accounts *a, const char *cluster, uint64_t created_us);

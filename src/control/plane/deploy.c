@@ -91,6 +91,7 @@ static int apply_template(struct plane *p, const struct caller *who, struct depl
                 d->idle.timeout_s = t->idle_timeout_s;
         if (d->idle.action == IDLE_ACTION_NONE)
                 d->idle.action = t->idle_action;
+        d->start_ssh |= t->start_ssh;
         return 0;
 }
 
@@ -222,6 +223,7 @@ static int fill_record(struct cluster *c, struct deploy *d, const struct caller 
         c->template_id = TAKE(d->template_id);
         c->docker_args = str_empty(d->docker_args) ? NULL : TAKE(d->docker_args);
         c->env = d->env ? TAKE(d->env) : calloc(1, sizeof(char *));
+        c->start_ssh = d->start_ssh;
         c->ports = TAKE(d->ports);
         c->registry_auth = str_empty(d->registry_auth) ? NULL : TAKE(d->registry_auth);
         c->egress = TAKE(d->egress);

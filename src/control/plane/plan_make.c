@@ -119,6 +119,7 @@ int plan_make(const struct plane *p, const struct cluster *c, char **gpus, json_
         plan.gpu_count = c->gpu_count;
         plan.gpus = gpus;
         plan.ports = c->ports;
+        plan.start_ssh = c->start_ssh;
         r = plan_check(&plan, e);
         if (r < 0)
                 return r;
@@ -138,5 +139,12 @@ json_t *plan_with_key(const struct plane *p, const struct cluster *c)
             json_array_append_new(env, json_sprintf("TENSORONE_API_KEY=%s", key)) < 0 ||
             json_object_set(plan, "env", env) < 0)
                 return NULL;
+        if (c->start_ssh) {
+                AUTO(str_wipe_free) char *host_key = plane_host_key_private(p, c);
+
+                if (!host_key ||
+                    json_object_set_new(plan, "ssh_host_key", json_string(host_key)) < 0)
+                        return NULL;
+        }
         return TAKE(plan);
 }

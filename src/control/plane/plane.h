@@ -113,7 +113,7 @@ struct deploy {
         char *cuda, *min_cuda, **cudas; /* of the driver, for a cluster with GPUs */
         uint32_t container_disk_gib, volume_gib, min_memory_gib, min_vcpu;
         uint32_t gpu_count;
-        bool no_gpu, interruptible;
+        bool no_gpu, interruptible, start_ssh;
 };
 void deploy_done(struct deploy *d);
 
@@ -194,6 +194,10 @@ int plane_open_registry_auth(const struct plane *p, const struct caller *who, co
 /* The whole list of an account's SSH keys, one a line; those that its clusters are started with from then
  * on.  -EINVAL, -ERANGE, -E2BIG name the line. */
 int plane_set_pub_key(struct plane *p, const struct caller *who, const char *keys, struct err *e);
+
+/* "ssh-ed25519 ...": by which the SSH server of a cluster that has one is known; heap, NULL: out of
+ * memory. */
+char *plane_host_key(const struct plane *p, const struct cluster *c);
 
 /* ---- secrets ---- */
 

@@ -160,6 +160,8 @@ void report_apply(struct plane *p, const struct node_report *r);
  * the cluster's key; plan_with_key() makes the form that is sent. */
 int plan_make(const struct plane *p, const struct cluster *c, char **gpus, json_t **ret,
               struct err *e);
+/* hostkey.c: the whole key as the engine takes it; wipe and free; NULL: out of memory. */
+char *plane_host_key_private(const struct plane *p, const struct cluster *c);
 json_t *plan_with_key(const struct plane *p, const struct cluster *c);
 
 /* registry.c */

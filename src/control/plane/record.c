@@ -60,6 +60,7 @@ static const struct jfield cluster_fields[] = {
         { C(public_ip), .kind = J_STR },
         { C(ready), .kind = J_BOOL },
         { C(ready_generation), .kind = J_U64 },
+        { C(start_ssh), .kind = J_BOOL },
 };
 #undef C
 

@@ -31,6 +31,7 @@ struct cluster {
         char *gpu_type, *registry_auth;
         char *security_profile; /* of model/security.h; NULL: standard */
         char **egress;          /* of model/egress.h; NULL: no limit */
+        bool start_ssh;         /* it is given an SSH server */
         char **cpus;            /* pinned; empty: shares */
         char *pod_type;
         bool locked, released;

@@ -99,6 +99,16 @@ int r_template_security_profile(struct gql_call *c, const void *obj, struct err 
         return put_profile(c, t->security_profile);
 }
 
+int r_ssh_host_key(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+        AUTO(free) char *key = k->start_ssh ? plane_host_key(ctx_of(c)->plane, k) : NULL;
+
+        if (k->start_ssh && !key)
+                return err_set(e, -ENOMEM, "out of memory");
+        return gql_put_str(c, key);
+}
+
 /* What was asked for: null is no limit, an empty list no network. */
 static int put_egress(struct gql_call *c, char *const *list)
 {

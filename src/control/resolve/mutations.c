@@ -26,6 +26,7 @@ static const struct jfield deploy_fields[] = {
         { D("containerRegistryAuthId", registry_auth), .kind = J_STR },
         { D("securityProfile", security_profile), .kind = J_STR },
         { D("egressAllow", egress), .kind = J_STRV, .max = LIMIT_EGRESS },
+        { D("startSsh", start_ssh), .kind = J_BOOL },
         { D("networkVolumeId", network_volume), .kind = J_STR },
         { D("volumeKey", volume_key), .kind = J_STR },
         { D("dataCenterId", data_center), .kind = J_STR },

@@ -37,6 +37,7 @@ RESOLVER(r_progress_total);
 RESOLVER(r_progress_rate);
 RESOLVER(r_security);
 RESOLVER(r_security_profile);
+RESOLVER(r_ssh_host_key);
 RESOLVER(r_template_security_profile);
 RESOLVER(r_egress);
 RESOLVER(r_template_egress);

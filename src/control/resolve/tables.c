@@ -118,6 +118,7 @@ static const struct gql_field cluster_rows[] = {
         F("idleAction", "IdleAction", r_idle_action),
         F("idleSeconds", "Int", r_idle_seconds),
         F("lastUse", "String", r_last_use),
+        F("sshHostKey", "String", r_ssh_host_key),
         F("uptimeSeconds", "Int", r_uptime),
         C("locked", "Boolean", BOOL, locked),
         C("stopAfter", "DateTime", TIME, stop_after_us),

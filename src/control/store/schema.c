@@ -107,6 +107,7 @@ static const struct store_column cluster_cols[] = {
         T(public_ip),
         B(ready),
         I(ready_generation),
+        B(start_ssh),
 };
 static const struct store_column reservation_cols[] = {
         K(node), K(kind), K(resource), T(cluster), I(generation), I(amount), T(state),
@@ -224,7 +225,10 @@ static const char version_12[] =
         "ALTER TABLE cluster ADD COLUMN ready INTEGER NOT NULL DEFAULT 0;"
         "ALTER TABLE cluster ADD COLUMN ready_generation BIGINT NOT NULL DEFAULT 0;";
 
-const char *const store_migrations[] = { version_1, version_2,  version_3,  version_4,
-                                         version_5, version_6,  version_7,  version_8,
-                                         version_9, version_10, version_11, version_12 };
+static const char version_13[] =
+        "ALTER TABLE cluster ADD COLUMN start_ssh INTEGER NOT NULL DEFAULT 0;";
+
+const char *const store_migrations[] = { version_1,  version_2,  version_3, version_4, version_5,
+                                         version_6,  version_7,  version_8, version_9, version_10,
+                                         version_11, version_12, version_13 };
 const size_t store_n_migrations = NELEM(store_migrations);

@@ -179,3 +179,12 @@ char *session_secret_profile(char *const *env, char *const *expanded)
                 strbuf_str(&b, "");
         return strbuf_take(&b);
 }
+
+char *session_authorized_keys(char *const *env)
+{
+        const char *keys = strv_env_get(env, "SSH_PUBLIC_KEY");
+
+        if (str_empty(keys))
+                keys = strv_env_get(env, "PUBLIC_KEY");
+        return str_fmt("%s%s", keys ? keys : "", str_empty(keys) ? "" : "\n");
+}

@@ -19,6 +19,10 @@ int session_ports(const struct published *ports, const char *public_ip, char ***
 /* /etc/hosts; heap.  Addresses may be "". */
 char *session_hosts(const char *hostname, const struct net_lease *lease);
 
+/* root's authorized_keys: of @env, SSH_PUBLIC_KEY where it is set, otherwise PUBLIC_KEY; heap, "" for none.
+ * The user's own lines go in as they are: what is no key is passed over by the server. */
+char *session_authorized_keys(char *const *env);
+
 /* /etc/profile.d/tensorone.sh: exports of @env for login shells, quoted for sh; heap.  It lies on the
  * disk: variables with placeholders for secrets are read from SESSION_SECRETS, which does not. */
 char *session_profile(char *const *env);

@@ -21,8 +21,10 @@
 #include "engine/instance.h"
 #include "engine/op/listen.h"
 #include "engine/sandbox/apparmor.h"
+#include "engine/sshtree.h"
 #include "model/limits.h"
 #include "model/secret.h"
+#include "model/sshdir.h"
 
 #define MIB             (1ULL << 20)
 #define MONITOR_WAIT_US (3 * US_PER_S) /* the monitor drains pipes and syncs the exit status */
@@ -34,6 +36,9 @@ static const char read_profiles[] = "for f in /etc/profile.d/*.sh; do\n"
                                     "done\n"
                                     "unset f\n";
 
+/* Whom an SSH server can let in where the image knows no users. */
+static const char root_alone[] = "root:x:0:0:root:/root:/bin/sh\n";
+
 /* The volume and what the gpu stage has opened, as the launcher takes them; strings and descriptors
  * are borrowed. */
 struct host_files {
@@ -43,6 +48,7 @@ struct host_files {
         struct sandbox_symlink *symlinks;
         struct sandbox_library *libraries;
         struct sandbox_device *devices;
+        int ssh[2]; /* mounts of the SSH server, ours to close; -EBADF: none */
 };
 
 static void host_files_done_cleanup(struct host_files *h)
@@ -51,13 +57,27 @@ static void host_files_done_cleanup(struct host_files *h)
         free(h->symlinks);
         free(h->libraries);
         free(h->devices);
+        for (size_t i = 0; i < NELEM(h->ssh); i++)
+                (void) fd_close(h->ssh[i]);
+}
+
+/* The SSH server, and what its scp and sftp are answered by. */
+static int ssh_files(const struct boot *b, struct host_files *h, struct err *e)
+{
+        int r = b->plan.start_ssh ? sshtree_clone(b->host->ssh, &h->ssh[0], &h->ssh[1], e) : 0;
+
+        if (h->ssh[0] >= 0)
+                h->binds[h->n_binds++] = (struct sandbox_bind){ h->ssh[0], SSH_DIR, true };
+        if (h->ssh[1] >= 0)
+                h->binds[h->n_binds++] = (struct sandbox_bind){ h->ssh[1], SSH_SFTP, true };
+        return r;
 }
 
 static int host_files(const struct boot *b, struct host_files *h, struct err *e)
 {
         const struct gpu_binding *g = &b->gpu;
 
-        h->binds = calloc(g->n_mounts + 2, sizeof *h->binds);
+        h->binds = calloc(g->n_mounts + 4, sizeof *h->binds);
         h->symlinks = calloc(g->n_symlinks + 1, sizeof *h->symlinks);
         h->libraries = calloc(g->n_libraries + 1, sizeof *h->libraries);
         h->devices = calloc(g->n_devices + 1, sizeof *h->devices);
@@ -83,7 +103,7 @@ static int host_files(const struct boot *b, struct host_files *h, struct err *e)
         for (size_t i = 0; i < g->n_devices; i++)
                 h->devices[i] = (struct sandbox_device){ g->devices[i].name, g->devices[i].fd,
                                                          g->devices[i].mode };
-        return 0;
+        return ssh_files(b, h, e);
 }
 
 struct late {
@@ -131,6 +151,17 @@ static int take_label(const struct boot *b, char ret[static APPARMOR_NAME_MAX], 
         return p == SECURITY_STANDARD ? 0 : apparmor_prepare(b->host->apparmor, b->slot, p, e);
 }
 
+/* Those of @all that have a name; returns how many. */
+static size_t wanted_files(const struct sandbox_file *all, size_t n, struct sandbox_file *ret)
+{
+        size_t k = 0;
+
+        for (size_t i = 0; i < n; i++)
+                if (all[i].target)
+                        ret[k++] = all[i];
+        return k;
+}
+
 static int start(struct boot *b, const struct logdir *l, int listener, char *const *argv,
                  char *const *env, char *const *shell_env, const struct host_files *host,
                  struct err *e)
@@ -142,15 +173,22 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
         AUTO(free) char *profile = session_profile(shell_env);
         AUTO(str_wipe_free) char *secrets = session_secret_profile(shell_env, env);
         AUTO(free) char *hostname = str_fmt("%s\n", p->cluster);
-        const struct sandbox_file small[] = {
-                { SESSION_SECRETS, secrets, 0600, false }, /* first: only where there are some */
+        AUTO(str_wipe_free) char *ssh_keys = session_authorized_keys(env);
+        const bool ssh = p->start_ssh && !str_empty(p->ssh_host_key);
+        const struct sandbox_file all[] = {
                 { "/etc/hosts", hosts, 0644, false },
                 { "/etc/hostname", hostname, 0644, false },
                 { "/etc/resolv.conf", b->lease.resolv_conf ? b->lease.resolv_conf : "", 0644,
                   false },
                 { "/etc/profile.d/tensorone.sh", profile, 0644, false },
                 { "/etc/profile", read_profiles, 0644, true },
+                { str_empty(secrets) ? NULL : SESSION_SECRETS, secrets, 0600, false },
+                { ssh ? SSH_HOST_KEY : NULL, p->ssh_host_key, 0600, false },
+                { ssh ? "/root/.ssh/authorized_keys" : NULL, ssh_keys, 0600, false },
+                { ssh ? "/etc/passwd" : NULL, root_alone, 0644, true },
         };
+        struct sandbox_file files[NELEM(all)];
+        size_t n_files = wanted_files(all, NELEM(all), files);
         char label[APPARMOR_NAME_MAX] = "";
         const struct sandbox_spec spec = {
                 .cluster = p->cluster,
@@ -160,8 +198,8 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                 .meanwhile_arg = &late,
                 .binds = host->binds,
                 .n_binds = host->n_binds,
-                .files = str_empty(secrets) ? small + 1 : small,
-                .n_files = NELEM(small) - str_empty(secrets),
+                .files = files,
+                .n_files = n_files,
                 .symlinks = host->symlinks,
                 .n_symlinks = b->gpu.n_symlinks,
                 .libraries = host->libraries,
@@ -185,7 +223,7 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
         };
         int r;
 
-        if (!hosts || !profile || !secrets || !hostname)
+        if (!hosts || !profile || !secrets || !hostname || !ssh_keys)
                 return err_set(e, -ENOMEM, "out of memory");
         r = take_label(b, label, e);
         return r < 0 ? r : sandbox_start(&spec, claim_id_base(b->slot), &b->shell, &b->proc, e);
@@ -197,7 +235,7 @@ int stage_session_run(struct boot *b, struct err *e)
         AUTO(fd) int listener = -EBADF;
         AUTO(strv_free) char **argv = NULL, **env = NULL, **shell_env = strv_dup(b->plan.env);
         AUTO(secrets_free) char **own = NULL;
-        AUTO(host_files_done) struct host_files host = { .n_binds = 0 };
+        AUTO(host_files_done) struct host_files host = { .ssh = { -EBADF, -EBADF } };
         char name[64];
         int r = session_argv(&b->plan, &b->image.config, &argv, e);
 

@@ -283,6 +283,7 @@ static void test_older_version_is_brought_up(void **state)
                              "ALTER TABLE cluster DROP COLUMN public_ip;"
                              "ALTER TABLE cluster DROP COLUMN ready;"
                              "ALTER TABLE cluster DROP COLUMN ready_generation;"
+                             "ALTER TABLE cluster DROP COLUMN start_ssh;"
                              "PRAGMA user_version = 1",
                              NULL, NULL, NULL),
                 SQLITE_OK);

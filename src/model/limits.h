@@ -47,6 +47,9 @@
 #define LIMIT_SECRET_TEXT_LEN       255U   /* bytes of a secret's description */
 #define LIMIT_CUDA_VERSIONS         64U    /* that a request allows */
 #define LIMIT_EGRESS                64U    /* networks that one cluster's traffic is limited to */
+#define LIMIT_SUBSCRIPTIONS         100U   /* that an account has open */
+#define LIMIT_SUBSCRIPTION_SOCKETS  32U    /* WebSockets of an account that carry them */
+#define LIMIT_SUBSCRIPTIONS_ALL     1000U  /* each, of all accounts */
 #define LIMIT_REDIRECTS             5U     /* of one request to a registry */
 #define LIMIT_SSH_KEYS              100U   /* of one account */
 #define LIMIT_SSH_KEYS_BYTES        65536U /* all of them, comments included */

@@ -209,9 +209,11 @@ int schema_link(struct gql_schema *s, struct err *e)
                 return r;
         s->query = names_find(&s->types, "Query", 5);
         s->mutation = names_find(&s->types, "Mutation", 8);
+        s->subscription = names_find(&s->types, "Subscription", 12);
         s->meta = names_find(&s->types, "__Query", 7);
         if (!s->query || s->query->kind != TK_OBJECT || !s->meta ||
-            (s->mutation && s->mutation->kind != TK_OBJECT))
+            (s->mutation && s->mutation->kind != TK_OBJECT) ||
+            (s->subscription && s->subscription->kind != TK_OBJECT))
                 return err_set(e, -EINVAL, "schema: no type Query");
         find_twins(s);
         for (struct named *n = s->types.first; n; n = n->next) {
@@ -291,6 +293,9 @@ static int bind_row(struct stype *t, const struct gql_field *row, bool pod, stru
             row->get != GQL_GET_NULL)
                 return err_set(e, -EINVAL, "%s.%s: a root field has no object to get from",
                                t->n.name, name);
+        if (t == t->schema->subscription && row->get != GQL_GET_SELF)
+                return err_set(e, -EINVAL, "%s.%s: is answered with what has happened itself",
+                               t->n.name, name);
         if (!get_fits(row->get, &f->type))
                 return err_set(e, -EINVAL, "%s.%s: this get does not make a %s", t->n.name, name,
                                type);
@@ -341,7 +346,7 @@ int schema_check_bound(const struct gql_schema *s, struct err *e)
         for (const struct named *n = s->types.first; n; n = n->next) {
                 const struct stype *t = (const struct stype *) n;
 
-                if (!t->bound || t == s->query || t == s->mutation)
+                if (!t->bound || t == s->query || t == s->mutation || t == s->subscription)
                         continue;
                 for (const struct named *m = t->members.first; m; m = m->next) {
                         const struct sfield *f = (const struct sfield *) m;

@@ -167,6 +167,11 @@ static bool same_args(const char *src, const struct ast_arg *a, const struct ast
         return !a && !b;
 }
 
+static bool is_root(const struct gql_schema *s, const struct stype *t)
+{
+        return t == s->query || t == s->mutation || t == s->subscription;
+}
+
 static const struct sfield *field_find(const struct compiler *k, const struct stype *t,
                                        struct slice name)
 {
@@ -268,8 +273,7 @@ static int add_field(struct compiler *k, struct collector *c, const struct ast_s
                                 return unknown_field(k, c->type, sel->name);
                         if (d->q.f->noun)
                                 d->q.noun = d->q.f->noun;
-                        d->q.not_here = !d->q.f->row &&
-                                        (c->type == k->s->query || c->type == k->s->mutation);
+                        d->q.not_here = !d->q.f->row && is_root(k->s, c->type);
                 }
         }
         if (d->q.f && !d->q.not_here) {
@@ -482,7 +486,7 @@ static int check_operation(struct compiler *k, const struct ast_op *op)
         const struct cond *ignored = NULL;
         unsigned n = 0;
 
-        if (op->kind == AO_SUBSCRIPTION)
+        if (op->kind == AO_SUBSCRIPTION && !k->s->subscription)
                 return fault_set(k->f, -EINVAL, INVALID, op->off,
                                  "subscriptions do not exist here");
         if (op->kind == AO_MUTATION && !k->s->mutation)
@@ -516,6 +520,17 @@ static void note_fields(struct cquery *q, const struct selection *s)
         }
 }
 
+/* What it waits for is one thing, and one that is known. */
+static int check_subscription(struct compiler *k)
+{
+        const struct selection *s = k->q->root;
+
+        if (s->n == 1 && s->v[0].f && !s->v[0].conds)
+                return 0;
+        return fault_set(k->f, -EINVAL, INVALID, k->q->op->off,
+                         "a subscription has exactly one field, without a condition");
+}
+
 static int compile(struct compiler *k, const char *op_name)
 {
         struct occurrence root = { 0 };
@@ -532,7 +547,14 @@ static int compile(struct compiler *k, const char *op_name)
                 return r;
         q->mutation = q->op->kind == AO_MUTATION;
         root.sub = q->op->sel;
-        r = collect(k, q->mutation ? k->s->mutation : k->s->query, "cluster", &root, &q->root);
+        q->subscription = q->op->kind == AO_SUBSCRIPTION;
+        r = collect(k,
+                    q->mutation       ? k->s->mutation
+                    : q->subscription ? k->s->subscription
+                                      : k->s->query,
+                    "cluster", &root, &q->root);
+        if (r >= 0 && q->subscription)
+                r = check_subscription(k);
         if (r < 0)
                 return r;
         q->slots = arena_array(&q->arena, q->n_slots + 1, sizeof *q->slots);

@@ -54,7 +54,7 @@ struct cquery {
         size_t n_slots;
         const struct qfield **conditional;
         size_t n_conditional;
-        bool mutation;
+        bool mutation, subscription;
         json_t **owned; /* constant arguments */
         size_t n_owned;
         size_t answer_bytes; /* of the last answer: room for the next one */

@@ -434,6 +434,15 @@ void exec_begin(struct gql_request *r)
         request_finish(r);
 }
 
+void exec_emit(struct gql_request *r, const void *obj)
+{
+        const struct qfield *q = r->query->root->v;
+
+        r->until_us = clock_thread_us() + LIMIT_QUERY_MS * US_PER_MS;
+        out_raw(&r->out, q->key + 1, q->key_len - 1);
+        r->data_null = !exec_field(r, q, obj, NULL);
+}
+
 /* ---- answers that come later ----------------------------------------------------------------------- */
 
 struct gql_pending *gql_defer(struct gql_call *c)

@@ -49,6 +49,8 @@ bool exec_selection(struct gql_request *r, const struct selection *s, const void
                     const struct gql_call *parent);
 void exec_begin(struct gql_request *r); /* runs until it ends or waits */
 
+void exec_emit(struct gql_request *r, const void *obj); /* the root field of a subscription */
+
 /* Ends the value of @c with what the resolver returned.  false: its parent must become null. */
 bool exec_end_call(struct gql_call *c, int rc, const struct err *e);
 

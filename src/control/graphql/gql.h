@@ -80,7 +80,7 @@ struct gql_field {
 };
 
 struct gql_type {
-        const char *name; /* "Query", "Mutation", "@", "@MachineInfo", "GpuType" */
+        const char *name; /* "Query", "Mutation", "Subscription", "@", "@MachineInfo", "GpuType" */
         const struct gql_field *fields;
         size_t n;
 };
@@ -195,6 +195,21 @@ void gql_run(struct gql_request *r, gql_done_fn *done, void *arg);
 
 /* Whether the query is a mutation (false when it could not be read). */
 bool gql_request_is_mutation(const struct gql_request *r);
+
+/* ---- subscriptions: one root field, answered for everything that happens -------------------- */
+
+/* Rows of type Subscription are GQL_GET_SELF: the event itself is the object. */
+bool gql_request_is_subscription(const struct gql_request *r);
+
+/* Instead of gql_run(): check key, right and arguments, once.  0: gql_emit() may be called.  -EINVAL: it
+ * is none, or is refused; *@ret_body (empty before) is then an answer with errors for *@ret_status. */
+int gql_subscribe(struct gql_request *r, unsigned *ret_status, struct strbuf *ret_body);
+const char *gql_subscribed(const struct gql_request *r);        /* "clusterEvents" */
+const json_t *gql_subscribed_args(const struct gql_request *r); /* as gql_args() */
+
+/* Add {"data":{...}} for @obj, borrowed for the call, to @out; what fails in it is told there.  The limits of
+ * a query hold for each.  -ENOMEM: nothing was added. */
+int gql_emit(struct gql_request *r, const void *obj, struct strbuf *out);
 
 /* Also cancels: `done` is not called any more, further root fields are not started; a mutation
  * that is pending goes on and its completion is ignored.  NULL is fine; returns NULL. */

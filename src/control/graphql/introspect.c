@@ -115,6 +115,14 @@ static int s_mutation(struct gql_call *c, const void *obj, struct err *e)
         return gql_put_object(c, t ? &t->self : NULL);
 }
 
+static int s_subscription(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct stype *t = ((const struct gql_schema *) obj)->subscription;
+
+        (void) e;
+        return gql_put_object(c, t ? &t->self : NULL);
+}
+
 static int s_directives(struct gql_call *c, const void *obj, struct err *e)
 {
         const struct stype *t =
@@ -254,9 +262,12 @@ static const struct gql_field query_rows[] = {
 };
 
 static const struct gql_field schema_rows[] = {
-        NOTHING("description", "String"),      FN("types", "[__Type!]!", s_types),
-        FN("queryType", "__Type!", s_query),   FN("mutationType", "__Type", s_mutation),
-        NOTHING("subscriptionType", "__Type"), FN("directives", "[__Directive!]!", s_directives),
+        NOTHING("description", "String"),
+        FN("types", "[__Type!]!", s_types),
+        FN("queryType", "__Type!", s_query),
+        FN("mutationType", "__Type", s_mutation),
+        FN("subscriptionType", "__Type", s_subscription),
+        FN("directives", "[__Directive!]!", s_directives),
 };
 
 static const struct gql_field type_rows[] = {

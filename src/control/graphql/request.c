@@ -325,12 +325,11 @@ void request_finish(struct gql_request *r)
         deliver(r, bad ? 400 : 200);
 }
 
-void gql_run(struct gql_request *r, gql_done_fn *done, void *arg)
+/* 0, or a fault. */
+static int prepare(struct gql_request *r)
 {
         int rc = r->query ? 0 : -EINVAL;
 
-        r->done = done;
-        r->arg = arg;
         r->schema->requests++;
         r->granted = 1U << GQL_ANYONE;
         if (rc == 0)
@@ -339,14 +338,108 @@ void gql_run(struct gql_request *r, gql_done_fn *done, void *arg)
                 rc = decide_conditions(r);
         if (rc == 0)
                 rc = convert_arguments(r);
+        return rc;
+}
+
+static void refuse(struct gql_request *r)
+{
+        if (r->query && r->fault.code)
+                locate(r, r->query->doc.src, r->query->doc.len);
+        write_fault(r, &r->out);
+}
+
+void gql_run(struct gql_request *r, gql_done_fn *done, void *arg)
+{
+        int rc;
+
+        r->done = done;
+        r->arg = arg;
+        rc = prepare(r);
+        if (rc == 0 && r->query->subscription)
+                rc = fault_set(
+                        &r->fault, -EINVAL, "BAD_USER_INPUT", UINT32_MAX,
+                        "a subscription has many answers: ask for it over a WebSocket, or with Accept: text/event-stream");
         if (rc < 0) {
-                if (r->query && r->fault.code)
-                        locate(r, r->query->doc.src, r->query->doc.len);
-                write_fault(r, &r->out);
+                refuse(r);
                 deliver(r, fault_status(r));
                 return;
         }
         (void) out_room(&r->out, r->query->answer_bytes);
         OUT_LITERAL(&r->out, "{\"data\":{");
         exec_begin(r);
+}
+
+/* ---- subscriptions -------------------------------------------------------------------------------- */
+
+bool gql_request_is_subscription(const struct gql_request *r)
+{
+        return r->query && r->query->subscription;
+}
+
+const char *gql_subscribed(const struct gql_request *r)
+{
+        return r->query->root->v->f->n.name;
+}
+
+const json_t *gql_subscribed_args(const struct gql_request *r)
+{
+        const struct qfield *q = r->query->root->v;
+
+        return q->arg_slot >= 0 ? r->slot_args[q->arg_slot] : q->args;
+}
+
+/* A key that is good and may not is refused at once, not with every event. */
+static int check_right(struct gql_request *r)
+{
+        const struct sfield *f = r->query->root->v->f;
+        enum gql_right need = f->row ? f->row->need : GQL_ANYONE;
+        struct err e = { 0 };
+
+        if (!f->row)
+                return fault_set(&r->fault, -EOPNOTSUPP, "NOT_IMPLEMENTED", UINT32_MAX,
+                                 "%s is not available on this engine", f->n.name);
+        if ((r->granted & 1U << need) || r->schema->ops.allow(r->ctx, need, &e) >= 0)
+                return 0;
+        return fault_set(&r->fault, -EPERM, "FORBIDDEN", UINT32_MAX, "%s",
+                         e.msg[0] ? e.msg : "forbidden: this API key may not do that");
+}
+
+int gql_subscribe(struct gql_request *r, unsigned *ret_status, struct strbuf *ret_body)
+{
+        int rc = prepare(r);
+
+        if (rc == 0 && !r->query->subscription)
+                rc = fault_set(&r->fault, -EINVAL, "BAD_USER_INPUT", UINT32_MAX,
+                               "only subscriptions are answered here; POST queries and mutations");
+        if (rc == 0)
+                rc = check_right(r);
+        if (rc == 0)
+                return 0;
+        refuse(r);
+        *ret_status = r->fault.err.code == -EPERM || r->fault.err.code == -EOPNOTSUPP
+                              ? 200
+                              : fault_status(r);
+        *ret_body = r->out;
+        r->out = (struct strbuf){ 0 };
+        return -EINVAL;
+}
+
+int gql_emit(struct gql_request *r, const void *obj, struct strbuf *out)
+{
+        size_t before = out->len;
+
+        r->out.len = r->errors.len = 0;
+        r->n_errors = r->n_bad_input = r->calls = 0;
+        r->overflow = r->late = false;
+        OUT_LITERAL(&r->out, "{\"data\":{");
+        exec_emit(r, obj);
+        close_data(r);
+        strbuf_add(out, r->out.s, r->out.len);
+        if (!r->out.failed && !r->errors.failed && !out->failed)
+                return 0;
+        strbuf_done(&r->out);
+        strbuf_done(&r->errors);
+        if (!out->failed)
+                out->len = before;
+        return -ENOMEM;
 }

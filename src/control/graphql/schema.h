@@ -91,8 +91,8 @@ struct cache;
 struct gql_schema {
         struct arena arena;
         struct names types;
-        struct stype *query, *mutation; /* mutation may be NULL */
-        struct stype *meta;             /* "__Query": __schema and __type */
+        struct stype *query, *mutation, *subscription; /* the last two may be NULL */
+        struct stype *meta;                            /* "__Query": __schema and __type */
         struct gql_ops ops;
         json_t *no_args; /* {} */
         struct cache *cache;

@@ -230,7 +230,21 @@ static int members(struct sdl *d, struct stype *t)
         return r < 0 ? r : parser_next(&d->p);
 }
 
-/* schema { query: Query mutation: Mutation }: our roots have these names and no others. */
+/* schema { query: Query mutation: Mutation ... }: our roots have these names and no others. */
+static bool is_root(const char *src, struct slice word, struct slice type)
+{
+        static const char *const roots[][2] = {
+                { "query", "Query" },
+                { "mutation", "Mutation" },
+                { "subscription", "Subscription" },
+        };
+
+        for (size_t i = 0; i < NELEM(roots); i++)
+                if (slice_is(src, word, roots[i][0]) && slice_is(src, type, roots[i][1]))
+                        return true;
+        return false;
+}
+
 static int root_block(struct sdl *d)
 {
         int r = parser_want(&d->p, '{', "behind schema");
@@ -238,18 +252,15 @@ static int root_block(struct sdl *d)
         while (r >= 0 && !parser_at(&d->p, '}')) {
                 struct slice word, type;
 
-                r = parser_name(&d->p, &word, "query or mutation");
+                r = parser_name(&d->p, &word, "query, mutation or subscription");
                 if (r >= 0)
                         r = parser_want(&d->p, ':', "before the type");
                 if (r >= 0)
                         r = parser_name(&d->p, &type, "a type");
-                if (r >= 0 &&
-                    !(slice_is(d->p.lex.src, word, "query") &&
-                      slice_is(d->p.lex.src, type, "Query")) &&
-                    !(slice_is(d->p.lex.src, word, "mutation") &&
-                      slice_is(d->p.lex.src, type, "Mutation")))
-                        return fault_set(d->p.fault, -EINVAL, "", word.off,
-                                         "expected query: Query or mutation: Mutation");
+                if (r >= 0 && !is_root(d->p.lex.src, word, type))
+                        return fault_set(
+                                d->p.fault, -EINVAL, "", word.off,
+                                "expected query: Query, mutation: Mutation or subscription: Subscription");
         }
         return r < 0 ? r : parser_next(&d->p);
 }

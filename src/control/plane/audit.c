@@ -254,11 +254,9 @@ static void write_row(struct plane *p, struct store_txn *t, const struct event_v
 {
         struct audit_log *l = p->audit_log;
         struct event_view v = *row;
-        uint64_t now = clock_wall_us();
         char id[24];
 
-        l->at_us = now > l->at_us ? now : l->at_us + 1; /* a clock set back changes no order */
-        v.at_us = l->at_us;
+        v.at_us = l->at_us = listen_time(p);
         row_id(++l->seq, id);
         (void) append(l, &v, l->seq); /* out of memory: it is on the disk alone */
         store_put(t, ST_AUDIT,
@@ -267,6 +265,12 @@ static void write_row(struct plane *p, struct store_txn *t, const struct event_v
                             v.cluster, "kind", v.kind, "object", v.object, "message", v.text,
                             "actor", v.actor, "operation", v.operation, "outcome", v.outcome));
         tend(p, t);
+        listen_news(p);
+}
+
+uint64_t audit_newest_us(const struct plane *p)
+{
+        return p->audit_log ? p->audit_log->at_us : 0;
 }
 
 /* In a transaction of its own.  No client waits for it: when the store cannot be written to, a query is

@@ -109,12 +109,9 @@ int event_keep(struct plane *p, const json_t *row)
 void event_write(struct plane *p, struct store_txn *t, const struct event_view *event)
 {
         struct event_view v = *event;
-        uint64_t now = clock_wall_us();
         char id[16];
 
-        p->event_us =
-                now > p->event_us ? now : p->event_us + 1; /* a clock set back changes no order */
-        v.at_us = p->event_us;
+        v.at_us = p->event_us = listen_time(p);
         (void) snprintf(id, sizeof id, "%05u", p->event_next);
         (void) keep(p, p->event_next, &v); /* out of memory: it is on the disk alone */
         p->event_next = (p->event_next + 1) % EVENT_MAX;
@@ -122,6 +119,7 @@ void event_write(struct plane *p, struct store_txn *t, const struct event_view *
                   json_pack("{s:s, s:I, s:s?, s:s?, s:s, s:s?, s:s?}", "id", id, "at_us",
                             (json_int_t) v.at_us, "account", v.account, "cluster", v.cluster,
                             "kind", v.kind, "object", v.object, "message", v.text));
+        listen_news(p);
 }
 
 void event_add(struct plane *p, struct store_txn *t, const struct cluster *c, const char *kind)
@@ -147,6 +145,13 @@ static const struct event *newest(const struct plane *p, unsigned i)
         return p->events && i < EVENT_MAX
                        ? p->events[(p->event_next + EVENT_MAX - 1 - i) % EVENT_MAX]
                        : NULL;
+}
+
+uint64_t event_oldest_us(const struct plane *p)
+{
+        const struct event *e = newest(p, EVENT_MAX - 1);
+
+        return e ? e->v.at_us : 0;
 }
 
 /* The driver says the same thing over and over while, say, a GPU is too warm. */

@@ -378,6 +378,8 @@ int plane_new(const struct plane_conf *conf, struct plane **ret, struct err *e)
         if (r < 0)
                 return err_errno(e, r, "timer");
         r = plane_repeat_init(p, e);
+        if (r >= 0)
+                r = listen_init(p, e);
         if (r < 0)
                 return r;
         store_on_failure(p->store, plane_on_failure, p);
@@ -401,6 +403,7 @@ struct plane *plane_free(struct plane *p)
                 (void) plane_watch_free(p->watches);
         p->alarm = sd_event_source_disable_unref(p->alarm);
         p->repeat = sd_event_source_disable_unref(p->repeat);
+        p->news = sd_event_source_disable_unref(p->news);
         p->accounts = accounts_free(p->accounts);
         p->sealer = sealer_free(p->sealer);
         node_inventory_done(&p->inv);

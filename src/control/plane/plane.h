@@ -251,6 +251,16 @@ struct event_filter {
 int plane_events(const struct plane *p, const struct caller *who, const struct event_filter *f,
                  int (*fn)(void *arg, const struct event_view *v), void *arg);
 
+/* Call @fn when there are events newer than before, on disk.  NULL: out of memory. */
+struct plane_listen;
+struct plane_listen *plane_listen_new(struct plane *p, void (*fn)(void *arg), void *arg);
+struct plane_listen *plane_listen_free(struct plane_listen *l);
+/* Times of events: of the newest, of the newest that is known to be on disk while anybody listens, and
+ * before which some are gone (0: none). */
+uint64_t plane_events_newest_us(const struct plane *p);
+uint64_t plane_events_durable_us(const struct plane *p);
+uint64_t plane_events_oldest_us(const struct plane *p);
+
 /* ---- who did what ---- */
 
 /* One thing that a caller does, from before it to its row.  Zeroed: none. */

@@ -47,6 +47,10 @@ struct plane {
         sd_event_source *repeat; /* the next order that is said again */
         struct plane_watch *watches;
         struct plane_use *uses;
+        struct plane_listen *listens;
+        sd_event_source *news; /* events have been written that nobody was told of */
+        bool fenced;           /* a fence is on its way, behind those up to `fence_us` */
+        uint64_t fence_us, durable_us;
         void (*inner)(void *arg, int fd);
         void (*synced)(void *arg);
         void *conf_arg;
@@ -125,8 +129,18 @@ void event_write(struct plane *p, struct store_txn *t, const struct event_view *
 void event_of_gpu(struct plane *p, const struct node_event *n);
 void event_add(struct plane *p, struct store_txn *t, const struct cluster *c, const char *kind);
 
+uint64_t event_oldest_us(const struct plane *p); /* 0: none was ever pushed out */
+
+/* listen.c */
+int listen_init(struct plane *p, struct err *e);
+void listen_news(struct plane *p);
+/* The time of an event that is being written: of now, and later than that of every other one, whatever the
+ * clock is set to. */
+uint64_t listen_time(const struct plane *p);
+
 /* audit.c */
 struct audit_row;
+uint64_t audit_newest_us(const struct plane *p);
 int audit_init(struct plane *p);
 void audit_done(struct plane *p);
 int audit_keep(struct plane *p, const json_t *row); /* while loading, in order */

@@ -61,3 +61,11 @@ int q_events(struct gql_call *c, const void *obj, struct err *e)
                 r = plane_events(x->plane, &x->who, &f, put_event, c);
         return r < 0 ? r : gql_list_end(c);
 }
+
+int r_log_text(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct log_line_view *v = obj;
+
+        (void) e;
+        return gql_put_strn(c, v->text, v->text_len);
+}

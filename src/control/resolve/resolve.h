@@ -13,5 +13,12 @@ struct resolve_ctx {
         struct audit audit; /* of the mutation that is being run */
 };
 
+/* The object of a LogLine. */
+struct log_line_view {
+        const char *time, *stream, *text;
+        size_t text_len; /* it may hold anything */
+        bool whole;
+};
+
 /* The schema with all our tables bound. */
 int resolve_schema_new(struct gql_schema **ret, struct err *e);

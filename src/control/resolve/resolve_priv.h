@@ -153,6 +153,8 @@ RESOLVER(r_spend);
 /* events.c: obj is a struct event_view */
 RESOLVER(q_events);
 
+RESOLVER(r_log_text); /* of a struct log_line_view */
+
 /* catalog.c */
 RESOLVER(q_cpu_flavors);
 RESOLVER(q_cpu_types);

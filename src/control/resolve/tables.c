@@ -73,6 +73,22 @@ static const struct gql_field mutation_fields[] = {
         FN("secretDelete", "Void", GQL_WRITE, m_secret_delete),
 };
 
+/* Where they come from: control/rest/subscribe.c. */
+static const struct gql_field subscription_fields[] = {
+        SAME("@Events", "Event!", GQL_READ),
+        SAME("@Logs", "LogLine!", GQL_READ),
+        SAME("@Metrics", "@Telemetry!", GQL_SELF),
+};
+
+#define L(n, t, get, m) AT(n, t, GQL_READ, get, log_line_view, m)
+static const struct gql_field log_line_rows[] = {
+        L("time", "DateTime!", STR, time),
+        L("stream", "String!", STR, stream),
+        FN("text", "String!", GQL_READ, r_log_text),
+        L("whole", "Boolean!", BOOL, whole),
+};
+#undef L
+
 #define C(n, t, get, m) AT(n, t, GQL_SELF, get, cluster, m)
 #define F(n, t, f)      FN(n, t, GQL_SELF, f)
 static const struct gql_field cluster_rows[] = {
@@ -445,6 +461,7 @@ static const struct gql_field event_rows[] = {
 static const struct gql_type types[] = {
         { "Query", NELEMS(query_fields) },
         { "Mutation", NELEMS(mutation_fields) },
+        { "Subscription", NELEMS(subscription_fields) },
         { "@", NELEMS(cluster_rows) },
         { "@MachineInfo", NELEMS(machine_info_rows) },
         { "@Gpu", NELEMS(gpu_rows) },
@@ -472,6 +489,7 @@ static const struct gql_type types[] = {
         { "LowestPrice", NELEMS(lowest_price_rows) },
         { "HostGpu", NELEMS(host_gpu_rows) },
         { "Event", NELEMS(event_rows) },
+        { "LogLine", NELEMS(log_line_rows) },
 };
 
 /* Which keys may do what a field needs; row: the key's right, cell: yes. */

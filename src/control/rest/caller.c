@@ -24,7 +24,7 @@ static bool from_cluster(const struct http_request *q, const struct caller *who)
 }
 
 /* Where a key is used from; "" when that is not known. */
-static void address_of(const struct http_request *q, char ret[static INET6_ADDRSTRLEN])
+void request_address(const struct http_request *q, char ret[static INET6_ADDRSTRLEN])
 {
         const union MHD_ConnectionInfo *info =
                 MHD_get_connection_info(q->conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
@@ -70,7 +70,7 @@ void request_identify(struct http_request *q)
         if (q->ctx.who.right != KEY_NONE) {
                 char address[INET6_ADDRSTRLEN];
 
-                address_of(q, address);
+                request_address(q, address);
                 plane_key_used(q->plane, &q->ctx.who, address);
         }
 }

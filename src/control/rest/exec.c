@@ -3,9 +3,7 @@
  * The engine starts the session first; only then is the connection upgraded, so that a failure is
  * an ordinary HTTP answer.  From there on session.c carries bytes. */
 #include <errno.h>
-#include <openssl/evp.h>
 #include <stdio.h>
-#include <strings.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -22,7 +20,7 @@ struct exec {
         int64_t asked;
         int monitor;
         struct plane_use *use; /* from the request on */
-        char accept[64];
+        char accept[UPGRADE_KEY_BYTES];
         struct http_server *server;
         sd_event *loop;
 };
@@ -36,46 +34,6 @@ static void exec_end(void *priv)
         (void) fd_close(x->monitor);
         (void) plane_use_free(x->use);
         free(x);
-}
-
-/* A word of a comma list, as headers have them. */
-static bool has_word(const char *list, const char *word)
-{
-        size_t n = strlen(word);
-
-        for (const char *p = list; p && *p; p += strcspn(p, ",")) {
-                p += strspn(p, ", \t");
-                if (strncasecmp(p, word, n) == 0 && strchr(", \t", p[n]))
-                        return true;
-        }
-        return false;
-}
-
-static int accept_key(const char *key, char ret[static 64])
-{
-        AUTO(free) char *text = str_fmt("%s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", key);
-        unsigned char md[EVP_MAX_MD_SIZE];
-        unsigned len = 0;
-
-        if (!text || EVP_Digest(text, strlen(text), md, &len, EVP_sha1(), NULL) != 1)
-                return -ENOMEM;
-        (void) EVP_EncodeBlock((unsigned char *) ret, md, (int) len);
-        return 0;
-}
-
-static int check_handshake(struct exec *x, struct err *e)
-{
-        const char *key = http_header(x->q, "Sec-WebSocket-Key");
-
-        if (!has_word(http_header(x->q, "Upgrade"), "websocket") ||
-            !has_word(http_header(x->q, "Connection"), "upgrade") || str_empty(key) ||
-            strlen(key) > 64 || !str_eq(http_header(x->q, "Sec-WebSocket-Version"), "13"))
-                return err_set(
-                        e, -EINVAL,
-                        "this path takes a WebSocket (version 13) with the subprotocol " PROTOCOL);
-        if (!has_word(http_header(x->q, "Sec-WebSocket-Protocol"), PROTOCOL))
-                return err_set(e, -EINVAL, "the WebSocket must offer the subprotocol " PROTOCOL);
-        return accept_key(key, x->accept);
 }
 
 /* The connection is ours now. */
@@ -101,7 +59,6 @@ static void on_upgrade(void *arg, struct MHD_Connection *conn, void *con_cls, co
 static void on_started(void *arg, struct node_reply *reply)
 {
         struct exec *x = arg;
-        struct MHD_Response *r;
 
         x->asked = 0;
         if (reply->r < 0 || reply->n_fds < 1) {
@@ -110,15 +67,7 @@ static void on_started(void *arg, struct node_reply *reply)
                 return;
         }
         x->monitor = fd_take(&reply->fds[0]);
-        r = MHD_create_response_for_upgrade(on_upgrade, NULL);
-        if (!r) {
-                http_reply_error(x->q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
-                return;
-        }
-        (void) MHD_add_response_header(r, MHD_HTTP_HEADER_UPGRADE, "websocket");
-        (void) MHD_add_response_header(r, "Sec-WebSocket-Accept", x->accept);
-        (void) MHD_add_response_header(r, "Sec-WebSocket-Protocol", PROTOCOL);
-        http_reply(x->q, MHD_HTTP_SWITCHING_PROTOCOLS, r);
+        upgrade_reply(x->q, PROTOCOL, x->accept, on_upgrade);
 }
 
 static json_t *list_of(char *const *v)
@@ -196,7 +145,7 @@ void handle_exec(struct http_request *q)
                 r = err_set(&e, -EBUSY, "cluster %s is not running (%s)%s%s", c->id,
                             cluster_phase(c), c->reason ? ": " : "", c->reason ? c->reason : "");
         else
-                r = check_handshake(x, &e);
+                r = upgrade_check(q, PROTOCOL, x->accept, &e);
         if (r >= 0)
                 r = ask(x, c, &e);
         if (r < 0)

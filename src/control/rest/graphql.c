@@ -84,6 +84,11 @@ void handle_graphql(struct http_request *q)
                 http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
                 return;
         }
+        if (wants_event_stream(q) && gql_request_is_subscription(x->gql)) {
+                handle_sse(q, TAKE(x->gql));
+                free(x);
+                return;
+        }
         x->q = q;
         q->priv = x;
         q->end = on_end;

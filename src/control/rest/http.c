@@ -22,6 +22,7 @@
 #include "base/jsonx.h"
 #include "base/log.h"
 #include "control/rest/http_priv.h"
+#include "control/rest/subscribe.h"
 #include "model/limits.h"
 
 #define IDLE_TIMEOUT_S    120U
@@ -49,6 +50,7 @@ struct http_server {
         struct plane *plane;
         struct gql_schema *schema;
         struct turns *turns;
+        struct subscriptions *subscriptions;
         struct http_daemon outer, inner;
         struct http_request *requests;
         struct http_session *sessions;
@@ -490,7 +492,9 @@ int http_new(const struct http_conf *conf, struct http_server **ret, struct err 
         s->plane = conf->plane;
         s->outer.server = s->inner.server = s;
         s->inner.inner = true;
-        r = resolve_schema_new(&s->schema, e);
+        s->subscriptions = subscriptions_new();
+        r = s->subscriptions ? resolve_schema_new(&s->schema, e)
+                             : err_set(e, -ENOMEM, "out of memory");
         if (r >= 0)
                 r = turns_new(s->loop, NULL, &s->turns, e);
         if (r < 0) {
@@ -514,6 +518,7 @@ struct http_server *http_free(struct http_server *s)
         stop(&s->inner);
         stop(&s->outer);
         s->turns = turns_free(s->turns);
+        s->subscriptions = subscriptions_free(s->subscriptions);
         s->schema = gql_schema_free(s->schema);
         free(s);
         return NULL;
@@ -541,6 +546,11 @@ struct gql_schema *http_schema(const struct http_server *s)
 struct turns *http_turns(const struct http_server *s)
 {
         return s->turns;
+}
+
+struct subscriptions *http_subscriptions(const struct http_server *s)
+{
+        return s->subscriptions;
 }
 
 void http_session_add(struct http_server *s, struct http_session *x)

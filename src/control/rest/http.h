@@ -109,6 +109,7 @@ void http_upload_more(struct http_request *q);
 
 struct gql_schema *http_schema(const struct http_server *s);
 struct turns *http_turns(const struct http_server *s);
+struct subscriptions *http_subscriptions(const struct http_server *s);
 /* Something that outlives its request, to be ended with the server. */
 struct http_session {
         struct http_session *prev, *next;

@@ -1,5 +1,7 @@
 /* http_priv.h - handlers by route, and what the files of this folder share. */
 #pragma once
+#include <netinet/in.h>
+
 #include "control/rest/http.h"
 #include "control/rest/turns.h"
 
@@ -10,9 +12,24 @@ bool http_closing(const struct http_server *s);
 
 /* caller.c: fills ctx.who, or bad_key */
 void request_identify(struct http_request *q);
+void request_address(const struct http_request *q, char ret[static INET6_ADDRSTRLEN]);
+
+/* upgrade.c: WebSockets */
+#define UPGRADE_KEY_BYTES 64
+bool upgrade_wanted(const struct http_request *q);
+int upgrade_check(const struct http_request *q, const char *protocol,
+                  char ret_accept[static UPGRADE_KEY_BYTES], struct err *e);
+/* @fn gets the request as its con_cls. */
+void upgrade_reply(struct http_request *q, const char *protocol, const char *accept,
+                   MHD_UpgradeHandler fn);
 
 /* graphql.c */
 void handle_graphql(struct http_request *q);
+/* gqlws.c */
+void handle_graphql_get(struct http_request *q);
+/* sse.c: @gql is taken */
+bool wants_event_stream(const struct http_request *q);
+void handle_sse(struct http_request *q, struct gql_request *gql);
 /* routes.c */
 void handle_health(struct http_request *q);
 void handle_root(struct http_request *q);

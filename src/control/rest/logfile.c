@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "model/attach_codec.h"
 
@@ -170,7 +171,8 @@ uint64_t log_files_tail(const struct log_files *l, const struct log_filter *f, u
         return lines == 0 ? end : start;
 }
 
-static void put_line(struct log_filter *f, const struct attach_log_line *line, struct strbuf *out)
+static void put_line(struct log_filter *f, const struct attach_log_line *line, const char *record,
+                     size_t len, struct strbuf *out)
 {
         size_t ch = line->channel;
 
@@ -179,6 +181,10 @@ static void put_line(struct log_filter *f, const struct attach_log_line *line, s
         if (f->since[0] && line->stamp_len >= strlen(f->since) &&
             memcmp(line->stamp, f->since, strlen(f->since)) < 0)
                 return;
+        if (f->raw) {
+                strbuf_add(out, record, len);
+                return;
+        }
         if (f->timestamps && !f->open[ch]) {
                 strbuf_add(out, line->stamp, line->stamp_len);
                 strbuf_char(out, ' ');
@@ -207,8 +213,26 @@ size_t log_filter_lines(struct log_filter *f, const char *data, size_t len, stru
                         used = (size_t) (nl - data) + 1;
                         continue;
                 }
-                put_line(f, &line, out);
+                put_line(f, &line, data + used, (size_t) n, out);
                 used += (size_t) n;
         }
         return used;
+}
+
+int log_since(const char *text, char ret[static 32], struct err *e)
+{
+        uint64_t at, ago;
+
+        if (str_empty(text))
+                return 0;
+        if (str_duration_us(text, &ago) >= 0)
+                at = clock_wall_us() - (ago < clock_wall_us() ? ago : clock_wall_us());
+        else if (clock_parse(text, &at) < 0)
+                return err_set(
+                        e, -EINVAL,
+                        "since: '%.40s' must be a time such as 2030-01-31T12:00:00Z or a duration such as 10m",
+                        text);
+        clock_format(at, ret, 32);
+        ret[strcspn(ret, "Z")] = '\0'; /* lines have nanoseconds: compare what both have */
+        return 0;
 }

@@ -27,6 +27,7 @@ ssize_t log_files_read(const struct log_files *l, uint64_t *pos, char *buf, size
 /* What a client wants to see. */
 struct log_filter {
         bool timestamps;
+        bool raw;                     /* records as they are stored, instead of their text */
         bool want[ATTACH_STDERR + 1]; /* by channel */
         char since[32];               /* "2026-11-22T14:54:47.123456", "" = everything */
         bool open[ATTACH_STDERR + 1]; /* the last piece of that channel was no whole line */
@@ -34,6 +35,9 @@ struct log_filter {
 
 /* The offset behind which the last @lines lines begin that @f wants (whatever their time). */
 uint64_t log_files_tail(const struct log_files *l, const struct log_filter *f, uint64_t lines);
+
+/* "2026-01-31T08:00:00Z", or a span such as 10m, which ends now; empty: everything. */
+int log_since(const char *text, char ret[static 32], struct err *e);
 
 /* Append the wanted text of the whole lines in @data to @out; returns how many bytes were used. */
 size_t log_filter_lines(struct log_filter *f, const char *data, size_t len, struct strbuf *out);

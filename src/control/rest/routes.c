@@ -8,6 +8,7 @@ const struct http_route http_routes[] = {
         { "GET", "/health", handle_health, NULL, KEY_NONE, false, NULL },
         { "GET", "/", handle_root, NULL, KEY_NONE, false, NULL },
         { "GET", "/metrics", handle_metrics, NULL, KEY_ADMIN, false, NULL },
+        { "GET", "/graphql", handle_graphql_get, NULL, KEY_NONE, false, NULL },
         { "POST", "/", handle_graphql, NULL, KEY_NONE, true, NULL },
         { "POST", "/graphql", handle_graphql, NULL, KEY_NONE, true, NULL },
         { "POST", "/v1", handle_graphql, NULL, KEY_NONE, false, NULL },

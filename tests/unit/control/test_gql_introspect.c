@@ -100,7 +100,8 @@ static void test_standard(void **state)
         assert_null(json_object_get(j, "errors"));
         assert_string_equal(jsonx_str(json_object_get(schema, "queryType"), "name"), "Query");
         assert_string_equal(jsonx_str(json_object_get(schema, "mutationType"), "name"), "Mutation");
-        assert_true(json_is_null(json_object_get(schema, "subscriptionType")));
+        assert_string_equal(jsonx_str(json_object_get(schema, "subscriptionType"), "name"),
+                            "Subscription");
 
         t = named(types, "Query");
         assert_string_equal(jsonx_str(t, "kind"), "OBJECT");

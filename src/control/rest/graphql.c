@@ -70,10 +70,16 @@ static void begin(void *arg)
         struct http_request *q = x->q;
 
         if (gql_request_new_body(http_schema(q->server), q->body.s ? q->body.s : "", q->body.len,
-                                 &q->ctx, &x->gql) < 0)
+                                 &q->ctx, &x->gql) < 0) {
                 http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
-        else
+        } else if (wants_event_stream(q) && gql_request_is_subscription(x->gql)) {
+                q->priv = NULL; /* the stream has its own */
+                q->end = NULL;
+                handle_sse(q, TAKE(x->gql));
+                (void) run_free(x);
+        } else {
                 gql_run(x->gql, on_done, x);
+        }
 }
 
 void handle_graphql(struct http_request *q)
@@ -82,11 +88,6 @@ void handle_graphql(struct http_request *q)
 
         if (!x) {
                 http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
-                return;
-        }
-        if (wants_event_stream(q) && gql_request_is_subscription(x->gql)) {
-                handle_sse(q, TAKE(x->gql));
-                free(x);
                 return;
         }
         x->q = q;

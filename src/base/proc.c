@@ -25,9 +25,9 @@ int proc_drop(uid_t id, pid_t parent)
             syscall(SYS_setresuid, id, id, id) < 0)
                 return -errno;
         /* after the uid change, which clears it; the parent may have died in between */
-        if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        if (prctl(PR_SET_PDEATHSIG, parent ? SIGKILL : 0) < 0)
                 return -errno;
-        if (getppid() != parent)
+        if (parent && getppid() != parent)
                 return -ESRCH;
         return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || chdir("/") < 0 ? -errno : 0;
 }

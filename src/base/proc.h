@@ -21,7 +21,7 @@ int proc_identify(pid_t pid, struct proc_id *ret);
 int proc_open(const struct proc_id *id);
 
 /* In a child that is about to execute another program: take the user and group @id, no further groups
- * and so no capabilities, not even in the bounding set, die with @parent, gain nothing by execve, and stand in "/".  -ESRCH: the
+ * and so no capabilities, not even in the bounding set, die with @parent (0: outlive it), gain nothing by execve, and stand in "/".  -ESRCH: the
  * parent has died already.  After a failure only _exit() is left.
  * #syscalls setgroups setresgid setresuid prctl getppid chdir */
 int proc_drop(uid_t id, pid_t parent);

@@ -11,6 +11,7 @@
 #include "engine/edge_child.h"
 
 #include <errno.h>
+#include <openssl/evp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "edge/config.h"
 #include "edge/routes.h"
@@ -42,12 +44,11 @@
 #define STEADY_US       (10 * US_PER_S)
 #define PATIENCE_US     (10 * US_PER_S)
 /* All threads stand still for it; it finds nothing to delete. */
-#define BARRIER         "del server unknown/none\n"
-#define BARRIER_SAYS    "No such server."
-#define IN_USE_TRIES    40
-#define IN_USE_PAUSE_US 50000
-#define OWN_FDS         256U /* of HAProxy, beside connections */
-#define FDS_PER_CLIENT  4U   /* HTTP/2: one connection of a client may need several to clusters */
+#define BARRIER        "del server unknown/none\n"
+#define BARRIER_SAYS   "No such server."
+#define PEM_MAX        (256U << 10)
+#define OWN_FDS        256U /* of HAProxy, beside connections */
+#define FDS_PER_CLIENT 4U   /* HTTP/2: one connection of a client may need several to clusters */
 
 struct edge_child {
         struct edge_child_spec spec;
@@ -64,6 +65,8 @@ struct edge_child {
         uint64_t prepared;  /* a resync begins, */
         uint64_t before;    /* what was said until it is filled is of no matter, */
         uint64_t committed; /* and it ends */
+        bool synced;        /* it has no route that the table has not, or is about to be told */
+        char mark[EDGE_MARK_MAX]; /* of all that it reads at its start */
 };
 
 /* ---- telling it ---- */
@@ -95,11 +98,12 @@ static void fill(struct edge_child *c, const char *text)
                 return;
         }
         n = routes_fill(c->routes, (unsigned) version, &b);
+        strbuf_str(&b, BARRIER);
         c->before = runtime_say(c->runtime, "", 0);
         if (b.failed)
                 drop(c);
         else
-                c->committed = runtime_say(c->runtime, b.s, n);
+                c->committed = runtime_say(c->runtime, b.s, n + 1);
 }
 
 /* Those whose last command has been answered up to that one.  Whoever is told may begin anew. */
@@ -116,6 +120,14 @@ static void let_go(struct edge_child *c, uint64_t answered)
         }
 }
 
+static void set_synced(struct edge_child *c)
+{
+        if (c->synced)
+                return;
+        c->synced = true;
+        c->spec.on_unrouted(c->spec.arg, NULL);
+}
+
 static void on_answer(void *arg, uint64_t number, const char *text)
 {
         struct edge_child *c = arg;
@@ -130,7 +142,10 @@ static void on_answer(void *arg, uint64_t number, const char *text)
                 drop(c);
                 return;
         }
-        if (number == c->committed && c->spec.on_ready)
+        if (number != c->committed)
+                return;
+        set_synced(c);
+        if (c->spec.on_ready)
                 c->spec.on_ready(c->spec.arg);
 }
 
@@ -195,7 +210,7 @@ void edge_child_route(struct edge_child *c, const char *cluster, const char *add
 
 bool edge_child_is_unrouted(const struct edge_child *c, const char *cluster)
 {
-        return !map_get(c->leaving, cluster);
+        return c->synced && !map_get(c->leaving, cluster);
 }
 
 /* ---- its life ---- */
@@ -204,9 +219,16 @@ static void unwatch(struct edge_child *c)
 {
         c->exit_src = sd_event_source_disable_unref(c->exit_src);
         c->runtime = runtime_free(c->runtime);
+        c->prepared = c->before = c->committed = 0;
         c->pidfd = fd_close(c->pidfd);
-        if (c->leaving)
-                let_go(c, UINT64_MAX); /* nobody is there to send anybody anywhere */
+}
+
+/* Nobody is there to send anybody anywhere, and the next one begins with the table. */
+static void is_dead(struct edge_child *c)
+{
+        unwatch(c);
+        let_go(c, UINT64_MAX);
+        set_synced(c);
 }
 
 static int on_exit_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
@@ -220,7 +242,7 @@ static int on_exit_event(sd_event_source *s, int fd, uint32_t revents, void *arg
         if (!restart_ended(c->pidfd, why, sizeof why))
                 return 0;
         log_error(PROGRAM " %s; starting it again", why);
-        unwatch(c);
+        is_dead(c);
         restart_later(&c->again);
         return 0;
 }
@@ -235,6 +257,13 @@ static int put_routes(const struct edge_child *c, struct err *e)
         return edge_files_put(&c->files, EDGE_ROUTES_FILE, b.s ? b.s : "", b.len, e);
 }
 
+static int watch(struct edge_child *c, struct err *e)
+{
+        int r = sd_event_add_io(c->spec.loop, &c->exit_src, c->pidfd, EPOLLIN, on_exit_event, c);
+
+        return r < 0 ? err_errno(e, r, "watch " PROGRAM) : talk(c, e);
+}
+
 static int spawn(struct edge_child *c, struct err *e)
 {
         int r = put_routes(c, e);
@@ -243,12 +272,11 @@ static int spawn(struct edge_child *c, struct err *e)
                 r = c->pidfd = edge_run_start(&c->run, e);
         if (r < 0)
                 return r;
-        r = sd_event_add_io(c->spec.loop, &c->exit_src, c->pidfd, EPOLLIN, on_exit_event, c);
-        r = r < 0 ? err_errno(e, r, "watch " PROGRAM) : talk(c, e);
+        c->synced = true;
+        r = watch(c, e);
         if (r >= 0)
                 return 0;
-        drop(c);
-        (void) waitid(P_PIDFD, (id_t) c->pidfd, &(siginfo_t){ 0 }, WEXITED);
+        edge_run_kill(c->pidfd);
         unwatch(c);
         return r;
 }
@@ -267,16 +295,10 @@ static void on_restart(void *arg)
 
 /* ---- once ---- */
 
-/* After a kill -9 the one of the engine before us holds the listener for a moment longer. */
 static int open_listeners(struct edge_child *c, struct err *e)
 {
-        int r = tcp_listen(INSTANCE_EDGE_LISTEN, c->spec.inst->conf.edge_listen, e);
+        int r = c->run.listen = tcp_listen(INSTANCE_EDGE_LISTEN, c->spec.inst->conf.edge_listen, e);
 
-        for (int i = 0; r == -EADDRINUSE && i < IN_USE_TRIES; i++) {
-                (void) usleep(IN_USE_PAUSE_US);
-                r = tcp_listen(INSTANCE_EDGE_LISTEN, c->spec.inst->conf.edge_listen, e);
-        }
-        c->run.listen = r;
         if (r >= 0)
                 r = c->run.admin = op_listen(c->spec.inst->run_fd, ADMIN_SOCKET, e);
         return r;
@@ -296,6 +318,38 @@ static uint32_t fit_connections(struct edge_child *c)
                         "[edge] connections: %u instead of %u, because a process may have no more than %u files open here",
                         fit, want, most);
         return fit;
+}
+
+/* One that was started with the same may go on. */
+static int set_mark(struct edge_child *c, const char *config, struct err *e)
+{
+        static const char *const file[] = { EDGE_TENANT_FILE, EDGE_API_FILE };
+        AUTO(strbuf_done) struct strbuf all = { 0 };
+        unsigned char hash[EVP_MAX_MD_SIZE];
+        size_t n = 0;
+        int r = 0;
+
+        strbuf_fmt(&all, "%s\n%s", c->spec.inst->conf.edge_listen, config);
+        for (size_t i = 0; r >= 0 && i < NELEM(file); i++) {
+                AUTO(free) char *text = NULL;
+                size_t len = 0;
+
+                r = fd_read_file(c->files.fd, file[i], PEM_MAX, &text, &len);
+                if (r >= 0) {
+                        strbuf_add(&all, text, len);
+                        explicit_bzero(text, len);
+                }
+        }
+        if (r >= 0 &&
+            (all.failed || EVP_Q_digest(NULL, "SHA256", NULL, all.s, all.len, hash, &n) != 1 ||
+             2 * n >= sizeof c->mark))
+                r = -ENOMEM;
+        if (all.s)
+                explicit_bzero(all.s, all.len);
+        if (r < 0)
+                return err_errno(e, r, "its files");
+        hex_encode(hash, n, c->mark);
+        return 0;
 }
 
 static int put_config(struct edge_child *c, struct err *e)
@@ -325,7 +379,8 @@ static int put_config(struct edge_child *c, struct err *e)
         config = edge_config_text(&text);
         if (!config)
                 return err_set(e, -ENOMEM, "out of memory");
-        return edge_files_put(&c->files, EDGE_CONFIG_FILE, config, strlen(config), e);
+        r = set_mark(c, config, e);
+        return r < 0 ? r : edge_files_put(&c->files, EDGE_CONFIG_FILE, config, strlen(config), e);
 }
 
 static int prepare(struct edge_child *c, struct err *e)
@@ -342,13 +397,62 @@ static int prepare(struct edge_child *c, struct err *e)
         if (!c->routes || !c->leaving)
                 return err_set(e, -ENOMEM, "out of memory");
         r = edge_files_certificates(&c->files, c->spec.inst, e);
-        if (r >= 0)
-                r = open_listeners(c, e);
-        if (r >= 0)
-                r = put_config(c, e);
-        if (r >= 0)
-                r = put_routes(c, e);
+        return r < 0 ? r : put_config(c, e);
+}
+
+static int check(struct edge_child *c, struct err *e)
+{
+        int r = put_routes(c, e);
+
         return r < 0 ? r : edge_run_check(&c->run, e);
+}
+
+static void close_listeners(struct edge_child *c)
+{
+        c->run.listen = fd_close(c->run.listen);
+        c->run.admin = fd_close(c->run.admin);
+}
+
+/* One that an engine before us has left.  1: it goes on; 0: there is none, or none any more. */
+static int take_over(struct edge_child *c, struct err *e)
+{
+        struct edge_found found;
+        int r;
+
+        if (edge_run_find(c->spec.inst->run_fd, &found) < 0)
+                return 0;
+        c->pidfd = found.pidfd;
+        c->run.listen = found.listen;
+        c->run.admin = found.admin;
+        if (str_eq(found.mark, c->mark) && found.listen >= 0 && found.admin >= 0) {
+                r = watch(c, e);
+                if (r >= 0)
+                        log_info(PROGRAM ": found again, it goes on");
+                return r < 0 ? r : 1;
+        }
+        log_info(PROGRAM
+                 ": its configuration or its certificates are others now: starting it anew");
+        r = found.listen >= 0 && found.admin >= 0 ? check(c, e) : 0;
+        if (r < 0) /* the old one is better than none */
+                return r;
+        edge_run_kill(c->pidfd);
+        c->pidfd = fd_close(c->pidfd);
+        close_listeners(c);
+        return 0;
+}
+
+static int start(struct edge_child *c, struct err *e)
+{
+        int r = prepare(c, e);
+
+        if (r >= 0)
+                r = take_over(c, e);
+        if (r != 0)
+                return r;
+        r = open_listeners(c, e);
+        if (r >= 0)
+                r = check(c, e);
+        return r < 0 ? r : spawn(c, e);
 }
 
 static void say_where(const struct edge_child *c)
@@ -364,12 +468,14 @@ static void say_where(const struct edge_child *c)
 
 int edge_child_start(const struct edge_child_spec *spec, struct edge_child **ret, struct err *e)
 {
-        AUTO(edge_child_stop) struct edge_child *c = NULL;
+        AUTO(edge_child_leave) struct edge_child *c = NULL;
         int r;
 
         *ret = NULL;
-        if (!instance_has_edge(spec->inst))
+        if (!instance_has_edge(spec->inst)) {
+                edge_run_end(spec->inst->run_fd); /* it may have had one */
                 return 0;
+        }
         c = calloc(1, sizeof *c);
         if (!c)
                 return err_set(e, -ENOMEM, "out of memory");
@@ -382,9 +488,9 @@ int edge_child_start(const struct edge_child_spec *spec, struct edge_child **ret
                                      .steady_us = STEADY_US,
                                      .start = on_restart,
                                      .arg = c };
-        r = prepare(c, e);
-        if (r >= 0)
-                r = spawn(c, e);
+        c->run.run_fd = spec->inst->run_fd;
+        c->run.mark = c->mark;
+        r = start(c, e);
         if (r < 0)
                 return err_wrap(e, r, "edge");
         restart_begun(&c->again);
@@ -393,21 +499,23 @@ int edge_child_start(const struct edge_child_spec *spec, struct edge_child **ret
         return 0;
 }
 
-struct edge_child *edge_child_stop(struct edge_child *c)
+struct edge_child *edge_child_leave(struct edge_child *c)
 {
         if (!c)
                 return NULL;
-        if (c->pidfd >= 0) {
-                drop(c);
-                (void) waitid(P_PIDFD, (id_t) c->pidfd, &(siginfo_t){ 0 }, WEXITED);
-        }
         unwatch(c);
         restart_done(&c->again);
-        (void) fd_close(c->run.listen);
-        (void) fd_close(c->run.admin);
+        close_listeners(c);
         edge_files_done(&c->files);
         (void) routes_free(c->routes);
         (void) map_free(c->leaving);
         free(c);
         return NULL;
+}
+
+struct edge_child *edge_child_stop(struct edge_child *c)
+{
+        if (c)
+                edge_run_end(c->spec.inst->run_fd);
+        return edge_child_leave(c);
 }

@@ -1,5 +1,5 @@
 /* edge_child.h - in standalone mode the engine starts and supervises HAProxy, and tells it which names lead
- * to which cluster.
+ * to which cluster.  HAProxy outlives the engine, and with it the connections that go through it.
  *
  * Engine process, loop thread.  Its listeners are the engine's, so that connections wait rather than fail
  * while it is started again. */
@@ -18,14 +18,18 @@ struct edge_child_spec {
         const struct instance *inst;
         int api_fd;                  /* where tensorone-api listens; borrowed */
         void (*on_ready)(void *arg); /* it knows all routes; called after every start of it */
-        void (*on_unrouted)(void *arg, const char *cluster); /* see edge_child_is_unrouted() */
+        /* see edge_child_is_unrouted(); @cluster NULL: all that have no route */
+        void (*on_unrouted)(void *arg, const char *cluster);
         void *arg;
 };
 
 /* Make what it reads, have it checked, start it.  *@ret is NULL where the configuration has no edge. */
 int edge_child_start(const struct edge_child_spec *spec, struct edge_child **ret, struct err *e);
+/* HAProxy goes on, as clusters do, and is found again by the next edge_child_start(). */
+struct edge_child *edge_child_leave(struct edge_child *c);
+DEFINE_AUTO(struct edge_child *, edge_child_leave)
+/* HAProxy ends, too. */
 struct edge_child *edge_child_stop(struct edge_child *c);
-DEFINE_AUTO(struct edge_child *, edge_child_stop)
 
 /* The web ports among @ports ("8888/http,22/tcp") of that cluster lead to @address, an IPv4 address, from
  * now on; NULL: it has none.  Saying again what is so costs next to nothing. */

@@ -25,6 +25,7 @@
 #include "engine/claim/claim.h"
 #include "engine/dns_child.h"
 #include "engine/edge_child.h"
+#include "engine/edge_run.h"
 #include "engine/fleet/fetch_guard.h"
 #include "engine/kaudit/kaudit.h"
 #include "engine/fleet/fleet.h"
@@ -116,6 +117,7 @@ static void remove_host(struct standalone *s)
 {
         struct err e = { 0 };
 
+        edge_run_end(s->inst->run_fd); /* an engine before us may have left it */
         if (s->host.net && net_host_remove(s->host.net, &e) < 0)
                 log_warn("%s", e.msg);
         if (s->host.slices && slice_host_remove(s->host.slices, &e) < 0)
@@ -143,7 +145,7 @@ static void standalone_done(struct standalone *s)
                 upkeep_watch_policies(s->upkeep, NULL, NULL);
         }
         s->fleet = fleet_free(s->fleet);
-        s->edge = edge_child_stop(s->edge);
+        s->edge = empty ? edge_child_stop(s->edge) : edge_child_leave(s->edge);
         if (s->channel)
                 channel_set_fleet(s->channel, NULL);
         if (s->channel)

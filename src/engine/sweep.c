@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "engine/claim/claim.h"
+#include "engine/edge_run.h"
 #include "engine/instance.h"
 #include "engine/net/net.h"
 #include "engine/sandbox/apparmor.h"
@@ -74,8 +75,11 @@ static void sweep_one(const struct host *host, int root, const char *id)
         AUTO(slice_host_close) struct slice_host *slices = NULL;
         struct err e = { 0 };
         struct left left = { host, root, id };
+        AUTO(fd) int run = openat(root, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         int r = net_remove_dead(host->net, id, &e);
 
+        if (run >= 0)
+                edge_run_end(run);
         if (r >= 0)
                 (void) apparmor_left(root, id, on_profile, &left);
         if (r >= 0)

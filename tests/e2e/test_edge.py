@@ -121,6 +121,28 @@ def cluster(host):
         yield c
 
 
+def websocket(e, name):
+    s = e.connect(name).sock
+    s.sendall(("GET /ws HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+               "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n" %
+               (name, base64.b64encode(os.urandom(16)).decode())).encode())
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += s.recv(1000)
+    assert head.startswith(b"HTTP/1.1 101 ")
+    return s
+
+
+def echoes(s):
+    sent, got = os.urandom(5000), b""
+    s.sendall(sent)
+    while len(got) < len(sent):
+        piece = s.recv(65536)
+        assert piece
+        got += piece
+    return got == sent
+
+
 # ---- who is asked --------------------------------------------------------------------------------
 
 def test_a_cluster_answers_under_its_name(host, cluster):
@@ -224,24 +246,9 @@ def test_answers_come_as_they_are_made(host, cluster):
 
 
 def test_websocket(host, cluster):
-    e = Edge(host)
-    s = e.connect(e.name(cluster, 8000)).sock
-    s.sendall(("GET /ws HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-               "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n" %
-               (e.name(cluster, 8000), base64.b64encode(os.urandom(16)).decode())).encode())
-    head = b""
-    while b"\r\n\r\n" not in head:
-        head += s.recv(1000)
-    assert head.startswith(b"HTTP/1.1 101 ")
-    for i in range(10):
-        sent = os.urandom(1000 * i + 1)
-        s.sendall(sent)
-        got = b""
-        while len(got) < len(sent):
-            piece = s.recv(65536)
-            assert piece
-            got += piece
-        assert got == sent
+    s = websocket(Edge(host), Edge(host).name(cluster, 8000))
+    for _ in range(10):
+        assert echoes(s)
     s.close()
 
 
@@ -441,3 +448,131 @@ def test_the_authority_stays(tmp_path):
         assert e.get(e.name("nobody", 1)).status == 404
     finally:
         h.close()
+
+
+# ---- it outlives the engine ----------------------------------------------------------------------
+
+def alive(pid):
+    """Still the edge of a host, and neither dead nor somebody else who has its number by now."""
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            name, rest = f.read().split("(", 1)[1].rsplit(")", 1)
+        return name == "haproxy" and rest.split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def wait_dead(pid, timeout=20):
+    end = time.monotonic() + timeout
+    while alive(pid):
+        assert time.monotonic() < end
+        time.sleep(PAUSE_S)
+
+
+@pytest.fixture
+def own():
+    """A host that a test may kill, with a cluster that serves."""
+    with Host({**CONFIG, "edge": edge.here()}) as h:
+        h.import_image(IMAGE)
+        h.served = h.deploy(imageName=IMAGE, dockerArgs=serve(8000), ports="8000/http")
+        wait_status(Edge(h), Edge(h).name(h.served, 8000), 200)
+        yield h
+
+
+def test_connections_outlive_the_engine(own):
+    e = Edge(own)
+    name, pid = e.name(own.served, 8000), e.pid()
+    kept, ws = e.connect(name), websocket(e, name)
+    assert e.ask(kept, "GET").status == 200 and echoes(ws)
+    own.kill()
+    assert e.ask(kept, "GET").status == 200 and echoes(ws)  # nobody is there but HAProxy and the cluster
+    assert e.get(name).status == 200
+    # what only a HAProxy that was left alone could hold
+    e.runtime("add map %s stale.proxy.localhost 127.0.0.1:1" % (e.files / "routes"))
+    own.start()
+    assert e.pid() == pid
+    assert set(e.routes()) == {name}
+    assert e.ask(kept, "GET").status == 200 and echoes(ws)
+    assert e.get(e.api, "/v1/none").status == 404
+    own.restart()
+    assert e.pid() == pid and echoes(ws)
+    assert own.stop() == 0  # in order, and the cluster runs on
+    assert alive(pid) and echoes(ws)
+    own.start()
+    assert e.pid() == pid and echoes(ws)
+    own.terminate(own.served)
+    wait_status(e, name, 404)
+    assert ws.recv(1) == b""
+    kept.close()
+
+
+def test_one_that_dies_without_an_engine_is_replaced(own):
+    e = Edge(own)
+    pid = e.pid()
+    own.kill()
+    os.kill(pid, 9)
+    wait_dead(pid)
+    own.start()
+    assert e.pid() != pid
+    assert e.get(e.name(own.served, 8000)).status == 200
+
+
+def test_one_that_was_found_again_is_watched(own):
+    e = Edge(own)
+    own.restart()
+    pid = e.pid()
+    os.kill(pid, 9)
+    wait_dead(pid)
+    wait_status(e, e.name(own.served, 8000), 200)
+    assert e.pid() != pid
+
+
+def test_another_configuration_is_another_process(own):
+    e = Edge(own)
+    pid = e.pid()
+    own.kill()
+    own.config["edge"]["log_requests"] = "yes"
+    own.start()
+    assert not alive(pid)
+    assert e.get(e.name(own.served, 8000)).status == 200
+    pid = e.pid()
+    own.kill()
+    own.config["edge"] = {"listen": "none"}
+    own.start()
+    assert not alive(pid)
+
+
+def test_a_configuration_that_cannot_be_leaves_the_old_one(own):
+    e = Edge(own)
+    pid = e.pid()
+    own.kill()
+    own.config["edge"]["api_certificate"] = "/etc/hostname"
+    with pytest.raises(RuntimeError, match="HAProxy does not take its configuration"):
+        own.start()
+    assert alive(pid) and e.get(e.name(own.served, 8000)).status == 200
+    own.proc.wait(30)
+    own.proc = None
+    del own.config["edge"]["api_certificate"]
+    own.start()
+    assert e.pid() == pid
+
+
+def test_a_stop_that_was_cut_short(own):
+    """The engine dies while it stops a cluster: the next one takes the routes away before it gives anything back."""
+    e = Edge(own)
+    name = e.name(own.served, 8000)
+    own.call("clusterStop", own.served)
+    own.kill()
+    own.start()
+    own.wait_exited(own.served)
+    assert e.get(name).status == 404 and name not in e.routes()
+
+
+def test_without_clusters_nothing_stays(tmp_path):
+    with Host({**CONFIG, "edge": edge.here()}) as host:
+        pid = Edge(host).pid()
+        assert host.stop() == 0
+        assert not alive(pid)
+        host.start()
+        pid = Edge(host).pid()
+    assert not alive(pid)

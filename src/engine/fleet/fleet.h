@@ -102,7 +102,7 @@ const char *fleet_gpu_open_in(const struct fleet *f, const char *uuid);
 void fleet_each_name(const struct fleet *f,
                      void (*fn)(void *arg, uint32_t slot, const char *account, const char *cluster),
                      void *arg);
-/* Somebody who waits for that may go on. */
+/* Whoever waits for that may go on; @cluster NULL: all. */
 void fleet_unrouted(struct fleet *f, const char *cluster);
 /* Told of the cluster that has @slot; nothing when none of ours has. */
 void fleet_security(struct fleet *f, uint32_t slot, const char *kind, const char *message);

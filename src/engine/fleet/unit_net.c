@@ -76,10 +76,9 @@ bool unit_is_unrouted(const struct unit *u)
 
 void fleet_unrouted(struct fleet *f, const char *cluster)
 {
-        struct unit *u = unit_find(f, cluster);
-
-        if (u)
-                unit_settle(u);
+        for (struct unit *u = f->units; u; u = u->next)
+                if (!cluster || str_eq(u->row.cluster, cluster))
+                        unit_settle(u);
 }
 
 static bool may(const struct unit *u, struct net_policy *ret)

@@ -52,9 +52,14 @@ void restart_later(struct restart *r)
 bool restart_ended(int pidfd, char *why, size_t size)
 {
         siginfo_t si = { 0 };
+        int r = waitid(P_PIDFD, (id_t) pidfd, &si, WEXITED | WNOHANG);
 
-        if (waitid(P_PIDFD, (id_t) pidfd, &si, WEXITED | WNOHANG) == 0 && si.si_pid == 0)
+        if (r == 0 && si.si_pid == 0)
                 return false; /* woken for nothing */
+        if (r < 0) {
+                (void) snprintf(why, size, "has ended"); /* the child of an engine before us */
+                return true;
+        }
         (void) snprintf(why, size, "%s %d",
                         si.si_code == CLD_EXITED ? "ended with status" : "was killed by signal",
                         si.si_status);

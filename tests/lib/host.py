@@ -382,7 +382,8 @@ class Host:
         found |= {"mount %s" % (m,) for m in inventory.mounts([str(self.data)])
                   if m[1] != str(RUN / self.id / "control")}  # the API's own
         found |= {"run file %s" % f.name for f in (RUN / self.id).iterdir()
-                  if f.name not in ("node.sock", "control", "images", "apparmor")}
+                  if f.name not in ("node.sock", "control", "images", "apparmor", "edge", "edge.sock",
+                                    "edge.process", "ssh")}
         found |= {"disk " + f.name for f in (self.data / "disks").iterdir() if f.name != "masters"}
         found |= {"staging " + f.name for f in (self.data / "images/staging").iterdir()}
         found |= {"volume " + f.name for f in (self.data / "volumes").iterdir()}

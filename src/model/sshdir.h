@@ -8,5 +8,8 @@
 /* Where dropbear looks for a server of SFTP, which scp needs, too. */
 #define SSH_SFTP "/usr/lib/sftp-server"
 /* The cluster's host key, base64 of dropbear's form of it.  In memory, never on a disk. */
-#define SSH_HOST_KEY     "/dev/.tensorone-ssh-host-key"
+#define SSH_HOST_KEY "/dev/.tensorone-ssh-host-key"
+/* While one listens in a cluster; in memory, too. */
+#define SSH_PID_FILE     "/dev/.tensorone-ssh.pid"
+#define SSH_PORT         22U
 #define SSH_HOST_KEY_MAX 512U /* bytes of that text */

@@ -5,6 +5,7 @@
  * it and all that it needs at SSH_DIR, read-only.  Static, for it must run before there is a loader.
  *
  *   vmm-ssh connect    one connection on stdin and stdout, which may be pipes: a session of the API's
+ *   vmm-ssh serve      a server on port 22, started again whenever it ends; no second one
  *   sftp-server        by this name, at SSH_SFTP: dropbear's subsystem
  *
  * The host key comes in text and dropbear wants its own form in a file: that is one in memory, which ends
@@ -18,7 +19,9 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -28,7 +31,9 @@
 
 #define WINDOW                                                                                     \
         "1048576" /* bytes on their way to us in one channel: 24 KiB are slow over a distance */
-#define ARGS_MAX 64U
+#define ARGS_MAX     64U
+#define NAME         "tensorone-ssh" /* abstract */
+#define DELAY_MOST_S 60 /* until a server that ended is started again; and how long is long */
 
 extern char **environ;
 
@@ -82,23 +87,21 @@ static int open_host_key(struct err *e)
         return len < 0 ? err_errno(e, len, "a file in memory") : fd_take(&mem);
 }
 
-/* Keys only; the server's environment, which is the cluster's, for those who log in. */
-static int exec_dropbear(char *mode, struct err *e)
+/* Keys only; the server's environment, which is the cluster's, for those who log in.  @mode: further
+ * words. */
+static int exec_dropbear(char *const *mode, struct err *e)
 {
         int key = open_host_key(e);
         char path[32];
-        char *args[] = { mode,
-                         (char[]){ "-s" },
-                         (char[]){ "-e" },
-                         (char[]){ "-W" },
-                         (char[]){ WINDOW },
-                         (char[]){ "-r" },
-                         path,
-                         NULL };
+        char *args[16] = { (char[]){ "-s" },   (char[]){ "-e" }, (char[]){ "-W" },
+                           (char[]){ WINDOW }, (char[]){ "-r" }, path };
+        size_t n = 6;
 
         if (key < 0)
                 return key;
         (void) snprintf(path, sizeof path, "/proc/self/fd/%d", key);
+        while (*mode && n + 1 < NELEM(args))
+                args[n++] = *mode++;
         return exec_program("dropbear", args, e);
 }
 
@@ -185,6 +188,7 @@ static int set_up(const int sock[2], struct err *e)
 
 static int connect_stdio(struct err *e)
 {
+        char *const mode[] = { (char[]){ "-i" }, NULL };
         int sock[2], status = 0, r;
         pid_t pid;
 
@@ -196,7 +200,7 @@ static int connect_stdio(struct err *e)
         if (pid == 0) {
                 r = dup2(sock[1], STDIN_FILENO) < 0 || dup2(sock[1], STDOUT_FILENO) < 0
                             ? err_errno(e, -errno, "a socket as stdin")
-                            : exec_dropbear((char[]){ "-i" }, e);
+                            : exec_dropbear(mode, e);
                 (void) dprintf(STDERR_FILENO, "vmm-ssh: %s\n", e->msg);
                 _exit(r < 0 ? 127 : 0);
         }
@@ -212,6 +216,81 @@ static int connect_stdio(struct err *e)
         return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/* ---- a server -------------------------------------------------------------------------------- */
+
+/* A name in the cluster's network that ends with its holder: there is one server. */
+static int take_name(struct err *e)
+{
+        struct sockaddr_un a = { .sun_family = AF_UNIX };
+        const socklen_t len = sizeof a.sun_family + sizeof NAME;
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        if (fd < 0)
+                return err_errno(e, -errno, "a socket");
+        memcpy(a.sun_path + 1, NAME, sizeof NAME - 1);
+        if (bind(fd, (const struct sockaddr *) &a, len) == 0)
+                return fd; /* kept to the end */
+        (void) close(fd);
+        return errno == EADDRINUSE ? 0 : err_errno(e, -errno, "a name");
+}
+
+/* Nobody reads what we say. */
+static int leave_stdio(struct err *e)
+{
+        AUTO(fd) int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+        if (null < 0 || chdir("/") < 0)
+                return err_errno(e, -errno, "leave the session");
+        for (int i = 0; i < 3; i++)
+                if (dup2(null, i) < 0)
+                        return err_errno(e, -errno, "leave the session");
+        return 0;
+}
+
+static int run_server(struct err *e)
+{
+        char port[16];
+        char *const mode[] = { (char[]){ "-F" }, (char[]){ "-p" },         port,
+                               (char[]){ "-P" }, (char[]){ SSH_PID_FILE }, NULL };
+        pid_t pid = fork();
+
+        if (pid < 0)
+                return err_errno(e, -errno, "fork");
+        if (pid == 0) {
+                (void) snprintf(port, sizeof port, "%u", SSH_PORT);
+                (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+                (void) exec_dropbear(mode, e);
+                _exit(127);
+        }
+        while (waitpid(pid, NULL, 0) < 0)
+                if (errno != EINTR)
+                        return err_errno(e, -errno, "wait for dropbear");
+        return 0;
+}
+
+/* Its port may be the image's own server's: then it waits for that to end, more and more seldom. */
+static int serve(struct err *e)
+{
+        unsigned delay_s = 1;
+        int r = take_name(e);
+
+        if (r <= 0)
+                return r;
+        r = leave_stdio(e);
+        while (r >= 0) {
+                struct timespec begun, ended;
+
+                (void) clock_gettime(CLOCK_MONOTONIC, &begun);
+                r = run_server(e);
+                (void) clock_gettime(CLOCK_MONOTONIC, &ended);
+                if (ended.tv_sec - begun.tv_sec > DELAY_MOST_S)
+                        delay_s = 1;
+                (void) sleep(delay_s);
+                delay_s = delay_s * 2 < DELAY_MOST_S ? delay_s * 2 : DELAY_MOST_S;
+        }
+        return r;
+}
+
 int main(int argc, char **argv)
 {
         const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
@@ -223,8 +302,10 @@ int main(int argc, char **argv)
                 r = exec_program("sftp-server", argv + 1, &e);
         else if (argc == 2 && str_eq(argv[1], "connect"))
                 r = connect_stdio(&e);
+        else if (argc == 2 && str_eq(argv[1], "serve"))
+                r = serve(&e);
         else
-                r = err_set(&e, -EINVAL, "usage: vmm-ssh connect");
+                r = err_set(&e, -EINVAL, "usage: vmm-ssh connect|serve");
         if (r >= 0)
                 return r;
         (void) dprintf(STDERR_FILENO, "vmm-ssh: %s\n", e.msg);

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import stat
 import subprocess
 import time
@@ -276,15 +277,27 @@ def test_many_at_once(host, server):
         assert p.communicate(b"x" * 100000, timeout=120)[0] == b"%d\n" % i
 
 
+def commands(host, cluster):
+    """(pid inside, command line) of everything in there but this question."""
+    script = "for p in /proc/[0-9]*; do echo ${p#/proc/} $(tr '\\0' ' ' <$p/cmdline); done 2>/dev/null"
+    lines = [x.partition(" ") for x in host.exec(cluster, "sh", "-c", script).stdout.splitlines()]
+    return [(int(pid), line) for pid, _, line in lines]
+
+
+def sessions(host, cluster):
+    """What there is of sessions over the API."""
+    return [c for c in commands(host, cluster) if c[1].endswith(("vmm-ssh connect", " -i", "echo begun; cat")) or c[1] == "cat"]
+
+
 def test_nothing_stays_of_a_session(host, server):
     """Who hangs up without a word takes server, shell and all that with it."""
     p = subprocess.Popen([program("tensoronecli"), "ssh", server, "--", "echo begun; cat"], env=host.cli_env(),
                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     assert p.stdout.readline() == b"begun\n"
-    assert "ld.so" in host.exec(server, "ps").stdout
+    assert sessions(host, server)
     os.killpg(p.pid, signal.SIGKILL)
     p.wait(20)
-    until(lambda: "ld.so" not in host.exec(server, "ps").stdout)
+    until(lambda: sessions(host, server) == [])
 
 
 def test_only_the_accounts_keys(host, server, tmp_path):
@@ -334,13 +347,22 @@ def test_host_key(host, server, own_key):
     assert ssh(host, server, "echo mended").stdout == "mended\n"
 
 
+def command_for(host, cluster):
+    """Past the API where the whole world reaches its port, else through it."""
+    for p in host.cluster(cluster)["runtime"]["ports"] or []:
+        if p["privatePort"] == 22 and p["isIpPublic"]:
+            return "ssh root@%s -p %d" % (p["ip"], p["publicPort"])
+    return "tensoronecli ssh " + cluster
+
+
 def test_what_connect_prints(host, server):
-    assert host.cli("ssh", "connect", server).stdout == "tensoronecli ssh %s\n" % server
+    command = command_for(host, server)
+    assert host.cli("ssh", "connect", server).stdout == command + "\n"
     with host.running("sleep", "1000") as c:
         done = host.cli("ssh", "connect", c, check=False)
         assert done.returncode == 1 and "was created without --startSSH" in done.stderr
         lines = host.cli("ssh", "connect").stdout.splitlines()
-        assert any(x.startswith("tensoronecli ssh %s # %s " % (server, server)) for x in lines)
+        assert any(x.startswith("%s # %s " % (command, server)) for x in lines)
         assert not any(c in x for x in lines)
     print_ = json.loads(host.cli("ssh", "connect", server, "-o", "json").stdout)["hostKeyFingerprint"]
     (host.dir / "hk.pub").write_text(host_key(host, server))
@@ -355,6 +377,14 @@ def test_template_has_a_server(host):
     assert made["startSsh"] is True
     with host.running(templateId=made["id"], imageName=None) as c:
         assert host_key(host, c)
+
+
+def test_port_is_declared(host):
+    """By the request or by its template, once."""
+    with host.running("sleep", "1000", startSsh=True, ports="8888/http") as c:
+        assert host.cluster(c)["ports"] == "8888/http,22/tcp"
+    with host.running("sleep", "1000", startSsh=True, ports="22/tcp, 8888/http") as c:
+        assert host.cluster(c)["ports"] == "22/tcp, 8888/http"
 
 
 # ---- images and profiles
@@ -437,3 +467,92 @@ def test_secrets_stay_where_they_are(host, server):
     assert len(text) == 112 and text not in host.log_text()
     assert text not in json.dumps(host.gql("{ myself { clusters { id env security sshHostKey } } }"))
     assert "ro," in [x for x in host.exec(server, "cat", "/proc/self/mounts").stdout.splitlines() if "/.tensorone/ssh " in x][0]
+
+
+# ---- the server that listens
+
+
+def banner(host, cluster, timeout=60):
+    """What is said at its port 22, from the host; None: nobody listens within that time."""
+    address = host.gql("query($i: ClusterInput) { cluster(input: $i) { clusterIp } }", {"i": {"clusterId": cluster}})
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        try:
+            with socket.create_connection((address["cluster"]["clusterIp"], 22), 5) as s:
+                return s.recv(100)
+        except OSError:
+            time.sleep(0.05)
+    return None
+
+
+def servers(host, cluster):
+    """Pids inside of dropbear that listens, and of what keeps it running."""
+    all_ = commands(host, cluster)
+    return ([pid for pid, line in all_ if "dropbear" in line and " -p 22" in line],
+            [pid for pid, line in all_ if line.endswith("vmm-ssh serve")])
+
+
+def listener(host, cluster):
+    """Its pid inside, as it says itself."""
+    return host.exec(cluster, "cat", "/dev/.tensorone-ssh.pid", check=False).stdout.strip()
+
+
+def to_port(host, cluster, *command):
+    """Past the API: to the cluster's address itself."""
+    address = host.gql("query($i: ClusterInput) { cluster(input: $i) { clusterIp } }", {"i": {"clusterId": cluster}})
+    return plain(host, "ssh", cluster, "-o", "ProxyCommand=none", "-o", "HostName=" + address["cluster"]["clusterIp"],
+                 cluster, *command)
+
+
+def test_listens(host, server):
+    assert banner(host, server).startswith(b"SSH-2.0-dropbear")
+    done = to_port(host, server, "id -u; echo $COLOUR")
+    assert (done.returncode, done.stdout) == (0, "0\nblue and 'green'\n"), done.stderr
+    assert "Permission denied (publickey)" in plain(host, "ssh", server, "-o", "ProxyCommand=none", "-o", "PubkeyAuthentication=no", "-o",
+                                "HostName=" + host.gql("query($i: ClusterInput) { cluster(input: $i) { clusterIp } }",
+                                                       {"i": {"clusterId": server}})["cluster"]["clusterIp"],
+                                server, "id").stderr
+
+
+def test_ends_and_comes_again(host, own_key):
+    """A server that is killed is started again; the cluster does not notice, nor does an engine's restart make a
+    second one."""
+    with host.running("sleep", "1000", startSsh=True) as c:
+        assert banner(host, c)
+        first, (keeper,) = host.first_pid(c), servers(host, c)[1]
+        for _ in range(2):
+            pid = until(lambda: listener(host, c))
+            host.exec(c, "kill", "-9", pid)
+            until(lambda: listener(host, c) not in ("", pid))
+        assert banner(host, c) and host.first_pid(c) == first
+        host.restart()
+        assert banner(host, c) and to_port(host, c, "echo still").stdout == "still\n"
+        until(lambda: servers(host, c)[1] == [keeper])
+        host.kill()
+        host.start()
+        assert to_port(host, c, "echo still").stdout == "still\n" and host.first_pid(c) == first
+        until(lambda: servers(host, c)[1] == [keeper])
+
+
+def test_port_is_taken(host, own_key):
+    """An image's own server keeps its port; ours waits, and is there when that has ended."""
+    with host.running("sh", "-c", "nc -l -p 22 -e echo theirs; sleep 1000", startSsh=True) as c:
+        assert banner(host, c)
+        assert until(lambda: (banner(host, c) or b"").startswith(b"SSH-2.0-dropbear"))
+
+
+def test_strict_has_no_port(host, own_key):
+    with host.running("sleep", "1000", startSsh=True, securityProfile="strict") as c:
+        assert host.cluster(c)["ports"] is None
+        assert ssh(host, c, "echo all the same").stdout == "all the same\n"
+        assert servers(host, c) == ([], [])
+
+
+def test_published(host, server):
+    """From outside: the port of the host that its 22 is published on."""
+    ports = host.wait(server, lambda c: any(p["privatePort"] == 22 for p in c["runtime"]["ports"] or []))["runtime"]["ports"]
+    (p,) = [p for p in ports if p["privatePort"] == 22]
+    assert p["type"] == "tcp" and p["publicPort"] != 22
+    done = plain(host, "ssh", server, "-o", "ProxyCommand=none", "-o", "HostName=" + p["ip"], "-p", str(p["publicPort"]),
+                 server, "echo published")
+    assert done.stdout == "published\n", done.stderr

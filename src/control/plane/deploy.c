@@ -11,6 +11,7 @@
 #include "control/plane/plane_priv.h"
 #include "model/limits.h"
 #include "model/plan.h"
+#include "model/sshdir.h"
 
 #define DEFAULT_CONTAINER_DISK_GIB 20U
 #define DEFAULT_VOLUME_PATH        "/workspace"
@@ -207,6 +208,26 @@ static int join_wishes(const struct deploy *d, char **ret)
         return *ret ? 0 : -ENOMEM;
 }
 
+/* The SSH server's port is one of the cluster's, as if it had been asked for. */
+static int add_ssh_port(char **ports)
+{
+        struct plan_port p[LIMIT_PORTS];
+        int n = plan_ports(*ports, p, NELEM(p), NULL);
+        char *more;
+
+        for (int i = 0; i < n; i++)
+                if (p[i].private_port == SSH_PORT && p[i].type == PORT_TCP)
+                        return 0;
+        if (n < 0) /* which check_record() will say */
+                return 0;
+        more = str_fmt("%s%s%u/tcp", n ? *ports : "", n ? "," : "", SSH_PORT);
+        if (!more)
+                return -ENOMEM;
+        free(*ports);
+        *ports = more;
+        return 0;
+}
+
 /* Fill the record from the completed request. */
 static int fill_record(struct cluster *c, struct deploy *d, const struct caller *who, uint64_t now,
                        struct err *e)
@@ -233,6 +254,9 @@ static int fill_record(struct cluster *c, struct deploy *d, const struct caller 
         c->gpu_count = d->no_gpu ? 0 : d->gpu_count;
         c->pod_type = strdup(d->interruptible ? "INTERRUPTABLE" : "RESERVED");
         r = c->gpu_count ? join_wishes(d, &c->gpu_type) : 0;
+        if (r >= 0 && c->start_ssh &&
+            !str_eq(c->security_profile, security_profile_names[SECURITY_STRICT]))
+                r = add_ssh_port(&c->ports);
         if (r < 0 || !c->id || !c->account || !c->name || !c->env || !c->volume_path ||
             !c->pod_type)
                 return err_set(e, -ENOMEM, "out of memory");

@@ -72,6 +72,10 @@ struct unit {
         bool gpus_told;               /* the last report had receipts that are to be told once */
         char *gpu_trouble;            /* what has become of a GPU that it has; NULL: nothing */
         bool gpu_trouble_passes;      /* with the state of the GPU; an Xid stays */
+        struct {
+                sd_event_source *src; /* when its SSH server is started next */
+                unsigned failures;    /* in a row */
+        } ssh;
         struct slice_usage usage;
         struct security_rate told[UNIT_SECURITY_KINDS];
         struct refused *refusals; /* of devices, counted since the last start; NULL: none yet */
@@ -223,6 +227,10 @@ void unit_take_login(struct unit *u, const struct fleet_login *login);
 void unit_pull_leave(struct unit *u);
 /* Something may have been quarantined that not the scrub has found: ask the store. */
 void fleet_look_for_damage(struct fleet *f);
+
+/* unit_ssh.c: it runs, and is watched from here on; or is not any more */
+void unit_ssh_start(struct unit *u);
+void unit_ssh_forget(struct unit *u);
 
 /* unit_secrets.c */
 /* In CS_ACCEPTED: 0 when it has what it needs, 1 when it has been asked for. */

@@ -28,6 +28,7 @@
 void unit_unwatch(struct unit *u)
 {
         u->monitor_src = sd_event_source_disable_unref(u->monitor_src);
+        unit_ssh_forget(u);
         u->monitor_pidfd = fd_close(u->monitor_pidfd);
         u->init_pidfd = fd_close(u->init_pidfd);
 }
@@ -59,7 +60,10 @@ int unit_watch(struct unit *u, struct err *e)
         int r = sd_event_add_io(u->fleet->spec.loop, &u->monitor_src, u->monitor_pidfd, EPOLLIN,
                                 on_monitor_exit, u);
 
-        return r < 0 ? err_errno(e, r, "watch the monitor") : 0;
+        if (r < 0)
+                return err_errno(e, r, "watch the monitor");
+        unit_ssh_start(u);
+        return 0;
 }
 
 static int on_timer(sd_event_source *s, uint64_t usec, void *arg)

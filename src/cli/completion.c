@@ -55,6 +55,15 @@ static void add_nouns(const char *word, struct strbuf *b)
         }
 }
 
+/* A word that is a verb by itself, too, beside its nouns: what may follow it then. */
+static void add_clusters(const char *word, struct strbuf *b)
+{
+        for (size_t i = 0; i < n_verbs; i++)
+                if (str_eq(verbs[i].word, word) && !verbs[i].noun &&
+                    verbs[i].complete == OPERAND_CLUSTER)
+                        strbuf_str(b, " $(" CLI_PROGRAM " __complete clusters 2>/dev/null)");
+}
+
 static void bash_option(const struct verb *v, const struct option *o, struct strbuf *b)
 {
         (void) v;
@@ -114,6 +123,7 @@ static void bash_script(struct strbuf *b)
                         continue;
                 strbuf_fmt(b, "                %s) words=\"", verbs[i].word);
                 add_nouns(verbs[i].word, b);
+                add_clusters(verbs[i].word, b);
                 strbuf_str(b, "\" ;;\n");
         }
         strbuf_str(b, "                esac\n                if [ -n \"$words\" ]; then\n"
@@ -223,6 +233,7 @@ static void zsh_script(struct strbuf *b)
                         continue;
                 strbuf_fmt(b, "                (%s) compadd --", verbs[i].word);
                 add_nouns(verbs[i].word, b);
+                add_clusters(verbs[i].word, b);
                 strbuf_str(b, "; return ;;\n");
         }
         strbuf_str(b, "                esac\n        fi\n        case \"$verb $noun\" in\n");

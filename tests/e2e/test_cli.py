@@ -200,6 +200,8 @@ def test_bash_completion(env, tmp_path):
     assert bash_completes(env, tmp_path, "create", "clusters", "--gpuC") == ["--gpuCount"]
     assert "abcdefghijklm1" in bash_completes(env, tmp_path, "stop", "cluster", "")
     assert bash_completes(env, tmp_path, "logs", "tr") == ["trainer"]
+    assert bash_completes(env, tmp_path, "ssh", "tr") == ["trainer"]  # a verb of one word, beside its nouns
+    assert {"add-key", "connect", "trainer"} <= set(bash_completes(env, tmp_path, "ssh", ""))
     assert bash_completes(env, tmp_path, "get", "clusters", "-o", "") == ["table", "json"]
     assert bash_completes(env, tmp_path, "completion", "z") == ["zsh"]
 
@@ -232,7 +234,7 @@ def test_zsh_completion(env, tmp_path):
     t.read_until(rb"settled")
     for typed, line in [("cr", "create "), ("create clusters --gpuT", "create clusters --gpuType "),
                         ("get clusters -o j", "get clusters -o json "),
-                        ("logs tr", "logs trainer "), ("completion z", "completion zsh "),
+                        ("logs tr", "logs trainer "), ("ssh tr", "ssh trainer "), ("ssh add", "ssh add-key "), ("completion z", "completion zsh "),
                         ("image ru", "image ru")]:
         t.write(f"tensoronecli {typed}\t\x18".encode())
         t.read_until(f"<tensoronecli {line}>".encode())

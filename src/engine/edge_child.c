@@ -38,7 +38,6 @@
 #include "model/plan.h"
 
 #define PROGRAM         "haproxy"
-#define ADMIN_SOCKET    "edge.sock"
 #define RESTART_US      (100 * US_PER_MS)
 #define RESTART_MOST_US (5 * US_PER_S)
 #define STEADY_US       (10 * US_PER_S)
@@ -152,7 +151,7 @@ static void on_answer(void *arg, uint64_t number, const char *text)
 static int talk(struct edge_child *c, struct err *e)
 {
         struct runtime_spec spec = { .loop = c->spec.loop,
-                                     .fd = op_connect(c->spec.inst->run_fd, ADMIN_SOCKET, e),
+                                     .fd = op_connect(c->spec.inst->run_fd, EDGE_ADMIN_SOCKET, e),
                                      .patience_us = PATIENCE_US,
                                      .answer = on_answer,
                                      .lost = on_lost,
@@ -300,7 +299,7 @@ static int open_listeners(struct edge_child *c, struct err *e)
         int r = c->run.listen = tcp_listen(INSTANCE_EDGE_LISTEN, c->spec.inst->conf.edge_listen, e);
 
         if (r >= 0)
-                r = c->run.admin = op_listen(c->spec.inst->run_fd, ADMIN_SOCKET, e);
+                r = c->run.admin = op_listen(c->spec.inst->run_fd, EDGE_ADMIN_SOCKET, e);
         return r;
 }
 

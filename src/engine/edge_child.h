@@ -11,6 +11,9 @@
 #include "base/mem.h"
 #include "engine/instance.h"
 
+/* In the run directory: HAProxy's runtime socket. */
+#define EDGE_ADMIN_SOCKET "edge.sock"
+
 struct edge_child;
 
 struct edge_child_spec {

@@ -26,6 +26,7 @@
 #include "engine/dns_child.h"
 #include "engine/edge_child.h"
 #include "engine/edge_run.h"
+#include "engine/edge_traffic.h"
 #include "engine/fleet/fetch_guard.h"
 #include "engine/kaudit/kaudit.h"
 #include "engine/fleet/fleet.h"
@@ -74,7 +75,8 @@ struct standalone {
         struct fleet *fleet;
         struct api_child *api;
         struct dns_child *dns;
-        struct edge_child *edge; /* NULL: none is wanted */
+        struct edge_child *edge;      /* NULL: none is wanted; */
+        struct edge_traffic *traffic; /* nor this, then */
         json_t *inventory;
         int listen_fd, inner_fd;
         bool api_ready, edge_ready, synced, said_ready, stopping;
@@ -135,6 +137,7 @@ static void standalone_done(struct standalone *s)
 
         s->api = api_child_stop(s->api);
         s->dns = dns_child_stop(s->dns);
+        s->traffic = edge_traffic_free(s->traffic);
         s->care = imagecare_free(s->care);
         s->kaudit = kaudit_free(s->kaudit);
         if (s->fleet)
@@ -236,6 +239,13 @@ static void on_named(void *arg, uint32_t slot, const char *account, const char *
 
         if (s->dns) /* else it is told of all when it starts */
                 dns_child_name(s->dns, slot, account, cluster);
+}
+
+static bool on_traffic(void *arg, const char *cluster, struct fleet_traffic *ret)
+{
+        const struct standalone *s = arg;
+
+        return s->traffic && edge_traffic_of(s->traffic, cluster, &ret->bytes, &ret->connections);
 }
 
 static void on_routed(void *arg, const char *cluster, const char *address, const char *ports)
@@ -392,7 +402,11 @@ static int open_edge(struct standalone *s, struct err *e)
                                               .on_unrouted = on_edge_unrouted,
                                               .arg = s };
 
-        return edge_child_start(&spec, &s->edge, e);
+        int r = edge_child_start(&spec, &s->edge, e);
+
+        if (r >= 0 && s->edge)
+                s->traffic = edge_traffic_new(s->loop, s->inst);
+        return r < 0 || !s->edge || s->traffic ? r : err_set(e, -ENOMEM, "out of memory");
 }
 
 static void on_gpus(void *arg)
@@ -521,6 +535,8 @@ static int open_service(struct standalone *s, struct err *e)
         fl.routed = on_routed;
         fl.unrouted = is_unrouted;
         fl.names = s;
+        fl.traffic = on_traffic;
+        fl.edge = s;
         r = fleet_new(&fl, &s->fleet, e);
         if (r < 0)
                 return r;

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+import edge
+from edge import Edge
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fake_node import FakeNode, fleet  # noqa: E402
 from host import ApiError, Host  # noqa: E402
@@ -168,13 +170,13 @@ def test_restarts(api, node, reporter):
     reporter.use.clear()
     api.start()
     until(api, used, lambda k: k["lastUse"] == "traffic")
-    first = until(api, c, lambda k: k["phase"] == "running" and k["idleSeconds"] is not None)
+    first = until(api, c, lambda k: k["phase"] in ("running", "ready") and k["idleSeconds"] is not None)
     assert 8 <= first["idleSeconds"] and first["desiredStatus"] == "RUNNING", first
     until(api, c, lambda k: k["desiredStatus"] == "EXITED")
     assert len(events(api, c, "idle")) == 1, "one warning, whoever gave it"
     # stopped and started again: it counts from the start
     api.gql('mutation { clusterResume(input: {clusterId: "%s"}) { id } }' % c)
-    k = until(api, c, lambda k: k["phase"] == "running" and k["lastUse"] == "start")
+    k = until(api, c, lambda k: k["phase"] in ("running", "ready") and k["lastUse"] == "start")
     assert k["idleSeconds"] < 15, k
 
 
@@ -221,9 +223,11 @@ def test_update(api, node, reporter):
 # ---- a real host ------------------------------------------------------------------------------
 
 def test_real_host():
-    with Host(config={"engine": {"cpu_overcommit": 100, "memory_overcommit": 10, "disk_overcommit": 10}}) as host:
+    with Host(config={"engine": {"cpu_overcommit": 100, "memory_overcommit": 10, "disk_overcommit": 10},
+                      "edge": edge.here()}) as host:
         host.import_image("tensorone/starter")
         quiet = host.deploy(dockerArgs="sleep 100000", idleTimeoutSeconds=10)
+        asked, held = [host.deploy(ports="8000/http", idleTimeoutSeconds=10) for _ in range(2)]  # HTTP is served there
         busy = host.deploy(dockerArgs="sh -c 'while :; do :; done'", idleTimeoutSeconds=10)
         made = host.cli("create", "cluster", "--imageName", "tensorone/starter", "--gpuCount", "0", "--mem", "1",
                         "--containerDiskSize", "1", "--volumeSize", "0", "--args", "sleep 100000", "--idleTimeout", "1h",
@@ -239,9 +243,26 @@ def test_real_host():
             bad = host.cli("update", "cluster", c, *args, check=False)
             assert bad.returncode != 0 and says in bad.stderr, bad.stderr
         host.cli("update", "cluster", c, "--idleTimeout", "10s")
-        seen = host.wait(quiet, lambda k: k["phase"] == "exited", FOREVER)
+        e = Edge(host)
+        host.wait_running(held)
+        line = e.connect(e.name(held, 8000))  # a request that is not all there yet is open
+        line.putrequest("POST", "/")
+        line.putheader("Content-Length", "100")
+        line.endheaders()
+
+        def ask(k):
+            e.get(e.name(asked, 8000))  # whatever it answers: somebody wants it
+            return k["phase"] == "exited" and host.gql(look % asked)["cluster"]["lastUse"] == "traffic"
+
+        seen = host.wait(quiet, ask, FOREVER)
+        assert host.cluster(asked)["runtime"]
+        assert host.cluster(held)["runtime"] and host.gql(look % held)["cluster"]["lastUse"] == "traffic"
+        line.close()
         assert seen["lastStatusChange"].startswith("Exited by idleTimeout"), seen
         host.wait(c, lambda k: k is None, FOREVER)
-        assert host.cluster(busy)["phase"] == "ready" and host.gql(look % busy)["cluster"]["lastUse"] == "cpu"
+        host.wait(held, lambda k: k["phase"] == "exited", FOREVER)
+        seen = host.wait(asked, lambda k: k["phase"] == "exited", FOREVER)  # nobody asks any more
+        assert seen["lastStatusChange"].startswith("Exited by idleTimeout"), seen
+        assert host.cluster(busy)["runtime"] and host.gql(look % busy)["cluster"]["lastUse"] == "cpu"
         with pytest.raises(ApiError, match="idleTimeoutSeconds"):
             host.deploy(idleTimeoutSeconds=3)

@@ -31,9 +31,8 @@ typedef void fleet_report_fn(void *arg, const json_t *report);
 typedef void fleet_security_fn(void *arg, const char *cluster, uint64_t generation,
                                const char *kind, const char *message);
 
-/* What the edge carried for a cluster, for the idle stop (docs/edge.md): all that others began, over its
- * names and its published ports; never what the cluster itself sends out, which would keep it awake for
- * ever.  The counter may begin anew at any time. */
+/* What the edge carried for a cluster, for the idle stop (docs/edge.md): all that others began; never what
+ * the cluster itself sends out, which would keep it awake for ever.  The counter may begin anew at any time. */
 struct fleet_traffic {
         uint64_t bytes;       /* both ways, so far */
         uint32_t connections; /* open now */

@@ -279,12 +279,19 @@ def test_whose(api, node):
     ws.subscribe("y", metrics % a)
     got = {m["id"]: m for m in (ws.recv(), ws.recv())}
     assert got["x"]["payload"][0]["message"] == "cluster not found" and got["y"]["type"] == "next"
-    assert Ws_refused(api, init={"Authorization": "Bearer wrong"}) == 4403
+    own = dict(v.split("=", 1) for v in node.clusters[a]["plan"]["env"])["TENSORONE_API_KEY"]
+    ws = Ws(api, key=own)  # the key that a cluster finds inside
+    for i, query in enumerate((metrics % a, metrics % a2, EVENTS)):
+        ws.subscribe(str(i), query)
+    got = {m["id"]: m for m in (ws.recv(), ws.recv(), ws.recv())}
+    assert got["0"]["type"] == "next" and got["1"]["payload"][0]["extensions"]["code"] == "NOT_FOUND"
+    assert got["2"]["payload"][0]["extensions"]["code"] == "FORBIDDEN"
+    assert refused(api, init={"Authorization": "Bearer wrong"}) == 4403
 
 
-def Ws_refused(api, **init):
+def refused(api, init):
     ws = Ws(api, key=None, ack=False)
-    ws.send(type="connection_init", payload=init.get("init"))
+    ws.send(type="connection_init", payload=init)
     return ws.closed()
 
 
@@ -335,6 +342,7 @@ def test_wrong_messages_later(api, node):
     for bad, says in (("{ myself { id } }", "only subscriptions"), ("subscription {", ""), ("", ""),
                       ("subscription { a: clusterEvents { kind } b: clusterEvents { kind } }", "exactly one field"),
                       ("subscription { clusterEvents { " + "x { " * 70 + "}" * 71 + "}", ""),
+                      ("subscription { clusterEvents { %s } }" % " ".join("f%d: kind" % i for i in range(600)), "512 fields"),
                       ('subscription { clusterEvents(input: {kind: "nope"}) { kind } }', "'nope' is none"),
                       ('subscription { clusterEvents(input: {since: "soon"}) { kind } }', "")):
         ws.subscribe("q", bad)

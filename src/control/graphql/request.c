@@ -411,6 +411,10 @@ int gql_subscribe(struct gql_request *r, unsigned *ret_status, struct strbuf *re
         if (rc == 0 && !r->query->subscription)
                 rc = fault_set(&r->fault, -EINVAL, "BAD_USER_INPUT", UINT32_MAX,
                                "only subscriptions are answered here; POST queries and mutations");
+        if (rc == 0 && r->query->n_fields > LIMIT_SUBSCRIPTION_FIELDS)
+                rc = fault_set(&r->fault, -E2BIG, "BAD_USER_INPUT", UINT32_MAX,
+                               "a subscription selects at most %u fields",
+                               LIMIT_SUBSCRIPTION_FIELDS);
         if (rc == 0)
                 rc = check_right(r);
         if (rc == 0)

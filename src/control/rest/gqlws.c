@@ -24,10 +24,11 @@
 
 #define PROTOCOL      "graphql-transport-ws"
 #define OUT_HIGH      (64U << 10)
-#define MESSAGE_MAX   (256U << 10)
-#define MESSAGE_COST  256U /* what a queued message takes beside its bytes, and more */
-#define FRAGMENTS_MAX 256U /* of one message: each takes memory, however short it is */
-#define PONGS_MAX     16U  /* answers to pings that the client does not read */
+#define MESSAGE_MAX   (64U << 10)
+#define READ_AT_ONCE  (64U << 10) /* others have their turn, then */
+#define MESSAGE_COST  256U        /* what a queued message takes beside its bytes, and more */
+#define FRAGMENTS_MAX 256U        /* of one message: each takes memory, however short it is */
+#define PONGS_MAX     16U         /* answers to pings that the client does not read */
 #define ID_MAX        128U
 #define INIT_US       (10 * US_PER_S)
 #define TICK_US       (5 * US_PER_S)
@@ -71,7 +72,7 @@ struct gqlws {
         struct subscription_seat seat;
         char address[INET6_ADDRSTRLEN];       /* of the client */
         uint64_t born_us, moved_us, close_us; /* moved: bytes went out, or none had to */
-        size_t pongs, fragments;
+        size_t pongs, fragments, read;
         uint16_t close_code;
         const char *close_reason;
         bool acked, closing, close_queued, dead;
@@ -410,7 +411,7 @@ static ssize_t on_recv(wslay_event_context_ptr ws, uint8_t *buf, size_t len, int
 
         (void) flags;
         /* wslay would read on for as long as the client writes */
-        if (!may_read(w)) {
+        if (!may_read(w) || w->read >= READ_AT_ONCE) {
                 wslay_event_set_error(ws, WSLAY_ERR_WOULDBLOCK);
                 return -1;
         }
@@ -424,8 +425,10 @@ static ssize_t on_recv(wslay_event_context_ptr ws, uint8_t *buf, size_t len, int
         do
                 n = recv(w->fd, buf, len, MSG_DONTWAIT);
         while (n < 0 && errno == EINTR);
-        if (n > 0)
+        if (n > 0) {
+                w->read += (size_t) n;
                 return n;
+        }
         wslay_event_set_error(ws, n < 0 && errno == EAGAIN ? WSLAY_ERR_WOULDBLOCK
                                                            : WSLAY_ERR_CALLBACK_FAILURE);
         return -1;
@@ -502,6 +505,7 @@ static void turn(struct gqlws *w)
 
 static void read_client(struct gqlws *w)
 {
+        w->read = 0;
         if (wslay_event_want_read(w->ws) && wslay_event_recv(w->ws) != 0)
                 w->dead = true;
         if (wslay_event_get_close_received(w->ws))

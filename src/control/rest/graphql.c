@@ -64,22 +64,30 @@ static void on_end(void *priv)
                 (void) run_free(x);
 }
 
+/* It has had its turn; from here on the stream is what the request has. */
+static void subscribe(struct run *x)
+{
+        struct http_request *q = x->q;
+        struct gql_request *gql = TAKE(x->gql);
+
+        q->priv = NULL;
+        q->end = NULL;
+        on_end(x);
+        handle_sse(q, gql);
+}
+
 static void begin(void *arg)
 {
         struct run *x = arg;
         struct http_request *q = x->q;
 
         if (gql_request_new_body(http_schema(q->server), q->body.s ? q->body.s : "", q->body.len,
-                                 &q->ctx, &x->gql) < 0) {
+                                 &q->ctx, &x->gql) < 0)
                 http_reply_error(q, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
-        } else if (wants_event_stream(q) && gql_request_is_subscription(x->gql)) {
-                q->priv = NULL; /* the stream has its own */
-                q->end = NULL;
-                handle_sse(q, TAKE(x->gql));
-                (void) run_free(x);
-        } else {
+        else if (wants_event_stream(q) && gql_request_is_subscription(x->gql))
+                subscribe(x);
+        else
                 gql_run(x->gql, on_done, x);
-        }
 }
 
 void handle_graphql(struct http_request *q)

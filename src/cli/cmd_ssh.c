@@ -75,6 +75,19 @@ static const json_t *published(const json_t *c)
 
 /* ---- options for ssh ------------------------------------------------------------------------- */
 
+/* Several commands may be at it at once: each writes a file of its own name first. */
+static int replace_own(const char *path, const char *text)
+{
+        AUTO(free) char *own = str_fmt("%s.%d", path, (int) getpid());
+        AUTO(free) char *old = NULL;
+        int r;
+
+        if (fd_read_file(AT_FDCWD, path, 4096, &old, NULL) >= 0 && str_eq(old, text))
+                return 0;
+        r = own ? fd_replace_file(AT_FDCWD, own, text, strlen(text), 0600, false) : -ENOMEM;
+        return r >= 0 && rename(own, path) < 0 ? -errno : r;
+}
+
 /* "ID KEY" in a file of its own: two commands at once do not take each other's lines away. */
 static int write_known_host(const json_t *c, char **ret_path, struct err *e)
 {
@@ -94,7 +107,7 @@ static int write_known_host(const json_t *c, char **ret_path, struct err *e)
                 if (!dir || (mkdir(dir, 0700) < 0 && errno != EEXIST))
                         return err_errno(e, dir ? -errno : -ENOMEM, "%s", dir ? dir : "directory");
         }
-        r = fd_replace_file(AT_FDCWD, path, line, strlen(line), 0600, false);
+        r = replace_own(path, line);
         if (r < 0)
                 return err_errno(e, r, "%s", path);
         *ret_path = TAKE(path);

@@ -14,7 +14,7 @@ import pytest
 
 import edge
 from edge import Edge
-from host import PAUSE_S, SLOW, Host, program
+from host import PAUSE_S, RUN, SLOW, Host, program
 
 CONFIG = {"engine": {"pool_networks": 0, "pool_disks": 0, "grace": "1s", "cpu_overcommit": 100,
                      "memory_overcommit": 20, "disk_overcommit": 100}}
@@ -576,3 +576,15 @@ def test_without_clusters_nothing_stays(tmp_path):
         host.start()
         pid = Edge(host).pid()
     assert not alive(pid)
+
+
+def test_one_whose_host_is_gone_is_ended_by_another():
+    with Host({**CONFIG, "edge": edge.here()}) as gone:
+        pid, run = Edge(gone).pid(), RUN / gone.id
+        gone.kill()
+        moved = gone.data.rename(gone.data.with_name("moved"))  # it could come back otherwise
+        os.utime(run, (0, 0))                                   # younger ones may be just starting
+        with Host(CONFIG):
+            wait_dead(pid)
+            assert not run.exists()
+        moved.rename(gone.data)

@@ -26,23 +26,22 @@ HALF = 32 << 20  # LIMIT_LOG_BYTES / 2
 
 
 @pytest.fixture
-def start(tmp_path):
+def start():
     assert os.geteuid() == 0, "needs root"
-    top = pathlib.Path(tempfile.gettempdir())
-    for d in (tmp_path, *tmp_path.parents):  # a client of another uid walks to the socket
-        if top in d.parents:
-            os.chmod(d, 0o755)
     started = []
+    # pytest closes its own folder to others whenever another one begins, and a client of another uid walks to the socket
+    with tempfile.TemporaryDirectory(prefix="hvmm-monitor.", dir="/var/tmp") as top:
+        os.chmod(top, 0o755)
 
-    def launch(script, directory=tmp_path, **kw):
-        argv = ["/bin/sh", "-c", script] if isinstance(script, str) else script
-        m = Monitor(directory, argv, **kw)
-        started.append(m)
-        return m
+        def launch(script, directory=top, **kw):
+            argv = ["/bin/sh", "-c", script] if isinstance(script, str) else script
+            m = Monitor(pathlib.Path(directory), argv, **kw)
+            started.append(m)
+            return m
 
-    yield launch
-    for m in started:
-        m.end()
+        yield launch
+        for m in started:
+            m.end()
 
 
 def texts(lines):

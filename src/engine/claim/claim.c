@@ -324,18 +324,18 @@ int claim_cpus(struct claim_host *c, const char *cluster, uint64_t generation, c
         return r;
 }
 
-static bool is_among(uint32_t cpu, const uint32_t *cpus, size_t n)
+static bool is_among(uint32_t number, const uint32_t *kept, size_t n)
 {
         for (size_t i = 0; i < n; i++)
-                if (cpus[i] == cpu)
+                if (kept[i] == number)
                         return true;
         return false;
 }
 
-int claim_cpus_keep(struct claim_host *c, const char *cluster, const uint32_t *cpus, size_t n,
-                    struct err *e)
+int claim_keep(struct claim_host *c, enum claim_kind kind, const char *cluster,
+               const uint32_t *kept, size_t n, struct err *e)
 {
-        struct claim_table *t = &c->table[CLAIM_KIND_CPU];
+        struct claim_table *t = &c->table[kind];
         struct claim_rec rec, have;
         AUTO(fd) int lock = -EBADF;
         uint64_t hash;
@@ -347,17 +347,23 @@ int claim_cpus_keep(struct claim_host *c, const char *cluster, const uint32_t *c
         if (lock < 0)
                 return lock;
         hash = claim_hash(rec.instance, rec.cluster);
-        for (uint32_t cpu = t->first; cpu <= t->last; cpu++) {
-                if (t->cell[cpu].holder != hash || is_among(cpu, cpus, n))
+        for (uint32_t i = t->first; i <= t->last; i++) {
+                if (t->cell[i].holder != hash || is_among(i, kept, n))
                         continue;
-                r = claim_table_read(t, cpu, &have);
+                r = claim_table_read(t, i, &have);
                 if (r != -ENOENT && (r < 0 || !claim_rec_same(&have, &rec)))
                         continue;
-                r = claim_table_drop(t, cpu, claim_now_us());
+                r = claim_table_drop(t, i, claim_now_us());
                 if (r < 0)
-                        return err_errno(e, r, "release cpu %u", cpu);
+                        return err_errno(e, r, "release %s %u", claim_kind_name(kind), i);
         }
         return 0;
+}
+
+int claim_cpus_keep(struct claim_host *c, const char *cluster, const uint32_t *cpus, size_t n,
+                    struct err *e)
+{
+        return claim_keep(c, CLAIM_KIND_CPU, cluster, cpus, n, e);
 }
 
 int claim_release(struct claim_host *c, const char *cluster, uint64_t generation, struct err *e)

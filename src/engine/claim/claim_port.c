@@ -1,6 +1,7 @@
 /* claim_port.c - see claim.h: TCP ports of this machine, each lent to one cluster of all engines on it.
  * The engine process.  Always holds: no number has two holders, since a claim is a file that only one
  * can make. */
+#include <assert.h>
 #include <errno.h>
 
 #include "base/fd.h"
@@ -148,38 +149,13 @@ int claim_ports(struct claim_host *h, const char *cluster, uint64_t generation, 
         return err_errno(e, r, "claim ports");
 }
 
-static bool is_among(uint32_t port, const uint16_t *ports, size_t n)
-{
-        for (size_t i = 0; i < n; i++)
-                if (ports[i] == port)
-                        return true;
-        return false;
-}
-
 int claim_ports_keep(struct claim_host *c, const char *cluster, const uint16_t *ports, size_t n,
                      struct err *e)
 {
-        struct claim_table *t = &c->table[CLAIM_KIND_PORT];
-        struct claim_rec rec, have;
-        AUTO(fd) int lock = -EBADF;
-        uint64_t hash;
-        int r = claim_rec_make(c, cluster, 0, &rec, e);
+        uint32_t kept[LIMIT_PORTS];
 
-        if (r < 0)
-                return r;
-        lock = claim_lock(c, e);
-        if (lock < 0)
-                return lock;
-        hash = claim_hash(rec.instance, rec.cluster);
-        for (uint32_t port = t->first; port <= t->last; port++) {
-                if (t->cell[port].holder != hash || is_among(port, ports, n))
-                        continue;
-                r = claim_table_read(t, port, &have);
-                if (r != -ENOENT && (r < 0 || !claim_rec_same(&have, &rec)))
-                        continue;
-                r = claim_table_drop(t, port, claim_now_us());
-                if (r < 0)
-                        return err_errno(e, r, "release port %u", port);
-        }
-        return 0;
+        assert(n <= NELEM(kept));
+        for (size_t i = 0; i < n; i++)
+                kept[i] = ports[i];
+        return claim_keep(c, CLAIM_KIND_PORT, cluster, kept, n, e);
 }

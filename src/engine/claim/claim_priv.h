@@ -74,6 +74,9 @@ uint64_t claim_now_us(void); /* CLOCK_BOOTTIME */
 /* A fresh descriptor with the host-wide lock; closing it unlocks.  Never the same open file in two
  * processes: a flock does not keep out those who share it by fork. */
 int claim_lock(const struct claim_host *c, struct err *e);
+/* Give back what @cluster holds of @kind, but for @kept.  Takes the lock. */
+int claim_keep(struct claim_host *c, enum claim_kind kind, const char *cluster,
+               const uint32_t *kept, size_t n, struct err *e);
 int claim_name_check(const char *what, const char *name, struct err *e);
 
 /* Take the running-engine lock of @data_dir's instance (claim_instance.c); returns it. */

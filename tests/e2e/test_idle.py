@@ -12,7 +12,7 @@ from edge import Edge
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fake_node import FakeNode, fleet  # noqa: E402
 from host import ApiError, Host  # noqa: E402
-from test_api import Api, Exec  # noqa: E402
+from test_api import Exec, api  # noqa: E402,F401
 
 SELECT = "id desiredStatus phase lastStatusChange idleTimeoutSeconds idleAction idleSeconds lastUse version updating"
 FOREVER = 90  # seconds within which what must happen has happened, on any machine
@@ -53,15 +53,6 @@ def node(tmp_path):
     n = FakeNode(str(tmp_path / "node.sock"), str(tmp_path), cpus=64, memory_mib=256000, disk_gib=4000, fleet=fleet(2))
     yield n
     n.close()
-
-
-@pytest.fixture
-def api(tmp_path, node):
-    a = Api(tmp_path, node.path)
-    try:
-        yield a.start()
-    finally:
-        a.close()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import websocket
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fake_node import FakeNode, cri  # noqa: E402
-from test_api import Api  # noqa: E402
+from test_api import api  # noqa: E402,F401
 
 PROTOCOL = "graphql-transport-ws"
 PATIENCE = 60
@@ -27,15 +27,6 @@ def node(tmp_path):
     n = FakeNode(str(tmp_path / "node.sock"), str(tmp_path), cpus=64, memory_mib=256000, disk_gib=4000, overcommit=10.0)
     yield n
     n.close()
-
-
-@pytest.fixture
-def api(tmp_path, node):
-    a = Api(tmp_path, node.path)
-    try:
-        yield a.start()
-    finally:
-        a.close()
 
 
 class Sse:

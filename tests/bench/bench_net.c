@@ -90,7 +90,7 @@ int main(int argc, char **argv)
                 if (net_bind(h, slot, &(struct net_policy){ .account = slot }, &l, &e) < 0)
                         die("bind", &e);
                 t2 = clock_mono_us();
-                if (net_release(h, slot, true, &e) < 0)
+                if (net_release(h, slot, NULL, true, &e) < 0)
                         die("release", &e);
                 prepare[i] = t1 - t0;
                 bind_[i] = t2 - t1;

@@ -250,7 +250,7 @@ class FakeNode:
                 if self.conn is conn:
                     self.conn = None
 
-    def wait(self, test, timeout=5):
+    def wait(self, test, timeout=30):
         with self.lock:
             if not self.changed.wait_for(test, timeout):
                 raise AssertionError("the node never saw it: %r" % self.messages[-5:])

@@ -123,7 +123,7 @@ class Api:
         return self.gql('{ cluster(input: {clusterId: "%s"}) { %s } }' % (cid, select),
                         key)["cluster"]
 
-    def until(self, cid, test, timeout=5, **more):
+    def until(self, cid, test, timeout=30, **more):
         end = time.time() + timeout
         while True:
             c = self.cluster(cid, **more)
@@ -309,7 +309,7 @@ def test_cluster_key(api, node):
 
 def internal(node, source, key, query="{ myself { clusters { id } } }", path="/graphql"):
     port = node.inner.getsockname()[1]
-    c = http.client.HTTPConnection("127.0.0.1", port, timeout=5, source_address=(source, 0))
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=(source, 0))
     c.request("POST", path, json.dumps({"query": query}), {"Authorization": "Bearer " + key} if key else {})
     r = c.getresponse()
     body = r.read()
@@ -523,9 +523,11 @@ def test_generations(api, node):
     # an older report of the same epoch neither
     node.report(cid, state="running")
     api.running(cid)
-    seq, node.seq = node.seq, 1
-    node.report(cid, state="pulling")
-    node.seq = seq
+    with node.lock:  # nobody else's words in between, and none about this afterwards
+        seq, node.seq = node.seq, 1
+        node.report(cid, state="pulling")
+        node.seq = seq
+        node.clusters[cid]["state"] = "running"
     node.report("x" + cid[1:], **{}) if "x" + cid[1:] in node.clusters else None
     time.sleep(0.1)
     assert api.cluster(cid)["phase"] == "running"
@@ -918,7 +920,7 @@ class Follow(threading.Thread):
         except requests.RequestException:
             pass
 
-    def until(self, test, timeout=5):
+    def until(self, test, timeout=30):
         end = time.time() + timeout
         while not test(self):
             assert time.time() < end, (self.lines[-5:], self.ended)
@@ -1069,7 +1071,7 @@ def test_exec_ends_with_its_client(api, node):
     x.ws.recv_data()
     x.ws.sock.close()
     child = node.children[-1]
-    child.wait(5)
+    child.wait(30)
     end = time.time() + 5
     while fds_of(api) > before:
         assert time.time() < end
@@ -1187,7 +1189,7 @@ def test_exec_and_stop(api, node):
     api.running(cid)
     x, f = Exec(api, cid, ["cat"]), Follow(api, cid)
     api.stop()
-    f.join(5)
+    f.join(30)
     assert not f.is_alive()
     with pytest.raises((websocket.WebSocketException, OSError)):
         x.finish()

@@ -182,6 +182,7 @@ class Pull(Scenario):
         self.host.cli("image", "pull", self.ref)
         with self.host.running("sh", "-c", "echo here; sleep 1000", imageName=self.ref) as c:
             self.host.wait_log(c, "here")
+        wait_until(lambda: c not in self.host.journal(), what="the end of %s" % c)
         self.host.cli("image", "rm", self.ref)
         assert not self.host.held()
 
@@ -197,6 +198,7 @@ class Import(Pull):
         assert self.host.cli("image", "import", self.ref, str(self.layout)).returncode == 0
         with self.host.running("sh", "-c", "echo here; sleep 1000", imageName=self.ref) as c:
             self.host.wait_log(c, "here")
+        wait_until(lambda: c not in self.host.journal(), what="the end of %s" % c)
         self.host.cli("image", "rm", self.ref)
         assert not self.host.held()
 

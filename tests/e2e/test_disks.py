@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from crash import wait_until
 from host import ApiError, Host, program
 
 
@@ -208,4 +209,5 @@ def test_image_cannot_bend_the_mount_point(host, tmp_path):
         host.terminate(c)
         host.wait_held(set())
     assert list(bait.iterdir()) == []
+    wait_until(lambda: not host.journal(), what="an empty journal")
     host.cli("image", "rm", "test/links")

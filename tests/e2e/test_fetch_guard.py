@@ -101,7 +101,7 @@ uid, kind, host, port = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv
 os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
 s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET,
                   socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
-s.settimeout(0.6)
+s.settimeout(float(sys.argv[5]))
 try:
     if kind == "tcp":
         s.connect((host, port))
@@ -113,11 +113,16 @@ except OSError as e:
 """
 
 
-def attempt(uid, host, port, kind="tcp"):
+def attempt(uid, host, port, kind="tcp", patience=0.6):
     """What a process with this id sees of an address."""
-    p = subprocess.run([sys.executable, "-c", TRY, str(uid), kind, host, str(port)],
-                       stdout=subprocess.PIPE, text=True, timeout=20, check=True)
+    p = subprocess.run([sys.executable, "-c", TRY, str(uid), kind, host, str(port), str(patience)],
+                       stdout=subprocess.PIPE, text=True, timeout=60, check=True)
     return p.stdout.strip()
+
+
+def reaches(*what):
+    """Silence is no proof here: a machine that stands still for a moment is silent too."""
+    return attempt(*what, patience=10) == "through"
 
 
 @contextlib.contextmanager
@@ -160,15 +165,15 @@ def held_range(base):
 
 def test_ids_of_a_fetcher_reach_nothing_private(host, registry):
     with listener("127.0.0.1") as private, hanging(host, registry, "wall") as (_, base, _):
-        assert attempt(0, "127.0.0.1", private) == "through", "nobody else is touched"
+        assert reaches(0, "127.0.0.1", private), "nobody else is touched"
         for other in (1000, NO_FETCHER, NO_FETCHER + 65536):
-            assert attempt(other, "127.0.0.1", private) == "through", other
+            assert reaches(other, "127.0.0.1", private), other
         for uid in (base, base + 1, base + 65535):
             assert attempt(uid, "127.0.0.1", private) == "dropped", uid
         assert attempt(base, "127.0.0.2", private) == "dropped"
         if own_address():
             with listener(own_address()) as mine:
-                assert attempt(0, own_address(), mine) == "through"
+                assert reaches(0, own_address(), mine)
                 assert attempt(base, own_address(), mine) == "dropped"
         for far in ("10.1.2.3", "169.254.169.254", "192.168.1.1", "100.64.0.1", "172.16.0.1"):
             assert attempt(base, far, 80) == "dropped", far
@@ -176,13 +181,13 @@ def test_ids_of_a_fetcher_reach_nothing_private(host, registry):
         assert attempt(base, "127.0.0.1", 9, "udp") == "dropped"
         assert attempt(base, "8.8.8.8", 123, "udp") == "dropped", "TCP alone"
         # the registries of the configuration, on their ports
-        assert attempt(base, *registry.host.split(":")) == "through"
+        assert reaches(base, *registry.host.split(":"))
         with listener("127.0.0.1", int(LISTED.split(":")[1])):
-            assert attempt(base, *LISTED.split(":")) == "through"
-        assert attempt(base, *LISTED.split(":")) == "refused", "not dropped, but nobody listens"
+            assert reaches(base, *LISTED.split(":"))
+        assert attempt(base, *LISTED.split(":"), patience=10) == "refused", "not dropped, but nobody listens"
     host.wait_held(set())
     with held_range(base), listener("127.0.0.1") as private:
-        assert attempt(base, "127.0.0.1", private) == "through", "the ids are nobody's again"
+        assert reaches(base, "127.0.0.1", private), "the ids are nobody's again"
 
 
 def test_ids_of_a_fetcher_by_ipv6(host, registry):
@@ -194,7 +199,7 @@ def test_ids_of_a_fetcher_by_ipv6(host, registry):
             "/proc/net/if_inet6").read(), "::1 is here and cannot be used"
         return  # a machine without IPv6 has nothing to close
     with listener("::1") as private, hanging(host, registry, "six") as (_, base, _):
-        assert attempt(0, "::1", private) == "through"
+        assert reaches(0, "::1", private)
         assert attempt(base, "::1", private) == "dropped"
 
 
@@ -207,7 +212,7 @@ def name_servers():
 def test_name_servers_are_open(host, registry):
     with hanging(host, registry, "names") as (_, base, _):
         for server in name_servers() or ["127.0.0.1"]:
-            assert attempt(base, server, 53, "udp") in ("through", "refused"), server
+            assert attempt(base, server, 53, "udp", patience=10) in ("through", "refused"), server
             assert attempt(base, server, 54, "udp") == "dropped", server
 
 
@@ -244,7 +249,7 @@ def test_a_killed_operation_leaves_nothing(host, registry):
         assert cli.wait(10) == 1
         host.wait_held(set())
         with listener("127.0.0.1") as private:
-            assert attempt(base, "127.0.0.1", private) == "through"
+            assert reaches(base, "127.0.0.1", private)
 
 
 def test_a_killed_engine_leaves_nothing_after_its_next_start(registry):
@@ -283,7 +288,7 @@ def test_two_hosts_do_not_judge_each_others_fetchers(host, registry):
     with Registry() as theirs, Host({"engine": CONFIG, 'registry "%s"' % theirs.host: {
             "insecure": "yes"}}) as h:
         with hanging(h, theirs, "first") as (pid, base, _):
-            assert attempt(base, *theirs.host.split(":")) == "through"
+            assert reaches(base, *theirs.host.split(":"))
             assert attempt(base, *registry.host.split(":")) == "dropped"
             h.kill()
             until(lambda: gone(pid), what="the fetcher's end")
@@ -292,10 +297,10 @@ def test_two_hosts_do_not_judge_each_others_fetchers(host, registry):
             with lower_ranges_taken(base), hanging(host, registry, "second%d" % i) as (_, now, _):
                 if now != base:
                     continue
-                assert attempt(base, *registry.host.split(":")) == "through"
+                assert reaches(base, *registry.host.split(":"))
                 h.start()  # what it left of a range that is another's now goes all the same
                 assert h.held() == set()
-                assert attempt(base, *registry.host.split(":")) == "through"
+                assert reaches(base, *registry.host.split(":"))
                 assert h.stop() == 0 and not h.slice_roots()
                 break
         else:

@@ -69,7 +69,7 @@ class World:
                             'gpuTypeId: "%s", gpuCount: %d, minMemoryInGb: 8, containerDiskInGb: 10 %s}) { %s } }'
                             % (A100, n, extra, select), key)["clusterFindAndDeployOnDemand"]
 
-    def until(self, test, what, timeout=5):
+    def until(self, test, what, timeout=30):
         end = time.monotonic() + timeout
         while True:
             got = what()

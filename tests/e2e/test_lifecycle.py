@@ -443,7 +443,7 @@ class Follow(threading.Thread):
     def close(self):
         with contextlib.suppress(Exception):
             self.r.raw._fp.fp.raw._sock.shutdown(socket.SHUT_RDWR)
-        self.join(5)
+        self.join(30)
 
 
 def test_logs(host):

@@ -195,7 +195,7 @@ def test_pull_ends_with_its_client(host, registry):
     until(lambda: host.descendants("vmm-fetch"))
     c = host.deploy(imageName=ref)  # waits for the same pull
     cli.send_signal(signal.SIGINT)
-    cli.wait(5)
+    cli.wait(30)
     time.sleep(1)
     assert host.descendants("vmm-fetch"), "the cluster waits still"
     host.terminate(c)
@@ -364,7 +364,7 @@ def test_a_name_that_a_cluster_was_started_by_stays(host):
     assert r.returncode == 1 and "a cluster runs from image docker.io/library/one" in r.stderr
     host.cli("image", "rm", "two")
     host.terminate(c)
-    host.wait_held(set())
+    wait_until(lambda: not host.journal(), what="an empty journal")
     host.cli("image", "rm", "one")
 
 

@@ -44,7 +44,7 @@ class Ctl:
         self.proc.stdin.write(" ".join(f"'{w}'" for w in words) + "\n")
         self.proc.stdin.flush()
 
-    def wait(self, want, timeout=5):
+    def wait(self, want, timeout=30):
         """The first new line for which WANT is true; what came before it is dropped."""
         end = time.monotonic() + timeout
         while True:
@@ -56,18 +56,18 @@ class Ctl:
             if want(line):
                 return line
 
-    def of(self, kind, timeout=5, want=lambda m: True):
+    def of(self, kind, timeout=30, want=lambda m: True):
         return self.wait(lambda m: m["type"] == kind and want(m), timeout)
 
-    def fleet(self, timeout=5, want=lambda f: True):
+    def fleet(self, timeout=30, want=lambda f: True):
         return self.of("gpus", timeout, lambda f: f["known"] and want(f))
 
-    def state(self, gpu, state, timeout=5):
+    def state(self, gpu, state, timeout=30):
         """Its row once it has that state."""
         f = self.of("gpus", timeout, lambda f: any(g["uuid"] == gpu and g["state"] == state for g in f["list"]))
         return next(g for g in f["list"] if g["uuid"] == gpu)
 
-    def event(self, kind, timeout=5):
+    def event(self, kind, timeout=30):
         return self.of("event", timeout, lambda m: m["kind"] == kind)
 
     def ask(self, *words, kind=None):
@@ -80,7 +80,7 @@ class Ctl:
             f.write("".join(line + "\n" for line in lines))
         os.rename(path + ".new", path)
 
-    def helper(self, timeout=5):
+    def helper(self, timeout=30):
         """The pid of its vmm-gpu that lives."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:

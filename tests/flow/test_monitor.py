@@ -58,7 +58,7 @@ def texts(lines):
     return out
 
 
-def wait_until(condition, timeout=5.0):
+def wait_until(condition, timeout=30.0):
     """For states of the kernel that nobody announces; short, bounded."""
     end = time.monotonic() + timeout
     while not condition():

@@ -4,6 +4,7 @@ GraphQL requests are held against the schema before they are answered.  exec run
 this machine, on a pty when the client asks for a terminal, so exit codes, signals, window sizes
 and streams are the real thing.  Every request is kept in `requests` for the test to look at."""
 import base64
+import contextlib
 import fcntl
 import hashlib
 import http.server
@@ -380,10 +381,11 @@ class Exec:
     def run(self):
         if self.api.exec_mode == "error":
             self.send(b"\x06the command cannot be started: no such file")
-            return self.send(struct.pack(">H", 1011), 8)
+            self.send(struct.pack(">H", 1011), 8)
+            return self.hang_up()
         if self.api.exec_mode == "drop":
             self.send(b"\x01half an ans")
-            return None
+            return self.hang_up()
         tty = "tty" in self.args
         env = dict(os.environ)
         for pair in self.args.get("env", []):
@@ -409,7 +411,8 @@ class Exec:
             self.stdin = self.child.stdin.fileno()
             outs = [(self.child.stdout.fileno(), b"\x01"), (self.child.stderr.fileno(), b"\x02")]
         self.api.exec_children.append(self.child)
-        threading.Thread(target=self.client_loop, args=(master,), daemon=True).start()
+        reader = threading.Thread(target=self.client_loop, args=(master,), daemon=True)
+        reader.start()
         pumps = [threading.Thread(target=self.pump, args=o, daemon=True) for o in outs]
         for p in pumps:
             p.start()
@@ -420,7 +423,17 @@ class Exec:
         self.send(b"\x05" + json.dumps(end).encode())
         self.send(struct.pack(">H", 1000), 8)
         self.sock.shutdown(socket.SHUT_WR)
+        reader.join(10)
         return None
+
+    def hang_up(self):
+        """Closing with bytes of the client unread would reset the connection, and what was sent last
+        could be lost on the client's side."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+            self.sock.settimeout(10)
+            while self.sock.recv(4096):
+                pass
 
     def pump(self, fd, channel):
         while True:

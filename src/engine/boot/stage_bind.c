@@ -228,7 +228,7 @@ int stage_net_undo(struct boot *b, const struct undo_how *how, struct err *e)
                 return 0;
         if (instance_has_edge(b->host->inst)) /* which knows no way to it any more */
                 r = net_end_sockets(b->host->net, b->slot, e);
-        return r < 0 ? r : net_release(b->host->net, b->slot, true, e);
+        return r < 0 ? r : net_release(b->host->net, b->slot, &b->ports, true, e);
 }
 
 void boot_limits(const struct boot *b, const struct plan *p, uint32_t cpus[static LIMIT_VCPU],

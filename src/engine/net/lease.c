@@ -174,11 +174,13 @@ void net_cluster_of(const struct net_host *h, uint32_t slot, struct nft_cluster 
         ipv6_of_slot(&h->pool6, slot, ret->addr6);
 }
 
-static int firewall_forget(struct net_host *h, uint32_t slot, struct err *e)
+static int firewall_forget(struct net_host *h, uint32_t slot, const struct published *ports,
+                           struct err *e)
 {
         struct nft_cluster c;
 
         net_cluster_of(h, slot, &c);
+        c.ports = ports;
         return nft_cluster_del(&h->nft, h->table, &c, e);
 }
 
@@ -243,7 +245,7 @@ static int sweep_addr(struct net_host *h, const uint32_t *addr, size_t n, struct
 static int clean_slot(struct net_host *h, uint32_t slot, struct err *e)
 {
         uint32_t addr = ipv4_of_slot(&h->pool, slot);
-        int r = firewall_forget(h, slot, e);
+        int r = firewall_forget(h, slot, NULL, e);
 
         if (r >= 0)
                 r = nft_is_released(&h->nft, h->table, addr, e);
@@ -285,7 +287,7 @@ int net_prepare(struct net_host *h, uint32_t slot, struct net_ns *ret, struct er
         if (r >= 0)
                 r = make_links(h, slot, name, n.netns, &inside, e);
         if (r < 0) {
-                (void) net_release(h, slot, true, NULL);
+                (void) net_release(h, slot, NULL, true, NULL);
                 net_ns_done(&n); /* takes the pair along */
                 return err_wrap(e, r, "network of slot %u", slot);
         }
@@ -408,7 +410,8 @@ static int release_link(struct net_host *h, const char *name, bool slow_later, s
         return nl_commit(&h->rtnl, &b, e);
 }
 
-int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *e)
+int net_release(struct net_host *h, uint32_t slot, const struct published *ports, bool slow_later,
+                struct err *e)
 {
         AUTO(fd) int lock = -EBADF;
         char name[IF_NAMESIZE];
@@ -421,7 +424,7 @@ int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *
         if (r < 0)
                 return r;
         net_link_name(slot, name);
-        r = firewall_forget(h, slot, e);
+        r = firewall_forget(h, slot, ports, e);
         if (r >= 0)
                 r = release_link(h, name, slow_later, e);
         if (r >= 0)
@@ -482,7 +485,7 @@ int net_reap(struct net_host *h, net_keep_fn *keep, void *arg, struct err *e)
                 uint32_t slot = net_link_slot(links[i].name);
 
                 if (links[i].group == h->group && slot && !keep(arg, slot))
-                        r = net_release(h, slot, true, e);
+                        r = net_release(h, slot, NULL, true, e);
         }
         if (r < 0)
                 return r;

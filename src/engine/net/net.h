@@ -117,8 +117,10 @@ void net_lease_done(struct net_lease *l);
 /* The firewall closes, the link goes down, which ends its routes, and is forgotten; idempotent, also
  * after a kill in the middle, and a no-op on a link that has become another instance's.
  * @slow_later: leave deleting the link to the end of its namespace or to net_reap() (deleting one
- * synchronously costs 20-35 ms in rcu_barrier). */
-int net_release(struct net_host *h, uint32_t slot, bool slow_later, struct err *e);
+ * synchronously costs 20-35 ms in rcu_barrier).  @ports: what it was bound with, which spares a walk
+ * through all that the host publishes; NULL: not known. */
+int net_release(struct net_host *h, uint32_t slot, const struct published *ports, bool slow_later,
+                struct err *e);
 
 /* End every TCP connection that programs of this host have, or are opening, to the slot's IPv4 address; 0: there
  * is none any more.  1 ms.  Before net_release(), when nothing of the slot runs. */

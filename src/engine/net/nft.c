@@ -203,6 +203,14 @@ int nft_look_up(struct nl_sock *s, const char *table, const char *map, const voi
         return r;
 }
 
+int nft_get(struct nl_sock *s, const char *table, const char *map, const void *key, size_t len,
+            nft_each_fn *fn, void *arg, struct err *e)
+{
+        struct walk w = { .fn = fn, .arg = arg, .set = map };
+
+        return ask(s, table, &(struct nft_item){ .set = map, .key = key, .len = len }, &w, e);
+}
+
 int nft_each(struct nl_sock *s, const char *table, const char *set, nft_each_fn *fn,
              nft_again_fn *again, void *arg, struct err *e)
 {

@@ -73,7 +73,7 @@ struct nft_cluster {
         uint8_t addr6[16];
         uint32_t account;              /* number of the account, 1..; 0: of none */
         const struct egress *egress;   /* NULL: not limited */
-        const struct published *ports; /* of the host's that lead to it; NULL: none */
+        const struct published *ports; /* of the host's that lead to it; NULL: none, or not known */
         bool closed;                   /* no cluster uses the link now */
 };
 
@@ -91,7 +91,7 @@ int nft_egress_change(struct nl_sock *s, const char *table, const struct nft_clu
 /* Is one in force, whatever it says: its link leads to its chain, and that has rules?  1, 0. */
 int nft_egress_holds(struct nl_sock *s, const char *table, const struct nft_cluster *c,
                      struct err *e);
-/* By link and addresses alone, its ports too.  Addresses that were in use go to `released`: connections may still be
+/* By link and addresses alone; its ports too, which are found faster when c->ports has them.  Addresses that were in use go to `released`: connections may still be
  * known (ct.h). */
 int nft_cluster_del(struct nl_sock *s, const char *table, const struct nft_cluster *c,
                     struct err *e);

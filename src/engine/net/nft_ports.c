@@ -144,6 +144,22 @@ static int keep_own(void *arg, const struct nft_item *it)
         return 0;
 }
 
+/* All of those that it is known to have, by their keys: the price is theirs, not the host's. */
+static int find_known(struct nl_sock *s, const char *table, struct search *w, struct err *e)
+{
+        const struct published *known = w->c->ports;
+        int r = 1;
+
+        if (!known || known->n == 0)
+                return 0;
+        for (size_t i = 0; r > 0 && i < known->n; i++) {
+                struct outer key = outer_of(&known->at[i]);
+
+                r = nft_get(s, table, map_of(w->v6), &key, sizeof key, keep_own, w, e);
+        }
+        return r > 0 ? w->found.n == known->n : r;
+}
+
 static void search_again(void *arg)
 {
         struct search *w = arg;
@@ -158,6 +174,10 @@ int nft_ports_of(struct nl_sock *s, const char *table, const struct nft_cluster 
         uint32_t addr = htonl(c->addr);
         int r = nft_has(s, table, "publishers", &addr, sizeof addr, e);
 
+        if (r > 0) {
+                r = find_known(s, table, &w, e);
+                r = r < 0 ? r : r == 0;
+        }
         if (r > 0)
                 r = nft_each(s, table, map_of(v6), keep_own, search_again, &w, e);
         if (r < 0)

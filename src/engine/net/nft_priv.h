@@ -50,9 +50,13 @@ int nft_has(struct nl_sock *s, const char *table, const char *set, const void *k
 int nft_look_up(struct nl_sock *s, const char *table, const char *map, const void *key, size_t len,
                 uint32_t *ret_mark, struct err *e);
 
+typedef int nft_each_fn(void *arg, const struct nft_item *it);
+/* The same for a map of data: @fn is called with the element. */
+int nft_get(struct nl_sock *s, const char *table, const char *map, const void *key, size_t len,
+            nft_each_fn *fn, void *arg, struct err *e);
+
 /* Call @fn for each element of a set; -ENOMEM from it ends the walk.  Repeated from the start, after
  * @again, when the set changed meanwhile.  0 and no call when there is no table. */
-typedef int nft_each_fn(void *arg, const struct nft_item *it);
 typedef void nft_again_fn(void *arg);
 int nft_each(struct nl_sock *s, const char *table, const char *set, nft_each_fn *fn,
              nft_again_fn *again, void *arg, struct err *e);
@@ -68,7 +72,8 @@ void nft_egress_del(struct nl_batch *b, const char *table, const struct nft_clus
 int nft_egress_is(struct nl_sock *s, const char *table, const struct nft_cluster *c, struct err *e);
 
 /* A cluster's published ports, into the maps by the transaction that lets it out; what is there of its
- * address, in either family; and out of them again. */
+ * address, in either family; and out of them again.  Finding them asks for those of c->ports alone when
+ * all of them are there, since they were put in together; else it walks through all of the host's. */
 void nft_ports_add(struct nl_batch *b, const char *table, const struct nft_cluster *c);
 int nft_ports_of(struct nl_sock *s, const char *table, const struct nft_cluster *c, bool v6,
                  struct published *ret, struct err *e);

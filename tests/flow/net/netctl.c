@@ -158,10 +158,10 @@ static int cmd_bind(struct ctl *c, char **arg, size_t n, struct strbuf *out, str
 static int cmd_release(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
 {
         uint32_t slot = slot_arg(arg[0]);
+        AUTO(free) struct net_policy *p = TAKE(c->policy[slot]);
 
         (void) n, (void) out;
-        free(TAKE(c->policy[slot]));
-        return net_release(c->net, slot, strcmp(arg[1], "later") == 0, e);
+        return net_release(c->net, slot, p ? &p->ports : NULL, strcmp(arg[1], "later") == 0, e);
 }
 
 static int cmd_drop(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
@@ -190,7 +190,7 @@ static int cmd_cycle(struct ctl *c, char **arg, size_t n, struct strbuf *out, st
                                 r = net_bind(c->net, slot, &(struct net_policy){ .account = slot },
                                              &l, e);
                         if (r >= 0)
-                                r = net_release(c->net, slot, slot % 16 != 0, e);
+                                r = net_release(c->net, slot, NULL, slot % 16 != 0, e);
                         if (r < 0)
                                 fprintf(stderr, "slot %u: %s\n", slot, e->msg);
                         _exit(r < 0);

@@ -76,16 +76,19 @@ def host(disk):
         yield h
 
 
-def refused(call):
-    with pytest.raises(ApiError) as e:
-        call()
-    assert e.value.status == 200
-    return e.value.errors[0]["message"]
+def refused(host, call):
+    try:
+        done = call()
+    except ApiError as e:
+        assert e.status == 200
+        return e.errors[0]["message"]
+    raise AssertionError("done, not refused: %r; %s\n%s" % (
+        done, [(c["id"], c["phase"], c["reason"]) for c in host.clusters()], host.log_text()[-5000:]))
 
 
 def says_full(host):
     """What a deployment that can not fit in any case is told."""
-    return FULL in refused(lambda: host.deploy(dockerArgs=SLEEP, minVcpuCount=1000))
+    return FULL in refused(host, lambda: host.deploy(dockerArgs=SLEEP, minVcpuCount=1000))
 
 
 def settle(disk, host):
@@ -107,15 +110,15 @@ def test_stop_and_terminate_go_through(disk, host):
     for c in [greedy, *stop, *gone]:
         host.wait_running(c)
     settle(disk, host)
-    message = refused(lambda: host.deploy(dockerArgs=SLEEP))
+    message = refused(host, lambda: host.deploy(dockerArgs=SLEEP))
     assert "no longer any instances available with enough disk space. " + FULL in message
     for c in stop[:2]:
         host.call("clusterStop", c)
         host.wait_exited(c)
         disk.fill()
     settle(disk, host)
-    assert FULL in refused(lambda: host.call("clusterResume", stop[0]))
-    assert FULL in refused(lambda: host.call("clusterEditJob", stop[2], imageName="tensorone/starter",
+    assert FULL in refused(host, lambda: host.call("clusterResume", stop[0]))
+    assert FULL in refused(host, lambda: host.call("clusterEditJob", stop[2], imageName="tensorone/starter",
                                              dockerArgs="sleep 1"))
     assert host.cluster(stop[2])["runtime"], "a refused change changes nothing"
     for c in gone[:2]:
@@ -161,7 +164,7 @@ def test_the_log_goes_round_on_a_full_disk(disk, host):
     settle(disk, host)
     template = {"name": "t", "imageName": "x", "containerDiskInGb": 1, "volumeInGb": 0,
                 "dockerArgs": "", "env": [], "readme": "r" * 100000}
-    assert FULL in refused(lambda: host.gql(TEMPLATE, {"input": template}))
+    assert FULL in refused(host, lambda: host.gql(TEMPLATE, {"input": template}))
     for n in range(500):  # some pages each
         answer = host.rest("POST", "/v1/accounts", json={"name": "account %d" % n})
         assert answer.status_code == 201, answer.text

@@ -27,7 +27,7 @@ from ocimake import Image, Layer, Slow
 
 SEED = int(os.environ.get("HVMM_SEED") or random.randrange(1 << 32))
 ALL = bool(os.environ.get("HVMM_ALL_POINTS"))
-LIMIT_S = 3600 if ALL else 200
+LIMIT_S = 3600 if ALL else 600
 GRACE_S = 0.3
 ENGINE = {"cpu_overcommit": 100, "memory_overcommit": 50, "disk_overcommit": 100,
           "grace": "%dms" % (GRACE_S * 1000), "registry_silence": "2s", "log_level": "debug"}
@@ -234,7 +234,7 @@ def kill_everywhere(scenario, most, most_engine, seconds):
     rnd.shuffle(plan)
     end, done, killed = time.monotonic() + seconds, 0, 0
     for n, victim in plan:
-        if time.monotonic() > end:
+        if time.monotonic() > end and done >= len(plan) * 2 // 3:
             break
         seen = play_or_tell(scenario, n, victim)
         done += 1
@@ -242,7 +242,6 @@ def kill_everywhere(scenario, most, most_engine, seconds):
         print("point %d (%s): killed %s" % (n, " ".join(seen[n - 1]) if len(seen) >= n else
                                             "not reached", victim))
     print("%d of %d points, %d kills" % (done, len(plan), killed))
-    assert done >= len(plan) * 2 // 3, "this machine is too slow: %d of %d" % (done, len(plan))
     assert killed >= done * 2 // 3, (killed, done)
 
 

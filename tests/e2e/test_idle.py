@@ -1,6 +1,7 @@
 """The idle stop (docs/edge.md): what counts as use, the warning, the end, and restarts in between; against an
 engine that plays its reports, then on a real host."""
 import os
+import socket
 import sys
 import threading
 import time
@@ -224,6 +225,7 @@ def test_real_host():
         host.import_image("tensorone/starter")
         quiet = host.deploy(dockerArgs="sleep 100000", idleTimeoutSeconds=10)
         asked, held = [host.deploy(ports="8000/http", idleTimeoutSeconds=10) for _ in range(2)]  # HTTP is served there
+        dialled = host.deploy(ports="8000/tcp", idleTimeoutSeconds=10)
         busy = host.deploy(dockerArgs="sh -c 'while :; do :; done'", idleTimeoutSeconds=10)
         made = host.cli("create", "cluster", "--imageName", "tensorone/starter", "--gpuCount", "0", "--mem", "1",
                         "--containerDiskSize", "1", "--volumeSize", "0", "--args", "sleep 100000", "--idleTimeout", "1h",
@@ -245,19 +247,27 @@ def test_real_host():
         line.putrequest("POST", "/")
         line.putheader("Content-Length", "100")
         line.endheaders()
+        (port,) = [p for p in host.wait_running(dialled)["runtime"]["ports"] if p["isIpPublic"]]
+
+        def uses(cluster, kind):
+            return host.gql(look % cluster)["cluster"]["lastUse"] == kind
 
         def ask(k):
             e.get(e.name(asked, 8000))  # whatever it answers: somebody wants it
-            return k["phase"] == "exited" and host.gql(look % asked)["cluster"]["lastUse"] == "traffic"
+            with socket.create_connection((port["ip"], port["publicPort"]), 30) as s:
+                s.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                s.recv(100)
+            return k["phase"] == "exited" and uses(asked, "traffic") and uses(dialled, "traffic")
 
         seen = host.wait(quiet, ask, FOREVER)
-        assert host.cluster(asked)["runtime"]
+        assert host.cluster(asked)["runtime"] and host.cluster(dialled)["runtime"]
         assert host.cluster(held)["runtime"] and host.gql(look % held)["cluster"]["lastUse"] == "traffic"
         line.close()
         assert seen["lastStatusChange"].startswith("Exited by idleTimeout"), seen
         host.wait(c, lambda k: k is None, FOREVER)
         host.wait(held, lambda k: k["phase"] == "exited", FOREVER)
-        seen = host.wait(asked, lambda k: k["phase"] == "exited", FOREVER)  # nobody asks any more
+        host.wait(dialled, lambda k: k["phase"] == "exited", FOREVER)  # nobody asks any more
+        seen = host.wait(asked, lambda k: k["phase"] == "exited", FOREVER)
         assert seen["lastStatusChange"].startswith("Exited by idleTimeout"), seen
         assert host.cluster(busy)["runtime"] and host.gql(look % busy)["cluster"]["lastUse"] == "cpu"
         with pytest.raises(ApiError, match="idleTimeoutSeconds"):

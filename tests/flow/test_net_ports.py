@@ -56,6 +56,41 @@ def test_from_the_same_host(served):
         assert w.host_agent("tcp", loopback, 20080, 5) == "error 111"
 
 
+def test_what_is_answered_is_counted(served):
+    """For the idle stop: what somebody was connected for, by either family; not what nobody took part in, nor
+    what the cluster itself begins."""
+    w = served.world
+
+    def counted():
+        (element,) = elements(w, "publishers", "set")
+        assert element["elem"]["val"] == "hv1"
+        said = int(served("published", 1))
+        assert element["elem"]["counter"]["bytes"] == said
+        return said
+
+    assert counted() == 0
+    assert served.tcp(1, WEB, 80, 5) == f"internet {UPLINK}"
+    assert w.inet_agent("udp", UPLINK, 20022, 0.4) in ("timeout", "error 111")
+    assert counted() == 0
+    one = w.inet_agent("tcp", UPLINK, 20022, 5) and counted()
+    assert one > 0
+    two = w.inet_agent("tcp", UPLINK6, 20080, 5) and counted()
+    assert two > one
+    assert w.host_agent("tcp", UPLINK, 20080, 5) and counted() > two
+
+
+def test_a_port_where_nobody_listens_is_not_counted(clean):
+    c = Ctl(clean, "aaaaaaaa")
+    c.up(1, 7, "-", "22:20022")
+    assert clean.inet_agent("tcp", UPLINK, 20022, 5) == "error 111"
+    assert c("published", 1) == "0"
+    c.up(2, 7)
+    assert c("published", 2) == "-"
+    c.down(1)
+    c.down(2)
+    c.stop()
+
+
 def test_nothing_else(served):
     """No other port of it, no other protocol, no port of the range that is nobody's; the host's own as before."""
     w = served.world
@@ -188,7 +223,8 @@ def test_the_table_of_another_version(served):
     w.on_host("nft", "delete", "chain", "inet", TABLE, layout[0])
     served("repair")
     assert layout[0] in w.on_host("nft", "list", "table", "inet", TABLE), "made anew"
-    assert published(w) == was and elements(w, "publishers", "set") == ["100.96.0.1"]
+    (publisher,) = elements(w, "publishers", "set")
+    assert published(w) == was and publisher["elem"]["val"] == "hv1"
     assert w.inet_agent("tcp", UPLINK, 20022, 5) == f"one {INET}"
 
 

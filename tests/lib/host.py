@@ -67,6 +67,11 @@ def image_layout(name):
     return path
 
 
+def bare(element):
+    """Of a firewall set, without what its counter says."""
+    return element["elem"]["val"] if isinstance(element, dict) and "elem" in element else element
+
+
 class Host:
     def __init__(self, config=None, data=None, keep=False, programs=None):
         """@programs: another folder than BUILD to start them from."""
@@ -395,7 +400,7 @@ class Host:
         if table.returncode == 0:
             for x in json.loads(table.stdout)["nftables"]:
                 if x.get("set", {}).get("name") in ("links", "sources", "fetchers", "publishers"):
-                    found |= {"%s element %s" % (x["set"]["name"], json.dumps(e))
+                    found |= {"%s element %s" % (x["set"]["name"], json.dumps(bare(e)))
                               for e in x["set"].get("elem", [])}
         return found
 

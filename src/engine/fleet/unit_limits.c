@@ -7,6 +7,7 @@
 #include "engine/fleet/unit.h"
 #include "engine/host.h"
 #include "engine/instance.h"
+#include "engine/net/net.h"
 
 /* 0: there is no such limit. */
 static int put(json_t *o, const char *key, uint64_t n)
@@ -73,13 +74,28 @@ int limits_lack(const struct slice_host *h, char ***list)
         return 0;
 }
 
+/* By its names (HAProxy) and over its published ports (the firewall), as far as known.  One counter: either may
+ * begin anew at any time, and only whether it has moved is ever asked. */
+static bool traffic_of(const struct unit *u, struct fleet_traffic *ret)
+{
+        const struct fleet_spec *s = &u->fleet->spec;
+        uint64_t published = 0;
+        bool known;
+
+        *ret = (struct fleet_traffic){ 0 };
+        known = s->traffic && s->traffic(s->edge, u->row.cluster, ret);
+        if (u->row.ports && net_public_bytes(s->host->net, u->row.slot, &published, NULL) > 0)
+                known = true;
+        ret->bytes += published;
+        return known;
+}
+
 /* Only of one that runs: what its names answer otherwise is no use of it. */
 static void put_traffic(const struct unit *u, json_t *usage)
 {
-        const struct fleet_spec *s = &u->fleet->spec;
-        struct fleet_traffic t = { 0 };
+        struct fleet_traffic t;
 
-        if (u->row.state == CS_RUNNING && s->traffic && s->traffic(s->edge, u->row.cluster, &t))
+        if (u->row.state == CS_RUNNING && traffic_of(u, &t))
                 (void) json_object_set_new(usage, "edge",
                                            json_pack("{s:I, s:I}", "bytes", (json_int_t) t.bytes,
                                                      "connections", (json_int_t) t.connections));

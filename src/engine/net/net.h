@@ -122,6 +122,10 @@ void net_lease_done(struct net_lease *l);
 int net_release(struct net_host *h, uint32_t slot, const struct published *ports, bool slow_later,
                 struct err *e);
 
+/* Bytes that the slot's cluster has answered over published ports, so far; the counter may begin anew when the
+ * firewall was repaired.  1; 0: it has no such ports, or the firewall is gone.  20 us. */
+int net_public_bytes(struct net_host *h, uint32_t slot, uint64_t *ret, struct err *e);
+
 /* End every TCP connection that programs of this host have, or are opening, to the slot's IPv4 address; 0: there
  * is none any more.  1 ms.  Before net_release(), when nothing of the slot runs. */
 int net_end_sockets(struct net_host *h, uint32_t slot, struct err *e);

@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -121,11 +122,25 @@ static const struct nlattr *value_of(const struct nlattr *element, uint16_t type
         return nl_attr_find(nl_attrs_in(nl_attr_find(nl_attrs_in(element), type)), NFTA_DATA_VALUE);
 }
 
+/* The one expression that elements of a set with counters have. */
+static uint64_t counted(const struct nlattr *element)
+{
+        const struct nlattr *expr = nl_attr_find(nl_attrs_in(element), NFTA_SET_ELEM_EXPR), *name,
+                            *n;
+
+        name = nl_attr_find(nl_attrs_in(expr), NFTA_EXPR_NAME);
+        if (!name || !str_eq(mnl_attr_get_str(name), "counter"))
+                return 0;
+        n = nl_attr_find(nl_attrs_in(nl_attr_find(nl_attrs_in(expr), NFTA_EXPR_DATA)),
+                         NFTA_COUNTER_BYTES);
+        return n ? be64toh(mnl_attr_get_u64(n)) : 0;
+}
+
 static int one_element(const struct walk *w, const struct nlattr *element)
 {
         const struct nlattr *key = value_of(element, NFTA_SET_ELEM_KEY),
                             *data = value_of(element, NFTA_SET_ELEM_DATA);
-        struct nft_item it = { .set = w->set };
+        struct nft_item it = { .set = w->set, .bytes = counted(element) };
         uint32_t mark;
 
         if (!key || !w->fn)

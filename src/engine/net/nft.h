@@ -5,7 +5,7 @@
  * address); whose it is in `accounts` (address -> number) and `members` (address, number), two
  * look-ups that together say whether two addresses belong to one account; and, when it is limited,
  * its link in `limited` (-> chain) and a chain of its own, egress_<slot>, that lets through what is listed;
- * and, when TCP ports of it are published, its address in `publishers` and each of the host's ports in
+ * and, when TCP ports of it are published, its link in `publishers` and each of the host's ports in
  * `published` and `published6` (-> address and port).  A packet
  * that neither comes from nor goes to a link of `links` passes every chain untouched (policies are
  * "accept"), so any number of instances, and whatever else filters on the host, live side by side:
@@ -94,6 +94,10 @@ int nft_egress_holds(struct nl_sock *s, const char *table, const struct nft_clus
 /* By link and addresses alone; its ports too, which are found faster when c->ports has them.  Addresses that were in use go to `released`: connections may still be
  * known (ct.h). */
 int nft_cluster_del(struct nl_sock *s, const char *table, const struct nft_cluster *c,
+                    struct err *e);
+/* Bytes that it has answered over its published ports since it was added, or the table made anew.  1; 0: it
+ * has no such ports.  20 us. */
+int nft_ports_bytes(struct nl_sock *s, const char *table, const char *link, uint64_t *ret,
                     struct err *e);
 /* Has it been added with its IPv6 address?  1, 0. */
 int nft_cluster_has6(struct nl_sock *s, const char *table, const struct nft_cluster *c,

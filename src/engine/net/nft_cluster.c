@@ -71,28 +71,27 @@ static void add_common(struct nl_batch *b, unsigned type, const char *table,
 {
         const uint32_t *mark = type == NFT_MSG_NEWSETELEM ? &c->account : NULL;
         const struct {
-                struct nft_item it;
+                const char *set;
+                const void *key;
+                size_t len;
+                const uint32_t *mark;
                 bool v6, account;
         } items[] = {
-                { { "sources", &k->source4, sizeof k->source4, NULL, NULL, NULL, 0 },
-                  false,
-                  false },
-                { { "sources6", &k->source6, sizeof k->source6, NULL, NULL, NULL, 0 },
-                  true,
-                  false },
-                { { "accounts", k->member4.addr, sizeof k->member4.addr, mark, NULL, NULL, 0 },
-                  false,
-                  true },
-                { { "accounts6", k->member6.addr, sizeof k->member6.addr, mark, NULL, NULL, 0 },
-                  true,
-                  true },
-                { { "members", &k->member4, sizeof k->member4, NULL, NULL, NULL, 0 }, false, true },
-                { { "members6", &k->member6, sizeof k->member6, NULL, NULL, NULL, 0 }, true, true },
+                { "sources", &k->source4, sizeof k->source4, NULL, false, false },
+                { "sources6", &k->source6, sizeof k->source6, NULL, true, false },
+                { "accounts", k->member4.addr, sizeof k->member4.addr, mark, false, true },
+                { "accounts6", k->member6.addr, sizeof k->member6.addr, mark, true, true },
+                { "members", &k->member4, sizeof k->member4, NULL, false, true },
+                { "members6", &k->member6, sizeof k->member6, NULL, true, true },
         };
 
         for (size_t i = 0; i < NELEM(items); i++)
                 if ((!items[i].v6 || c->v6) && (!items[i].account || c->account))
-                        nft_element(b, type, table, &items[i].it);
+                        nft_element(b, type, table,
+                                    &(struct nft_item){ .set = items[i].set,
+                                                        .key = items[i].key,
+                                                        .len = items[i].len,
+                                                        .mark = items[i].mark });
 }
 
 int nft_link_add(struct nl_sock *s, const char *table, const char *link, struct err *e)
@@ -147,17 +146,23 @@ int nft_cluster_add(struct nl_sock *s, const char *table, const struct nft_clust
 static void forget_counts(struct nl_batch *b, const char *table, const struct nft_cluster *c,
                           const struct keys *k)
 {
-        const struct nft_item items[] = {
-                { "connections", k->member4.addr, sizeof k->member4.addr, NULL, NULL, NULL, 0 },
-                { "asking", k->member4.addr, sizeof k->member4.addr, NULL, NULL, NULL, 0 },
-                { "visitors", k->member4.addr, sizeof k->member4.addr, NULL, NULL, NULL, 0 },
-                { "connections6", k->member6.addr, sizeof k->member6.addr, NULL, NULL, NULL, 0 },
-                { "visitors6", k->member6.addr, sizeof k->member6.addr, NULL, NULL, NULL, 0 },
+        const struct {
+                const char *set;
+                const uint8_t *addr;
+                size_t len;
+        } items[] = {
+                { "connections", k->member4.addr, sizeof k->member4.addr },
+                { "asking", k->member4.addr, sizeof k->member4.addr },
+                { "visitors", k->member4.addr, sizeof k->member4.addr },
+                { "connections6", k->member6.addr, sizeof k->member6.addr },
+                { "visitors6", k->member6.addr, sizeof k->member6.addr },
         };
 
         for (size_t i = 0; i < (c->v6 ? 5 : 3); i++) {
-                nft_element(b, NFT_MSG_NEWSETELEM, table, &items[i]);
-                nft_element(b, NFT_MSG_DELSETELEM, table, &items[i]);
+                nft_element_of(b, NFT_MSG_NEWSETELEM, table, items[i].set, items[i].addr,
+                               items[i].len);
+                nft_element_of(b, NFT_MSG_DELSETELEM, table, items[i].set, items[i].addr,
+                               items[i].len);
         }
 }
 

@@ -1,6 +1,6 @@
 /* nft_ports.c - see nft.h and nft_priv.h: a cluster's published ports as elements of the maps.  Operation
- * processes.  Always holds: whoever is in one of the maps is in `publishers`, so that taking away a cluster
- * without any costs one question, and one that has some is found by its address, whatever is known of it. */
+ * processes, but for nft_ports_bytes().  Always holds: whoever is in one of the maps has its link in
+ * `publishers`, so that taking away a cluster without any costs one question. */
 #include <arpa/inet.h>
 #include <assert.h>
 #include <netinet/in.h>
@@ -84,9 +84,10 @@ static void put_map(struct nl_batch *b, unsigned type, const char *table,
 static void put_publisher(struct nl_batch *b, unsigned type, const char *table,
                           const struct nft_cluster *c)
 {
-        uint32_t addr = htonl(c->addr);
+        char link[IFNAME_BYTES];
 
-        nft_element_of(b, type, table, "publishers", &addr, sizeof addr);
+        nft_copy_link(link, c->link);
+        nft_element_of(b, type, table, "publishers", link, sizeof link);
 }
 
 void nft_ports_add(struct nl_batch *b, const char *table, const struct nft_cluster *c)
@@ -171,8 +172,11 @@ int nft_ports_of(struct nl_sock *s, const char *table, const struct nft_cluster 
                  struct published *ret, struct err *e)
 {
         struct search w = { .c = c, .v6 = v6 };
-        uint32_t addr = htonl(c->addr);
-        int r = nft_has(s, table, "publishers", &addr, sizeof addr, e);
+        char link[IFNAME_BYTES];
+        int r;
+
+        nft_copy_link(link, c->link);
+        r = nft_has(s, table, "publishers", link, sizeof link, e);
 
         if (r > 0) {
                 r = find_known(s, table, &w, e);
@@ -184,4 +188,21 @@ int nft_ports_of(struct nl_sock *s, const char *table, const struct nft_cluster 
                 return r;
         *ret = w.found;
         return 0;
+}
+
+static int take_bytes(void *arg, const struct nft_item *it)
+{
+        uint64_t *bytes = arg;
+
+        *bytes = it->bytes;
+        return 0;
+}
+
+int nft_ports_bytes(struct nl_sock *s, const char *table, const char *link, uint64_t *ret,
+                    struct err *e)
+{
+        char key[IFNAME_BYTES];
+
+        nft_copy_link(key, link);
+        return nft_get(s, table, "publishers", key, sizeof key, take_bytes, ret, e);
 }

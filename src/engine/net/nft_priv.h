@@ -34,6 +34,7 @@ struct nft_item {
         const void
                 *data; /* what another map gives for it, of data_len bytes; NULL: none of these */
         size_t data_len;
+        uint64_t bytes; /* that its counter has seen, where the set has counters; read back only */
 };
 /* @type: NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM. */
 void nft_element(struct nl_batch *b, unsigned type, const char *table, const struct nft_item *it);

@@ -41,7 +41,7 @@ static const char declarations[] =
         "  set fetch_to6 { type ipv6_addr . inet_proto . inet_service; }\n"
         "  map published { type inet_proto . inet_service : ipv4_addr . inet_service; }\n"
         "  map published6 { type inet_proto . inet_service : ipv6_addr . inet_service; }\n"
-        "  set publishers { type ipv4_addr; }\n"
+        "  set publishers { type ifname; counter; }\n"
         "  set visitors { type ipv4_addr; size 65535; flags dynamic; }\n"
         "  set visitors6 { type ipv6_addr; size 65535; flags dynamic; }\n"
         "  chain %s { }\n"
@@ -94,6 +94,8 @@ static const char rules[] =
         "    iifname . ether saddr . ip6 saddr != @sources6 drop comment \"spoofed\"\n"
         "$(questions)"
         "    ct state invalid drop\n"
+        /* What it answers over published ports is counted at its element: use of it, for the idle stop. */
+        "    ct status assured ct status dnat iifname @publishers\n"
         "    ct state established,related accept\n"
         "$(connections)"
         "    ip daddr $(api) meta l4proto . th dport { tcp . 80, tcp . 53, udp . 53 } accept comment \"api, names\"\n"

@@ -149,7 +149,7 @@ static const struct {
         { "members", is_ours, put_member },
         { "members6", is_ours6, put_member6 },
         { "limited", is_limited, put_limited },
-        { "publishers", is_published, put_addr },
+        { "publishers", is_published, put_link },
         { "published", is_published, put_published },
         { "published6", is_published6, put_published6 },
 };

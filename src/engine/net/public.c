@@ -41,6 +41,17 @@ struct port_range net_public_ports(const struct net_host *h)
         return h->public_ports;
 }
 
+int net_public_bytes(struct net_host *h, uint32_t slot, uint64_t *ret, struct err *e)
+{
+        char name[IF_NAMESIZE];
+        int r = net_sockets(h, e);
+
+        if (r < 0)
+                return r;
+        net_link_name(slot, name);
+        return nft_ports_bytes(&h->nft, h->table, name, ret, e);
+}
+
 /* The source address of that way; false: there is none. */
 static bool address_towards(int family, const char *far, char *buf, size_t size)
 {

@@ -164,6 +164,20 @@ static int cmd_release(struct ctl *c, char **arg, size_t n, struct strbuf *out, 
         return net_release(c->net, slot, p ? &p->ports : NULL, strcmp(arg[1], "later") == 0, e);
 }
 
+/* published SLOT -> bytes answered over published ports, or - */
+static int cmd_published(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
+{
+        uint64_t bytes = 0;
+        int r = net_public_bytes(c->net, slot_arg(arg[0]), &bytes, e);
+
+        (void) n;
+        if (r > 0)
+                strbuf_fmt(out, " %llu", (unsigned long long) bytes);
+        else if (r == 0)
+                strbuf_str(out, " -");
+        return r;
+}
+
 static int cmd_drop(struct ctl *c, char **arg, size_t n, struct strbuf *out, struct err *e)
 {
         (void) n, (void) out, (void) e;
@@ -306,11 +320,14 @@ static const struct {
         size_t min;
         command_fn *fn;
 } commands[] = {
-        { "open", 3, cmd_open },       { "close", 0, cmd_close },   { "remove", 0, cmd_remove },
-        { "prepare", 1, cmd_prepare }, { "bind", 1, cmd_bind },     { "release", 2, cmd_release },
-        { "drop", 1, cmd_drop },       { "cycle", 1, cmd_cycle },   { "reap", 0, cmd_reap },
-        { "each", 0, cmd_each },       { "listen", 0, cmd_listen }, { "watch", 0, cmd_watch },
-        { "repair", 0, cmd_repair },   { "settle", 0, cmd_settle }, { "change", 2, cmd_change },
+        { "open", 3, cmd_open },     { "close", 0, cmd_close },
+        { "remove", 0, cmd_remove }, { "prepare", 1, cmd_prepare },
+        { "bind", 1, cmd_bind },     { "release", 2, cmd_release },
+        { "drop", 1, cmd_drop },     { "cycle", 1, cmd_cycle },
+        { "reap", 0, cmd_reap },     { "each", 0, cmd_each },
+        { "listen", 0, cmd_listen }, { "watch", 0, cmd_watch },
+        { "repair", 0, cmd_repair }, { "settle", 0, cmd_settle },
+        { "change", 2, cmd_change }, { "published", 1, cmd_published },
 };
 
 static void run_line(struct ctl *c, char *line)

@@ -206,7 +206,7 @@ static void test_anew(void **state)
                 "\nadd element inet hvmm_x members { 100.96.0.1 . 7 }\n",
                 "\nadd element inet hvmm_x members6 { fd00::1 . 7 }\n",
                 "\nadd element inet hvmm_x limited { \"hv1\" : jump egress_1 }\n",
-                "\nadd element inet hvmm_x publishers { 100.96.0.1 }\n",
+                "\nadd element inet hvmm_x publishers { \"hv1\" }\n",
                 "\nadd element inet hvmm_x published { tcp . 20000 : 100.96.0.1 . 22, tcp . 20007 : 100.96.0.1 . 80 }\n",
                 "\nadd element inet hvmm_x published6 { tcp . 20000 : fd00::1 . 22, tcp . 20007 : fd00::1 . 80 }\n",
                 "\nadd element inet hvmm_x resolvers { 10.9.8.7 }\n",

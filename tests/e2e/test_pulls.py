@@ -12,6 +12,7 @@ import time
 import pytest
 import requests
 
+from crash import wait_until
 from host import Host, program
 from ocimake import Hang, Image, Layer, Registry
 

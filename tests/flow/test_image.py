@@ -48,7 +48,7 @@ class Store:
         return [IMAGECTL, str(self.dir), self.libexec, *registries, *self.options, *map(str, args)]
 
     def run(self, *args, ok=True, stdin=None, **kw):
-        p = subprocess.run(self.argv(*args), input=stdin, capture_output=True, timeout=100, **kw)
+        p = subprocess.run(self.argv(*args), input=stdin, capture_output=True, timeout=500, **kw)
         err = p.stderr.decode(errors="replace")
         assert "Sanitizer" not in err and "runtime error:" not in err, err
         if ok:
@@ -1015,6 +1015,7 @@ def gnu_sparse_claim(size):
     return bytes(h) + b"\0" * 1024
 
 
+@pytest.mark.limit(600)  # a million files
 def test_sizes_that_add_up_to_more_than_a_number(store, fake):
     """A few megabytes to download claim 2^63 bytes and more, all holes: they count for what they take."""
     def tar(first, n=600_000):

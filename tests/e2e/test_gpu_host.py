@@ -146,8 +146,8 @@ def test_quarantine_is_shown_and_ended(host):
     host.faults("leak %d 3000" % i)
     try:
         host.terminate(k)
-        bad = host.until(lambda: host.gpus()[i], lambda g: g["state"] == "quarantined", 60)
-        assert bad["reason"] and bad["clusterId"] is None
+        bad = host.until(lambda: host.gpus()[i], lambda g: g["state"] == "quarantined" and g["clusterId"] is None, 60)
+        assert bad["reason"]
         assert host.metrics().one("hvmm_gpus_quarantined") == 1
         assert host.metrics().one("hvmm_gpu_state", gpu=str(i), state="quarantined") == 1
         row = host.cli("get", "gpus").splitlines()[1 + i]

@@ -56,7 +56,9 @@ enum attach_channel { ATTACH_STDIN, ATTACH_STDOUT, ATTACH_STDERR };
  * A signal exit has code 128 + signal.  EXIT is the last packet, after all DATA, EOF and LOG; a
  * write may fail with EPIPE from then on while packets are still to be read.  It is missing when
  * the monitor was killed, or when a client of a cluster did not read for a second after the exit:
- * then the engine knows.  A client that closes its writing side has left; the end of stdin is EOF.
+ * then the engine knows.  Whoever has not said hello by the end, or is in the backlog then, gets
+ * ERROR, and everybody after that ECONNREFUSED; who is turned away gets ERROR whatever it has sent
+ * before.  A client that closes its writing side has left; the end of stdin is EOF.
  * SIGNAL: with a tty, INT, QUIT and TSTP reach the foreground job through the pty.  Anything else
  * goes to the session's process: the monitor's uid owns the cluster's user namespace, which is the
  * right to signal what runs there, and its filter confines that right to this one child.  What the

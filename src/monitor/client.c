@@ -18,7 +18,11 @@
 #include "base/mem.h"
 
 #define CLOSE_READS 32
-#define PUMP_ROUNDS 4 /* full queues of log lines sent to one client in one turn of the loop */
+#define BACKLOG_MAX 4096U /* more than any listener of ours lets wait */
+#define PUMP_ROUNDS 4     /* full queues of log lines sent to one client in one turn of the loop */
+
+static const char stranger[] = "this user may not attach";
+static const char is_over[] = "the process has ended";
 
 /* By its zero id: a free slot is an untouched page. */
 static bool is_free(const struct client *c)
@@ -131,14 +135,24 @@ static void client_fail(struct monitor *m, struct client *c, uint64_t now_us, co
         }
 }
 
-/* Turn somebody away who has no slot: best effort, the socket is new and empty.
- * #syscalls sendto close */
-static void reject(int fd, const char *why)
+/* Unread bytes of the peer would turn our end into an error on its side: take them first, as far
+ * as they are there.  #syscalls recvfrom */
+static void take_unread(struct monitor *m, int fd)
+{
+        for (int i = 0; i < CLOSE_READS; i++)
+                if (recv(fd, m->chunk, sizeof m->chunk, MSG_DONTWAIT) <= 0)
+                        break;
+}
+
+/* Turn somebody away who has no slot.  The socket is new and empty, so it takes the sentence at
+ * once, and the peer reads that, however late, before it sees the end.  #syscalls sendto close */
+static void reject(struct monitor *m, int fd, const char *why)
 {
         uint8_t buf[ATTACH_PARSER_MIN];
         size_t n = attach_put_error(buf, sizeof buf, why);
 
         (void) send(fd, buf, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+        take_unread(m, fd);
         (void) fd_close(fd);
 }
 
@@ -169,13 +183,21 @@ static void put_hello(const struct monitor *m, struct client *c)
         c->out_end += attach_put_hello(p, cap, &h);
 }
 
-/* One connection a call; epoll tells of the next.  When the host has no descriptor or memory left
- * for it, it waits in the backlog for a moment: we would be woken for it without end.
- * #syscalls accept4 getsockopt */
-void client_accept(struct monitor *m, uint64_t now_us)
+/* Who connect()ed, not who holds the socket.  #syscalls getsockopt */
+static bool may_attach(const struct monitor *m, int fd)
 {
         struct ucred cred;
         socklen_t len = sizeof cred;
+
+        return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) >= 0 &&
+               (cred.uid == 0 || cred.uid == m->opt.peer);
+}
+
+/* One connection a call; epoll tells of the next.  When the host has no descriptor or memory left
+ * for it, it waits in the backlog for a moment: we would be woken for it without end.
+ * #syscalls accept4 */
+void client_accept(struct monitor *m, uint64_t now_us)
+{
         struct client *c;
         int fd = accept4(m->listen.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
@@ -185,14 +207,13 @@ void client_accept(struct monitor *m, uint64_t now_us)
         }
         if (fd < 0)
                 return;
-        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 ||
-            (cred.uid != 0 && cred.uid != m->opt.peer)) {
-                reject(fd, "this user may not attach");
+        if (!may_attach(m, fd)) {
+                reject(m, fd, stranger);
                 return;
         }
         c = free_slot(m);
         if (!c) {
-                reject(fd, "too many clients are attached");
+                reject(m, fd, "too many clients are attached");
                 return;
         }
         m->generation++;
@@ -203,20 +224,6 @@ void client_accept(struct monitor *m, uint64_t now_us)
         c->progress_us = now_us;
         attach_parser_init(&c->parser, c->in_buf, sizeof c->in_buf);
         put_hello(m, c);
-}
-
-/* Unread bytes of the peer would turn our end into an error on its side: take them first, as far
- * as they are there. */
-void client_close_all(struct monitor *m)
-{
-        for (struct client *c = m->clients; c < m->clients + MON_CLIENTS; c++) {
-                if (is_free(c))
-                        continue;
-                for (int i = 0; i < CLOSE_READS; i++)
-                        if (recv(c->w.fd, m->chunk, sizeof m->chunk, MSG_DONTWAIT) <= 0)
-                                break;
-                watch_close(m, &c->w);
-        }
 }
 
 /* ---- packets ------------------------------------------------------------------------------- */
@@ -568,4 +575,38 @@ uint64_t client_deadline(const struct monitor *m, uint64_t until)
                         until = stuck_us(m, c);
         }
         return until;
+}
+
+/* ---- the end ------------------------------------------------------------------------------- */
+
+/* Whoever has connected since the last turn would be reset with the listener, and could not tell
+ * that from a monitor that was killed.  Nobody is let in any more (ECONNREFUSED), and who is in has
+ * an answer.  #syscalls shutdown accept4 */
+static void close_listener(struct monitor *m)
+{
+        (void) shutdown(m->listen.fd, SHUT_RD);
+        for (unsigned i = 0; i < BACKLOG_MAX; i++) {
+                int fd = accept4(m->listen.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+                if (fd >= 0)
+                        reject(m, fd, may_attach(m, fd) ? is_over : stranger);
+                else if (errno != EINTR && errno != ECONNABORTED)
+                        break;
+        }
+        watch_close(m, &m->listen);
+}
+
+void client_close_all(struct monitor *m)
+{
+        for (struct client *c = m->clients; c < m->clients + MON_CLIENTS; c++) {
+                if (is_free(c))
+                        continue;
+                if (!c->greeted && !c->dying) {
+                        put_error(c, is_over);
+                        flush(c, 0);
+                }
+                take_unread(m, c->w.fd);
+                watch_close(m, &c->w);
+        }
+        close_listener(m); /* last: their descriptors may be needed */
 }

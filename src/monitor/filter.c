@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -71,6 +72,7 @@ static const struct rule {
         { SYS_epoll_ctl, ARG_ANY, 0, { 0 } },
         { SYS_accept4, ARG_ANY, 0, { 0 } },
         { SYS_getsockopt, ARG_ANY, 0, { 0 } }, /* SO_PEERCRED */
+        { SYS_shutdown, 1, 1, { SHUT_RD } },   /* the listener, at the end */
         { SYS_close, ARG_ANY, 0, { 0 } },
         { SYS_madvise, ARG_ANY, 0, { 0 } }, /* memory of a client that left */
         { SYS_ioctl, 1, 3, { TIOCSWINSZ, TIOCSIG, TIOCGPTPEER } },

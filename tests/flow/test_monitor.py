@@ -1,5 +1,6 @@
 """vmm-monitor with real processes, pipes, ptys, files and sockets.  Needs root (it drops to a uid
 of its own for each monitor).  The program is taken from $HVMM_BUILD, default "build"."""
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -824,6 +825,66 @@ def test_who_may_connect(start):
         c = connect_as(uid, m.sock)
         assert c.packet()[0] == kind, uid
         c.close()
+
+
+@contextlib.contextmanager
+def stopped(m):
+    """What happens meanwhile is there all at once when it goes on."""
+    m.kill(signal.SIGSTOP)
+    try:
+        wait_until(lambda: state(m.pid) == "T")
+        yield
+    finally:
+        m.kill(signal.SIGCONT)
+
+
+def last_words(c):
+    """All packets to the end, which is no error."""
+    data = b""
+    c.s.settimeout(60)
+    while chunk := c.s.recv(65536):
+        data += chunk
+    packets = []
+    while data:
+        n = struct.unpack_from("<I", data, 4)[0]
+        packets.append((data[0], data[8:8 + n]))
+        data = data[8 + n:]
+    return packets
+
+
+def test_whoever_is_turned_away_hears_why(start):
+    """Also those who have spoken first: what lies unread when a socket is closed is an error on the other side."""
+    m = start("read x", peer=777)
+    many = [m.connect() for _ in range(16)]
+    for c in many:
+        c.hello()
+    with stopped(m):
+        turned_away = {b"may not attach": connect_as(12345, m.sock), b"too many": connect_as(777, m.sock)}
+        for c in turned_away.values():
+            c.send(HELLO, struct.pack("<II", 1, 0))
+    for why, c in turned_away.items():
+        ((kind, text),) = last_words(c)
+        assert kind == ERROR and why in text, text
+
+
+def test_whoever_comes_at_the_end_hears_why(start):
+    """The process has ended, and there they wait: more than are let in in one turn of the loop."""
+    m = start("read x", peer=777)
+    with stopped(m):
+        os.kill(m.child, signal.SIGKILL)
+        late = [(uid, connect_as(uid, m.sock)) for uid in (0, 777, 12345) * 3]
+        late[0][1].send(HELLO, struct.pack("<II", 1, 0))
+    for uid, c in late:
+        packets = last_words(c)
+        kind, text = packets[-1]
+        assert kind == ERROR, (uid, packets)
+        if uid == 12345:
+            assert len(packets) == 1 and b"this user may not attach" in text, packets
+        else:
+            assert b"the process has ended" in text and {k for k, _ in packets[:-1]} <= {HELLO}, packets
+    assert m.wait() == 0
+    with pytest.raises(ConnectionRefusedError):
+        m.connect()
 
 
 # ---- the monitor itself --------------------------------------------------------------------------

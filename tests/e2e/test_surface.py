@@ -12,13 +12,13 @@ import time
 
 import pytest
 
-from host import ROOT, RUN, Host, program
+from host import PAUSE_S, ROOT, RUN, Host, program
 from ocimake import Hang, Image, Layer
 
 MONITOR_BASE, FETCH_BASE, API_UID, GPU_UID, DNS_UID = 0x4FF00000, 0x4F000000, 0x4FD00000, 0x4FD00001, 0x4FD00002
 PASSWORD = "s3cret-registry-word"
 CONFIG = {"cpu_overcommit": 100, "memory_overcommit": 20, "disk_overcommit": 100, "pool_networks": 1,
-          "pool_disks": 0, "log_level": "debug", "gpu_driver": "simulated:4090x1"}
+          "pool_disks": 0, "grace": "1s", "log_level": "debug", "gpu_driver": "simulated:4090x1"}
 CAPS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
@@ -53,6 +53,10 @@ def running(host):
         yield cluster
     finally:
         host.terminate(cluster)
+        end = time.monotonic() + 60
+        while [p for p in sockets(host) if cluster in p.name]:  # its monitor is asked as long as it is there
+            assert time.monotonic() < end, "cluster %s does not end" % cluster
+            time.sleep(PAUSE_S)
 
 
 @pytest.fixture(scope="module")
@@ -282,12 +286,9 @@ def sockets(host):
 SPEAK = """
 import socket, sys
 s = socket.socket(socket.AF_UNIX)
-s.settimeout(20)
+s.settimeout(120)
 s.connect(sys.argv[1])
-try:
-    print(s.recv(65536).hex(), end="")
-except ConnectionResetError:
-    pass
+print(s.recv(65536).hex(), end="")
 """
 
 

@@ -49,6 +49,7 @@
 #define LIMIT_EGRESS                64U    /* networks that one cluster's traffic is limited to */
 #define LIMIT_SUBSCRIPTIONS         100U   /* that an account has open */
 #define LIMIT_SUBSCRIPTION_FIELDS   512U   /* different ones that one may select: each event costs them */
+#define LIMIT_SUBSCRIPTION_BYTES    262144U /* one answer of a subscription */
 #define LIMIT_SUBSCRIPTION_SOCKETS  32U    /* WebSockets of an account that carry them */
 #define LIMIT_SUBSCRIPTIONS_ALL     1000U  /* each, of all accounts */
 #define LIMIT_REDIRECTS             5U     /* of one request to a registry */

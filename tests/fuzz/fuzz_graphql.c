@@ -7,7 +7,9 @@
  *
  * Checked beside memory errors: exactly one answer, status and body belong together, the body is
  * JSON in which no key is twice, the same question asked again (now from the cache) gets the same
- * answer, and what is refused did not run.  A trap is a finding. */
+ * answer, and what is refused did not run; of a subscription, that an event is told the same way each
+ * time, whatever came between.  A trap is a finding. */
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,6 +60,36 @@ static void check_answer(const struct answer *a)
         CHECK(a->status == 200 || !json_is_object(json_object_get(j, "data")) || errors);
 }
 
+/* A subscription: refused in an answer, or the same answer for the same event, each time. */
+static void emit(struct world *w, struct gql_request *r)
+{
+        AUTO(strbuf_done) struct strbuf refused = { 0 }, first = { 0 };
+        unsigned status = 0;
+        int rc = gql_subscribe(r, &status, &refused);
+
+        CHECK(rc == 0 || rc == -EINVAL);
+        if (rc < 0) {
+                AUTO(json_put) json_t *j = json_loadb(refused.s, refused.len, 0, NULL);
+
+                CHECK((status == 200 || status == 400) && json_object_get(j, "errors"));
+                return;
+        }
+        CHECK(gql_subscribed(r));
+        (void) gql_subscribed_args(r);
+        for (int i = 0; i < 3; i++) {
+                AUTO(strbuf_done) struct strbuf b = { 0 };
+                AUTO(json_put) json_t *j = NULL;
+
+                CHECK(gql_emit(r, &w->pods[i % 2], &b) == 0);
+                j = json_loadb(b.s, b.len, JSON_REJECT_DUPLICATES, NULL);
+                CHECK(json_object_get(j, "data"));
+                if (i == 0)
+                        strbuf_add(&first, b.s, b.len);
+                CHECK(i != 2 || (b.len == first.len && memcmp(b.s, first.s, b.len) == 0));
+        }
+        CHECK(w->stops == 0 && w->last_args[0] == '\0');
+}
+
 static void ask(struct world *w, const char *text, size_t len, const char *vars, size_t vars_len,
                 bool body, struct answer *a)
 {
@@ -72,6 +104,15 @@ static void ask(struct world *w, const char *text, size_t len, const char *vars,
         else
                 CHECK(gql_request_new(w->schema, text, len, NULL, v, w, &r) == 0);
         (void) gql_request_is_mutation(r);
+        if (gql_request_is_subscription(r)) {
+                AUTO(gql_request_free) struct gql_request *s = NULL;
+
+                if (body)
+                        CHECK(gql_request_new_body(w->schema, text, len, w, &s) == 0);
+                else
+                        CHECK(gql_request_new(w->schema, text, len, NULL, v, w, &s) == 0);
+                emit(w, s);
+        }
         gql_run(r, answered, a);
         check_answer(a);
         /* a parse or validation fault has no data, and then nothing may have run */

@@ -297,16 +297,16 @@ bool exec_selection(struct gql_request *r, const struct selection *s, const void
 {
         uint32_t first = 1; /* the first key goes without its comma */
 
-        if (r->out.len > LIMIT_ANSWER_BYTES) {
-                r->overflow = true;
-                return false;
-        }
         out_char(&r->out, '{');
         for (size_t i = 0; i < s->n; i++) {
                 const struct qfield *q = &s->v[i];
 
                 if (q->conds && r->skip[q->index])
                         continue;
+                if (r->out.len > r->answer_max) { /* a field may have any number of names */
+                        r->overflow = true;
+                        return false;
+                }
                 out_raw(&r->out, q->key + first, q->key_len - first);
                 first = 0;
                 if (!q->f)

@@ -31,6 +31,7 @@ struct gql_request {
         unsigned granted, denied; /* bits of enum gql_right */
         struct strbuf out, errors;
         size_t n_errors, n_bad_input, n_root_ok, errors_before;
+        size_t answer_max; /* bytes; one field may go beyond it */
         bool overflow;     /* the answer would become too long */
         uint64_t until_us; /* of the thread's own clock, while it runs */
         unsigned calls;    /* of resolvers */

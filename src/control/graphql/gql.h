@@ -208,7 +208,7 @@ const char *gql_subscribed(const struct gql_request *r);        /* "clusterEvent
 const json_t *gql_subscribed_args(const struct gql_request *r); /* as gql_args() */
 
 /* Add {"data":{...}} for @obj, borrowed for the call, to @out; what fails in it is told there.  The limits of
- * a query hold for each.  -ENOMEM: nothing was added. */
+ * a query hold for each, and LIMIT_SUBSCRIPTION_BYTES.  -ENOMEM: nothing was added. */
 int gql_emit(struct gql_request *r, const void *obj, struct strbuf *out);
 
 /* Also cancels: `done` is not called any more, further root fields are not started; a mutation

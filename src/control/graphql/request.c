@@ -7,6 +7,8 @@
 #include "control/graphql/exec.h"
 #include "model/limits.h"
 
+#define KEPT_BYTES 4096U /* of the last answer's room, for the next one of a subscription */
+
 static const char unauthorized[] =
         "unauthorized: this needs an API key (Authorization: Bearer KEY), and a valid one";
 
@@ -30,6 +32,7 @@ static int request_alloc(struct gql_schema *s, void *ctx, struct gql_request **r
                 return -ENOMEM;
         r->schema = s;
         r->ctx = ctx;
+        r->answer_max = LIMIT_ANSWER_BYTES;
         *ret = r;
         return 0;
 }
@@ -276,8 +279,8 @@ static void close_data(struct gql_request *r)
 {
         if (r->overflow) {
                 (void) fault_set(&r->fault, -E2BIG, "ANSWER_TOO_LONG", UINT32_MAX,
-                                 "the answer is longer than %u bytes: ask for less at once",
-                                 LIMIT_ANSWER_BYTES);
+                                 "the answer is longer than %zu bytes: ask for less at once",
+                                 r->answer_max);
                 strbuf_done(&r->errors);
                 error_write(&r->errors, r->fault.code, r->fault.err.msg, 0, 0, NULL);
                 r->data_null = true;
@@ -417,6 +420,7 @@ int gql_subscribe(struct gql_request *r, unsigned *ret_status, struct strbuf *re
                                LIMIT_SUBSCRIPTION_FIELDS);
         if (rc == 0)
                 rc = check_right(r);
+        r->answer_max = LIMIT_SUBSCRIPTION_BYTES;
         if (rc == 0)
                 return 0;
         refuse(r);
@@ -431,6 +435,7 @@ int gql_subscribe(struct gql_request *r, unsigned *ret_status, struct strbuf *re
 int gql_emit(struct gql_request *r, const void *obj, struct strbuf *out)
 {
         size_t before = out->len;
+        bool failed;
 
         r->out.len = r->errors.len = 0;
         r->n_errors = r->n_bad_input = r->calls = 0;
@@ -439,11 +444,12 @@ int gql_emit(struct gql_request *r, const void *obj, struct strbuf *out)
         exec_emit(r, obj);
         close_data(r);
         strbuf_add(out, r->out.s, r->out.len);
-        if (!r->out.failed && !r->errors.failed && !out->failed)
-                return 0;
-        strbuf_done(&r->out);
-        strbuf_done(&r->errors);
-        if (!out->failed)
+        failed = r->out.failed || r->errors.failed || out->failed;
+        if (failed || r->out.len > KEPT_BYTES) { /* most wait for their next event for long */
+                strbuf_done(&r->out);
+                strbuf_done(&r->errors);
+        }
+        if (failed && !out->failed)
                 out->len = before;
-        return -ENOMEM;
+        return failed ? -ENOMEM : 0;
 }

@@ -321,6 +321,45 @@ static const struct gql_field endpoint_rows[] = {
         FN("@s", "[@!]!", GQL_ANYONE, r_nothing),
 };
 
+#define SELF(n, t)                                                                                 \
+        {                                                                                          \
+                n, t, GQL_READ, NULL, GQL_GET_SELF, 0                                              \
+        }
+
+/* What happens, of any kind, is a pod here. */
+static const struct gql_field subscription_rows[] = {
+        SELF("@Events", "Event!"),
+        SELF("@Logs", "LogLine!"),
+        SELF("@Metrics", "@Telemetry!"),
+};
+
+static int r_fails(struct gql_call *c, const void *obj, struct err *e)
+{
+        (void) obj;
+        return err_set(e, -EBUSY, "%s cannot be told", gql_field_name(c));
+}
+
+static const struct gql_field event_rows[] = {
+        P("time", "DateTime!", TIME, created_us),
+        P("kind", "String!", STR, status),
+        P("@Id", "String", CHARS, id),
+        FN("text", "String", GQL_READ, r_fails),
+        P("actor", "String", STR, change),
+};
+
+static const struct gql_field log_line_rows[] = {
+        P("time", "DateTime!", TIME, created_us),
+        P("stream", "String!", STR, location),
+        FN("text", "String!", GQL_READ, r_fails),
+        P("whole", "Boolean!", BOOL, running),
+};
+
+static const struct gql_field telemetry_rows[] = {
+        P("state", "String", STR, status),
+        P("cpuUtilization", "Float", F64, cost),
+        FN("averageGpuMetrics", "@GpuMetrics", GQL_READ, r_fails),
+};
+
 static const struct gql_field gpu_rows[] = {
         FN("id", "String!", GQL_ANYONE, r_text),
         FN("lowestPrice", "LowestPrice", GQL_ANYONE, r_lowest),
@@ -334,6 +373,10 @@ static const struct gql_field price_rows[] = {
 static const struct gql_type types[] = {
         { "Query", query_rows, NELEM(query_rows) },
         { "Mutation", mutation_rows, NELEM(mutation_rows) },
+        { "Subscription", subscription_rows, NELEM(subscription_rows) },
+        { "Event", event_rows, NELEM(event_rows) },
+        { "LogLine", log_line_rows, NELEM(log_line_rows) },
+        { "@Telemetry", telemetry_rows, NELEM(telemetry_rows) },
         { "@", pod_rows, NELEM(pod_rows) },
         { "@MachineInfo", machine_rows, NELEM(machine_rows) },
         { "@Runtime", runtime_rows, NELEM(runtime_rows) },

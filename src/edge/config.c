@@ -96,11 +96,11 @@ static void put_log_format(struct strbuf *b, const struct edge_config *c)
         strbuf_str(b, c->log_levels ? "short" : "raw");
 }
 
-/* Anybody can make it say something: failing requests are no less in number than others. */
-static void put_log_global(struct strbuf *b, const struct edge_config *c)
+/* Anybody can make it say something: failing requests are no less in number than others.  Without a
+ * log a format of one makes HAProxy complain. */
+static void put_log(struct strbuf *b, const struct edge_config *c)
 {
-        if (c->log_requests)
-                strbuf_str(b, "    log global\n");
+        strbuf_str(b, c->log_requests ? "" : "# ");
 }
 
 static const struct {
@@ -117,7 +117,7 @@ static const struct {
         { "listen_fd)", put_listen_fd },
         { "admin_fd)", put_admin_fd },
         { "log_format)", put_log_format },
-        { "log_global)", put_log_global },
+        { "log)", put_log },
         { "page_404)", put_404 },
         { "page_502)", put_502 },
         { "page_503)", put_503 },

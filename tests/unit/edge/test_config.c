@@ -54,12 +54,20 @@ static void test_logs(void **state)
         text = edge_config_text(&c);
         assert_non_null(text);
         assert_non_null(strstr(text, "    log global\n"));
+        assert_non_null(strstr(text, "    log-format \""));
         assert_non_null(strstr(text, "log stderr format short"));
         /* nothing that a query or a header would be told by */
         assert_null(strstr(text, "%HU"));
         assert_null(strstr(text, "%HQ"));
         assert_null(strstr(text, "%r "));
         assert_null(strstr(text, "capture"));
+        free(text);
+        /* a format without a log is something that HAProxy warns of */
+        c.log_requests = false;
+        text = edge_config_text(&c);
+        assert_non_null(text);
+        assert_null(strstr(text, "    log global\n"));
+        assert_null(strstr(text, "    log-format"));
         free(text);
 }
 

@@ -61,6 +61,7 @@ static void flush(struct runtime *r)
                         lose_soon(r);
                         return;
                 }
+                explicit_bzero(r->out.s, (size_t) n); /* there are keys among what is said */
                 strbuf_drop_front(&r->out, (size_t) n);
         }
         (void) sd_event_source_set_io_events(r->io_src, r->out.len ? EPOLLIN | EPOLLOUT : EPOLLIN);

@@ -106,7 +106,7 @@ static const struct conf_option options[] = {
         { "edge", "api_domain", CONF_STR, C(edge_api_domain), "api.localhost", 0, 0, "domain",
           "the API is https://api_domain; must be registered apart from tenant_domain, so that tenants' pages share no cookies with it" },
         { "edge", "tenant_certificate", CONF_STR, C(edge_tenant_certificate), "", 0, 0, "path",
-          "a certificate for *.proxy.tenant_domain with its chain and key: a PEM file, or a directory with fullchain.pem and privkey.pem; empty: one of an authority that this host makes for itself" },
+          "a certificate for *.proxy.tenant_domain with its chain and key: a PEM file, or a directory with fullchain.pem and privkey.pem; another one there is taken up at once; empty: one of an authority that this host makes for itself" },
         { "edge", "api_certificate", CONF_STR, C(edge_api_certificate), "", 0, 0, "path",
           "the same for api_domain" },
         { "edge", "connections", CONF_U32, C(edge_connections), "10000", 16, 1000000, "connections",

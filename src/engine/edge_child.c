@@ -30,6 +30,7 @@
 #include "edge/config.h"
 #include "edge/routes.h"
 #include "edge/runtime.h"
+#include "engine/edge_certs.h"
 #include "engine/edge_files.h"
 #include "engine/edge_run.h"
 #include "engine/op/listen.h"
@@ -45,7 +46,6 @@
 /* All threads stand still for it; it finds nothing to delete. */
 #define BARRIER        "del server unknown/none\n"
 #define BARRIER_SAYS   "No such server."
-#define PEM_MAX        (256U << 10)
 #define OWN_FDS        256U /* of HAProxy, beside connections */
 #define FDS_PER_CLIENT 4U   /* HTTP/2: one connection of a client may need several to clusters */
 
@@ -53,6 +53,7 @@ struct edge_child {
         struct edge_child_spec spec;
         struct edge_files files;
         struct edge_run run;
+        struct edge_certs *certs;
         int pidfd;
         sd_event_source *exit_src;
         struct restart again;
@@ -271,6 +272,7 @@ static int spawn(struct edge_child *c, struct err *e)
                 r = c->pidfd = edge_run_start(&c->run, e);
         if (r < 0)
                 return r;
+        edge_certs_started(c->certs);
         c->synced = true;
         r = watch(c, e);
         if (r >= 0)
@@ -322,31 +324,13 @@ static uint32_t fit_connections(struct edge_child *c)
 /* One that was started with the same may go on. */
 static int set_mark(struct edge_child *c, const char *config, struct err *e)
 {
-        static const char *const file[] = { EDGE_TENANT_FILE, EDGE_API_FILE };
-        AUTO(strbuf_done) struct strbuf all = { 0 };
+        AUTO(free) char *all = str_fmt("%s\n%s", c->spec.inst->conf.edge_listen, config);
         unsigned char hash[EVP_MAX_MD_SIZE];
         size_t n = 0;
-        int r = 0;
 
-        strbuf_fmt(&all, "%s\n%s", c->spec.inst->conf.edge_listen, config);
-        for (size_t i = 0; r >= 0 && i < NELEM(file); i++) {
-                AUTO(free) char *text = NULL;
-                size_t len = 0;
-
-                r = fd_read_file(c->files.fd, file[i], PEM_MAX, &text, &len);
-                if (r >= 0) {
-                        strbuf_add(&all, text, len);
-                        explicit_bzero(text, len);
-                }
-        }
-        if (r >= 0 &&
-            (all.failed || EVP_Q_digest(NULL, "SHA256", NULL, all.s, all.len, hash, &n) != 1 ||
-             2 * n >= sizeof c->mark))
-                r = -ENOMEM;
-        if (all.s)
-                explicit_bzero(all.s, all.len);
-        if (r < 0)
-                return err_errno(e, r, "its files");
+        if (!all || EVP_Q_digest(NULL, "SHA256", NULL, all, strlen(all), hash, &n) != 1 ||
+            2 * n >= sizeof c->mark)
+                return err_set(e, -ENOMEM, "out of memory");
         hex_encode(hash, n, c->mark);
         return 0;
 }
@@ -395,7 +379,7 @@ static int prepare(struct edge_child *c, struct err *e)
         c->leaving = map_new();
         if (!c->routes || !c->leaving)
                 return err_set(e, -ENOMEM, "out of memory");
-        r = edge_files_certificates(&c->files, c->spec.inst, e);
+        r = edge_certs_new(c->spec.loop, c->spec.inst, &c->files, &c->certs, e);
         return r < 0 ? r : put_config(c, e);
 }
 
@@ -403,6 +387,8 @@ static int check(struct edge_child *c, struct err *e)
 {
         int r = put_routes(c, e);
 
+        if (r >= 0)
+                r = edge_certs_put(c->certs, e);
         return r < 0 ? r : edge_run_check(&c->run, e);
 }
 
@@ -425,12 +411,13 @@ static int take_over(struct edge_child *c, struct err *e)
         c->run.admin = found.admin;
         if (str_eq(found.mark, c->mark) && found.listen >= 0 && found.admin >= 0) {
                 r = watch(c, e);
-                if (r >= 0)
-                        log_info(PROGRAM ": found again, it goes on");
-                return r < 0 ? r : 1;
+                if (r < 0)
+                        return r;
+                log_info(PROGRAM ": found again, it goes on");
+                edge_certs_found(c->certs);
+                return 1;
         }
-        log_info(PROGRAM
-                 ": its configuration or its certificates are others now: starting it anew");
+        log_info(PROGRAM ": its configuration is another now: starting it anew");
         r = found.listen >= 0 && found.admin >= 0 ? check(c, e) : 0;
         if (r < 0) /* the old one is better than none */
                 return r;
@@ -505,6 +492,7 @@ struct edge_child *edge_child_leave(struct edge_child *c)
         unwatch(c);
         restart_done(&c->again);
         close_listeners(c);
+        (void) edge_certs_free(c->certs);
         edge_files_done(&c->files);
         (void) routes_free(c->routes);
         (void) map_free(c->leaving);

@@ -10,6 +10,10 @@
 #include "base/err.h"
 #include "engine/instance.h"
 
+/* Its name in the run directory, and that of the other one in the data directory. */
+#define EDGE_FILES_DIR   "edge"
+#define EDGE_CONFIG_FILE "haproxy.cfg"
+
 struct edge_files {
         char *dir; /* absolute */
         int fd;
@@ -20,7 +24,3 @@ void edge_files_done(struct edge_files *f);
 /* The directory's file of that name, readable by HAProxy alone. */
 int edge_files_put(const struct edge_files *f, const char *name, const void *data, size_t len,
                    struct err *e);
-/* Put both certificates: those of the operator, or our own, which are made when they have to be. */
-int edge_files_certificates(const struct edge_files *f, const struct instance *inst, struct err *e);
-
-#define EDGE_CONFIG_FILE "haproxy.cfg"

@@ -13,6 +13,7 @@ import time
 import pytest
 
 import edge
+from certs import openssl
 from edge import Edge
 from host import PAUSE_S, RUN, SLOW, Host, program
 
@@ -406,7 +407,7 @@ def test_no_query_is_logged(tmp_path):
     ({"tenant_domain": "example.com", "api_domain": "api.example.com"}, "[edge] api_domain: 'api.example.com' shares example.com"),
     ({"tenant_domain": "Ex_ample"}, "[edge] tenant_domain: 'Ex_ample' is no domain"),
     ({"tenant_certificate": "/nonexistent/x.pem"}, "[edge] tenant_certificate: /nonexistent/x.pem: No such file"),
-    ({"api_certificate": "/etc/hostname"}, "HAProxy does not take its configuration: "),
+    ({"api_certificate": "/etc/hostname"}, "[edge] api_certificate: /etc/hostname: no certificate in it"),
 ])
 def test_a_configuration_that_cannot_be(tmp_path, keys, says):
     config = tmp_path / "config"
@@ -543,17 +544,22 @@ def test_another_configuration_is_another_process(own):
     assert not alive(pid)
 
 
-def test_a_configuration_that_cannot_be_leaves_the_old_one(own):
+def test_a_configuration_that_cannot_be_leaves_the_old_one(own, tmp_path):
+    """HAProxy itself says no: to a key that is too short."""
     e = Edge(own)
     pid = e.pid()
     own.kill()
-    own.config["edge"]["api_certificate"] = "/etc/hostname"
+    weak = tmp_path / "weak.pem"
+    openssl("req", "-x509", "-newkey", "rsa:1024", "-nodes", "-days", 30, "-subj", "/CN=weak", "-addext", "subjectAltName=DNS:" + e.api,
+            "-keyout", tmp_path / "key", "-out", weak)
+    weak.write_text(weak.read_text() + (tmp_path / "key").read_text())
+    own.config["edge"].update(api_certificate=weak, log_requests="yes")
     with pytest.raises(RuntimeError, match="HAProxy does not take its configuration"):
         own.start()
     assert alive(pid) and e.get(e.name(own.served, 8000)).status == 200
     own.proc.wait(30)
     own.proc = None
-    del own.config["edge"]["api_certificate"]
+    del own.config["edge"]["api_certificate"], own.config["edge"]["log_requests"]
     own.start()
     assert e.pid() == pid
 

@@ -13,6 +13,7 @@
 #include "base/jsonx.h"
 #include "cli/cli.h"
 #include "cli/config.h"
+#include "cli/tls.h"
 
 #define ANSWER_MAX  (64U << 20) /* bytes of a good answer kept in memory */
 #define REFUSAL_MAX (64U << 10) /* bytes of a refusal that are read for its message */
@@ -86,6 +87,18 @@ const char *api_base(const struct api *a)
 const char *api_key(const struct api *a)
 {
         return a->cfg.key;
+}
+
+bool api_trust(const struct api *a, void *curl)
+{
+        return tls_setup(curl, a->cfg.ca);
+}
+
+int api_trust_error(const struct api *a, void *curl, int code, struct err *e)
+{
+        const struct tls_trust t = { a->cfg.url, a->cfg.ca, a->cfg.ca_from };
+
+        return tls_error(curl, code, &t, e);
 }
 
 static bool unreserved(char c)
@@ -238,7 +251,7 @@ static bool set_common(struct api *a, const struct api_request *q, struct exchan
         CURL *c = a->curl;
 
         curl_easy_reset(c);
-        return curl_easy_setopt(c, CURLOPT_URL, url) == CURLE_OK &&
+        return curl_easy_setopt(c, CURLOPT_URL, url) == CURLE_OK && api_trust(a, c) &&
                curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
                curl_easy_setopt(c, CURLOPT_CUSTOMREQUEST, q->method) == CURLE_OK &&
                curl_easy_setopt(c, CURLOPT_USERAGENT, CLI_PROGRAM "/" HVMM_VERSION) == CURLE_OK &&
@@ -270,8 +283,10 @@ static bool set_body(struct api *a, const struct api_request *q, struct exchange
 static int transfer_error(const struct api *a, CURLcode code, const struct exchange *x,
                           struct err *e)
 {
-        if (x->err.code)
-                return err_copy(e, &x->err);
+        int r = x->err.code ? err_copy(e, &x->err) : api_trust_error(a, a->curl, (int) code, e);
+
+        if (r < 0)
+                return r;
         switch ((int) code) {
         case CURLE_COULDNT_RESOLVE_HOST:
         case CURLE_COULDNT_CONNECT:

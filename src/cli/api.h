@@ -22,6 +22,10 @@ DEFINE_AUTO(struct api *, api_free)
 /* Give up on a request after @seconds; 0: never (the preset for streams), otherwise 60. */
 void api_set_timeout(struct api *a, long seconds);
 
+/* For connections beside this one: whom to believe, and why one failed (tls.h); @curl is libcurl's handle. */
+bool api_trust(const struct api *a, void *curl);
+int api_trust_error(const struct api *a, void *curl, int code, struct err *e);
+
 /* POST /graphql.  @vars is consumed in every case and may be NULL.  *@ret is the `data` object, a
  * new reference.  On an error the message is the API's own; the code is -EACCES (401, 403),
  * -ENOENT (404), -EBUSY (409), -EAGAIN (429), else -EREMOTEIO, or what the connection said. */

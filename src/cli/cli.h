@@ -27,8 +27,10 @@ enum opt_id {
         OPT_NONE,
         OPT_HELP,
         OPT_OUTPUT,
+        OPT_CA,
         OPT_API_KEY,
         OPT_API_URL,
+        OPT_CA_FINGERPRINT,
         OPT_GPU_TYPE,
         OPT_IMAGE_NAME,
         OPT_NAME,
@@ -149,7 +151,7 @@ struct verb {
         bool needs_api; /* c->api is set before @run */
         bool maybe;     /* @command may be missing */
         bool command;   /* what follows the first operand or "--" is a command of the user's */
-        const enum opt_id *opts; /* ends with OPT_NONE; the two global ones are implied */
+        const enum opt_id *opts; /* ends with OPT_NONE; the global ones are implied */
         /* >= 0: the exit status of the program; < 0: *e is printed and the status is 1 */
         int (*run)(struct cli *c, struct err *e);
         const char *summary;  /* one line, no full stop */
@@ -158,6 +160,8 @@ struct verb {
 };
 
 extern const struct option options[OPT_COUNT];
+extern const enum opt_id global_options[]; /* of every verb; ends with OPT_NONE */
+bool option_is_global(enum opt_id id);
 extern const struct verb verbs[];
 extern const size_t n_verbs;
 

@@ -19,8 +19,8 @@ static void each_option(const struct verb *v, opt_fn *fn, struct strbuf *b)
 {
         for (const enum opt_id *o = v->opts; *o != OPT_NONE; o++)
                 fn(v, &options[*o], b);
-        fn(v, &options[OPT_OUTPUT], b);
-        fn(v, &options[OPT_HELP], b);
+        for (const enum opt_id *o = global_options; *o != OPT_NONE; o++)
+                fn(v, &options[*o], b);
 }
 
 static bool first_of_word(size_t i)

@@ -1,21 +1,21 @@
-/* config.c - see config.h; and the verb `config`.  Runs in tensoronecli, as the user. */
+/* config.c - see config.h.  Runs in tensoronecli, as the user. */
 #include "cli/config.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "base/jsonx.h"
+#include "base/proc.h"
 #include "base/str.h"
-#include "cli/cli.h"
-#include "cli/secret.h"
 #include "cli/toml.h"
 
-#define FILE_MAX 65536
+#define FILE_MAX  65536
+#define CA_PREFIX "ca-"
 
 static const char file_origin[] = "the configuration file";
 
@@ -24,7 +24,8 @@ static const struct source {
         const char *env[2];
         const char *key; /* in the file */
 } url_source = { { "TENSORONE_API_URL", "RUNPOD_API_URL" }, "apiUrl" },
-  key_source = { { "TENSORONE_API_KEY", "RUNPOD_API_KEY" }, "apiKey" };
+  key_source = { { "TENSORONE_API_KEY", "RUNPOD_API_KEY" }, "apiKey" },
+  ca_source = { { CONFIG_CA_VARIABLE }, "caFile" };
 
 static int home_dir(const char **ret, struct err *e)
 {
@@ -65,7 +66,7 @@ static int load_one(const struct source *s, const char *text, const char *path, 
 {
         int r;
 
-        for (size_t i = 0; i < NELEM(s->env); i++) {
+        for (size_t i = 0; i < NELEM(s->env) && s->env[i]; i++) {
                 const char *v = getenv(s->env[i]);
 
                 if (str_empty(v))
@@ -139,12 +140,42 @@ int config_check_key(const char *key, struct err *e)
         return 0;
 }
 
+/* Who vouches for another address than the file's is not what the file says. */
+static int load_ca(struct config *c, const char *home, const char *text, const char *path,
+                   struct err *e)
+{
+        AUTO(free) char *theirs = NULL, *base = NULL, *full = NULL;
+        int r = load_one(&ca_source, text, path, &c->ca, &c->ca_from, e);
+
+        if (r < 0 || !c->ca || c->ca_from != file_origin)
+                return r;
+        if (c->url_from != file_origin) {
+                r = toml_get(text, url_source.key, &theirs, e);
+                if (r < 0)
+                        return err_wrap(e, r, "%s", path);
+                if (!theirs || config_base_url(theirs, &base, NULL) < 0 || !str_eq(base, c->url)) {
+                        free(c->ca);
+                        c->ca = NULL;
+                        c->ca_from = NULL;
+                        return 0;
+                }
+        }
+        if (*c->ca == '/')
+                return 0;
+        full = str_fmt("%s/.tensorone/%s", home, c->ca);
+        if (!full)
+                return err_set(e, -ENOMEM, "out of memory");
+        free(c->ca);
+        c->ca = TAKE(full);
+        return 0;
+}
+
 int config_load(struct config *ret, struct err *e)
 {
         AUTO(config_done) struct config c = { 0 };
         AUTO(free) char *path = NULL, *base = NULL;
         AUTO(str_wipe_free) char *text = NULL;
-        const char *home;
+        const char *home = NULL;
         int r = home_dir(&home, NULL);
 
         if (r == 0) {
@@ -171,6 +202,9 @@ int config_load(struct config *ret, struct err *e)
         r = c.key ? config_check_key(c.key, e) : 0;
         if (r < 0)
                 return err_wrap(e, r, "API key from %s", c.key_from);
+        r = load_ca(&c, home, text, path, e);
+        if (r < 0)
+                return r;
         *ret = c;
         c = (struct config){ 0 };
         return 0;
@@ -179,6 +213,7 @@ int config_load(struct config *ret, struct err *e)
 void config_done(struct config *c)
 {
         free(c->url);
+        free(c->ca);
         c->key = str_wipe_free(c->key);
         *c = (struct config){ 0 };
 }
@@ -196,10 +231,48 @@ static int set_in(char **text, const char *key, const char *value, struct err *e
         return 0;
 }
 
-int config_save(const char *url, const char *key, char **ret_path, struct err *e)
+/* The name that a file of authorities gets is of what is in it: while the settings name the one before, that stays. */
+static int put_ca(int dirfd, const char *dir, const char *pem, char **ret_name, struct err *e)
+{
+        unsigned char hash[EVP_MAX_MD_SIZE];
+        char hex[2 * EVP_MAX_MD_SIZE + 1];
+        AUTO(free) char *name = NULL;
+        size_t n = 0;
+        int r;
+
+        if (EVP_Q_digest(NULL, "SHA256", NULL, pem, strlen(pem), hash, &n) != 1)
+                return err_set(e, -ENOMEM, "out of memory");
+        hex_encode(hash, n, hex);
+        name = str_fmt(CA_PREFIX "%.16s.pem", hex);
+        if (!name)
+                return err_set(e, -ENOMEM, "out of memory");
+        r = fd_replace_file(dirfd, name, pem, strlen(pem), 0600, true);
+        if (r < 0)
+                return err_errno(e, r, "%s/%s", dir, name);
+        *ret_name = TAKE(name);
+        return 0;
+}
+
+static void forget_ca(int dirfd, const char *old, const char *now)
+{
+        if (str_after(old ? old : "", CA_PREFIX) && !strchr(old, '/') && !str_eq(old, now))
+                (void) unlinkat(dirfd, old, 0);
+}
+
+static int change_text(char **text, const struct config_change *change, const char *ca,
+                       struct err *e)
+{
+        int r = set_in(text, url_source.key, change->url, e);
+
+        if (r >= 0)
+                r = set_in(text, key_source.key, change->key, e);
+        return r < 0 ? r : set_in(text, ca_source.key, ca, e);
+}
+
+int config_save(const struct config_change *change, char **ret_path, struct err *e)
 {
         AUTO(str_wipe_free) char *text = NULL;
-        AUTO(free) char *dir = NULL, *path = NULL;
+        AUTO(free) char *dir = NULL, *path = NULL, *old_ca = NULL, *ca = NULL;
         AUTO(fd) int dirfd = -EBADF;
         const char *home;
         int r = home_dir(&home, e);
@@ -218,70 +291,23 @@ int config_save(const char *url, const char *key, char **ret_path, struct err *e
         r = fd_read_file(dirfd, "config.toml", FILE_MAX, &text, NULL);
         if (r < 0 && r != -ENOENT)
                 return err_errno(e, r, "%s", path);
-        r = set_in(&text, url_source.key, url, e);
-        if (r >= 0)
-                r = set_in(&text, key_source.key, key, e);
+        if (text)
+                (void) toml_get(text, ca_source.key, &old_ca, NULL);
+        if (!str_empty(change->ca_pem)) {
+                r = put_ca(dirfd, dir, change->ca_pem, &ca, e);
+                if (r < 0)
+                        return r;
+        }
+        /* a line for it only where there is something to say */
+        r = change_text(&text, change, ca ? ca : change->ca_pem && old_ca ? "" : NULL, e);
         if (r < 0)
                 return r;
-        r = fd_replace_file(dirfd, "config.toml", text, strlen(text), 0600, true);
+        r = fd_replace_file(dirfd, "config.toml", text ? text : "", text ? strlen(text) : 0, 0600,
+                            true);
         if (r < 0)
                 return err_errno(e, r, "%s", path);
+        if (change->ca_pem)
+                forget_ca(dirfd, old_ca, ca);
         *ret_path = TAKE(path);
         return 0;
-}
-
-static int show(const struct cli *c, struct err *e)
-{
-        AUTO(config_done) struct config cfg = { 0 };
-        int r = config_load(&cfg, e);
-
-        if (r < 0)
-                return r;
-        if (cli_json(c)) {
-                AUTO(json_put)
-                json_t *j = json_pack("{s:s?,s:s?,s:b,s:s?}", "apiUrl", cfg.url, "apiUrlFrom",
-                                      cfg.url_from, "apiKeySet", cfg.key != NULL, "apiKeyFrom",
-                                      cfg.key_from);
-
-                return j ? out_json(j, e) : err_set(e, -ENOMEM, "out of memory");
-        }
-        if (cfg.url)
-                r = out_printf(e, "apiUrl: %s (from %s)\n", cfg.url, cfg.url_from);
-        else
-                r = out_printf(e, "apiUrl: not set\n");
-        if (r < 0)
-                return r;
-        if (cfg.key)
-                return out_printf(e, "apiKey: set (from %s)\n", cfg.key_from);
-        return out_printf(e, "apiKey: not set\n");
-}
-
-int cmd_config(struct cli *c, struct err *e)
-{
-        const struct opt_value *url = &c->opt[OPT_API_URL], *key = &c->opt[OPT_API_KEY];
-        AUTO(free) char *base = NULL, *path = NULL;
-        AUTO(str_wipe_free) char *typed = NULL;
-        int r = 0;
-
-        if (!url->given && !key->given)
-                return show(c, e);
-        if (url->given)
-                r = config_base_url(url->s, &base, e);
-        if (r < 0)
-                return err_wrap(e, r, "--apiUrl");
-        if (key->given)
-                r = str_eq(key->s, "-") ? secret_read("API key", false, &typed, e) : 0;
-        if (r >= 0 && key->given)
-                r = config_check_key(typed ? typed : key->s, e);
-        if (r < 0)
-                return err_wrap(e, r, "--apiKey");
-        r = config_save(base, typed ? typed : key->given ? key->s : NULL, &path, e);
-        if (r < 0)
-                return r;
-        if (cli_json(c)) {
-                AUTO(json_put) json_t *j = json_pack("{s:s}", "file", path);
-
-                return j ? out_json(j, e) : err_set(e, -ENOMEM, "out of memory");
-        }
-        return out_printf(e, "Configuration saved to file: %s\n", path);
 }

@@ -1,7 +1,7 @@
-/* config.h - where the API is and which key opens it.
+/* config.h - where the API is, which key opens it and who vouches for it.
  *
  * The environment wins over the file: TENSORONE_API_URL and _KEY, then RUNPOD_API_URL and _KEY,
- * then ~/.tensorone/config.toml (0600).  Reads and writes files, never the network. */
+ * TENSORONE_CA; then ~/.tensorone/config.toml (0600).  Reads and writes files, never the network. */
 #pragma once
 #include "base/err.h"
 #include "base/mem.h"
@@ -9,11 +9,16 @@
 struct config {
         char *url; /* base without /graphql and without a trailing slash; NULL: not set */
         char *key; /* NULL: not set */
-        const char *url_from,
-                *key_from; /* "TENSORONE_API_URL", "the configuration file"; or NULL */
+        char *ca;  /* a PEM file with the authorities that alone are believed; NULL: the system's */
+        const char *url_from, *key_from,
+                *ca_from; /* "TENSORONE_API_URL", "the configuration file"; or NULL */
 };
 
-/* Empty values in the environment count as not set.  A value that cannot be used (an address
+/* For --ca, which is this for one command and what that starts. */
+#define CONFIG_CA_VARIABLE "TENSORONE_CA"
+
+/* Empty values in the environment count as not set.  The authority in the file counts for the address in
+ * the file alone.  A value that cannot be used (an address
  * that is not http or https, a key with a line break) is an error that says where it came from
  * and never quotes a key. */
 int config_load(struct config *ret, struct err *e);
@@ -24,9 +29,14 @@ static inline void config_done_cleanup(struct config *c)
         config_done(c);
 }
 
-/* Store what is not NULL; the rest of the file, comments included, stays as it is.
- * *@ret_path is the file's name, the caller's to free. */
-int config_save(const char *url, const char *key, char **ret_path, struct err *e);
+/* What is not NULL is stored; the rest of the file, comments included, stays as it is. */
+struct config_change {
+        const char *url, *key;
+        const char *ca_pem; /* the authorities themselves; "": the system's */
+};
+
+/* *@ret_path is the file's name, the caller's to free. */
+int config_save(const struct config_change *change, char **ret_path, struct err *e);
 
 /* "HTTP://Host:1/graphql/" -> "http://Host:1"; -EINVAL unless http or https with a host and
  * without user, query or fragment.  Pure. */

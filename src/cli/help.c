@@ -73,8 +73,8 @@ void help_all(struct strbuf *b)
                       "Rent and run GPU clusters through a TensorOne API.\n\nCommands:\n");
         list_verbs(NULL, b);
         strbuf_str(b, "\nOptions of every command:\n");
-        help_option(&options[OPT_OUTPUT], b);
-        help_option(&options[OPT_HELP], b);
+        for (const enum opt_id *o = global_options; *o != OPT_NONE; o++)
+                help_option(&options[*o], b);
         strbuf_str(b, "\n" CLI_PROGRAM " COMMAND --help says more about a command.\n"
                       "First steps: " CLI_PROGRAM " config --apiUrl URL --apiKey KEY\n");
 }
@@ -114,8 +114,8 @@ void help_verb(const struct verb *v, struct strbuf *b)
         strbuf_str(b, "\nOptions:\n");
         for (const enum opt_id *o = v->opts; *o != OPT_NONE; o++)
                 help_option(&options[*o], b);
-        help_option(&options[OPT_OUTPUT], b);
-        help_option(&options[OPT_HELP], b);
+        for (const enum opt_id *o = global_options; *o != OPT_NONE; o++)
+                help_option(&options[*o], b);
         if (v->examples) {
                 strbuf_str(b, "\nExamples:\n");
                 indent_lines(v->examples, b);

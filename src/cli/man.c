@@ -74,22 +74,26 @@ void man_page(struct strbuf *b)
                       "Where a cluster is asked for, its id will do, or a name that no other\n"
                       "cluster has.\n"
                       "These options work with every command:\n.Bl -tag -width Ds\n");
-        man_option(&options[OPT_OUTPUT], b);
-        man_option(&options[OPT_HELP], b);
+        for (const enum opt_id *o = global_options; *o != OPT_NONE; o++)
+                man_option(&options[*o], b);
         strbuf_str(b, ".El\n.Sh COMMANDS\n");
         for (size_t i = 0; i < n_verbs; i++)
                 if (!verbs[i].hidden)
                         man_verb(&verbs[i], b);
-        strbuf_str(b, ".Sh ENVIRONMENT\n.Bl -tag -width Ds\n"
-                      ".It Ev TENSORONE_API_URL , Ev RUNPOD_API_URL\n"
-                      "The API's address, with or without\n.Pa /graphql .\n"
-                      "The first one that is set wins over the other and over the file.\n"
-                      ".It Ev TENSORONE_API_KEY , Ev RUNPOD_API_KEY\nThe key, likewise.\n"
-                      ".El\n.Sh FILES\n.Bl -tag -width Ds\n"
-                      ".It Pa \\(ti/.tensorone/config.toml\n"
-                      "Address and key as\n.Cm config\nsaved them.\n.El\n"
-                      ".Sh EXIT STATUS\n"
-                      "0 on success and 1 on any failure, with one line on standard error.\n"
-                      ".Cm exec\npasses on the exit status of the command.\n");
+        strbuf_str(
+                b,
+                ".Sh ENVIRONMENT\n.Bl -tag -width Ds\n"
+                ".It Ev TENSORONE_API_URL , Ev RUNPOD_API_URL\n"
+                "The API's address, with or without\n.Pa /graphql .\n"
+                "The first one that is set wins over the other and over the file.\n"
+                ".It Ev TENSORONE_API_KEY , Ev RUNPOD_API_KEY\nThe key, likewise.\n"
+                ".It Ev TENSORONE_CA\nWhat\n.Fl -ca\nnames, for all commands.\n"
+                ".El\n.Sh FILES\n.Bl -tag -width Ds\n"
+                ".It Pa \\(ti/.tensorone/config.toml\n"
+                "Address and key as\n.Cm config\nsaved them; the authority that was trusted lies "
+                "beside it.\n.El\n"
+                ".Sh EXIT STATUS\n"
+                "0 on success and 1 on any failure, with one line on standard error.\n"
+                ".Cm exec\npasses on the exit status of the command.\n");
         man_examples(b);
 }

@@ -1,4 +1,4 @@
-/* options.c - every option that tensoronecli knows, one row each.  Data only.
+/* options.c - every option that tensoronecli knows, one row each. 
  * Names and defaults of the create options are those of the public command line contract. */
 #include "cli/cli.h"
 
@@ -6,16 +6,31 @@
 
 #define ANY UINT32_MAX
 
+const enum opt_id global_options[] = { OPT_OUTPUT, OPT_CA, OPT_HELP, OPT_NONE };
+
+bool option_is_global(enum opt_id id)
+{
+        for (const enum opt_id *o = global_options; *o != OPT_NONE; o++)
+                if (*o == id)
+                        return true;
+        return false;
+}
+
 const struct option options[OPT_COUNT] = {
         [OPT_HELP] = { "help", 'h', OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,
                        "print what the command does" },
         [OPT_OUTPUT] = { "output", 'o', OPT_KIND_STR, "FORMAT", "table", 0, 0, "table json",
                          "how results are printed" },
+        [OPT_CA] = { "ca", 0, OPT_KIND_STR, "FILE", NULL, 0, 0, NULL,
+                     "PEM file with the authorities that alone may vouch for an API at https://" },
         [OPT_API_KEY] = { "apiKey", 0, OPT_KIND_STR, "KEY", NULL, 0, 0, NULL,
                           "API key; - reads it from standard input, which keeps it out of the "
                           "process list and the shell's history" },
         [OPT_API_URL] = { "apiUrl", 0, OPT_KIND_STR, "URL", NULL, 0, 0, NULL,
                           "address of the API, with or without /graphql" },
+        [OPT_CA_FINGERPRINT] = { "fingerprint", 0, OPT_KIND_STR, "SHA256", NULL, 0, 0, NULL,
+                                 "trust the private authority that the API shows, if its "
+                                 "certificate has this SHA-256" },
         [OPT_GPU_TYPE] = { "gpuType", 0, OPT_KIND_STR, "TYPE[,TYPE...]", NULL, 0, 0, NULL,
                            "GPU type; of several, the first one with a free instance is taken" },
         [OPT_IMAGE_NAME] = { "imageName", 0, OPT_KIND_STR, "IMAGE", NULL, 0, 0, NULL,

@@ -83,7 +83,7 @@ static enum opt_id option_by_name(const struct verb *v, const char *name, size_t
                 const struct option *o = &options[id];
 
                 if (strlen(o->name) == len && strncmp(o->name, name, len) == 0 &&
-                    (v ? verb_takes(v, id) : id == OPT_HELP || id == OPT_OUTPUT))
+                    (v ? verb_takes(v, id) : option_is_global(id)))
                         return id;
         }
         return OPT_NONE;
@@ -92,8 +92,7 @@ static enum opt_id option_by_name(const struct verb *v, const char *name, size_t
 static enum opt_id option_by_letter(const struct verb *v, char letter)
 {
         for (enum opt_id id = OPT_NONE + 1; id < OPT_COUNT; id++)
-                if (options[id].letter == letter &&
-                    (v ? verb_takes(v, id) : id == OPT_HELP || id == OPT_OUTPUT))
+                if (options[id].letter == letter && (v ? verb_takes(v, id) : option_is_global(id)))
                         return id;
         return OPT_NONE;
 }

@@ -1,10 +1,12 @@
 /* run.c - one invocation from its words to its exit status.  Runs in tensoronecli. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/jsonx.h"
 #include "cli/api.h"
 #include "cli/cli.h"
+#include "cli/config.h"
 #include "cli/help.h"
 
 int cmd_version(struct cli *c, struct err *e)
@@ -30,6 +32,16 @@ static int print_help(const struct cli *c, struct err *e)
         return b.failed ? err_set(e, -ENOMEM, "out of memory") : out_printf(e, "%s", b.s);
 }
 
+/* --ca, for this program and what it starts (ssh starts it again). */
+static int trust_alone(const struct cli *c, struct err *e)
+{
+        AUTO(free) char *path = realpath(c->opt[OPT_CA].s, NULL);
+
+        if (!path)
+                return err_errno(e, -errno, "--ca: %s", c->opt[OPT_CA].s);
+        return setenv(CONFIG_CA_VARIABLE, path, 1) < 0 ? err_set(e, -ENOMEM, "out of memory") : 0;
+}
+
 static int run(struct cli *c, int argc, char **argv, struct err *e)
 {
         int r = cli_parse(c, argc, argv, e);
@@ -42,6 +54,11 @@ static int run(struct cli *c, int argc, char **argv, struct err *e)
                 r = print_help(c, e);
                 /* a bare `tensoronecli` is a mistake that gets the help as its answer */
                 return r < 0 ? r : argc == 0;
+        }
+        if (c->verb->needs_api && c->opt[OPT_CA].given) {
+                r = trust_alone(c, e);
+                if (r < 0)
+                        return r;
         }
         if (c->verb->needs_api) {
                 r = api_new(&c->api, e);

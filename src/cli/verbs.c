@@ -32,13 +32,19 @@ const struct verb verbs[] = {
         { .word = "config",
           .operands = "",
           .run = cmd_config,
-          .opts = OPTS(OPT_API_KEY, OPT_API_URL),
-          .summary = "save the API's address and the key",
+          .opts = OPTS(OPT_API_KEY, OPT_API_URL, OPT_CA_FINGERPRINT),
+          .summary = "save the API's address and the key, and whom to believe",
           .detail = "They are kept in ~/.tensorone/config.toml, readable by you alone. The "
                     "environment variables TENSORONE_API_URL and TENSORONE_API_KEY, then "
-                    "RUNPOD_API_URL and RUNPOD_API_KEY, take precedence over the file. Without an "
-                    "option the command prints what is in use; the key itself is never printed.",
+                    "RUNPOD_API_URL and RUNPOD_API_KEY, take precedence over the file, and "
+                    "TENSORONE_CA is --ca for all commands. Without an option the command prints "
+                    "what is in use; the key itself is never printed. An API at https:// is "
+                    "looked at before it is saved: when a private authority vouches for it, its "
+                    "name and SHA-256 are shown, and it is trusted for this API if you say so, if "
+                    "--fingerprint says the same, or if --ca names its file.",
           .examples = "tensoronecli config --apiUrl http://127.0.0.1:8080 --apiKey - < admin.key\n"
+                      "tensoronecli config --apiUrl https://api.localhost:8443 --fingerprint "
+                      "3f0e...\n"
                       "tensoronecli config" },
         { .word = "create",
           .noun = "cluster",
@@ -556,7 +562,7 @@ const char *verb_title(const struct verb *v, char *buf, size_t len)
 
 bool verb_takes(const struct verb *v, enum opt_id id)
 {
-        if (id == OPT_HELP || id == OPT_OUTPUT)
+        if (option_is_global(id))
                 return true;
         for (const enum opt_id *o = v->opts; *o != OPT_NONE; o++)
                 if (*o == id)

@@ -105,13 +105,15 @@ static void on_msg(wslay_event_context_ptr ctx, const struct wslay_event_on_msg_
         w->r = w->on_message(w->arg, m->msg, m->msg_length, w->e);
 }
 
-static int connect_to(struct ws *w, const char *url, struct err *e)
+static int connect_to(struct ws *w, const struct api *a, const char *url, struct err *e)
 {
         curl_socket_t fd = CURL_SOCKET_BAD;
         CURLcode code;
+        int r;
 
         w->curl = curl_easy_init();
-        if (!w->curl || curl_easy_setopt(w->curl, CURLOPT_URL, url) != CURLE_OK)
+        if (!w->curl || curl_easy_setopt(w->curl, CURLOPT_URL, url) != CURLE_OK ||
+            !api_trust(a, w->curl))
                 return err_set(e, -ENOMEM, "out of memory");
         (void) curl_easy_setopt(w->curl, CURLOPT_PROTOCOLS_STR, "http,https");
         (void) curl_easy_setopt(w->curl, CURLOPT_CONNECT_ONLY, 1L);
@@ -121,6 +123,9 @@ static int connect_to(struct ws *w, const char *url, struct err *e)
         (void) curl_easy_setopt(w->curl, CURLOPT_CONNECTTIMEOUT, 10L);
         (void) curl_easy_setopt(w->curl, CURLOPT_TCP_KEEPALIVE, 1L);
         code = curl_easy_perform(w->curl);
+        r = code == CURLE_OK ? 0 : api_trust_error(a, w->curl, (int) code, e);
+        if (r < 0)
+                return r;
         if (code != CURLE_OK)
                 return err_set(e, -ECONNREFUSED, "the API cannot be reached: %s",
                                curl_easy_strerror(code));
@@ -332,7 +337,7 @@ int ws_open(struct api *a, const char *path, const char *subprotocol, ws_message
                 return err_set(e, -ENOMEM, "out of memory");
         w->on_message = on_message;
         w->arg = arg;
-        r = connect_to(w, url, e);
+        r = connect_to(w, a, url, e);
         if (r >= 0)
                 r = handshake(w, a, url, subprotocol, e);
         if (r < 0)

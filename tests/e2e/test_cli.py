@@ -277,7 +277,7 @@ def test_config_sources(env, tmp_path, api):
     assert "trainer" in good(env, "get", "clusters")
     assert json.loads(good(env, "config", "-o", "json")) == {
         "apiUrl": api.url, "apiUrlFrom": "RUNPOD_API_URL", "apiKeySet": True,
-        "apiKeyFrom": "RUNPOD_API_KEY"}
+        "apiKeyFrom": "RUNPOD_API_KEY", "caFile": None, "caFileFrom": None}
 
 
 @pytest.mark.parametrize("url, message", [

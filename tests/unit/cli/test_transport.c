@@ -12,6 +12,7 @@
 #include "cli/api.h"
 #include "cli/config.h"
 #include "cli/ndjson.h"
+#include "cli/tls.h"
 #include "cli/ws.h"
 
 static void test_base_url(void **state)
@@ -176,9 +177,40 @@ static void test_accept_key(void **state)
         assert_string_equal(got, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 }
 
+static void test_fingerprints(void **state)
+{
+        static const struct {
+                const char *in;
+                int r;
+        } t[] = {
+                { "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", 0 },
+                { "000102030405060708090A0B0C0D0E0F101112131415161718191A1B1C1D1E1F", 0 },
+                { "00:01:02:03:04:05:06:07:08:09:0a:0b:0c:0d:0e:0f:10:11:12:13:14:15:16:17:18:19:1A:1B:1C:1D:1E:1F",
+                  0 },
+                { "", -EINVAL },
+                { "00", -EINVAL },
+                { ":00", -EINVAL },
+                { "0:0", -EINVAL },
+                { "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1", -EINVAL },
+                { "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1g", -EINVAL },
+                { "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f0", -EINVAL },
+                { " 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1", -EINVAL },
+        };
+
+        (void) state;
+        for (size_t i = 0; i < NELEM(t); i++) {
+                char got[TLS_FINGERPRINT_MAX] = "?";
+                int r = tls_fingerprint(t[i].in, got, NULL);
+
+                if (r != t[i].r || strcmp(got, r < 0 ? "?" : t[0].in) != 0)
+                        fail_msg("row %zu: %d %s", i, r, got);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_fingerprints),
                 cmocka_unit_test(test_base_url),
                 cmocka_unit_test(test_key),
                 cmocka_unit_test(test_path),

@@ -7,7 +7,6 @@
 #include <linux/loop.h>
 #include <linux/seccomp.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -22,6 +21,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "engine/doctor_priv.h"
 #include "engine/gpu/driver.h"
 #include "engine/gpu/vfio.h"
 #include "engine/instance.h"
@@ -32,28 +32,6 @@
 
 #define MIN_MAJOR 6
 #define MIN_MINOR 1
-
-enum grade { GOOD, LESS, MISSING }; /* fine; works with a consequence; clusters cannot run */
-
-struct finding {
-        enum grade grade;
-        char what[256];
-        const char *then; /* what follows, when it is not what the row says */
-};
-
-static struct finding found(enum grade g, const char *fmt, ...)
-        __attribute__((format(printf, 2, 3)));
-
-static struct finding found(enum grade g, const char *fmt, ...)
-{
-        struct finding f = { .grade = g };
-        va_list ap;
-
-        va_start(ap, fmt);
-        (void) vsnprintf(f.what, sizeof f.what, fmt, ap);
-        va_end(ap);
-        return f;
-}
 
 static bool exists(const char *path)
 {
@@ -402,6 +380,12 @@ static const struct {
                   "one account can fill it for all: set net.netfilter.nf_conntrack_max (sysctl) to the larger number, or lower `connections` in [network]" },
         { "project quotas", probe_prjquota, NULL,
           "none needed: disks are files of exactly their size with an ext4 inside" },
+        { .name = "HAProxy", .probe_conf = doctor_haproxy },
+        { .name = "edge address", .probe_conf = doctor_edge_address, .without = "try it as root" },
+        { .name = "edge domains", .probe_conf = doctor_edge_domains },
+        { .name = "edge names", .probe_conf = doctor_edge_names },
+        { .name = "cert: clusters", .probe_conf = doctor_edge_tenant, .without = "try it as root" },
+        { .name = "cert: API", .probe_conf = doctor_edge_api, .without = "try it as root" },
         { "SSH server", probe_ssh, NULL, "clusters with startSsh are refused" },
         { "KVM", probe_kvm, NULL, "isolation: vm is not available" },
         { "IOMMU", probe_iommu, NULL, "GPUs cannot be handed to microVMs" },

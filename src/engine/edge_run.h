@@ -15,6 +15,11 @@ struct edge_run {
         unsigned descriptors; /* that it may have open */
 };
 
+/* The oldest version that does what is asked of it. */
+#define EDGE_RUN_MAJOR 2U
+#define EDGE_RUN_MINOR 6U
+/* Where the program is; NULL: nowhere. */
+const char *edge_run_program(void);
 /* How many descriptors a child may have open at most. */
 unsigned edge_run_descriptors(void);
 /* Whether it would take its configuration; *e is what it says.  Blocks for its answer, some 30 ms. */

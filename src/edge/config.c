@@ -10,38 +10,26 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "edge/pages.h"
 
 extern const char edge_template[]; /* template.py */
 
-/* No word of the request stands in them. */
-static void put_page(struct strbuf *b, const char *title, const char *text)
-{
-        strbuf_fmt(
-                b,
-                "<!doctype html><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>%s</title><body style=\"font:1rem/1.5 system-ui;max-width:36rem;margin:20vh auto;padding:0 1rem\"><h1>%s</h1><p>%s</p>",
-                title, title, text);
-}
-
-static void put_404(struct strbuf *b, const struct edge_config *c)
+static void put_pages(struct strbuf *b, const struct edge_config *c)
 {
         (void) c;
-        put_page(b, "Nothing here", "No running cluster has this name and port.");
+        edge_pages_put(b);
 }
 
-static void put_502(struct strbuf *b, const struct edge_config *c)
+static void put_errors_html(struct strbuf *b, const struct edge_config *c)
 {
         (void) c;
-        put_page(
-                b, "No HTTP here",
-                "What listens on this port of the cluster does not speak HTTP, or ended before it answered.");
+        edge_pages_put_errors(b, true);
 }
 
-static void put_503(struct strbuf *b, const struct edge_config *c)
+static void put_errors_json(struct strbuf *b, const struct edge_config *c)
 {
         (void) c;
-        put_page(
-                b, "Not listening yet",
-                "The cluster runs, and nothing in it listens on this port. Try again in a moment.");
+        edge_pages_put_errors(b, false);
 }
 
 static void put_instance(struct strbuf *b, const struct edge_config *c)
@@ -107,20 +95,13 @@ static const struct {
         const char *name;
         void (*put)(struct strbuf *b, const struct edge_config *c);
 } fillings[] = {
-        { "instance)", put_instance },
-        { "dir)", put_dir },
-        { "api_domain)", put_api_domain },
-        { "api_address)", put_api_address },
-        { "connections)", put_connections },
-        { "descriptors)", put_descriptors },
-        { "threads)", put_threads },
-        { "listen_fd)", put_listen_fd },
-        { "admin_fd)", put_admin_fd },
-        { "log_format)", put_log_format },
-        { "log)", put_log },
-        { "page_404)", put_404 },
-        { "page_502)", put_502 },
-        { "page_503)", put_503 },
+        { "instance)", put_instance },       { "dir)", put_dir },
+        { "api_domain)", put_api_domain },   { "api_address)", put_api_address },
+        { "connections)", put_connections }, { "descriptors)", put_descriptors },
+        { "threads)", put_threads },         { "listen_fd)", put_listen_fd },
+        { "admin_fd)", put_admin_fd },       { "log_format)", put_log_format },
+        { "log)", put_log },                 { "pages)", put_pages },
+        { "errors_html)", put_errors_html }, { "errors_json)", put_errors_json },
 };
 
 char *edge_config_text(const struct edge_config *c)

@@ -12,8 +12,11 @@
 #define PAYLOAD_BYTES                                                                              \
         12000U /* HAProxy reads a command with what follows it into a buffer of 16 KiB */
 
+#define TO_MAX (EDGE_PAGE_WORD_MAX > 16U ? EDGE_PAGE_WORD_MAX : 16U)
+
 struct cluster {
-        char address[16];
+        char to[TO_MAX]; /* an address, or the word of a page */
+        bool is_address;
         size_t n;
         uint32_t port[LIMIT_HTTP_PORTS];
 };
@@ -57,54 +60,71 @@ static bool has(const struct cluster *c, uint32_t port)
         return false;
 }
 
-/* What is no more goes first, so that no name ever stands there twice. */
+static void put_to(struct strbuf *b, const struct cluster *c, uint32_t port)
+{
+        if (c->is_address)
+                strbuf_fmt(b, "%s:%u\n", c->to, port);
+        else
+                strbuf_fmt(b, "%s\n", c->to);
+}
+
+static bool same_to(const struct cluster *a, const struct cluster *b)
+{
+        return a->is_address == b->is_address && str_eq(a->to, b->to);
+}
+
+/* A name that stays is changed in place: at no moment it stands there twice, or not at all. */
 static int say_change(const struct routes *r, const char *id, const struct cluster *was,
                       const struct cluster *is, struct strbuf *b)
 {
-        bool moved = !str_eq(was->address, is->address);
         char name[EDGE_NAME_MAX];
         int commands = 0;
 
         for (size_t i = 0; i < was->n; i++) {
-                if (!moved && has(is, was->port[i]))
+                if (has(is, was->port[i]))
                         continue;
                 edge_name(name, id, was->port[i], r->domain);
                 strbuf_fmt(b, "del map %s %s\n", r->map, name);
                 commands++;
         }
         for (size_t i = 0; i < is->n; i++) {
-                if (!moved && has(was, is->port[i]))
+                const bool there = has(was, is->port[i]);
+
+                if (there && same_to(was, is))
                         continue;
                 edge_name(name, id, is->port[i], r->domain);
-                strbuf_fmt(b, "add map %s %s %s:%u\n", r->map, name, is->address, is->port[i]);
+                strbuf_fmt(b, "%s map %s %s ", there ? "set" : "add", r->map, name);
+                put_to(b, is, is->port[i]);
                 commands++;
         }
         return commands;
 }
 
-int routes_set(struct routes *r, const char *cluster, const char *address, const uint32_t *ports,
-               size_t n, struct strbuf *commands)
+int routes_set(struct routes *r, const char *cluster, const struct routes_to *to, bool *ret_left,
+               struct strbuf *commands)
 {
-        struct cluster *had = map_get(r->clusters, cluster), none = { .n = 0 }, is = { .n = n };
+        struct cluster *had = map_get(r->clusters, cluster), none = { .n = 0 }, is = { .n = to->n };
         const struct cluster was = had ? *had : none;
         AUTO(free) struct cluster *fresh = NULL;
 
-        assert(n <= NELEM(is.port));
-        if (n)
-                memcpy(is.port, ports, n * sizeof *ports);
-        (void) snprintf(is.address, sizeof is.address, "%s", n ? address : "");
-        if (!n && !had)
-                return 0;
-        if (n && !had) {
+        assert(to->n <= NELEM(is.port));
+        if (is.n) {
+                memcpy(is.port, to->ports, is.n * sizeof *to->ports);
+                is.is_address = to->address != NULL;
+                (void) snprintf(is.to, sizeof is.to, "%s", to->address ? to->address : to->page);
+        }
+        if (is.n && !had) {
                 fresh = calloc(1, sizeof *fresh);
                 if (!fresh || map_set(r->clusters, cluster, fresh) < 0)
                         return -ENOMEM;
                 had = TAKE(fresh);
         }
-        *had = is;
-        if (!n)
+        if (is.n)
+                *had = is;
+        else if (had)
                 free(map_del(r->clusters, cluster));
-        r->names = r->names - was.n + n;
+        r->names = r->names - was.n + is.n;
+        *ret_left = was.is_address && !same_to(&was, &is);
         return say_change(r, cluster, &was, &is, commands);
 }
 
@@ -113,7 +133,7 @@ size_t routes_count(const struct routes *r)
         return r->names;
 }
 
-typedef void line_fn(void *arg, const char *name, const char *address, uint32_t port);
+typedef void line_fn(void *arg, const char *name, const struct cluster *c, uint32_t port);
 
 static void each(const struct routes *r, line_fn *fn, void *arg)
 {
@@ -123,14 +143,15 @@ static void each(const struct routes *r, line_fn *fn, void *arg)
 
                 for (size_t i = 0; i < c->n; i++) {
                         edge_name(name, map_key(e), c->port[i], r->domain);
-                        fn(arg, name, c->address, c->port[i]);
+                        fn(arg, name, c, c->port[i]);
                 }
         }
 }
 
-static void put_line(void *arg, const char *name, const char *address, uint32_t port)
+static void put_line(void *arg, const char *name, const struct cluster *c, uint32_t port)
 {
-        strbuf_fmt(arg, "%s %s:%u\n", name, address, port);
+        strbuf_fmt(arg, "%s ", name);
+        put_to(arg, c, port);
 }
 
 void routes_file(const struct routes *r, struct strbuf *b)
@@ -145,7 +166,7 @@ struct fill {
         size_t begun, commands;
 };
 
-static void put_payload(void *arg, const char *name, const char *address, uint32_t port)
+static void put_payload(void *arg, const char *name, const struct cluster *c, uint32_t port)
 {
         struct fill *f = arg;
 
@@ -155,7 +176,7 @@ static void put_payload(void *arg, const char *name, const char *address, uint32
                 f->begun = f->out->len;
                 strbuf_fmt(f->out, "add map @%u %s <<\n", f->version, f->r->map);
         }
-        put_line(f->out, name, address, port);
+        put_line(f->out, name, c, port);
 }
 
 size_t routes_fill(const struct routes *r, unsigned version, struct strbuf *commands)

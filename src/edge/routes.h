@@ -3,11 +3,13 @@
  * A level: whoever calls routes_set() says how it should be, and gets the commands for HAProxy's
  * runtime socket that bring a map which was as before to that.  Pure. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "edge/pages.h"
 #include "model/limits.h"
 
 struct routes;
@@ -17,13 +19,20 @@ struct routes *routes_new(const char *map, const char *domain);
 struct routes *routes_free(struct routes *r);
 DEFINE_AUTO(struct routes *, routes_free)
 
-/* The cluster's @n ports (different ones, at most LIMIT_HTTP_PORTS) lead to @address, an IPv4 address, from now on; @n 0: there are none.
- * Appends the commands, each with a newline; returns how many, -ENOMEM with nothing changed. */
-int routes_set(struct routes *r, const char *cluster, const char *address, const uint32_t *ports,
-               size_t n, struct strbuf *commands);
+/* What the names of a cluster lead to. */
+struct routes_to {
+        const char *address;   /* IPv4, where its ports are; NULL: nowhere, but to */
+        const char *page;      /* this word of edge_page_word() */
+        const uint32_t *ports; /* different ones */
+        size_t n;              /* at most LIMIT_HTTP_PORTS; 0: it has no names */
+};
+/* From now on.  Appends the commands, each with a newline; returns how many, -ENOMEM with nothing changed.
+ * *@ret_left: names of it have led to an address where none leads now. */
+int routes_set(struct routes *r, const char *cluster, const struct routes_to *to, bool *ret_left,
+               struct strbuf *commands);
 /* Names in all. */
 size_t routes_count(const struct routes *r);
-/* The map as a file: "NAME ADDRESS:PORT\n" for each. */
+/* The map as a file: "NAME ADDRESS:PORT\n" or "NAME PAGE\n" for each. */
 void routes_file(const struct routes *r, struct strbuf *b);
 /* Commands that make the map of version @version, which "prepare map" has returned, and show it instead of
  * whatever was there; returns how many. */

@@ -44,7 +44,7 @@
 #define STEADY_US       (10 * US_PER_S)
 #define PATIENCE_US     (10 * US_PER_S)
 /* All threads stand still for it; it finds nothing to delete. */
-#define BARRIER        "del server unknown/none\n"
+#define BARRIER        "del server pages/none\n"
 #define BARRIER_SAYS   "No such server."
 #define OWN_FDS        256U /* of HAProxy, beside connections */
 #define FDS_PER_CLIENT 4U   /* HTTP/2: one connection of a client may need several to clusters */
@@ -185,27 +185,31 @@ static void say(struct edge_child *c, const char *cluster, const char *commands,
                 start_anew(c, "out of memory");
 }
 
-void edge_child_route(struct edge_child *c, const char *cluster, const char *address,
-                      const char *ports)
+void edge_child_route(struct edge_child *c, const char *cluster, const struct edge_to *to)
 {
         struct plan_port list[LIMIT_PORTS];
         uint32_t http[LIMIT_HTTP_PORTS];
+        char page[EDGE_PAGE_WORD_MAX];
+        struct routes_to is = { .address = to->address, .page = page, .ports = http };
         AUTO(strbuf_done) struct strbuf b = { 0 };
-        int n = address && ports ? plan_ports(ports, list, NELEM(list), NULL) : 0, r;
-        size_t n_http = 0;
+        bool left = false;
+        int n, r;
 
-        for (int i = 0; i < n && n_http < NELEM(http); i++)
+        edge_page_word(page, to->page, to->percent);
+        n = (to->address || *page) && to->ports ? plan_ports(to->ports, list, NELEM(list), NULL)
+                                                : 0;
+        for (int i = 0; i < n && is.n < NELEM(http); i++)
                 if (list[i].type == PORT_HTTP)
-                        http[n_http++] = list[i].private_port;
-        r = routes_set(c->routes, cluster, address, http, n_http, &b);
-        if (r > 0 && n_http == 0) {
+                        http[is.n++] = list[i].private_port;
+        r = routes_set(c->routes, cluster, &is, &left, &b);
+        if (r >= 0 && left) {
                 strbuf_str(&b, BARRIER);
                 r++;
         }
         if (r < 0 || b.failed)
                 start_anew(c, "out of memory");
         else if (r > 0 && c->runtime)
-                say(c, cluster, b.s, (size_t) r, n_http == 0);
+                say(c, cluster, b.s, (size_t) r, left);
 }
 
 bool edge_child_is_unrouted(const struct edge_child *c, const char *cluster)

@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "edge/pages.h"
 #include "engine/instance.h"
 
 /* In the run directory: HAProxy's runtime socket. */
@@ -34,10 +35,9 @@ DEFINE_AUTO(struct edge_child *, edge_child_leave)
 /* HAProxy ends, too. */
 struct edge_child *edge_child_stop(struct edge_child *c);
 
-/* The web ports among @ports ("8888/http,22/tcp") of that cluster lead to @address, an IPv4 address, from
- * now on; NULL: it has none.  Saying again what is so costs next to nothing. */
-void edge_child_route(struct edge_child *c, const char *cluster, const char *address,
-                      const char *ports);
+/* Its names, one for each web port among to->ports ("8888/http,22/tcp"), lead to to->address, an IPv4 address, from
+ * now on, or to a page; with neither, it has no names.  Saying again what is so costs next to nothing. */
+void edge_child_route(struct edge_child *c, const char *cluster, const struct edge_to *to);
 
 /* No request will begin a connection to where its routes led, which edge_child_route() has taken away: HAProxy has
  * said so, and that none is on its way from the look-up to the connection either; or it is dead.

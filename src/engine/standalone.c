@@ -248,12 +248,12 @@ static bool on_traffic(void *arg, const char *cluster, struct fleet_traffic *ret
         return s->traffic && edge_traffic_of(s->traffic, cluster, &ret->bytes, &ret->connections);
 }
 
-static void on_routed(void *arg, const char *cluster, const char *address, const char *ports)
+static void on_routed(void *arg, const char *cluster, const struct edge_to *to)
 {
         const struct standalone *s = arg;
 
         if (s->edge)
-                edge_child_route(s->edge, cluster, address, ports);
+                edge_child_route(s->edge, cluster, to);
 }
 
 static bool is_unrouted(void *arg, const char *cluster)

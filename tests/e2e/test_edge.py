@@ -276,7 +276,7 @@ def test_a_stop_takes_the_name_away_and_a_start_gives_it_back(host):
         wait_status(e, name, 200)
         host.call("clusterStop", c)
         host.wait_exited(c)
-        assert e.get(name).status == 404
+        assert e.get(name).status == 503
         assert name not in e.routes()
         host.call("clusterResume", c, gpuCount=0)
         host.wait_running(c)
@@ -572,7 +572,7 @@ def test_a_stop_that_was_cut_short(own):
     own.kill()
     own.start()
     own.wait_exited(own.served)
-    assert e.get(name).status == 404 and name not in e.routes()
+    assert e.get(name).status == 503 and name not in e.routes()
 
 
 def test_without_clusters_nothing_stays(tmp_path):

@@ -97,10 +97,14 @@ class Edge:
                 text += piece
         return text.decode()
 
-    def routes(self):
-        """{name: "ADDRESS:PORT"} as HAProxy has them now."""
+    def map(self):
+        """{name: "ADDRESS:PORT" or "=PAGE"} as HAProxy has them now."""
         lines = self.runtime("show map %s" % (self.files / "routes")).splitlines()
         return {line.split()[1]: line.split()[2] for line in lines if line.strip()}
+
+    def routes(self):
+        """Those that lead to a cluster."""
+        return {name: to for name, to in self.map().items() if not to.startswith("=")}
 
     def pid(self):
         """Of HAProxy, as it says itself."""

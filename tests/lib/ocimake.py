@@ -256,6 +256,24 @@ class Throttle(Fault):
             h.wfile.write(data[at:at + step])
 
 
+class Gate(Fault):
+    """@at bytes of the body at once, the rest when `open` is set (or the registry ends)."""
+
+    def __init__(self, at, times=10 ** 9):
+        super().__init__(times)
+        self.at, self.open = at, threading.Event()
+
+    def __call__(self, h, data):
+        h.send_response(200)
+        h.send_header("Content-Length", str(len(data)))
+        h.end_headers()
+        h.wfile.write(data[:self.at])
+        h.wfile.flush()
+        while not self.open.wait(0.05) and not h.server.reg.stop.is_set():
+            pass
+        h.wfile.write(data[self.at:])
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 

@@ -13,6 +13,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "edge/pages.h"
 #include "engine/host.h"
 #include "engine/image/image.h"
 #include "engine/net/net.h"
@@ -55,11 +56,11 @@ struct fleet_spec {
         void *upkeep;                  /* argument of the two */
         /* a cluster has this slot from now on; @account NULL: it has not; may be NULL */
         void (*named)(void *names, uint32_t slot, const char *account, const char *cluster);
-        /* its web ports are at this address; @address NULL: it has none; may be NULL */
-        void (*routed)(void *names, const char *cluster, const char *address, const char *ports);
+        /* where whoever asks for it by a name of the edge's is led; may be NULL */
+        void (*routed)(void *names, const char *cluster, const struct edge_to *to);
         /* nobody finds that address by one of its names any more; else fleet_unrouted() will say so; may be NULL */
         bool (*unrouted)(void *names, const char *cluster);
-        void *names; /* of the three */
+        void *names;               /* of the three */
         fleet_traffic_fn *traffic; /* may be NULL */
         void *edge;
 };

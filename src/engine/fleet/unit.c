@@ -300,6 +300,7 @@ static void begin(struct unit *u)
                 r = unit_find_image(u, &image, &e);
         if (r == -ENOENT) {
                 u->wants_login = !str_empty(u->plan.registry_auth);
+                u->progress_pct = 0; /* not that of its last start */
                 unit_event(u, CE_PULL, NULL);
                 r = unit_pull(u, &e);
         } else if (r >= 0) {

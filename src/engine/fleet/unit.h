@@ -47,6 +47,8 @@ struct unit {
         char *damage; /* what is wrong with the image that it runs from; NULL: nothing */
         struct image_progress pull; /* while it is pulling; `phase` is not kept */
         uint64_t pull_told_us;      /* when it was reported last, monotonic */
+        uint64_t page_told_us;      /* the same for whoever asks the edge, */
+        uint32_t page_pct;          /* and this is what */
         uint64_t due_us;            /* back-off ends, monotonic */
         uint64_t asked_us;          /* the order to run arrived, monotonic; 0: answered already */
         uint64_t boot_us;           /* from there to the first process's execve, last time */
@@ -133,7 +135,7 @@ void unit_net_end(struct unit *u); /* with the slot */
 /* At start: the IPv6 address of one that runs. */
 void unit_net_adopt(struct unit *u);
 /* Say where its web ports are now: with every change of its state. */
-void unit_route(const struct unit *u);
+void unit_route(struct unit *u);
 /* Nobody is sent there any more.  False: not yet, and whoever knows settles then. */
 bool unit_is_unrouted(const struct unit *u);
 /* `security.network` of its report. */

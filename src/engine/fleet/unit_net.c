@@ -57,14 +57,63 @@ void unit_net_adopt(struct unit *u)
         net_lease_done(&lease);
 }
 
-/* While its first process runs, and from before anything of it is undone not any more. */
-void unit_route(const struct unit *u)
+/* One that failed for good is wanted still, and does not start by itself. */
+static bool starts_again(const struct unit *u)
+{
+        return u->row.want_running && !u->row.want_gone &&
+               (u->start_again || u->row.want_generation > u->row.generation);
+}
+
+/* What is told of it to whoever knows one of its names. */
+static enum edge_page page_of(const struct unit *u)
+{
+        switch (u->row.state) {
+        case CS_PULLING:
+                return EDGE_PAGE_PULLING;
+        case CS_ACCEPTED:
+        case CS_BINDING:
+        case CS_STARTING:
+        case CS_RUNNING:
+                return EDGE_PAGE_STARTING;
+        case CS_BACKOFF:
+                return u->row.restarts ? EDGE_PAGE_RESTARTING : EDGE_PAGE_STARTING;
+        case CS_STOPPING:
+                return starts_again(u) ? EDGE_PAGE_STARTING : EDGE_PAGE_STOPPING;
+        case CS_EXITED:
+                return starts_again(u) ? EDGE_PAGE_STARTING : EDGE_PAGE_STOPPED;
+        case CS_TERMINATING:
+        case CS_TERMINATED:
+        case CS_NONE:
+        case CS_STATE_COUNT:
+                break;
+        }
+        return EDGE_PAGE_NONE;
+}
+
+/* One that pulls fast does not tell each step: HAProxy has one more command to obey for each name. */
+static uint32_t told_percent(struct unit *u)
+{
+        const uint64_t now = clock_mono_us();
+
+        if (u->progress_pct < u->page_pct || now >= u->page_told_us + US_PER_S) {
+                u->page_pct = u->progress_pct;
+                u->page_told_us = now;
+        }
+        return u->page_pct;
+}
+
+/* To itself while its first process runs, and from before anything of it is undone not any more. */
+void unit_route(struct unit *u)
 {
         const struct fleet_spec *s = &u->fleet->spec;
-        bool on = u->row.state == CS_RUNNING && *u->address;
+        const bool on = u->row.state == CS_RUNNING && *u->address;
+        const struct edge_to to = { .ports = u->plan.ports,
+                                    .address = on ? u->address : NULL,
+                                    .page = page_of(u),
+                                    .percent = told_percent(u) };
 
         if (s->routed)
-                s->routed(s->names, u->row.cluster, on ? u->address : NULL, u->plan.ports);
+                s->routed(s->names, u->row.cluster, &to);
 }
 
 bool unit_is_unrouted(const struct unit *u)

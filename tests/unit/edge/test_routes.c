@@ -16,25 +16,72 @@ static void test_changes(void **state)
 {
         static const uint32_t one[] = { 80 }, two[] = { 80, 81 }, other[] = { 82 };
         const struct {
-                const char *cluster, *address;
-                const uint32_t *ports;
-                size_t n;
+                const char *cluster;
+                struct routes_to to;
                 const char *says;
+                bool left;
                 size_t names;
         } t[] = {
-                { "a", NULL, NULL, 0, "", 0 },
-                { "a", "10.0.0.1", one, 1, "add map /m a-80.proxy.d 10.0.0.1:80\n", 1 },
-                { "a", "10.0.0.1", one, 1, "", 1 },
-                { "a", "10.0.0.1", two, 2, "add map /m a-81.proxy.d 10.0.0.1:81\n", 2 },
-                { "b", "10.0.0.2", other, 1, "add map /m b-82.proxy.d 10.0.0.2:82\n", 3 },
-                { "a", "10.0.0.1", other, 1,
-                  "del map /m a-80.proxy.d\ndel map /m a-81.proxy.d\nadd map /m a-82.proxy.d 10.0.0.1:82\n",
+                { "a", { NULL, "", NULL, 0 }, "", false, 0 },
+                { "a",
+                  { NULL, "=starting", one, 1 },
+                  "add map /m a-80.proxy.d =starting\n",
+                  false,
+                  1 },
+                { "a", { NULL, "=starting", one, 1 }, "", false, 1 },
+                { "a",
+                  { "10.0.0.1", "", one, 1 },
+                  "set map /m a-80.proxy.d 10.0.0.1:80\n",
+                  false,
+                  1 },
+                { "a", { "10.0.0.1", "", one, 1 }, "", false, 1 },
+                { "a",
+                  { "10.0.0.1", "", two, 2 },
+                  "add map /m a-81.proxy.d 10.0.0.1:81\n",
+                  false,
                   2 },
-                { "a", "10.0.0.3", other, 1,
-                  "del map /m a-82.proxy.d\nadd map /m a-82.proxy.d 10.0.0.3:82\n", 2 },
-                { "a", NULL, NULL, 0, "del map /m a-82.proxy.d\n", 1 },
-                { "a", NULL, NULL, 0, "", 1 },
-                { "b", NULL, NULL, 0, "del map /m b-82.proxy.d\n", 0 },
+                { "b",
+                  { "10.0.0.2", "", other, 1 },
+                  "add map /m b-82.proxy.d 10.0.0.2:82\n",
+                  false,
+                  3 },
+                { "a",
+                  { "10.0.0.1", "", other, 1 },
+                  "del map /m a-80.proxy.d\ndel map /m a-81.proxy.d\nadd map /m a-82.proxy.d 10.0.0.1:82\n",
+                  false,
+                  2 },
+                { "a",
+                  { "10.0.0.3", "", other, 1 },
+                  "set map /m a-82.proxy.d 10.0.0.3:82\n",
+                  true,
+                  2 },
+                { "a",
+                  { NULL, "=stopping", other, 1 },
+                  "set map /m a-82.proxy.d =stopping\n",
+                  true,
+                  2 },
+                { "a",
+                  { NULL, "=stopped", other, 1 },
+                  "set map /m a-82.proxy.d =stopped\n",
+                  false,
+                  2 },
+                { "a",
+                  { NULL, "=pulling=1", two, 2 },
+                  "del map /m a-82.proxy.d\nadd map /m a-80.proxy.d =pulling=1\nadd map /m a-81.proxy.d =pulling=1\n",
+                  false,
+                  3 },
+                { "a",
+                  { NULL, "=pulling=2", two, 2 },
+                  "set map /m a-80.proxy.d =pulling=2\nset map /m a-81.proxy.d =pulling=2\n",
+                  false,
+                  3 },
+                { "a",
+                  { NULL, "", NULL, 0 },
+                  "del map /m a-80.proxy.d\ndel map /m a-81.proxy.d\n",
+                  false,
+                  1 },
+                { "a", { NULL, "", NULL, 0 }, "", false, 1 },
+                { "b", { NULL, "", NULL, 0 }, "del map /m b-82.proxy.d\n", true, 0 },
         };
         struct routes *r = routes_new(MAP, "d");
 
@@ -42,14 +89,15 @@ static void test_changes(void **state)
         assert_non_null(r);
         for (size_t i = 0; i < NELEM(t); i++) {
                 struct strbuf b = { 0 };
-                int lines = 0,
-                    n = routes_set(r, t[i].cluster, t[i].address, t[i].ports, t[i].n, &b);
+                bool left = !t[i].left;
+                int lines = 0, n = routes_set(r, t[i].cluster, &t[i].to, &left, &b);
 
                 for (const char *s = b.s; s && (s = strchr(s, '\n')); s++)
                         lines++;
-                if (n != lines || strcmp(b.s ? b.s : "", t[i].says) != 0 ||
+                if (n != lines || strcmp(b.s ? b.s : "", t[i].says) != 0 || left != t[i].left ||
                     routes_count(r) != t[i].names)
-                        fail_msg("row %zu: %d commands, %zu names: %s", i, n, routes_count(r), b.s);
+                        fail_msg("row %zu: %d commands, %zu names, left %d: %s", i, n,
+                                 routes_count(r), left, b.s);
                 strbuf_done(&b);
         }
         (void) routes_free(r);
@@ -69,10 +117,13 @@ static void test_many(void **state)
                 ports[i] = 8000 + i;
         for (unsigned i = 0; i < 1000; i++) {
                 char id[16], address[16];
+                const struct routes_to to = { address, "", ports, NELEM(ports) };
+                bool left = true;
 
                 (void) snprintf(id, sizeof id, "c%u", i);
                 (void) snprintf(address, sizeof address, "10.0.%u.%u", i / 250, i % 250);
-                assert_int_equal(routes_set(r, id, address, ports, NELEM(ports), &b), NELEM(ports));
+                assert_int_equal(routes_set(r, id, &to, &left, &b), NELEM(ports));
+                assert_false(left);
         }
         assert_int_equal(routes_count(r), 10000);
         strbuf_done(&b);
@@ -100,6 +151,28 @@ static void test_many(void **state)
         (void) routes_free(r);
 }
 
+/* Pages stand in the file and in a new version as routes do. */
+static void test_pages(void **state)
+{
+        static const uint32_t port = 80;
+        const struct routes_to to = { NULL, "=pulling=43", &port, 1 };
+        struct routes *r = routes_new(MAP, "d");
+        struct strbuf b = { 0 };
+        bool left;
+
+        (void) state;
+        assert_int_equal(routes_set(r, "a", &to, &left, &b), 1);
+        strbuf_done(&b);
+        routes_file(r, &b);
+        assert_string_equal(b.s, "a-80.proxy.d =pulling=43\n");
+        strbuf_done(&b);
+        assert_int_equal(routes_fill(r, 3, &b), 2);
+        assert_string_equal(b.s,
+                            "add map @3 /m <<\na-80.proxy.d =pulling=43\n\ncommit map @3 /m\n");
+        strbuf_done(&b);
+        (void) routes_free(r);
+}
+
 static void test_none(void **state)
 {
         struct routes *r = routes_new(MAP, "d");
@@ -117,6 +190,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_changes),
                 cmocka_unit_test(test_many),
+                cmocka_unit_test(test_pages),
                 cmocka_unit_test(test_none),
         };
 

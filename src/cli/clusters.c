@@ -17,7 +17,7 @@
         "progressTotalBytes progressBytesPerSecond reason lastStatusChange "                                                                     \
         "createdAt lastStartedAt costPerHr clusterType gpuCount vcpuCount memoryInGb "                                                           \
         "containerDiskInGb volumeInGb volumeMountPath dockerArgs env ports templateId version securityProfile egressAllow security gpuReceipts " \
-        "idleTimeoutSeconds idleAction idleSeconds lastUse "                                                                                     \
+        "idleTimeoutSeconds idleAction idleSeconds lastUse urls "                                                                                \
         "uptimeSeconds machineId machine{gpuDisplayName location} "                                                                              \
         "runtime{uptimeInSeconds ports{ip isIpPublic privatePort publicPort type} "                                                              \
         "container{cpuPercent memoryPercent cpuPressurePercent memoryPressurePercent ioPressurePercent}}"
@@ -260,4 +260,38 @@ int time_text(const char *field, const char *word, bool ahead, char ret[static 3
                                field, word);
         clock_format(us, ret, 32);
         return 0;
+}
+
+static int report_port(const json_t *port, const char *url, struct err *e)
+{
+        const long long inside = json_integer_value(json_object_get(port, "privatePort"));
+
+        if (url)
+                return out_printf(e, "port %lld/http at %s\n", inside, url);
+        if (!json_is_true(json_object_get(port, "isIpPublic")))
+                return 0;
+        return out_printf(e, "port %lld/%s at %s:%lld\n", inside, jsonx_str(port, "type"),
+                          jsonx_str(port, "ip"),
+                          json_integer_value(json_object_get(port, "publicPort")));
+}
+
+int cluster_report_reached(struct cli *c, const char *id, struct err *e)
+{
+        AUTO(json_put) json_t *got = NULL;
+        json_t *port, *urls;
+        size_t i, web = 0;
+        int r = cli_json(c) ? 0 : cluster_get(c->api, id, &got, e);
+
+        urls = json_object_get(got, "urls"); /* in the order of its web ports */
+        json_array_foreach(json_object_get(json_object_get(got, "runtime"), "ports"), i, port)
+        {
+                const bool http = str_eq(jsonx_str(port, "type"), "http");
+
+                if (r >= 0)
+                        r = report_port(port,
+                                        http ? json_string_value(json_array_get(urls, web)) : NULL,
+                                        e);
+                web += http;
+        }
+        return r;
 }

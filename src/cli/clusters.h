@@ -6,6 +6,8 @@
 #include "base/err.h"
 #include "cli/api.h"
 
+struct cli;
+
 /* The fields that `get` asks for, as a selection set. */
 extern const char cluster_selection[];
 
@@ -28,6 +30,9 @@ enum cluster_goal { GOAL_READY, GOAL_STOPPED };
 /* Return when the cluster got there, showing its progress meanwhile (cli/out.h).  Asks the
  * API once a second.  -ECHILD with the cluster's own reason when it failed instead. */
 int cluster_wait(struct api *a, const char *id, enum cluster_goal goal, struct err *e);
+
+/* Say where its ports are reached from outside: a line for each web port and each published one.  Nothing for JSON. */
+int cluster_report_reached(struct cli *c, const char *id, struct err *e);
 
 /* Return when the host has answered a change of the cluster.  -EREMOTEIO with its reason when it was not
  * made. */

@@ -121,7 +121,7 @@ static int create_one(struct api *a, json_t *input, json_t **ret, struct err *e)
         static const char query[] =
                 "mutation createCluster($input: "
                 "ClusterFindAndDeployOnDemandInput!){clusterFindAndDeployOnDemand(input:$input)"
-                "{id name costPerHr desiredStatus lastStatusChange}}";
+                "{id name costPerHr desiredStatus lastStatusChange urls}}";
         AUTO(json_put) json_t *data = NULL;
         json_t *made;
         int r = api_graphql(a, query, json_pack("{s:O}", "input", input), &data, e);
@@ -185,25 +185,6 @@ static int report(const struct cli *c, const json_t *made, struct err *e)
                           json_number_value(json_object_get(made, "costPerHr")));
 }
 
-/* Where it is reached from outside. */
-static int report_ready(struct cli *c, const char *id, struct err *e)
-{
-        AUTO(json_put) json_t *got = NULL;
-        json_t *port;
-        size_t i;
-        int r = cli_json(c) ? 0 : cluster_get(c->api, id, &got, e);
-
-        json_array_foreach(json_object_get(json_object_get(got, "runtime"), "ports"), i, port)
-        {
-                if (r >= 0 && json_is_true(json_object_get(port, "isIpPublic")))
-                        r = out_printf(e, "port %lld/%s at %s:%lld\n",
-                                       json_integer_value(json_object_get(port, "privatePort")),
-                                       jsonx_str(port, "type"), jsonx_str(port, "ip"),
-                                       json_integer_value(json_object_get(port, "publicPort")));
-        }
-        return r;
-}
-
 static int wait_all(struct cli *c, const json_t *made, struct err *e)
 {
         size_t i;
@@ -214,7 +195,7 @@ static int wait_all(struct cli *c, const json_t *made, struct err *e)
                 int r = cluster_wait(c->api, jsonx_str(one, "id"), GOAL_READY, e);
 
                 if (r >= 0)
-                        r = report_ready(c, jsonx_str(one, "id"), e);
+                        r = cluster_report_reached(c, jsonx_str(one, "id"), e);
                 if (r < 0)
                         return r;
         }

@@ -109,6 +109,19 @@ static void cell_ports(const json_t *c, struct strbuf *out)
         }
 }
 
+/* Joined by commas, too. */
+static void cell_urls(const json_t *c, struct strbuf *out)
+{
+        json_t *url;
+        size_t i;
+
+        json_array_foreach(json_object_get(c, "urls"), i, url)
+        {
+                strbuf_str(out, i ? "," : "");
+                strbuf_str(out, json_string_value(url) ? json_string_value(url) : "");
+        }
+}
+
 static void cell_phase(const json_t *c, struct strbuf *out)
 {
         struct progress_state s;
@@ -176,6 +189,7 @@ static const struct column {
         { "IO PRESSURE", cell_io_pressure },
         { "PHASE", cell_phase },
         { "REASON", cell_reason },
+        { "URLS", cell_urls },
 };
 
 static int print_clusters(const json_t *list, size_t n, struct err *e)

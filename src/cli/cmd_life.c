@@ -40,6 +40,14 @@ static int wait_if(struct cli *c, const char *id, enum cluster_goal goal, struct
         return c->opt[OPT_WAIT].b ? cluster_wait(c->api, id, goal, e) : 0;
 }
 
+/* And say where it is reached then. */
+static int wait_ready(struct cli *c, const char *id, struct err *e)
+{
+        int r = wait_if(c, id, GOAL_READY, e);
+
+        return r < 0 || !c->opt[OPT_WAIT].b ? r : cluster_report_reached(c, id, e);
+}
+
 static int start_one(struct cli *c, const char *id, json_t **ret, struct err *e)
 {
         static const char resume[] =
@@ -67,7 +75,7 @@ static int start_one(struct cli *c, const char *id, json_t **ret, struct err *e)
         if (r >= 0 && !cli_json(c))
                 r = out_printf(e, "cluster \"%s\" started with $%.3f / hr\n", id,
                                json_number_value(json_object_get(*ret, "costPerHr")));
-        return r < 0 ? r : wait_if(c, id, GOAL_READY, e);
+        return r < 0 ? r : wait_ready(c, id, e);
 }
 
 static int stop_one(struct cli *c, const char *id, json_t **ret, struct err *e)
@@ -96,7 +104,7 @@ static int restart_one(struct cli *c, const char *id, json_t **ret, struct err *
 
         if (r >= 0 && !cli_json(c))
                 r = out_printf(e, "cluster \"%s\" restarted\n", id);
-        return r < 0 ? r : wait_if(c, id, GOAL_READY, e);
+        return r < 0 ? r : wait_ready(c, id, e);
 }
 
 static int update_input(struct cli *c, json_t *input, struct err *e)

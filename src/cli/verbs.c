@@ -21,7 +21,7 @@
         "With --templateId, what is not given on the command line comes from the template. Without " \
         "--wait the command returns as soon as the resources are reserved; the image is then still " \
         "being fetched. With --wait it returns when every port that was declared answers, and says " \
-        "where TCP ports are reached from outside."
+        "where each is reached from outside."
 
 #define CREATE_EXAMPLE(form)                                                                       \
         "tensoronecli create " form " --gpuType \"NVIDIA A100\" --imageName "                      \

@@ -27,7 +27,7 @@
 
 struct options {
         const char *listen, *listen_fd, *node, *data_dir, *key_file, *key_fd, *seal_file, *seal_fd,
-                *ready_fd, *audit_keep, *log_level;
+                *ready_fd, *audit_keep, *cluster_domain, *log_level;
 };
 
 static const struct option_row {
@@ -55,6 +55,9 @@ static const struct option_row {
           offsetof(struct options, ready_fd) },
         { "--audit-keep", "TIME", "how long audit and security events are kept, 90d unless given",
           offsetof(struct options, audit_keep) },
+        { "--cluster-domain", "DOMAIN[:PORT]",
+          "clusters' web ports are at https://ID-PORT.DOMAIN[:PORT]; told to tenants",
+          offsetof(struct options, cluster_domain) },
         { "--log-level", "LEVEL", "error, warning, info or debug",
           offsetof(struct options, log_level) },
 };
@@ -344,9 +347,21 @@ static int open_and_descend(struct api *a, struct err *e)
         return ladder_descend(o->data_dir, e);
 }
 
+static int check_domain(const char *domain, struct err *e)
+{
+        static const char good[] = "abcdefghijklmnopqrstuvwxyz0123456789-.:";
+
+        if (!domain || (*domain && domain[strspn(domain, good)] == '\0'))
+                return 0;
+        return err_set(e, -EINVAL,
+                       "--cluster-domain: '%s' is neither DOMAIN nor DOMAIN:PORT, in lower case",
+                       domain);
+}
+
 static int start(struct api *a, struct err *e)
 {
         struct plane_conf pc = { .data_dir = a->opt.data_dir,
+                                 .cluster_domain = a->opt.cluster_domain,
                                  .node_path = a->opt.node,
                                  .inner = on_inner,
                                  .synced = on_synced,
@@ -363,7 +378,9 @@ static int start(struct api *a, struct err *e)
                                a->opt.audit_keep);
         pc.loop = a->loop;
         pc.seal_fd = seal;
-        r = block_signals(a, e);
+        r = check_domain(a->opt.cluster_domain, e);
+        if (r >= 0)
+                r = block_signals(a, e);
         if (r >= 0)
                 r = plane_new(&pc, &a->plane, e);
         if (r >= 0)

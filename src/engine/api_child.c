@@ -115,6 +115,8 @@ __attribute__((noreturn)) static void child(const struct api_child_spec *s, pid_
                          keep_arg,
                          (char *) (uintptr_t) "--log-level",
                          s->inst->conf.log_level,
+                         s->cluster_domain ? (char *) (uintptr_t) "--cluster-domain" : NULL,
+                         (char *) (uintptr_t) s->cluster_domain,
                          NULL };
         const char *stream = getenv("JOURNAL_STREAM"); /* it writes into the same journal */
         char *env[] = { (char *) (uintptr_t) "PATH=/usr/bin:/bin",

@@ -11,7 +11,8 @@ struct api_child;
 struct api_child_spec {
         sd_event *loop;
         const struct instance *inst;
-        int listen_fd;               /* bound and listening; borrowed */
+        int listen_fd;              /* bound and listening; borrowed */
+        const char *cluster_domain; /* DOMAIN[:PORT] of clusters' web ports; NULL: none; borrowed */
         void (*on_ready)(void *arg); /* it serves; called after every start of it */
         void *arg;
 };

@@ -105,6 +105,8 @@ static const struct conf_option options[] = {
           "a cluster's port is https://ID-PORT.proxy.tenant_domain; *.proxy.tenant_domain must lead to this host (with localhost it does, on this host)" },
         { "edge", "api_domain", CONF_STR, C(edge_api_domain), "api.localhost", 0, 0, "domain",
           "the API is https://api_domain; must be registered apart from tenant_domain, so that tenants' pages share no cookies with it" },
+        { "edge", "public_port", CONF_U32, C(edge_public_port), "0", 0, 65535, "port",
+          "the port of the addresses that tenants are told, where something in front passes on another one to listen; 0: that of listen" },
         { "edge", "tenant_certificate", CONF_STR, C(edge_tenant_certificate), "", 0, 0, "path",
           "a certificate for *.proxy.tenant_domain with its chain and key: a PEM file, or a directory with fullchain.pem and privkey.pem; another one there is taken up at once; empty: one of an authority that this host makes for itself" },
         { "edge", "api_certificate", CONF_STR, C(edge_api_certificate), "", 0, 0, "path",

@@ -46,6 +46,7 @@
 /* All threads stand still for it; it finds nothing to delete. */
 #define BARRIER        "del server pages/none\n"
 #define BARRIER_SAYS   "No such server."
+#define HTTPS_PORT     443U
 #define OWN_FDS        256U /* of HAProxy, beside connections */
 #define FDS_PER_CLIENT 4U   /* HTTP/2: one connection of a client may need several to clusters */
 
@@ -454,6 +455,18 @@ static void say_where(const struct edge_child *c)
         if (tcp_listen_address(c->run.listen, at, &port) >= 0)
                 log_info("edge: https://ID-PORT.proxy.%s:%u and https://%s:%u at %s",
                          conf->edge_tenant_domain, port, conf->edge_api_domain, port, at);
+}
+
+char *edge_child_domain(const struct edge_child *c)
+{
+        const struct engine_conf *conf = &c->spec.inst->conf;
+        char at[TCP_LISTEN_TEXT];
+        unsigned port = conf->edge_public_port;
+
+        if (!port && tcp_listen_address(c->run.listen, at, &port) < 0)
+                port = HTTPS_PORT;
+        return port == HTTPS_PORT ? str_fmt("proxy.%s", conf->edge_tenant_domain)
+                                  : str_fmt("proxy.%s:%u", conf->edge_tenant_domain, port);
 }
 
 int edge_child_start(const struct edge_child_spec *spec, struct edge_child **ret, struct err *e)

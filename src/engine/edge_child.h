@@ -35,6 +35,9 @@ DEFINE_AUTO(struct edge_child *, edge_child_leave)
 /* HAProxy ends, too. */
 struct edge_child *edge_child_stop(struct edge_child *c);
 
+/* "DOMAIN[:PORT]": clients find a cluster's web port at https://ID-PORT.<that>.  Heap; NULL: out of memory. */
+char *edge_child_domain(const struct edge_child *c);
+
 /* Its names, one for each web port among to->ports ("8888/http,22/tcp"), lead to to->address, an IPv4 address, from
  * now on, or to a page; with neither, it has no names.  Saying again what is so costs next to nothing. */
 void edge_child_route(struct edge_child *c, const char *cluster, const struct edge_to *to);

@@ -52,6 +52,7 @@ struct engine_conf {
         char *edge_tenant_domain; /* clusters are below proxy.<that> */
         char *edge_api_domain;
         char *edge_tenant_certificate, *edge_api_certificate; /* "": our own authority's */
+        uint32_t edge_public_port;                            /* 0: that of edge_listen */
         uint32_t edge_connections;
         uint32_t edge_threads;
         bool edge_log_requests;

@@ -77,6 +77,7 @@ struct standalone {
         struct dns_child *dns;
         struct edge_child *edge;      /* NULL: none is wanted; */
         struct edge_traffic *traffic; /* nor this, then */
+        char *cluster_domain;         /* that the API is told; the same */
         json_t *inventory;
         int listen_fd, inner_fd;
         bool api_ready, edge_ready, synced, said_ready, stopping;
@@ -136,6 +137,7 @@ static void standalone_done(struct standalone *s)
         bool empty;
 
         s->api = api_child_stop(s->api);
+        free(s->cluster_domain);
         s->dns = dns_child_stop(s->dns);
         s->traffic = edge_traffic_free(s->traffic);
         s->care = imagecare_free(s->care);
@@ -625,6 +627,12 @@ static int open_all(struct standalone *s, const struct standalone_args *a, struc
         api.loop = s->loop;
         api.inst = s->inst;
         api.listen_fd = s->listen_fd;
+        if (s->edge) {
+                s->cluster_domain = edge_child_domain(s->edge);
+                if (!s->cluster_domain)
+                        return err_set(e, -ENOMEM, "out of memory");
+        }
+        api.cluster_domain = s->cluster_domain;
         return api_child_start(&api, &s->api, e);
 }
 

@@ -442,10 +442,10 @@ def test_get_all_fields(env):
     head, row = (cells(line) for line in out.splitlines())
     assert head == HEAD + ["CLUSTER TYPE", "VCPU", "MEM", "CONTAINER DISK", "VOLUME DISK",
                            "LOCATION", "$/HR", "PORTS", "CPU PRESSURE", "MEM PRESSURE", "IO PRESSURE",
-                           "PHASE", "REASON"]
+                           "PHASE", "REASON", "URLS"]
     assert row[5:] == ["RESERVED", "4", "32", "20", "40", "here", "0.500",
                        "192.0.2.7:40022->22\u00a0(pub,tcp),100.96.0.7:8000->8000\u00a0(prv,http)",
-                       "12.5%", "0.0%", "", "running", ""]
+                       "12.5%", "0.0%", "", "running", "", "https://abcdefghijklm1-8000.proxy.localhost:8443"]
     assert good(env, "get", "cluster", "trainer", "--allfields") == out
 
 
@@ -475,7 +475,7 @@ def test_get_hostile_text(env, api):
 def test_get_pulling(env, api):
     api.clusters = [fake_api.cluster("a1", "p", phase="pulling", progressPercent=43, runtime=None)]
     row = cells(good(env, "get", "cluster", "-a").splitlines()[1])
-    assert row[-3:] == ["", "pulling 43%", ""]
+    assert row[-4:-1] == ["", "pulling 43%", ""]
     api.clusters[0].update(progressBytes=43 << 20, progressTotalBytes=100 << 20, progressBytesPerSecond=1 << 20)
     row = cells(good(env, "get", "cluster", "-a").splitlines()[1])
     assert row[-2] == "pulling 43% 43 MiB of 100 MiB 1.0 MiB/s ETA 57s"

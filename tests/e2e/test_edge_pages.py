@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import time
 
@@ -18,7 +19,7 @@ from ocimake import Gate, Image, Layer
 ENGINE = {"pool_networks": 0, "pool_disks": 0, "grace": "1s", "cpu_overcommit": 100, "memory_overcommit": 20,
           "disk_overcommit": 100}
 REPO = "secret/name"
-BASE = Layer().busybox("sh", "sleep", "httpd", "cat", "touch", "mkdir").dir("tmp", mode=0o1777).dir("etc").tar()
+BASE = Layer().busybox("sh", "sleep", "httpd", "cat", "nc").dir("tmp", mode=0o1777).dir("etc").tar()
 SERVES = ["/bin/sh", "-c", "echo -n it answers > /tmp/index.html; exec httpd -f -p 8000 -h /tmp"]
 HTML = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"  # as browsers ask
 
@@ -234,6 +235,32 @@ def test_one_that_ends_by_itself(host):
     until_state(e, e.name(c, 8000), "restarting")
     status, said = see(e, e.name(c, 8000))
     assert status == 503 and (said["state"] != "restarting" or said["retryAfterSeconds"] == 2)
+
+
+# ---- its address ---------------------------------------------------------------------------------
+
+def test_the_command_line_says_where(host):
+    """From the create on, and once it answers there at the latest; what is told is what works."""
+    e = Edge(host)
+    out = host.cli("create", "cluster", "--gpuCount", "0", "--imageName", host.image, "--name", "told", "--mem", "1", "--vcpu", "1",
+                   "--containerDiskSize", "1", "--volumeSize", "0", "--ports", "8000/http", "--ports", "9000/http",
+                   "--args", "/bin/sh -c " + shlex.quote("httpd -p 9000; " + SERVES[2]), "--wait").stdout
+    (c,) = host.clusters()
+    urls = ["https://%s:%d" % (e.name(c["id"], port), e.port) for port in (8000, 9000)]
+    told = "port 8000/http at %s\nport 9000/http at %s\n" % tuple(urls)
+    assert out.endswith(" / hr\n" + told)
+    done = subprocess.run(["curl", "-sS", "--noproxy", "*", "--cacert", str(e.ca), urls[0]], capture_output=True, text=True,
+                          timeout=60 * SLOW, check=True)
+    assert done.stdout == "it answers"
+    assert host.cli("get", "cluster", "told", "-a").stdout.rstrip().endswith("\t" + ",".join(urls))
+    assert json.loads(host.cli("get", "cluster", "told", "-o", "json").stdout)["urls"] == urls
+    assert host.cli("restart", "cluster", "told", "--wait").stdout == 'cluster "%s" restarted\n%s' % (c["id"], told)
+    host.cli("stop", "cluster", "told", "--wait")
+    assert json.loads(host.cli("get", "cluster", "told", "-o", "json").stdout)["urls"] == urls
+    assert host.cli("start", "cluster", "told", "--wait").stdout.endswith(" / hr\n" + told)
+    made = json.loads(host.cli("create", "cluster", "--gpuCount", "0", "--imageName", host.image, "--mem", "1", "--containerDiskSize",
+                               "1", "--volumeSize", "0", "--ports", "22/tcp", "--wait", "--args", "nc -ll -p 22 -e cat", "-o", "json").stdout)
+    assert made["urls"] == []
 
 
 # ---- whatever dies -------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def cluster(id_, name, **more):
         "lastStartedAt": "2026-01-31T08:00:00Z", "costPerHr": 0.5, "clusterType": "RESERVED",
         "gpuCount": 1, "vcpuCount": 4, "memoryInGb": 32, "containerDiskInGb": 20, "volumeInGb": 40,
         "volumeMountPath": "/runpod", "dockerArgs": "python run.py", "env": ["A=1"],
-        "ports": "8000/http,22/tcp", "templateId": None, "security": {"seccomp": "enforced"},
+        "ports": "8000/http,22/tcp", "urls": ["https://%s-8000.proxy.localhost:8443" % id_], "templateId": None, "security": {"seccomp": "enforced"},
         "uptimeSeconds": 60, "machineId": "m1",
         "machine": {"gpuDisplayName": "A100", "location": "here"},
         "runtime": {"uptimeInSeconds": 60, "container": {

@@ -363,6 +363,9 @@ int plane_new(const struct plane_conf *conf, struct plane **ret, struct err *e)
         p->synced = conf->synced;
         p->conf_arg = conf->arg;
         p->audit_keep_us = conf->audit_keep_us ? conf->audit_keep_us : AUDIT_KEEP_PRESET_US;
+        p->cluster_domain = str_dup(conf->cluster_domain);
+        if (conf->cluster_domain && !p->cluster_domain)
+                return err_set(e, -ENOMEM, "out of memory");
         r = store_sqlite_open(conf->data_dir, conf->loop, &p->store, e);
         if (r >= 0)
                 r = accounts_open(p->store, conf->data_dir, &p->accounts, e);
@@ -410,6 +413,7 @@ struct plane *plane_free(struct plane *p)
         node_gpus_done(&p->gpus);
         gpu_types_done(&p->gpu_types);
         p->chooser = gpu_chooser_free(p->chooser);
+        free(p->cluster_domain);
         free(p->telemetry);
         free(p);
         return NULL;
@@ -428,6 +432,11 @@ struct node *plane_node(const struct plane *p)
 sd_event *plane_loop(const struct plane *p)
 {
         return p->loop;
+}
+
+const char *plane_cluster_domain(const struct plane *p)
+{
+        return p->cluster_domain;
 }
 
 bool plane_healthy(const struct plane *p, const char **ret_why)

@@ -27,6 +27,7 @@ struct plane_conf {
         sd_event *loop;
         const char *data_dir;             /* ours */
         uint64_t audit_keep_us;           /* so long; 0: the preset */
+        const char *cluster_domain;       /* see plane_cluster_domain(); copied */
         int seal_fd;                      /* the file of the sealing key; -EBADF: there is none */
         const char *node_path;            /* the engine's socket */
         void (*inner)(void *arg, int fd); /* takes @fd: the listener for api.internal */
@@ -41,6 +42,9 @@ DEFINE_AUTO(struct plane *, plane_free)
 struct accounts *plane_accounts(const struct plane *p);
 struct node *plane_node(const struct plane *p);
 sd_event *plane_loop(const struct plane *p);
+
+/* A cluster's web port is at https://ID-PORT.<that>; NULL: nowhere. */
+const char *plane_cluster_domain(const struct plane *p);
 
 /* Whether the store takes changes and the node is in sync. */
 bool plane_healthy(const struct plane *p, const char **ret_why);

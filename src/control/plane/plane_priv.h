@@ -35,6 +35,7 @@ struct plane {
         struct map *registry_auths; /* id -> struct registry_auth, owned */
         struct map *secrets;        /* id -> struct secret, owned */
         struct sealer *sealer;
+        char *cluster_domain; /* NULL: there is none */
         char node_id[NODE_ID_LEN + 1];
         struct node_inventory inv; /* the last one known, kept over restarts */
         bool have_inv;

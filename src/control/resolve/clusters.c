@@ -276,6 +276,27 @@ int r_ports(struct gql_call *c, const void *obj, struct err *e)
         return r < 0 ? r : gql_list_end(c);
 }
 
+/* Of every web port, running or not: the edge says more there. */
+int r_urls(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+        const char *domain = plane_cluster_domain(ctx_of(c)->plane);
+        struct plan_port port[LIMIT_PORTS];
+        int n = domain ? plan_ports(k->ports, port, NELEM(port), e) : 0, r = n;
+
+        if (r >= 0)
+                r = gql_list_begin(c);
+        for (int i = 0; r >= 0 && i < n; i++) {
+                AUTO(free) char *url = NULL;
+
+                if (port[i].type != PORT_HTTP)
+                        continue;
+                url = str_fmt("https://%s-%u.%s", k->id, port[i].private_port, domain);
+                r = url ? gql_put_str(c, url) : err_set(e, -ENOMEM, "out of memory");
+        }
+        return r < 0 ? r : gql_list_end(c);
+}
+
 int r_cpu_pct(struct gql_call *c, const void *obj, struct err *e)
 {
         const struct cluster *k = obj;

@@ -57,6 +57,7 @@ RESOLVER(r_runtime);
 RESOLVER(r_uptime);
 RESOLVER(r_updating);
 RESOLVER(r_ports);
+RESOLVER(r_urls);
 RESOLVER(r_cpu_pct);
 RESOLVER(r_cpu_pressure);
 RESOLVER(r_memory_pressure);

@@ -123,6 +123,7 @@ static const struct gql_field cluster_rows[] = {
         C("dockerArgs", "String", STR, docker_args),
         C("env", "[String!]", STRV, env),
         C("ports", "String", STR, ports),
+        F("urls", "[String!]", r_urls),
         F("machineId", "String!", r_machine_id),
         SAME("machine", "@MachineInfo!", GQL_SELF),
         F("runtime", "@Runtime", r_runtime),

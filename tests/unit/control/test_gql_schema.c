@@ -355,7 +355,7 @@ static void test_members(void **state)
                   "lowestBidPriceToResume locked consumerUserId apiKey aiApiId endpoint slsVersion "
                   "cpuFlavorId machineType savingsPlans version clusterIp latestTelemetry phase "
                   "progressPercent progressBytes progressTotalBytes progressBytesPerSecond reason "
-                  "security securityProfile egressAllow idleTimeoutSeconds idleAction idleSeconds lastUse" },
+                  "security securityProfile egressAllow idleTimeoutSeconds idleAction idleSeconds lastUse urls" },
                 { "PodGpu", "id podId" },
                 { "PodRegistry", "url user username" },
                 { "PodRuntime", "uptimeInSeconds ports gpus container" },

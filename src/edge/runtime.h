@@ -14,8 +14,9 @@ struct runtime;
 
 struct runtime_spec {
         sd_event *loop;
-        int fd;               /* connected; taken over, in every case */
-        uint64_t patience_us; /* an answer that takes longer never comes */
+        int fd; /* connected; taken over, in every case */
+        uint64_t
+                patience_us; /* an answer that takes longer never comes; time in which we did not run either begins anew */
         /* The answer to the command of that number, without blanks at its ends; "" is what most have to say. */
         void (*answer)(void *arg, uint64_t number, const char *text);
         /* It is of no use any more; the owner frees it, but not from within one of these two. */

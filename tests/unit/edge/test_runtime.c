@@ -152,6 +152,32 @@ static void test_silence(void **state)
         sd_event_unref(loop);
 }
 
+/* A machine that stood still for longer than the patience: nobody could answer meanwhile. */
+static void test_a_standstill_is_no_silence(void **state)
+{
+        struct seen seen = { .lost = "" };
+        sd_event *loop = NULL;
+        struct runtime *r;
+        uint64_t until;
+        int peer;
+
+        (void) state;
+        assert_int_equal(sd_event_new(&loop), 0);
+        r = begin(loop, &seen, 400 * US_PER_MS, &peer);
+        until = clock_mono_us() + 1500 * US_PER_MS;
+        while (clock_mono_us() < until)
+                (void) usleep(100000);
+        assert_true(sd_event_run(loop, 0) >= 0);
+        assert_string_equal(seen.lost, "");
+        assert_int_equal(send(peer, "\n> ", 3, 0), 3);
+        run(loop);
+        assert_string_equal(seen.answers.s, "1=|");
+        strbuf_done(&seen.answers);
+        (void) runtime_free(r);
+        (void) close(peer);
+        sd_event_unref(loop);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -159,6 +185,7 @@ int main(void)
                 cmocka_unit_test(test_what_was_not_asked),
                 cmocka_unit_test(test_ends),
                 cmocka_unit_test(test_silence),
+                cmocka_unit_test(test_a_standstill_is_no_silence),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,7 @@
 /* ca.c - see ca.h.  Engine process.
  *
  * Whether something that lies there will do is asked of the library as a client would: does the chain
- * verify, for that name, thirty days from now? */
+ * verify, for that name, now and thirty days from now? */
 #include "edge/ca.h"
 
 #include <errno.h>
@@ -252,21 +252,27 @@ struct leaf {
         char *alt;
 };
 
+/* From now on until then: whoever made it may have had a clock that was ahead. */
+static bool is_good_until(X509 *ca, X509 *leaf, const char *host, time_t now, time_t then)
+{
+        return is_good(ca, leaf, host, now) && is_good(ca, leaf, host, then);
+}
+
 /* 1: made; 0: what is there will do; -EKEYREJECTED: this authority cannot. */
 static int ensure_leaf(int dir, const struct ca_spec *spec, const struct pair *ca,
                        const struct leaf *l, struct err *e)
 {
-        time_t then = (time_t) spec->now_s + RENEW_DAYS * DAY_S;
+        const time_t now = (time_t) spec->now_s;
         AUTO(pair_done) struct pair p = { 0 };
         int r = load(dir, l->file, l->file, &p);
 
-        if (r >= 0 && is_good(ca->cert, p.cert, l->host, then))
+        if (r >= 0 && is_good_until(ca->cert, p.cert, l->host, now, now + RENEW_DAYS * DAY_S))
                 return 0;
         pair_done(&p);
         r = make(&(struct wish){ l->name, NULL, l->alt, LEAF_DAYS, spec->now_s }, ca, &p, e);
         if (r < 0)
                 return r;
-        if (!is_good(ca->cert, p.cert, l->host, then + (LEAF_DAYS - RENEW_DAYS - 1) * DAY_S))
+        if (!is_good_until(ca->cert, p.cert, l->host, now, now + (LEAF_DAYS - 1) * DAY_S))
                 return err_set(e, -EKEYREJECTED, "the authority cannot vouch for %s", l->host);
         r = save(dir, l->file, 0600, p.cert, p.key, e);
         return r < 0 ? r : 1;

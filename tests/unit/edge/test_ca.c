@@ -115,6 +115,37 @@ static void test_life(void **state)
         assert_int_equal(mode_of(dir, EDGE_API_FILE), 0600);
 }
 
+/* The clock was ahead when they were made, and is put right. */
+static void test_clock_that_was_ahead(void **state)
+{
+        static const struct {
+                uint64_t days;    /* that it was ahead */
+                bool certificate; /* alone: the authority is older */
+        } t[] = {
+                { 2, false }, { 20, false }, { 400, false }, { 2, true }, { 20, true },
+        };
+        const int dir = *(int *) *state;
+
+        for (size_t i = 0; i < NELEM(t); i++) {
+                struct ca_spec spec = { "abcd1234", "localhost", "api.localhost", NOW };
+                struct ca_result res;
+
+                (void) unlinkat(dir, CA_CERT_FILE, 0);
+                if (t[i].certificate)
+                        assert_int_equal(ca_ensure(dir, &spec, &res, NULL), 0);
+                (void) unlinkat(dir, EDGE_TENANT_FILE, 0);
+                spec.now_s = NOW + t[i].days * DAY;
+                assert_int_equal(ca_ensure(dir, &spec, &res, NULL), 0);
+                spec.now_s = NOW;
+                assert_int_equal(ca_ensure(dir, &spec, &res, NULL), 0);
+                if (!res.new_certificates || res.new_authority == t[i].certificate)
+                        fail_msg("row %zu: authority %d, certificates %d", i, res.new_authority,
+                                 res.new_certificates);
+                assert_int_equal(ca_ensure(dir, &spec, &res, NULL), 0);
+                assert_false(res.new_authority || res.new_certificates);
+        }
+}
+
 /* Whatever a kill or an operator left of a file: it is made again. */
 static void test_damage(void **state)
 {
@@ -184,6 +215,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_life, new_dir, rm_dir),
+                cmocka_unit_test_setup_teardown(test_clock_that_was_ahead, new_dir, rm_dir),
                 cmocka_unit_test_setup_teardown(test_damage, new_dir, rm_dir),
                 cmocka_unit_test_setup_teardown(test_names, new_dir, rm_dir),
         };

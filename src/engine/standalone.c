@@ -203,6 +203,18 @@ static int retry_while_in_use(int (*open_it)(struct standalone *s, const char *a
         return r;
 }
 
+/* What clusters are published on is nobody else's. */
+static int check_listeners(const struct standalone *s, const char *listen, struct err *e)
+{
+        const struct port_range public = net_public_ports(s->host.net);
+        int r = tcp_listen_check_public("--listen", listen, public, e);
+
+        return r < 0 || !instance_has_edge(s->inst)
+                       ? r
+                       : tcp_listen_check_public(INSTANCE_EDGE_LISTEN, s->inst->conf.edge_listen,
+                                                 public, e);
+}
+
 static int try_listen(struct standalone *s, const char *arg, struct err *e)
 {
         return s->listen_fd = tcp_listen("--listen", arg, e);
@@ -608,6 +620,8 @@ static int open_all(struct standalone *s, const struct standalone_args *a, struc
         r = open_loop(s, e);
         if (r >= 0)
                 r = open_host(s, e);
+        if (r >= 0)
+                r = check_listeners(s, a->listen, e);
         if (r >= 0) /* from here on nothing that is opened reaches an operation by accident */
                 r = op_runner_new(s->loop, order_run, &s->host, SPARE_OPS, &s->runner, e);
         if (r >= 0)

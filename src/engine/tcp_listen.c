@@ -6,6 +6,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "base/fd.h"
@@ -41,6 +42,40 @@ int tcp_listen_check(const char *what, const char *at, struct err *e)
         if (r >= 0)
                 freeaddrinfo(ai);
         return r;
+}
+
+static bool is_loopback(const struct sockaddr *any)
+{
+        struct sockaddr_in v4 = { .sin_family = AF_UNSPEC };
+        struct sockaddr_in6 v6;
+
+        if (any->sa_family == AF_INET6) {
+                memcpy(&v6, any, sizeof v6);
+                return IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr);
+        }
+        memcpy(&v4, any, sizeof v4);
+        return ntohl(v4.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+}
+
+int tcp_listen_check_public(const char *what, const char *at, struct port_range public,
+                            struct err *e)
+{
+        uint64_t port = 0;
+        struct addrinfo *ai;
+        bool loopback;
+        int r = parse(what, at, &ai, e);
+
+        if (r < 0)
+                return r;
+        loopback = is_loopback(ai->ai_addr);
+        freeaddrinfo(ai);
+        (void) str_u64(strrchr(at, ':') + 1, 0, 65535, &port); /* parse() has done it */
+        if (loopback || port == 0 || port < public.first || port > public.last)
+                return 0;
+        return err_set(
+                e, -EINVAL,
+                "%s: port %u is one of [network] public_ports %u-%u, which lead to clusters; take another one, or move that range",
+                what, (unsigned) port, public.first, public.last);
 }
 
 int tcp_listen(const char *what, const char *at, struct err *e)

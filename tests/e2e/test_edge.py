@@ -404,6 +404,7 @@ def test_no_query_is_logged(tmp_path):
 
 @pytest.mark.parametrize("keys, says", [
     ({"listen": "8443"}, "[edge] listen: '8443' is not ADDRESS:PORT"),
+    ({"listen": "0.0.0.0:20443"}, "[edge] listen: port 20443 is one of [network] public_ports 20000-29999, which lead to clusters"),
     ({"tenant_domain": "example.com", "api_domain": "api.example.com"}, "[edge] api_domain: 'api.example.com' shares example.com"),
     ({"tenant_domain": "Ex_ample"}, "[edge] tenant_domain: 'Ex_ample' is no domain"),
     ({"tenant_certificate": "/nonexistent/x.pem"}, "[edge] tenant_certificate: /nonexistent/x.pem: No such file"),

@@ -73,7 +73,7 @@ static uint64_t number_of(const char *text, const char *name)
         return n;
 }
 
-/* No line for it: nothing has come for it, or nothing for so long that HAProxy has forgotten it. */
+/* No words: nothing has come for it, or nothing for so long that HAProxy has forgotten it. */
 static void on_answer(void *arg, uint64_t number, const char *text)
 {
         struct edge_traffic *t = arg;
@@ -85,7 +85,7 @@ static void on_answer(void *arg, uint64_t number, const char *text)
                 if (row->question != number)
                         continue;
                 row->question = 0;
-                row->known = str_after(text, "# table: ") != NULL;
+                row->known = !*text || str_after(text, "# table: ");
                 row->bytes = number_of(text, " bytes_in_cnt=") + number_of(text, " bytes_out_cnt=");
                 row->open = open < UINT32_MAX ? (uint32_t) open : UINT32_MAX;
                 return;

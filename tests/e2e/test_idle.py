@@ -103,6 +103,10 @@ def connection(usage, seconds):
     usage["edge"] = {"bytes": 77, "connections": 1}
 
 
+def mute_edge(usage, seconds):
+    usage["edge"] = None
+
+
 def silent_edge(usage, seconds):
     usage["edge"] = {"bytes": 77, "connections": 0}
 
@@ -117,12 +121,12 @@ def test_what_counts(api, node, reporter):
     kept = api.deploy('templateId: "%s" idleAction: STOP' % t["id"])["id"]
     busy = {idle(api): use for use in (cpu, traffic, connection)}
     never = [api.deploy()["id"], api.deploy('templateId: "%s" idleTimeoutSeconds: 0' % t["id"])["id"]]
-    talks, followed = idle(api), idle(api)
+    talks, followed, unseen = idle(api), idle(api), idle(api)
     works, blind = [api.gql('mutation { clusterFindAndDeployOnDemand(input: {imageName: "x", gpuCount: 1, gpuTypeId: '
                             '"NVIDIA A100-SXM4-80GB", idleTimeoutSeconds: 10}) { id } }')["clusterFindAndDeployOnDemand"]["id"]
                     for _ in range(2)]
     reporter.use.update(busy)
-    reporter.use.update({waits: daemons, nobody: silent_edge})
+    reporter.use.update({waits: daemons, nobody: silent_edge, unseen: mute_edge})
     node.wait(lambda: works in node.clusters and blind in node.clusters)
     [gpu], [mute] = node.clusters[works]["plan"]["gpus"], node.clusters[blind]["plan"]["gpus"]
     reporter.gpus[gpu] = 60
@@ -143,15 +147,17 @@ def test_what_counts(api, node, reporter):
         k = until(api, c, lambda k: k["lastUse"] == want)
         assert k["desiredStatus"] == "RUNNING" and k["idleSeconds"] < 5, k
     assert all(see(api, c)["desiredStatus"] == "RUNNING" for c in never)
-    assert see(api, blind)["idleSeconds"] == 0, "what cannot be seen is not idle"
+    for c in (blind, unseen):
+        assert see(api, c)["idleSeconds"] == 0, "what cannot be seen is not idle"
     reporter.gpus[mute] = 0
     # the end of use is the beginning of the wait
     reporter.gpus[gpu] = 0
     reporter.use.clear()
     node.clusters[list(busy)[2]]["usage"]["edge"]["connections"] = 0
+    del node.clusters[unseen]["usage"]["edge"]
     session.ws.close()
     follower.close()
-    for c in [*busy, talks, followed, works, blind]:
+    for c in [*busy, talks, followed, unseen, works, blind]:
         until(api, c, lambda k: k["desiredStatus"] == "EXITED")
     assert all(see(api, c)["desiredStatus"] == "RUNNING" for c in never)
 

@@ -279,6 +279,7 @@ int node_report_decode(const json_t *j, struct node_report *ret, struct err *e)
                 r = jsonx_decode(edge, edge_fields, NELEM(edge_fields), &rep, e);
                 rep.has_edge = true;
         }
+        rep.edge_is_mute = json_is_null(edge);
         if (r >= 0 && (!plan_cluster_id_ok(rep.cluster) || rep.state == CS_NONE))
                 r = err_set(e, -EINVAL, "cluster or state is not one");
         if (r >= 0)

@@ -87,6 +87,7 @@ struct node_report {
         bool has_usage;
         uint64_t edge_bytes, edge_connections; /* through the edge so far; open there now */
         bool has_edge;                         /* both are known */
+        bool edge_is_mute;                     /* there is one, and it does not tell them now */
         const json_t *security;                /* borrowed for the call; NULL: not sent */
         const json_t *gpu_receipts;            /* the same; not looked at yet */
 };

@@ -181,7 +181,7 @@ static struct idle_sample sample_of(const struct plane *p, const struct cluster 
                 .sessions = sessions_of(p, c->id),
                 .had_session = c->had_session,
                 .has_traffic = r->has_edge,
-                .blind = is_blind(p, c),
+                .blind = r->edge_is_mute || is_blind(p, c),
                 .gpu_pct = (uint32_t) c->gpu_peak_pct,
         };
 }

@@ -74,31 +74,31 @@ int limits_lack(const struct slice_host *h, char ***list)
         return 0;
 }
 
-/* By its names (HAProxy) and over its published ports (the firewall), as far as known.  One counter: either may
- * begin anew at any time, and only whether it has moved is ever asked. */
-static bool traffic_of(const struct unit *u, struct fleet_traffic *ret)
+/* By its names (HAProxy) and over its published ports (the firewall).  One counter: either may begin anew at any
+ * time, and only whether it has moved is ever asked.  NULL: there is neither; null: HAProxy cannot tell now. */
+static json_t *traffic_of(const struct unit *u)
 {
         const struct fleet_spec *s = &u->fleet->spec;
+        const bool has_edge = s->traffic && instance_has_edge(s->host->inst);
+        struct fleet_traffic t = { 0 };
         uint64_t published = 0;
-        bool known;
 
-        *ret = (struct fleet_traffic){ 0 };
-        known = s->traffic && s->traffic(s->edge, u->row.cluster, ret);
-        if (u->row.ports && net_public_bytes(s->host->net, u->row.slot, &published, NULL) > 0)
-                known = true;
-        ret->bytes += published;
-        return known;
+        if (has_edge && !s->traffic(s->edge, u->row.cluster, &t))
+                return json_null();
+        if ((!u->row.ports || net_public_bytes(s->host->net, u->row.slot, &published, NULL) <= 0) &&
+            !has_edge)
+                return NULL;
+        return json_pack("{s:I, s:I}", "bytes", (json_int_t) (t.bytes + published), "connections",
+                         (json_int_t) t.connections);
 }
 
 /* Only of one that runs: what its names answer otherwise is no use of it. */
 static void put_traffic(const struct unit *u, json_t *usage)
 {
-        struct fleet_traffic t;
+        json_t *traffic = u->row.state == CS_RUNNING ? traffic_of(u) : NULL;
 
-        if (u->row.state == CS_RUNNING && traffic_of(u, &t))
-                (void) json_object_set_new(usage, "edge",
-                                           json_pack("{s:I, s:I}", "bytes", (json_int_t) t.bytes,
-                                                     "connections", (json_int_t) t.connections));
+        if (traffic)
+                (void) json_object_set_new(usage, "edge", traffic);
 }
 
 void unit_usage_report(const struct unit *u, json_t *report)

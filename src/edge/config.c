@@ -57,6 +57,12 @@ static void put_connections(struct strbuf *b, const struct edge_config *c)
         strbuf_fmt(b, "%u", c->connections);
 }
 
+/* HAProxy makes room for two sockets for each. */
+static void put_maxconn(struct strbuf *b, const struct edge_config *c)
+{
+        strbuf_fmt(b, "%u", c->connections * (EDGE_SOCKETS_PER_CLIENT / 2));
+}
+
 static void put_descriptors(struct strbuf *b, const struct edge_config *c)
 {
         strbuf_fmt(b, "%u", c->descriptors);
@@ -95,13 +101,21 @@ static const struct {
         const char *name;
         void (*put)(struct strbuf *b, const struct edge_config *c);
 } fillings[] = {
-        { "instance)", put_instance },       { "dir)", put_dir },
-        { "api_domain)", put_api_domain },   { "api_address)", put_api_address },
-        { "connections)", put_connections }, { "descriptors)", put_descriptors },
-        { "threads)", put_threads },         { "listen_fd)", put_listen_fd },
-        { "admin_fd)", put_admin_fd },       { "log_format)", put_log_format },
-        { "log)", put_log },                 { "pages)", put_pages },
-        { "errors_html)", put_errors_html }, { "errors_json)", put_errors_json },
+        { "instance)", put_instance },
+        { "dir)", put_dir },
+        { "api_domain)", put_api_domain },
+        { "api_address)", put_api_address },
+        { "connections)", put_connections },
+        { "maxconn)", put_maxconn },
+        { "descriptors)", put_descriptors },
+        { "threads)", put_threads },
+        { "listen_fd)", put_listen_fd },
+        { "admin_fd)", put_admin_fd },
+        { "log_format)", put_log_format },
+        { "log)", put_log },
+        { "pages)", put_pages },
+        { "errors_html)", put_errors_html },
+        { "errors_json)", put_errors_json },
 };
 
 char *edge_config_text(const struct edge_config *c)

@@ -7,6 +7,9 @@
 #define EDGE_LISTEN_FD 3
 #define EDGE_ADMIN_FD  4
 
+/* Sockets for each client: its own, and those to clusters, of which HTTP/2 may need several at once. */
+#define EDGE_SOCKETS_PER_CLIENT 4U
+
 #define EDGE_ROUTES_FILE "routes" /* below dir: the map of host names */
 #define EDGE_TENANT_FILE "tenant.pem"
 #define EDGE_API_FILE    "api.pem"

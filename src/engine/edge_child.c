@@ -44,11 +44,10 @@
 #define STEADY_US       (10 * US_PER_S)
 #define PATIENCE_US     (10 * US_PER_S)
 /* All threads stand still for it; it finds nothing to delete. */
-#define BARRIER        "del server pages/none\n"
-#define BARRIER_SAYS   "No such server."
-#define HTTPS_PORT     443U
-#define OWN_FDS        256U /* of HAProxy, beside connections */
-#define FDS_PER_CLIENT 4U   /* HTTP/2: one connection of a client may need several to clusters */
+#define BARRIER      "del server pages/none\n"
+#define BARRIER_SAYS "No such server."
+#define HTTPS_PORT   443U
+#define OWN_FDS      256U /* of HAProxy, beside clients' */
 
 struct edge_child {
         struct edge_child_spec spec;
@@ -315,10 +314,11 @@ static uint32_t fit_connections(struct edge_child *c)
 {
         uint32_t want = c->spec.inst->conf.edge_connections, most = edge_run_descriptors(), fit;
 
-        if (most >= want * FDS_PER_CLIENT + OWN_FDS)
-                most = want * FDS_PER_CLIENT + OWN_FDS;
+        if (most >= want * EDGE_SOCKETS_PER_CLIENT + OWN_FDS)
+                most = want * EDGE_SOCKETS_PER_CLIENT + OWN_FDS;
         c->run.descriptors = most;
-        fit = most > OWN_FDS + FDS_PER_CLIENT ? (most - OWN_FDS) / FDS_PER_CLIENT : 1;
+        fit = most > OWN_FDS + EDGE_SOCKETS_PER_CLIENT ? (most - OWN_FDS) / EDGE_SOCKETS_PER_CLIENT
+                                                       : 1;
         if (fit < want)
                 log_warn(
                         "[edge] connections: %u instead of %u, because a process may have no more than %u files open here",

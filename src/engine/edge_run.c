@@ -27,7 +27,8 @@
 #define WORDS_BYTES 8192U
 #define RECORD      "edge.process"
 #define KILL_MS     10000
-#define PROG_FD     5 /* behind those that config.h names */
+#define OOM_SCORE   "100" /* as clusters: strangers can make it grow, and it is started again */
+#define PROG_FD     5     /* behind those that config.h names */
 #define GO_FD       6
 #define ASIDE_FD    16 /* where descriptors wait until these numbers are free */
 
@@ -143,6 +144,7 @@ __attribute__((noreturn)) static void child(const struct edge_run *r, pid_t engi
         if (!check && setsid() < 0) /* ^C is for the engine */
                 fail("session", 0);
         (void) setpriority(PRIO_PROCESS, 0, 0);
+        (void) fd_write_value(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE);
         (void) setrlimit(RLIMIT_CORE, &none); /* keys are in its memory */
         (void) setrlimit(RLIMIT_NOFILE, &many);
         if (!config || !journal || null < 0 || dup2(null, 0) < 0 ||

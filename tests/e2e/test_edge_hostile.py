@@ -1,0 +1,174 @@
+"""The edge against clients and machines that mean no good: what one of them leaves behind, and what it takes from others."""
+import contextlib
+import shlex
+import time
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+
+import edge
+from edge import Edge
+from host import PAUSE_S, SLOW, Host
+
+CONFIG = {"engine": {"pool_networks": 0, "pool_disks": 0, "grace": "1s", "cpu_overcommit": 100,
+                     "memory_overcommit": 20, "disk_overcommit": 100}}
+IMAGE = "tensorone/llm-starter"
+PATIENCE_S = 60 * SLOW
+# Answers with the port of whoever asks; /hold never answers; /held tells how many wait for that and have not gone.
+SERVER = r'''
+import os, socket, _thread
+held = set()
+def serve(c):
+    with c:
+        left = b""
+        while True:
+            while b"\r\n\r\n" not in left:
+                try: piece = c.recv(65536)
+                except OSError: return
+                if not piece: return
+                left += piece
+            head, left = left.split(b"\r\n\r\n", 1)
+            if b" /hold" in head:
+                held.add(c)
+                try:
+                    while c.recv(65536): pass
+                except OSError: pass
+                held.discard(c)
+                return
+            said = b"%d" % (len(held) if b" /held" in head else c.getpeername()[1])
+            c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said))
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("0.0.0.0", 8000))
+s.listen(1000)
+while True: _thread.start_new_thread(serve, (s.accept()[0],))
+'''
+
+
+@contextlib.contextmanager
+def serving(host):
+    c = host.deploy(imageName=IMAGE, dockerArgs="python3 -I -S -c " + shlex.quote(SERVER), ports="8000/http")
+    try:
+        host.wait_running(c)
+        wait_for(lambda: Edge(host).get(Edge(host).name(c, 8000)).status == 200)
+        yield c
+    finally:
+        host.terminate(c)
+
+
+def wait_for(what):
+    end = time.monotonic() + PATIENCE_S
+    while not (got := what()):
+        assert time.monotonic() < end, got
+        time.sleep(PAUSE_S)
+
+
+@pytest.fixture(scope="module")
+def host():
+    """With room for few."""
+    with Host({**CONFIG, "edge": edge.here(connections=16)}) as h:
+        h.import_image(IMAGE)
+        yield h
+
+
+@pytest.fixture(scope="module")
+def cluster(host):
+    with serving(host) as c:
+        yield c
+
+
+def held(e, name):
+    return int(e.get(name, "/held").text)
+
+
+class Http2:
+    """One connection with as many requests at once as it may have."""
+
+    def __init__(self, e, name):
+        context = e.context()
+        context.set_alpn_protocols(["h2"])
+        self.name, self.sock, self.status = name, e.connect(name, context).sock, {}
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        self.h2.initiate_connection()
+        self.sock.sendall(self.h2.data_to_send())
+        while not self.h2.remote_settings.max_concurrent_streams < 1000:
+            self.take()
+
+    def take(self):
+        data = self.sock.recv(65536)
+        assert data
+        for event in self.h2.receive_data(data):
+            if isinstance(event, h2.events.ResponseReceived):
+                self.status[event.stream_id] = int(dict(event.headers)[b":status"])
+        self.sock.sendall(self.h2.data_to_send())
+
+    def ask(self, path):
+        stream = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(stream, [(":method", "GET"), (":scheme", "https"), (":path", path), (":authority", self.name)],
+                             end_stream=True)
+        self.sock.sendall(self.h2.data_to_send())
+        return stream
+
+    def close(self):
+        self.sock.close()
+
+
+# ---- what one client takes -----------------------------------------------------------------------
+
+def test_requests_end_with_their_client(host, cluster):
+    """Also those that a cluster never answers: what is open for nobody would be open for ever."""
+    e = Edge(host)
+    name = e.name(cluster, 8000)
+    plain = []
+    for method, body in (("GET", None), ("POST", "whole")):
+        plain.append(e.connect(name))
+        plain[-1].request(method, "/hold", body)
+    partly = e.connect(name)
+    partly.sock.sendall(b"POST /hold HTTP/1.1\r\nHost: %s\r\nContent-Length: 10\r\n\r\npart" % name.encode())
+    many = Http2(e, name)
+    for _ in range(10):
+        many.ask("/hold")
+    wait_for(lambda: held(e, name) == 13)
+    for c in (*plain, partly, many):
+        c.close()
+    wait_for(lambda: held(e, name) == 0)
+
+
+def test_a_full_connection_leaves_room_for_others(host, cluster):
+    """Of HTTP/2, with requests that are never answered: each is a socket of ours."""
+    e = Edge(host)
+    name = e.name(cluster, 8000)
+    many = Http2(e, name)
+    for _ in range(50):  # of the 64 that 16 clients may have
+        many.ask("/hold")
+    wait_for(lambda: held(e, name) == 50)
+    for _ in range(10):
+        assert e.get(name).status == 200
+    many.close()
+    wait_for(lambda: held(e, name) == 0)
+
+
+def test_a_connection_to_a_cluster_is_for_one_name(host, cluster):
+    """Not even where two names lead to one address, as they do when it has a new owner."""
+    e = Edge(host)
+    name, other = e.name(cluster, 8000), e.name("other", 8000)
+    e.runtime("add map %s %s %s" % (e.files / "routes", other, e.routes()[name]))
+    try:
+        c = e.connect(name)
+        ports = {name: set(), other: set()}
+        for said in (name, name, other, name, other, other, name):
+            c.request("GET", "/", headers={"Host": said})
+            answer = c.getresponse()
+            assert answer.status == 200
+            ports[said].add(answer.read())
+        c.close()
+        assert not ports[name] & ports[other]
+    finally:
+        e.runtime("del map %s %s" % (e.files / "routes", other))
+
+
+def test_it_goes_before_the_clusters_when_it_uses_more(host):
+    """When memory runs out; the engine, and what inherits that from it, goes last."""
+    assert Edge(host).proc("oom_score_adj").read_text().strip() == "100"

@@ -66,6 +66,7 @@ struct edge_child {
         uint64_t before;    /* what was said until it is filled is of no matter, */
         uint64_t committed; /* and it ends */
         bool synced;        /* it has no route that the table has not, or is about to be told */
+        bool dying; /* killed, and not gone yet: only its end answers for what it was told */
         char mark[EDGE_MARK_MAX]; /* of all that it reads at its start */
 };
 
@@ -73,6 +74,7 @@ struct edge_child {
 
 static void drop(struct edge_child *c)
 {
+        c->dying = true;
         (void) syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0);
 }
 
@@ -132,6 +134,8 @@ static void on_answer(void *arg, uint64_t number, const char *text)
 {
         struct edge_child *c = arg;
 
+        if (c->dying)
+                return;
         let_go(c, number);
         if (number == c->prepared) {
                 fill(c, text);
@@ -224,6 +228,7 @@ static void unwatch(struct edge_child *c)
         c->exit_src = sd_event_source_disable_unref(c->exit_src);
         c->runtime = runtime_free(c->runtime);
         c->prepared = c->before = c->committed = 0;
+        c->dying = false;
         c->pidfd = fd_close(c->pidfd);
 }
 
@@ -261,11 +266,17 @@ static int put_routes(const struct edge_child *c, struct err *e)
         return edge_files_put(&c->files, EDGE_ROUTES_FILE, b.s ? b.s : "", b.len, e);
 }
 
+/* One that cannot be talked to is of no use: it is killed, and another one gets a socket of its own. */
 static int watch(struct edge_child *c, struct err *e)
 {
+        struct err why = { 0 };
         int r = sd_event_add_io(c->spec.loop, &c->exit_src, c->pidfd, EPOLLIN, on_exit_event, c);
 
-        return r < 0 ? err_errno(e, r, "watch " PROGRAM) : talk(c, e);
+        if (r < 0)
+                return err_errno(e, r, "watch " PROGRAM);
+        if (talk(c, &why) < 0)
+                start_anew(c, why.msg);
+        return 0;
 }
 
 static int spawn(struct edge_child *c, struct err *e)
@@ -286,15 +297,22 @@ static int spawn(struct edge_child *c, struct err *e)
         return r;
 }
 
+/* Its name may have been removed, or others wait there for the one that is dead. */
+static int renew_admin(struct edge_child *c, struct err *e)
+{
+        c->run.admin = fd_close(c->run.admin);
+        return c->run.admin = op_listen(c->spec.inst->run_fd, EDGE_ADMIN_SOCKET, e);
+}
+
 static void on_restart(void *arg)
 {
         struct edge_child *c = arg;
         struct err e = { 0 };
 
         restart_begun(&c->again);
-        if (spawn(c, &e) >= 0)
+        if (renew_admin(c, &e) >= 0 && spawn(c, &e) >= 0)
                 return;
-        log_error("%s", e.msg);
+        log_error(PROGRAM ": %s", e.msg);
         restart_later(&c->again);
 }
 
@@ -304,9 +322,7 @@ static int open_listeners(struct edge_child *c, struct err *e)
 {
         int r = c->run.listen = tcp_listen(INSTANCE_EDGE_LISTEN, c->spec.inst->conf.edge_listen, e);
 
-        if (r >= 0)
-                r = c->run.admin = op_listen(c->spec.inst->run_fd, EDGE_ADMIN_SOCKET, e);
-        return r;
+        return r < 0 ? r : renew_admin(c, e);
 }
 
 /* Where a limit of this process allows fewer connections than are wanted, it is fewer. */

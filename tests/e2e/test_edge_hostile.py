@@ -1,6 +1,11 @@
 """The edge against clients and machines that mean no good: what one of them leaves behind, and what it takes from others."""
 import contextlib
+import os
+import pathlib
 import shlex
+import signal
+import socket
+import subprocess
 import time
 
 import h2.config
@@ -10,7 +15,7 @@ import pytest
 
 import edge
 from edge import Edge
-from host import PAUSE_S, SLOW, Host
+from host import PAUSE_S, RUN, SLOW, Host
 
 CONFIG = {"engine": {"pool_networks": 0, "pool_disks": 0, "grace": "1s", "cpu_overcommit": 100,
                      "memory_overcommit": 20, "disk_overcommit": 100}}
@@ -77,6 +82,15 @@ def host():
 def cluster(host):
     with serving(host) as c:
         yield c
+
+
+@pytest.fixture
+def own():
+    """A host that a test may kill, with a cluster that serves."""
+    with Host({**CONFIG, "edge": edge.here()}) as h:
+        h.import_image(IMAGE)
+        with serving(h) as h.served:
+            yield h
 
 
 def held(e, name):
@@ -172,3 +186,95 @@ def test_a_connection_to_a_cluster_is_for_one_name(host, cluster):
 def test_it_goes_before_the_clusters_when_it_uses_more(host):
     """When memory runs out; the engine, and what inherits that from it, goes last."""
     assert Edge(host).proc("oom_score_adj").read_text().strip() == "100"
+
+
+# ---- a machine that fails ------------------------------------------------------------------------
+
+def serves_again(host, old):
+    e = Edge(host)
+    wait_for(lambda: e.get(e.name(host.served, 8000)).status == 200)
+    assert e.pid() != old and set(e.routes()) == {e.name(host.served, 8000)}
+
+
+def test_a_runtime_socket_that_was_removed(own):
+    e = Edge(own)
+    old = e.pid()
+    own.kill()
+    os.unlink(e.admin)
+    own.start()
+    serves_again(own, old)
+
+
+def test_a_runtime_socket_that_takes_nobody(own):
+    """HAProxy stands still, and others have filled the queue before it."""
+    e = Edge(own)
+    old = e.pid()
+    os.kill(old, signal.SIGSTOP)
+    own.kill()
+    waiting = []
+    try:
+        with contextlib.suppress(BlockingIOError):
+            while len(waiting) < 1000:
+                waiting.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+                waiting[-1].connect(str(e.admin))
+        assert len(waiting) < 1000
+        own.start()
+        serves_again(own, old)
+    finally:
+        for s in waiting:
+            s.close()
+
+
+def test_a_cluster_ends_while_haproxy_stands_still(own):
+    """Nobody waits for it longer than it is waited for, and the others are served on."""
+    e = Edge(own)
+    old = e.pid()
+    with serving(own) as second:
+        slot = own.slot(second)
+        os.kill(old, signal.SIGSTOP)
+    wait_for(lambda: slot not in own.claims("slots"))
+    serves_again(own, old)
+
+
+def test_a_change_that_is_refused(own):
+    """Somebody else has changed the map: a new process has it right, and what was to be let go of is."""
+    e = Edge(own)
+    old = e.pid()
+    with serving(own) as second:
+        slot = own.slot(second)
+        e.runtime("del map %s %s" % (e.files / "routes", e.name(second, 8000)))
+    wait_for(lambda: slot not in own.claims("slots"))
+    serves_again(own, old)
+
+
+def written_down(host):
+    """Which process HAProxy is, as the engine has noted."""
+    return int((RUN / host.id / "edge.process").read_text().split()[0])
+
+
+def kill_haproxy(host):
+    """If it lives, and is that of this host."""
+    pid = written_down(host)
+    with contextlib.suppress(OSError):
+        pidfd = os.pidfd_open(pid)
+        if host.id.encode() in pathlib.Path("/proc/%d/cmdline" % pid).read_bytes():
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+
+
+def test_an_engine_that_is_killed_while_it_starts(own):
+    """At any moment: in the end one HAProxy serves, of which the engine knows."""
+    e = Edge(own)
+    own.kill()
+    for ms in (1, 5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300):
+        with contextlib.suppress(RuntimeError):  # not ready that soon
+            own.start(timeout=ms / 1000)
+        own.kill()
+        if ms % 20 == 0:
+            kill_haproxy(own)
+    own.start()
+    wait_for(lambda: e.get(e.name(own.served, 8000)).status == 200)
+    done = subprocess.run(["ss", "-Htlnp", "sport = :%d" % e.port], capture_output=True, text=True,
+                          timeout=30 * SLOW, check=True)
+    assert done.stdout.count('"haproxy"') == 1 and "pid=%d," % e.pid() in done.stdout
+    assert written_down(own) == e.pid()

@@ -28,7 +28,7 @@
 #include "engine/tcp_listen.h"
 
 #define RUN_ROOT  "/run/hypervisor-vmm"
-#define CHILD_MS  5000
+#define CHILD_MS  20000
 #define WORDS_MAX 512U
 #define FILE_MAX  (64U << 10)
 #define DAY_S     86400U
@@ -39,7 +39,7 @@ static const struct finding not_wanted = { .grade = GOOD,
 
 /* ---- children that may take their time ---------------------------------------------------------- */
 
-/* What @fn writes to its standard output within five seconds, as much as there is room for. */
+/* What @fn writes to its standard output within twenty seconds, as much as there is room for. */
 static void words_of(void (*fn)(const void *arg), const void *arg, char ret[static WORDS_MAX])
 {
         uint64_t until = clock_mono_us() + CHILD_MS * US_PER_MS, now;

@@ -1,18 +1,22 @@
 """tensoronecli and HTTPS: whom it believes, what it says when it does not, and `config` that learns a private authority."""
+import functools
 import json
 import os
 import stat
 
 import pytest
 
+import test_cli
 from certs import Authority, fingerprint
 from fake_api import KEY, FakeApi
 from host import free_port
 from terminal import Terminal
-from test_cli import CLI, bad, good, run
+from test_cli import CLI
 from tlsfront import TlsFront
 
 NAME = "api.localhost"
+# a machine that stands still for a while is no failure
+good, bad = functools.partial(test_cli.good, timeout=90), functools.partial(test_cli.bad, timeout=90)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +89,7 @@ def test_an_authority_that_is_named(there, authority, other, tmp_path):
 
 
 def test_a_session_goes_the_same_way(there, authority):
-    r = run({**there, "TENSORONE_CA": str(authority.pem)}, "exec", "-i", "trainer", "--", "cat", stdin=b"x" * 300000, timeout=60)
+    r = test_cli.run({**there, "TENSORONE_CA": str(authority.pem)}, "exec", "-i", "trainer", "--", "cat", stdin=b"x" * 300000, timeout=90)
     assert (r.rc, r.out, r.err) == (0, "x" * 300000, "")
 
 
@@ -97,7 +101,7 @@ def test_what_no_authority_makes_good(env, there, front, authority, api, names, 
     front.use(authority.issue(*names, days=days))
     assert says in bad(there, "get", "clusters", "--ca", str(authority.pem))
     assert says in bad(env, "config", "--apiUrl", front.url, "--ca", str(authority.pem))
-    r = run(env, "config", "--apiUrl", front.url, "--fingerprint", print_of(authority))
+    r = test_cli.run(env, "config", "--apiUrl", front.url, "--fingerprint", print_of(authority), timeout=90)
     assert r.rc == 1 and "does not vouch for it: " in r.err
     assert api.requests == [] and saved(env) == []
 
@@ -195,9 +199,9 @@ def test_an_authority_that_does_not_show_itself(env, front, authority):
 
 def test_config_while_nobody_is_there(env, authority):
     url = "https://%s:%d" % (NAME, free_port())
-    r = run(env, "config", "--apiUrl", url, "--apiKey", KEY)
+    r = test_cli.run(env, "config", "--apiUrl", url, "--apiKey", KEY, timeout=90)
     assert r.rc == 0 and "its certificate is not checked now: %s cannot be reached" % url in r.err
-    r = run(env, "config", "--apiUrl", url, "--ca", str(authority.pem))
+    r = test_cli.run(env, "config", "--apiUrl", url, "--ca", str(authority.pem), timeout=90)
     assert r.rc == 0 and "is not checked now" in r.err and len(saved(env)) == 2
     before = saved(env)
     assert "%s cannot be reached" % url in bad(env, "config", "--fingerprint", print_of(authority))

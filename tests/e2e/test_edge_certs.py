@@ -113,7 +113,7 @@ def test_a_new_one_drops_nobody(host, live, authority):
     assert download.readline() == b"data: 0\n"
     assert e.ask(kept, "GET").status == 200 and echoes(ws)
     old, issued = e.shown(name), authority.issue(TENANT)
-    live.put(issued)
+    live.put_by_parts(issued)
     e.wait_shown(name, issued.fingerprint)
     api = authority.issue(API)
     put_api(host, api)
@@ -192,9 +192,7 @@ def test_a_bad_one_stays_out(host, live, authority, bad, says):
     e = Certified(host, authority)
     name, pid, begin = e.name("nobody", 1), e.pid(), len(host.log_text())
     old = e.shown(name)
-    live.n += 1
-    for part, text in zip(("fullchain", "privkey"), bad(authority)):
-        live.part(part, text)
+    live.put_both(*bad(authority))
     wait_log(host, "[edge] tenant_certificate: %s" % live.dir, begin)
     said = [line for line in host.log_text()[begin:].splitlines() if "tenant_certificate" in line]
     assert len(said) == 1 and says.removeprefix(": ") in said[0], said
@@ -217,7 +215,6 @@ def test_files_that_go(host, live, authority):
     wait_log(host, "tenant_certificate: %s is no regular file; the one before it" % live.dir, begin)
     assert e.shown(name) == old and e.get(e.api, "/v1/none").status == 404
     live.dir.unlink()
-    live.dir.mkdir()
     looked(host, live, authority.issue(TENANT), e, name)
 
 
@@ -247,9 +244,7 @@ def test_what_haproxy_refuses(host, live, authority):
     key, pem = authority.dir / "weak.key", authority.dir / "weak.pem"
     openssl("req", "-x509", "-newkey", "rsa:1024", "-nodes", "-days", 30, "-subj", "/CN=weak", "-addext", "subjectAltName=DNS:" + TENANT,
             "-keyout", key, "-out", pem)
-    live.n += 1
-    live.part("privkey", key.read_text())
-    live.part("fullchain", pem.read_text())
+    live.put_both(pem.read_text(), key.read_text())
     wait_log(host, "[edge] tenant_certificate: HAProxy does not take it, the one before it stays in use: ", begin)
     assert e.shown(name) == old
     looked(host, live, authority.issue(TENANT), e, name)
@@ -303,7 +298,7 @@ def test_a_bad_one_does_not_keep_an_engine_from_starting(host, live, authority):
     name, pid = e.name("nobody", 1), e.pid()
     old = e.shown(name)
     host.kill()
-    live.part("fullchain", "")
+    live.put_both("", authority.issue(TENANT).key)
     begin = len(host.log_text())
     host.start()
     wait_log(host, "no certificate in it; the one before it stays in use", begin)

@@ -62,18 +62,31 @@ class Live:
     def __init__(self, folder, name="x"):
         self.archive, self.dir, self.n = folder / "archive" / name, folder / "live" / name, 0
         self.archive.mkdir(parents=True)
-        self.dir.mkdir(parents=True)
+        self.dir.parent.mkdir(parents=True)
 
-    def part(self, which, text):
-        """One of the two, as its next version."""
+    def link(self, which, text, folder):
         file = self.archive / ("%s%d.pem" % (which, self.n))
         file.touch(mode=0o600)
         file.write_text(text)
-        link = self.dir / (which + ".pem")
+        link = folder / (which + ".pem")
         link.unlink(missing_ok=True)
         link.symlink_to("../../archive/%s/%s" % (self.archive.name, file.name))
 
-    def put(self, issued):
+    def put_both(self, chain, key):
+        """At one stroke: whoever looks finds the old ones or these."""
         self.n += 1
-        self.part("privkey", issued.key)
-        self.part("fullchain", issued.chain)
+        folder, new = self.dir.with_name("%s.%d" % (self.dir.name, self.n)), self.dir.with_name("new")
+        folder.mkdir()
+        self.link("privkey", key, folder)
+        self.link("fullchain", chain, folder)
+        new.symlink_to(folder.name)
+        new.rename(self.dir)
+
+    def put(self, issued):
+        self.put_both(issued.chain, issued.key)
+
+    def put_by_parts(self, issued):
+        """As certbot does: for a moment there is one of each."""
+        self.n += 1
+        self.link("privkey", issued.key, self.dir)
+        self.link("fullchain", issued.chain, self.dir)

@@ -78,6 +78,7 @@ enum opt_id {
         OPT_FORCE,
         OPT_REGISTRY_AUTH,
         OPT_SECURITY_PROFILE,
+        OPT_READINESS_PATH,
         OPT_EGRESS,
         OPT_IDLE_TIMEOUT,
         OPT_IDLE_ACTION,

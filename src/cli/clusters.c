@@ -17,7 +17,7 @@
         "progressTotalBytes progressBytesPerSecond reason lastStatusChange "                                                                     \
         "createdAt lastStartedAt costPerHr clusterType gpuCount vcpuCount memoryInGb "                                                           \
         "containerDiskInGb volumeInGb volumeMountPath dockerArgs env ports templateId version securityProfile egressAllow security gpuReceipts " \
-        "idleTimeoutSeconds idleAction idleSeconds lastUse urls "                                                                                \
+        "idleTimeoutSeconds idleAction idleSeconds lastUse urls readinessPath "                                                                  \
         "uptimeSeconds machineId machine{gpuDisplayName location} "                                                                              \
         "runtime{uptimeInSeconds ports{ip isIpPublic privatePort publicPort type} "                                                              \
         "container{cpuPercent memoryPercent cpuPressurePercent memoryPressurePercent ioPressurePercent}}"

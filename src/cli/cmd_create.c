@@ -32,6 +32,7 @@ static const struct field_row create_fields[] = {
         { OPT_COMPUTE_TYPE, "computeType" },
         { OPT_REGISTRY_AUTH, "containerRegistryAuthId" },
         { OPT_SECURITY_PROFILE, "securityProfile" },
+        { OPT_READINESS_PATH, "readinessPath" },
 };
 
 /* "docker.io/library/debian:12@sha256:..." -> the part before tag and digest. */

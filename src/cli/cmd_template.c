@@ -13,7 +13,7 @@
 
 static const char list_query[] =
         "query listTemplates{clusterTemplates{id name imageName dockerArgs containerDiskInGb "
-        "volumeInGb volumeMountPath ports env{key value} startSsh isPublic securityProfile egressAllow "
+        "volumeInGb volumeMountPath ports env{key value} startSsh isPublic securityProfile readinessPath egressAllow "
         "idleTimeoutSeconds idleAction}}";
 
 static const struct field_row template_fields[] = {
@@ -26,6 +26,7 @@ static const struct field_row template_fields[] = {
         { OPT_PUBLIC, "isPublic" },
         { OPT_REGISTRY_AUTH, "containerRegistryAuthId" },
         { OPT_SECURITY_PROFILE, "securityProfile" },
+        { OPT_READINESS_PATH, "readinessPath" },
 };
 
 int cmd_template_create(struct cli *c, struct err *e)

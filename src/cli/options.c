@@ -129,6 +129,10 @@ const struct option options[OPT_COUNT] = {
                                    "standard strict compat",
                                    "how strictly it is held: as a virtual server feels; no debuggers, "
                                    "no low ports, a read-only root; or with sudo (default: standard)" },
+        [OPT_READINESS_PATH] = { "readinessPath", 0, OPT_KIND_STR, "PATH", NULL, 0, 0, NULL,
+                                 "ready when GET of that, such as /health, or :8000/health of another "
+                                 "HTTP port than the first, has a status of 200 to 399; none: when "
+                                 "its ports take connections (default: the template's, or none)" },
         [OPT_EGRESS] = { "egressAllow", 0, OPT_KIND_LIST, "NETWORK", NULL, 0, 0, NULL,
                          "network that it may reach, such as 198.51.100.0/24 or 2001:db8::/32, and "
                          "then nothing else but name servers, the API and the account's own "

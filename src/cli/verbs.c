@@ -15,7 +15,7 @@
                 OPT_COST, OPT_SECURE_CLOUD, OPT_COMMUNITY_CLOUD, OPT_TEMPLATE_ID,                  \
                 OPT_NETWORK_VOLUME, OPT_DATA_CENTER, OPT_START_SSH, OPT_COMPUTE_TYPE,              \
                 OPT_STOP_AFTER, OPT_TERMINATE_AFTER, OPT_REGISTRY_AUTH, OPT_SECURITY_PROFILE,      \
-                OPT_EGRESS, OPT_IDLE_TIMEOUT, OPT_IDLE_ACTION, OPT_WAIT
+                OPT_READINESS_PATH, OPT_EGRESS, OPT_IDLE_TIMEOUT, OPT_IDLE_ACTION, OPT_WAIT
 
 #define CREATE_DETAIL                                                                                \
         "With --templateId, what is not given on the command line comes from the template. Without " \
@@ -399,8 +399,8 @@ const struct verb verbs[] = {
           .run = cmd_template_create,
           .opts = OPTS(OPT_IMAGE_NAME, OPT_CONTAINER_DISK, OPT_VOLUME_SIZE, OPT_VOLUME_PATH,
                        OPT_ARGS, OPT_ENV, OPT_PORTS, OPT_START_SSH, OPT_REGISTRY_AUTH,
-                       OPT_SECURITY_PROFILE, OPT_EGRESS, OPT_IDLE_TIMEOUT, OPT_IDLE_ACTION,
-                       OPT_PUBLIC),
+                       OPT_SECURITY_PROFILE, OPT_READINESS_PATH, OPT_EGRESS, OPT_IDLE_TIMEOUT,
+                       OPT_IDLE_ACTION, OPT_PUBLIC),
           .summary = "save a template for later clusters",
           .examples = "tensoronecli template create chat --imageName tensorone/llm-starter "
                       "--args \"python run.py\" --ports 8000/http" },

@@ -17,6 +17,7 @@
 #define LIMIT_DISK_FLOOR_MIB        128U /* free in the data directory, below that nothing new begins */
 #define LIMIT_DISK_FLOOR_TEXT       "128 MiB"
 #define LIMIT_MOUNT_PATH_BYTES      1024U /* volumeMountPath */
+#define LIMIT_READY_PATH_BYTES      1024U /* readinessPath */
 #define LIMIT_PORTS                 64U
 #define LIMIT_HTTP_PORTS            10U
 #define LIMIT_GPUS                  64U

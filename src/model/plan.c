@@ -10,6 +10,7 @@
 #include "model/egress.h"
 #include "model/gpu.h"
 #include "model/limits.h"
+#include "model/ready.h"
 #include "model/sshdir.h"
 #include "model/sshkey.h"
 
@@ -43,6 +44,7 @@ static const struct jfield fields[] = {
         { F(gpu_count), .kind = J_U32, .max = LIMIT_GPUS },
         { F(gpus), .kind = J_STRV, .max = LIMIT_GPUS },
         { F(ports), .kind = J_STR, .max = 2048 },
+        { F(readiness_path), .kind = J_STR, .max = LIMIT_READY_PATH_BYTES },
         { F(security_profile), .kind = J_STR, .max = 16 },
         { F(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
         { F(start_ssh), .kind = J_BOOL },
@@ -260,6 +262,7 @@ int plan_check(const struct plan *p, struct err *e)
         struct plan_port ports[LIMIT_PORTS];
         enum security_profile profile;
         struct egress egress;
+        struct ready_path ready;
         int r;
 
         if (!plan_cluster_id_ok(p->cluster))
@@ -283,6 +286,8 @@ int plan_check(const struct plan *p, struct err *e)
                 r = check_mems(p->mems, e);
         if (r >= 0)
                 r = plan_ports(p->ports, ports, NELEM(ports), e);
+        if (r >= 0)
+                r = ready_path_parse(p->readiness_path, p->ports, &ready, e);
         if (r >= 0 && p->volume_gib > 0)
                 r = plan_mount_path("volumeMountPath", p->volume_path, e);
         if (r >= 0)

@@ -42,8 +42,9 @@ struct plan {
         uint32_t volume_gib; /* 0: none */
         char *volume_path;   /* absolute mount point inside */
         uint32_t gpu_count;
-        char **gpus;            /* UUIDs, filled when gpu_count > 0 */
-        char *ports;            /* "8888/http,22/tcp"; checked by plan_ports() */
+        char **gpus;          /* UUIDs, filled when gpu_count > 0 */
+        char *ports;          /* "8888/http,22/tcp"; checked by plan_ports() */
+        char *readiness_path; /* of model/ready.h; NULL: its ports take connections, that is enough */
         char *security_profile; /* of model/security.h; NULL: standard */
         char **egress; /* networks that it may reach beside its account's clusters, api.internal and
                         * name servers: model/egress.h; none: all that is public */

@@ -244,7 +244,7 @@ def test_the_command_line_says_where(host):
     e = Edge(host)
     out = host.cli("create", "cluster", "--gpuCount", "0", "--imageName", host.image, "--name", "told", "--mem", "1", "--vcpu", "1",
                    "--containerDiskSize", "1", "--volumeSize", "0", "--ports", "8000/http", "--ports", "9000/http",
-                   "--args", "/bin/sh -c " + shlex.quote("httpd -p 9000; " + SERVES[2]), "--wait").stdout
+                   "--readinessPath", "/index.html", "--args", "/bin/sh -c " + shlex.quote("httpd -p 9000; " + SERVES[2]), "--wait").stdout
     (c,) = host.clusters()
     urls = ["https://%s:%d" % (e.name(c["id"], port), e.port) for port in (8000, 9000)]
     told = "port 8000/http at %s\nport 9000/http at %s\n" % tuple(urls)

@@ -11,6 +11,7 @@
 #include "control/plane/plane_priv.h"
 #include "model/limits.h"
 #include "model/plan.h"
+#include "model/ready.h"
 #include "model/sshdir.h"
 
 #define DEFAULT_CONTAINER_DISK_GIB 20U
@@ -37,6 +38,7 @@ void deploy_done(struct deploy *d)
         free(d->terminate_after);
         free(d->instance_id);
         free(d->security_profile);
+        free(d->readiness_path);
         d->egress = strv_free(d->egress);
         free(d->cuda);
         free(d->min_cuda);
@@ -74,6 +76,8 @@ static int apply_template(struct plane *p, const struct caller *who, struct depl
                 r = fill(&d->volume_path, t->volume_path);
         if (r >= 0)
                 r = fill(&d->security_profile, t->security_profile);
+        if (r >= 0)
+                r = fill(&d->readiness_path, t->readiness_path);
         if (r >= 0 && !d->egress && t->egress && !(d->egress = strv_dup(t->egress)))
                 r = -ENOMEM;
         if (r >= 0 && str_eq(t->account, who->account)) /* a public one's are its owner's alone */
@@ -249,6 +253,9 @@ static int fill_record(struct cluster *c, struct deploy *d, const struct caller 
         c->registry_auth = str_empty(d->registry_auth) ? NULL : TAKE(d->registry_auth);
         c->egress = TAKE(d->egress);
         c->security_profile = str_empty(d->security_profile) ? NULL : TAKE(d->security_profile);
+        c->readiness_path = str_empty(d->readiness_path) || str_eq(d->readiness_path, READY_NONE)
+                                    ? NULL
+                                    : TAKE(d->readiness_path);
         c->volume_path =
                 str_empty(d->volume_path) ? strdup(DEFAULT_VOLUME_PATH) : TAKE(d->volume_path);
         c->gpu_count = d->no_gpu ? 0 : d->gpu_count;
@@ -277,6 +284,7 @@ static int fill_record(struct cluster *c, struct deploy *d, const struct caller 
 static int check_record(const struct cluster *c, struct err *e)
 {
         struct plan_port ports[LIMIT_PORTS];
+        struct ready_path ready;
         int r;
 
         r = image_check(c->image, e);
@@ -286,7 +294,9 @@ static int check_record(const struct cluster *c, struct err *e)
                 return err_set(e, -E2BIG, "name: %zu bytes, at most %u are allowed",
                                strlen(c->name), LIMIT_NAME_LEN);
         r = plan_mount_path("volumeMountPath", c->volume_path, e);
-        return r < 0 ? r : plan_ports(c->ports, ports, NELEM(ports), e);
+        if (r >= 0)
+                r = plan_ports(c->ports, ports, NELEM(ports), e);
+        return r < 0 ? r : ready_path_parse(c->readiness_path, c->ports, &ready, e);
 }
 
 /* Our sentence that clients look for, then which constraint failed. */

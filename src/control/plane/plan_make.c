@@ -102,6 +102,7 @@ int plan_make(const struct plane *p, const struct cluster *c, char **gpus, json_
         plan.name = c->name;
         plan.image = c->image;
         plan.registry_auth = c->registry_auth;
+        plan.readiness_path = c->readiness_path;
         plan.security_profile = c->security_profile;
         plan.egress = c->egress;
         plan.entrypoint = entrypoint;

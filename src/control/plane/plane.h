@@ -110,7 +110,7 @@ struct deploy {
         char *gpu_type, *gpu_type_too; /* two names of one field */
         char *registry_auth, *network_volume, *volume_key;
         char *data_center, *country, *stop_after, *terminate_after, *instance_id;
-        char *security_profile;
+        char *security_profile, *readiness_path;
         char **egress; /* NULL: not said */
         struct idle_wish idle;
         char **gpu_types, **instance_ids;

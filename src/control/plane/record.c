@@ -61,6 +61,7 @@ static const struct jfield cluster_fields[] = {
         { C(ready), .kind = J_BOOL },
         { C(ready_generation), .kind = J_U64 },
         { C(start_ssh), .kind = J_BOOL },
+        { C(readiness_path), .kind = J_STR },
 };
 #undef C
 
@@ -90,6 +91,7 @@ static const struct jfield template_fields[] = {
         { T(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
         { T(idle_timeout_s), .kind = J_U32 },
         { T(idle_action), .kind = J_ENUM, .names = idle_action_names, .max = IDLE_ACTION_COUNT },
+        { T(readiness_path), .kind = J_STR },
 };
 #undef T
 

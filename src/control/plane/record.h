@@ -29,6 +29,7 @@ struct cluster {
         uint32_t container_disk_gib, volume_gib, vcpu, gpu_count;
         uint64_t memory_mib;
         char *gpu_type, *registry_auth;
+        char *readiness_path;   /* of model/ready.h; NULL: none */
         char *security_profile; /* of model/security.h; NULL: standard */
         char **egress;          /* of model/egress.h; NULL: no limit */
         bool start_ssh;         /* it is given an SSH server */
@@ -88,7 +89,7 @@ struct template
         char **env;
         char *ports, *volume_path;
         uint32_t volume_gib, container_disk_gib;
-        char *readme, *category, *start_script, *registry_auth, *security_profile;
+        char *readme, *category, *start_script, *registry_auth, *security_profile, *readiness_path;
         char **egress; /* as a cluster's, as are the next */
         uint32_t idle_timeout_s;
         enum idle_action idle_action;

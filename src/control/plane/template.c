@@ -11,6 +11,7 @@
 #include "model/egress.h"
 #include "model/limits.h"
 #include "model/plan.h"
+#include "model/ready.h"
 #include "model/secret.h"
 
 #define TEMPLATE_ID_CHARS 10U
@@ -104,6 +105,7 @@ static int check(const struct template *t, struct err *e)
         struct plan_port ports[LIMIT_PORTS];
         enum security_profile profile;
         struct egress egress;
+        struct ready_path ready;
         bool set;
         int r;
 
@@ -124,6 +126,8 @@ static int check(const struct template *t, struct err *e)
                 r = docker_args_parse(t->docker_args, &entrypoint, &command, &set, e);
         if (r >= 0)
                 r = plan_ports(t->ports, ports, NELEM(ports), e);
+        if (r >= 0)
+                r = ready_path_parse(t->readiness_path, t->ports, &ready, e);
         if (r >= 0)
                 r = security_profile_parse("securityProfile", t->security_profile, &profile, e);
         if (r >= 0)

@@ -25,6 +25,7 @@ static const struct jfield deploy_fields[] = {
         { D("gpuCount", gpu_count), .kind = J_U32, .max = LIMIT_GPUS },
         { D("containerRegistryAuthId", registry_auth), .kind = J_STR },
         { D("securityProfile", security_profile), .kind = J_STR },
+        { D("readinessPath", readiness_path), .kind = J_STR },
         { D("egressAllow", egress), .kind = J_STRV, .max = LIMIT_EGRESS },
         { D("startSsh", start_ssh), .kind = J_BOOL },
         { D("networkVolumeId", network_volume), .kind = J_STR },

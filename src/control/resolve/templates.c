@@ -91,6 +91,7 @@ static const struct jfield save_fields[] = {
         { T("startScript", start_script), .kind = J_STR, .max = LIMIT_QUERY_BYTES },
         { T("containerRegistryAuthId", registry_auth), .kind = J_STR },
         { T("securityProfile", security_profile), .kind = J_STR },
+        { T("readinessPath", readiness_path), .kind = J_STR },
         { T("egressAllow", egress), .kind = J_STRV, .max = LIMIT_EGRESS },
         { T("isServerless", is_serverless), .kind = J_BOOL },
         { T("isPublic", is_public), .kind = J_BOOL },

@@ -58,6 +58,7 @@ static const struct store_column template_cols[] = {
         J(egress),
         I(idle_timeout_s),
         T(idle_action),
+        T(readiness_path),
 };
 static const struct store_column cluster_cols[] = {
         K(id),
@@ -108,6 +109,7 @@ static const struct store_column cluster_cols[] = {
         B(ready),
         I(ready_generation),
         B(start_ssh),
+        T(readiness_path),
 };
 static const struct store_column reservation_cols[] = {
         K(node), K(kind), K(resource), T(cluster), I(generation), I(amount), T(state),
@@ -228,7 +230,10 @@ static const char version_12[] =
 static const char version_13[] =
         "ALTER TABLE cluster ADD COLUMN start_ssh INTEGER NOT NULL DEFAULT 0;";
 
-const char *const store_migrations[] = { version_1,  version_2,  version_3, version_4, version_5,
-                                         version_6,  version_7,  version_8, version_9, version_10,
-                                         version_11, version_12, version_13 };
+static const char version_14[] = "ALTER TABLE cluster ADD COLUMN readiness_path TEXT;"
+                                 "ALTER TABLE template ADD COLUMN readiness_path TEXT;";
+
+const char *const store_migrations[] = { version_1,  version_2,  version_3,  version_4, version_5,
+                                         version_6,  version_7,  version_8,  version_9, version_10,
+                                         version_11, version_12, version_13, version_14 };
 const size_t store_n_migrations = NELEM(store_migrations);

@@ -3,7 +3,11 @@
  * A cluster that runs is ready once each of its declared ports has taken a connection from the host, by IPv4 or
  * IPv6; one that declares none is ready when it runs.  Nothing is said or read on these connections.  One port
  * is asked at a time, first soon, then less and less often; once all have answered, none is asked again until
- * the first process is another one.  The row keeps it, so an engine that starts again asks only who was not. */
+ * the first process is another one.  The row keeps it, so an engine that starts again asks only who was not.
+ *
+ * The port that its readinessPath names is asked for that path, too: one GET is written, and of what comes back
+ * twelve bytes are read, in which a status has to stand.  Whoever answers is hostile: nothing else of it is ever
+ * read, it has five seconds for all of that, and no answer leads anywhere but to the next question. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -17,27 +21,34 @@
 #include "base/str.h"
 #include "engine/fleet/unit.h"
 #include "model/plan.h"
+#include "model/ready.h"
 
 #define FIRST_US   (5 * US_PER_MS)
 #define SOON_US    (250 * US_PER_MS)
 #define SOON_UNTIL (60 * US_PER_S) /* who has not answered by then is asked each second */
 #define LATER_US   (1 * US_PER_S)
-#define ANSWER_US  (1 * US_PER_S) /* for one connection */
+#define ANSWER_US  (1 * US_PER_S) /* for one connection, */
+#define HTTP_US    (5 * US_PER_S) /* and for the answer on it */
 
 struct unit_ready {
         struct unit *unit;
         struct plan_port port[LIMIT_PORTS];
         size_t n, at; /* those before `at` have answered */
         uint64_t since_us, delay_us;
-        bool v6; /* the next connection is by IPv6 */
-        int fd;  /* that is being made */
-        sd_event_source *answer, *timer;
+        bool v6;    /* the next connection is by IPv6 */
+        int fd;     /* that is being made, */
+        bool said;  /* or on which the path was asked for, */
+        size_t got; /* and so much of the answer is here */
+        char answer[READY_ANSWER_BYTES];
+        sd_event_source *hears, *timer;
 };
 
 static void hang_up(struct unit_ready *w)
 {
-        w->answer = sd_event_source_disable_unref(w->answer);
+        w->hears = sd_event_source_disable_unref(w->hears);
         w->fd = fd_close(w->fd);
+        w->said = false;
+        w->got = 0;
 }
 
 void unit_ready_forget(struct unit *u)
@@ -110,17 +121,72 @@ static void answered(struct unit_ready *w)
         unit_report(u);
 }
 
+/* A new socket has room for all of it. */
+static int say(const struct unit_ready *w, const struct ready_path *p)
+{
+        AUTO(free)
+        char *get = str_fmt("GET %s HTTP/1.1\r\nHost: localhost:%u\r\n"
+                            "User-Agent: hypervisor-vmm (readiness)\r\n"
+                            "Accept: */*\r\nConnection: close\r\n\r\n",
+                            p->path, p->port);
+        const size_t len = get ? strlen(get) : 0;
+        ssize_t n = get ? send(w->fd, get, len, MSG_NOSIGNAL | MSG_DONTWAIT) : -1;
+
+        return n >= 0 && (size_t) n == len ? 0 : -EIO;
+}
+
+static void ask_path(struct unit_ready *w, const struct ready_path *p)
+{
+        w->said = say(w, p) >= 0 && sd_event_source_set_io_events(w->hears, EPOLLIN) >= 0;
+        if (w->said)
+                ask_in(w, HTTP_US);
+        else
+                refused(w);
+}
+
+/* A few bytes at a time, if it likes. */
+static void hear(struct unit_ready *w)
+{
+        ssize_t n = recv(w->fd, w->answer + w->got, sizeof w->answer - w->got, MSG_DONTWAIT);
+
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return;
+        if (n > 0)
+                w->got += (size_t) n;
+        if (n > 0 && w->got < sizeof w->answer)
+                return;
+        if (n > 0 && ready_answer(w->answer))
+                answered(w);
+        else
+                refused(w);
+}
+
+static void connected(struct unit_ready *w)
+{
+        const struct plan *plan = &w->unit->plan; /* which may have been changed meanwhile */
+        struct ready_path path = { .port = 0 };
+
+        (void) ready_path_parse(plan->readiness_path, plan->ports, &path, NULL);
+        if (path.port == w->port[w->at].private_port)
+                ask_path(w, &path);
+        else
+                answered(w);
+}
+
 static int on_answer(sd_event_source *s, int fd, uint32_t events, void *arg)
 {
+        struct unit_ready *w = arg;
         int why = 0;
         socklen_t len = sizeof why;
 
         (void) s;
         (void) events;
-        if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &why, &len) < 0 || why != 0)
-                refused(arg);
+        if (w->said)
+                hear(w);
+        else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &why, &len) < 0 || why != 0)
+                refused(w);
         else
-                answered(arg);
+                connected(w);
         return 0;
 }
 
@@ -153,18 +219,13 @@ static void ask(struct unit_ready *w)
                 return;
         }
         r = begin_connect(w);
-        if (r == -EINPROGRESS) {
-                r = sd_event_add_io(w->unit->fleet->spec.loop, &w->answer, w->fd, EPOLLOUT,
+        if (r >= 0 || r == -EINPROGRESS) /* one that is there already is told of at once, too */
+                r = sd_event_add_io(w->unit->fleet->spec.loop, &w->hears, w->fd, EPOLLOUT,
                                     on_answer, w);
-                if (r >= 0) {
-                        ask_in(w, ANSWER_US);
-                        return;
-                }
-        }
         if (r < 0)
                 refused(w);
         else
-                answered(w);
+                ask_in(w, ANSWER_US);
 }
 
 void unit_ready_begin(struct unit *u)

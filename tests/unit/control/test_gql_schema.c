@@ -313,13 +313,13 @@ static void test_members(void **state)
                   "minMemoryInGb minVcpuCount minDisk minDownload minUpload countryCode dataCenterId "
                   "deployCost supportPublicIp startSsh startJupyter cudaVersion minCudaVersion "
                   "allowedCudaVersions containerRegistryAuthId stopAfter terminateAfter computeType "
-                  "instanceIds savingsPlan compliance globalNetwork aiApiId securityProfile egressAllow idleTimeoutSeconds idleAction" },
+                  "instanceIds savingsPlan compliance globalNetwork aiApiId securityProfile egressAllow idleTimeoutSeconds idleAction readinessPath" },
                 { "PodRentInterruptableInput",
-                  "imageName gpuTypeId bidPerGpu env stopAfter securityProfile egressAllow idleTimeoutSeconds idleAction" },
+                  "imageName gpuTypeId bidPerGpu env stopAfter securityProfile egressAllow idleTimeoutSeconds idleAction readinessPath" },
                 { "deployCpuPodInput",
                   "name imageName instanceId cloudType deployCost startSsh startJupyter dataCenterId "
                   "containerDiskInGb dockerArgs ports volumeMountPath env templateId networkVolumeId "
-                  "containerRegistryAuthId countryCode minDownload minUpload volumeKey securityProfile egressAllow idleTimeoutSeconds idleAction" },
+                  "containerRegistryAuthId countryCode minDownload minUpload volumeKey securityProfile egressAllow idleTimeoutSeconds idleAction readinessPath" },
                 { "PodResumeInput", "podId gpuCount syncMachine computeType allowedCudaVersions" },
                 { "PodBidResumeInput", "podId bidPerGpu gpuCount" },
                 { "PodStopInput", "podId incrementVersion" },
@@ -336,7 +336,7 @@ static void test_members(void **state)
                 { "SaveTemplateInput",
                   "id name imageName containerDiskInGb volumeInGb dockerArgs env ports volumeMountPath "
                   "isServerless isPublic startSsh startJupyter startScript advancedStart readme "
-                  "containerRegistryAuthId portsConfig category securityProfile egressAllow idleTimeoutSeconds idleAction" },
+                  "containerRegistryAuthId portsConfig category securityProfile egressAllow idleTimeoutSeconds idleAction readinessPath" },
                 { "EndpointInput",
                   "id name templateId template hubReleaseId gpuIds gpuCount instanceIds networkVolumeId "
                   "networkVolumeIds locations idleTimeout scalerType scalerValue workersMin workersMax "
@@ -355,7 +355,7 @@ static void test_members(void **state)
                   "lowestBidPriceToResume locked consumerUserId apiKey aiApiId endpoint slsVersion "
                   "cpuFlavorId machineType savingsPlans version clusterIp latestTelemetry phase "
                   "progressPercent progressBytes progressTotalBytes progressBytesPerSecond reason "
-                  "security securityProfile egressAllow idleTimeoutSeconds idleAction idleSeconds lastUse urls" },
+                  "security securityProfile egressAllow idleTimeoutSeconds idleAction idleSeconds lastUse urls readinessPath" },
                 { "PodGpu", "id podId" },
                 { "PodRegistry", "url user username" },
                 { "PodRuntime", "uptimeInSeconds ports gpus container" },
@@ -395,7 +395,7 @@ static void test_members(void **state)
                 { "Template",
                   "id name imageName dockerArgs containerDiskInGb volumeInGb volumeMountPath ports "
                   "portsConfig env isServerless isPublic isRunpod category readme startSsh startJupyter "
-                  "startScript advancedStart containerRegistryAuthId securityProfile egressAllow idleTimeoutSeconds idleAction" },
+                  "startScript advancedStart containerRegistryAuthId securityProfile egressAllow idleTimeoutSeconds idleAction readinessPath" },
                 { "GpuType",
                   "id displayName manufacturer memoryInGb cudaCores maxGpuCount "
                   "maxGpuCountCommunityCloud maxGpuCountSecureCloud minPodGpuCount secureCloud "

@@ -108,7 +108,7 @@ static const struct conf_option options[] = {
         { "edge", "public_port", CONF_U32, C(edge_public_port), "0", 0, 65535, "port",
           "the port of the addresses that tenants are told, where something in front passes on another one to listen; 0: that of listen" },
         { "edge", "tenant_certificate", CONF_STR, C(edge_tenant_certificate), "", 0, 0, "path",
-          "a certificate for *.proxy.tenant_domain with its chain and key: a PEM file, or a directory with fullchain.pem and privkey.pem; another one there is taken up at once; empty: one of an authority that this host makes for itself" },
+          "a certificate for *.proxy.tenant_domain, chain and key: a PEM file, or a directory with fullchain.pem and privkey.pem; a new one is taken up at once; empty: one of this host's own authority" },
         { "edge", "api_certificate", CONF_STR, C(edge_api_certificate), "", 0, 0, "path",
           "the same for api_domain" },
         { "edge", "connections", CONF_U32, C(edge_connections), "10000", 16, 1000000, "connections",

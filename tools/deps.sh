@@ -14,10 +14,10 @@ build="gcc make git pkg-config meson ninja-build ca-certificates
  libsystemd-dev libmicrohttpd-dev libwslay-dev libcurl4-openssl-dev libjansson-dev libsqlite3-dev
  libssl-dev libarchive-dev libisal-dev zlib1g-dev libzstd-dev libseccomp-dev
  libmnl-dev libpsl-dev libnftables-dev libinih-dev libyaml-dev libcmocka-dev
- e2fsprogs apparmor util-linux iproute2 haproxy busybox-static python3 debootstrap
+ e2fsprogs apparmor util-linux iproute2 haproxy busybox-static python3 debootstrap curl
   dropbear-bin openssh-sftp-server"
 test_="$build python3-pytest python3-requests python3-websocket python3-h2 clang clang-format libclang-rt-$clang-dev
- skopeo umoci docker-registry nftables strace procps curl jq openssh-client iputils-ping apache2-utils zstd openssl
+ skopeo umoci docker-registry nftables strace procps jq openssh-client iputils-ping apache2-utils zstd openssl
  erofs-utils zsh fish bash-completion mandoc cppcheck universal-ctags tmux sslscan"
 bench="$test_ crun runc podman wrk redis-tools"
 lab="$build qemu-system-x86 mmdebstrap debian-archive-keyring kmod zstd"

@@ -1,7 +1,10 @@
 """`make demo` after the build: ends well, shows what it promises, and leaves nothing behind."""
+import json
 import os
 import pathlib
+import re
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -12,8 +15,8 @@ ALONE = True  # tests/run: it compares the whole host before and after
 DEMO = os.path.join(ROOT, "tools", "demo")
 
 
-def start(**kw):
-    return subprocess.Popen([DEMO], env=dict(os.environ, HVMM_BUILD=build_dir()), text=True,
+def start(more=(), **kw):
+    return subprocess.Popen([DEMO], env=dict(os.environ, HVMM_BUILD=build_dir(), **dict(more)), text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kw)
 
 
@@ -31,12 +34,30 @@ def test_demo(nothing_left):
             '--args "python run.py"\n') in text
     assert "sells memory and disk more than once" in text
     assert "serving on 0.0.0.0:8000" in text, "the cluster's output"
-    assert '"text":' in text, "the answer of its HTTP server"
+    request = text.split("HTTPS, with the host's own authority\n")[1].splitlines()
+    assert re.fullmatch(r'\$ curl --cacert \S+/edge/ca\.pem "https://[a-z0-9]+-8000\.proxy\.localhost:\d+/generate\?prompt=\S+"', request[0])
+    answer = json.loads(request[1])
+    assert answer["prompt"] == "A cluster" and answer["tokens"] == 40 and answer["text"]
     assert "those of the demo are *simulated*" in text
     inside = text.split("== its GPU, seen from inside")[1].split("== ")[0]
     assert inside.count("UUID: GPU-") == 1 and "simulated" in inside, inside
     assert "gpu.handover" in text
     assert text.rstrip().endswith("done; nothing is left")
+    assert leftovers() == []
+
+
+@pytest.mark.limit(300)
+@pytest.mark.parametrize("which", ["DEMO_API_PORT", "DEMO_EDGE_PORT"])
+def test_demo_where_a_port_is_taken(nothing_left, which):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        demo = start({which: str(port)})
+        text, _ = demo.communicate(timeout=290)
+    assert demo.returncode == 1
+    assert re.search(r"127\.0\.0\.1:%d: Address already in use\n" % port, text), text
+    assert text.rstrip().endswith("%s=N names another" % "DEMO_EDGE_PORT")
     assert leftovers() == []
 
 

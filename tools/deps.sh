@@ -15,7 +15,7 @@ build="gcc make git pkg-config meson ninja-build ca-certificates
  libssl-dev libarchive-dev libisal-dev zlib1g-dev libzstd-dev libseccomp-dev
  libmnl-dev libpsl-dev libnftables-dev libinih-dev libyaml-dev libcmocka-dev
  e2fsprogs apparmor util-linux iproute2 haproxy busybox-static python3 debootstrap curl
-  dropbear-bin openssh-sftp-server"
+  dropbear-bin openssh-sftp-server node-xterm"
 test_="$build python3-pytest python3-requests python3-websocket python3-h2 clang clang-format libclang-rt-$clang-dev
  skopeo umoci docker-registry nftables strace procps jq openssh-client iputils-ping apache2-utils zstd openssl
  erofs-utils zsh fish bash-completion mandoc cppcheck universal-ctags tmux sslscan"

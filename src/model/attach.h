@@ -25,12 +25,14 @@ enum attach_type {
                         * (stdin: the process closed it) */
         ATTACH_RESIZE, /* client -> monitor: u16 rows, u16 columns (ignored without a tty) */
         ATTACH_SIGNAL, /* client -> monitor: u32 signal for the process (exec sessions) */
-        ATTACH_FOLLOW, /* client -> monitor: u64 log offset; answered with LOG packets from there */
+        ATTACH_FOLLOW, /* client -> monitor: u64 log offset; answered with LOG packets from there.
+                        * monitor -> client, of a kept session: u64 offset of the DATA that follows */
         ATTACH_LOG,    /* monitor -> client: u64 offset of the first byte, then whole log lines */
         ATTACH_EXIT,   /* monitor -> client: i32 exit code (0..255), i32 signal (0: none) */
         ATTACH_ERROR,  /* monitor -> client: one sentence; the connection ends, or, on channel
                         * ATTACH_ERROR_REFUSED, goes on without what was asked for */
         ATTACH_CREDIT, /* both ways: u32 bytes more that the sender is ready to take (flow control) */
+        ATTACH_LEAVE, /* client -> monitor: it will not come back; a kept session ends with it */
         ATTACH_TYPE_COUNT
 };
 
@@ -40,6 +42,9 @@ enum attach_channel { ATTACH_STDIN, ATTACH_STDOUT, ATTACH_STDERR };
 #define ATTACH_F_STDIO 1U /* client wants DATA of stdout and stderr from now on */
 #define ATTACH_F_TTY   2U /* monitor -> client: a pty, everything is on stdout */
 #define ATTACH_F_INPUT 4U /* client may send stdin; one such client at a time, else ERROR */
+#define ATTACH_F_RESUME                                                                            \
+        8U /* client of a kept session: wants output from the offset that its hello has behind the
+            * flags, as u64 (and a second one, 0) */
 
 /* Flow.  DATA of stdout and stderr is sent against credit: a hello with STDIO opens a window of
  * ATTACH_WINDOW bytes, CREDIT packets widen it.  Of a cluster, a client that has no credit left
@@ -65,6 +70,12 @@ enum attach_channel { ATTACH_STDIN, ATTACH_STDOUT, ATTACH_STDERR };
  * kernel refuses all the same is answered with ERROR_REFUSED. */
 #define ATTACH_WINDOW 32768U
 
+/* A kept session (--keep) does not hang up when its client's connection ends, but waits for another one; a
+ * new STDIO client takes the place of one that is still there.  Its output has offsets, from 0, and the last
+ * ATTACH_KEPT_BYTES of it can be had once more: a client whose credit never runs so far ahead of what has
+ * reached its destination loses nothing.  Output that is older is left out, as FOLLOW then says. */
+#define ATTACH_KEPT_BYTES 131072U
+
 struct attach_header {
         uint8_t type, channel;
         uint16_t zero;
@@ -85,7 +96,7 @@ static_assert(sizeof(struct attach_header) == 8, "wire format");
 
 /* How the launcher execs vmm-monitor.  Numbers are descriptors, inherited on purpose:
  *   vmm-monitor --id ID --pidfd N --pid P --listen N --status N [--pty N | [--in N] --out N --err N]
- *               [--log0 N --log1 N] [--peer UID] [--exec]
+ *               [--log0 N --log1 N] [--peer UID] [--exec [--keep SECONDS]]
  * --id       cluster id, or session id with --exec (for its process title and messages)
  * --pidfd    its child: the cluster's first process or the exec'd one; --pid its number
  * --listen   bound, listening unix stream socket
@@ -96,6 +107,7 @@ static_assert(sizeof(struct attach_header) == 8, "wire format");
  * --peer     a uid that may connect beside root (who connect()ed counts, not who holds the socket)
  * --exec     an exec session: no log; waits until output is drained and the (only) client has read
  *            it or gone; ends 10 s after the process when nobody ever connected
+ * --keep     of an exec session with a pty: how long it waits for its client to come back
  * It starts with uid and gid already dropped (it refuses to run as root), as the parent of --pid,
  * closes every descriptor that is not named, installs its own seccomp filter, and serves.  All
  * descriptors are 3 or above; 0-2 become /dev/null once it serves, stderr takes start-up errors.

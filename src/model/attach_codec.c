@@ -25,7 +25,7 @@ static const struct {
         [ATTACH_RESIZE] = { "resize", 4 }, [ATTACH_SIGNAL] = { "signal", 4 },
         [ATTACH_FOLLOW] = { "follow", 8 }, [ATTACH_LOG] = { "log", 8 },
         [ATTACH_EXIT] = { "exit", 8 },     [ATTACH_ERROR] = { "error", 0 },
-        [ATTACH_CREDIT] = { "credit", 4 },
+        [ATTACH_CREDIT] = { "credit", 4 }, [ATTACH_LEAVE] = { "leave", 0 },
 };
 static_assert(NELEM(types) == ATTACH_TYPE_COUNT, "one row per type");
 

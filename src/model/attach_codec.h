@@ -49,7 +49,8 @@ int attach_parser_next(struct attach_parser *p, struct attach_packet *ret);
 /* Payloads.  0, or -EPROTO when @p is of another type, too short or out of range. */
 struct attach_hello {
         uint32_t version, flags;
-        uint64_t log_start, log_end; /* monitor -> client; 0 when absent */
+        uint64_t log_start,
+                log_end; /* monitor -> client, and with ATTACH_F_RESUME; 0 when absent */
 };
 int attach_get_hello(const struct attach_packet *p, struct attach_hello *ret);
 int attach_get_resize(const struct attach_packet *p, uint16_t *ret_rows, uint16_t *ret_cols);

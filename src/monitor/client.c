@@ -91,6 +91,15 @@ static void put_refusal(struct client *c, const char *sentence)
         c->out_end += n;
 }
 
+/* Where a kept session's output goes on. */
+static void put_offset(struct client *c)
+{
+        size_t cap;
+        uint8_t *p = tail(c, &cap);
+
+        c->out_end += attach_put_follow(p, cap, c->pos);
+}
+
 static void put_eof(struct client *c, enum attach_channel ch)
 {
         size_t cap;
@@ -111,10 +120,8 @@ static void client_gone(struct monitor *m, struct client *c)
         watch_close(m, &c->w);
         if (madvise(c, sizeof *c, MADV_DONTNEED) < 0) /* pages larger than ours */
                 memset(c, 0, sizeof *c);
-        if (owner) {
-                m->owner = NULL;
-                stdio_hangup(m);
-        }
+        if (owner)
+                owner_gone(m);
 }
 
 /* Say why, then throw it out as soon as that is sent or its time is up. */
@@ -129,10 +136,8 @@ static void client_fail(struct monitor *m, struct client *c, uint64_t now_us, co
         c->deadline_us = now_us + MON_DYING_US;
         if (m->input == c)
                 stdin_forget(m);
-        if (m->owner == c) {
-                m->owner = NULL;
-                stdio_hangup(m);
-        }
+        if (m->owner == c)
+                owner_gone(m);
 }
 
 /* Unread bytes of the peer would turn our end into an error on its side: take them first, as far
@@ -248,8 +253,10 @@ static const char *on_hello(const struct call *k)
                 return "one hello, at the beginning";
         if (h.version != ATTACH_VERSION)
                 return "this monitor speaks version 1 of the attach protocol";
-        if ((h.flags & ATTACH_F_STDIO) && m->opt.exec && m->owner_seen)
+        if ((h.flags & ATTACH_F_STDIO) && m->opt.exec && m->owner_seen && !kept_open(m))
                 return "this session has, or had, its client";
+        if ((h.flags & ATTACH_F_STDIO) && m->opt.keep > 0 && m->owner)
+                client_fail(m, m->owner, k->now_us, "another client has taken this session over");
         if ((h.flags & ATTACH_F_INPUT) && m->input)
                 return "another client writes stdin";
         c->flags = h.flags;
@@ -261,13 +268,14 @@ static const char *on_hello(const struct call *k)
         if (!(h.flags & ATTACH_F_STDIO))
                 return NULL;
         if (m->opt.exec) {
-                m->owner = c;
-                m->owner_seen = true;
+                owner_come(m, c, &h);
+                if (m->opt.keep > 0)
+                        put_offset(c);
                 if (!m->input) /* it will never write: the process sees the end of its input */
                         stdin_close(m);
         }
         for (size_t i = 0; i < NELEM(m->out); i++)
-                if (m->out[i].ended && !(i == 1 && m->opt.pty >= 0))
+                if (m->out[i].ended && !(i == 1 && m->opt.pty >= 0) && !kept_behind(m, c))
                         put_eof(c, i == 0 ? ATTACH_STDOUT : ATTACH_STDERR);
         return NULL;
 }
@@ -300,6 +308,12 @@ static const char *on_resize(const struct call *k)
         if (attach_get_resize(k->p, &rows, &cols) < 0)
                 return "broken resize packet";
         stdio_resize(k->m, rows, cols);
+        return NULL;
+}
+
+static const char *on_leave(const struct call *k)
+{
+        k->m->left = k->m->left || k->m->owner == k->c;
         return NULL;
 }
 
@@ -344,7 +358,7 @@ static const char *on_credit(const struct call *k)
 static packet_fn *const handlers[] = {
         [ATTACH_HELLO] = on_hello,   [ATTACH_DATA] = on_data,     [ATTACH_EOF] = on_eof,
         [ATTACH_RESIZE] = on_resize, [ATTACH_SIGNAL] = on_signal, [ATTACH_FOLLOW] = on_follow,
-        [ATTACH_CREDIT] = on_credit,
+        [ATTACH_CREDIT] = on_credit, [ATTACH_LEAVE] = on_leave,
 };
 static_assert(NELEM(handlers) == ATTACH_TYPE_COUNT, "one handler per type");
 
@@ -409,6 +423,8 @@ void client_event(struct monitor *m, struct client *c, uint32_t events, uint64_t
 
 void client_output(struct monitor *m, enum attach_channel ch, const void *data, size_t len)
 {
+        if (m->opt.keep > 0)
+                kept_add(m, data, len);
         for (struct client *c = m->clients; c < m->clients + MON_CLIENTS; c++) {
                 size_t cap;
                 uint8_t *p;
@@ -423,6 +439,8 @@ void client_output(struct monitor *m, enum attach_channel ch, const void *data, 
                 p = tail(c, &cap);
                 c->out_end += attach_put(p, cap, ATTACH_DATA, ch, data, len);
                 c->credit -= (uint32_t) len;
+                if (m->opt.keep > 0)
+                        c->pos = m->kept_end;
         }
 }
 
@@ -456,6 +474,21 @@ static void put_log(struct monitor *m, struct client *c)
         c->pos += n;
 }
 
+/* What a kept session's new owner has missed, as far as its credit goes. */
+static void put_kept(struct monitor *m, struct client *c)
+{
+        while (kept_behind(m, c) && client_budget(c) > 0) {
+                const uint8_t *data;
+                size_t n = kept_get(m, c->pos, &data), max = client_budget(c), cap;
+                uint8_t *p = tail(c, &cap);
+
+                n = n < max ? n : max;
+                c->out_end += attach_put(p, cap, ATTACH_DATA, ATTACH_STDOUT, data, n);
+                c->credit -= (uint32_t) n;
+                c->pos += n;
+        }
+}
+
 /* The exit is told when nothing else will follow; to the mere observers of an exec session at
  * once. */
 static void put_exit(struct monitor *m, struct client *c)
@@ -464,7 +497,7 @@ static void put_exit(struct monitor *m, struct client *c)
         size_t cap;
         uint8_t *p;
 
-        if (!m->exited || c->exit_sent || is_behind(m, c) || !is_served(c))
+        if (!m->exited || c->exit_sent || is_behind(m, c) || kept_behind(m, c) || !is_served(c))
                 return;
         if (m->phase != PH_LINGER && !observer)
                 return;
@@ -526,9 +559,10 @@ static bool settle_one(struct monitor *m, struct client *c, uint64_t now_us)
                 put_credit(m, c);
         for (int i = 0; i < PUMP_ROUNDS; i++) {
                 put_log(m, c);
+                put_kept(m, c);
                 put_exit(m, c);
                 flush(c, now_us);
-                if (queued(c) > 0 || !is_behind(m, c))
+                if (queued(c) > 0 || !(is_behind(m, c) || kept_behind(m, c)))
                         break;
         }
         if (c->dying && (queued(c) == 0 || now_us >= c->deadline_us))

@@ -125,6 +125,7 @@ static void settle(struct monitor *m)
 {
         uint64_t now_us = clock_mono_us();
 
+        kept_settle(m, now_us);
         if (m->phase == PH_DRAIN)
                 settle_drain(m, now_us);
         settle_log(m, now_us);
@@ -148,6 +149,8 @@ static int next_timeout(const struct monitor *m)
                 due = m->linger_us;
         if (m->phase == PH_DRAIN && m->overdue && stdio_ready(m))
                 return 0; /* a queue has emptied: the last call goes on */
+        if (m->keep_until_us > 0 && m->keep_until_us < due)
+                due = m->keep_until_us;
         if (stdio_held_until(m) < due)
                 due = stdio_held_until(m);
         due = client_deadline(m, due);

@@ -45,6 +45,7 @@ static const struct opt_row {
         { "--log0", OPT_FD, offsetof(struct options, log0) },
         { "--log1", OPT_FD, offsetof(struct options, log1) },
         { "--log-rate", OPT_NUMBER, offsetof(struct options, log_rate) },
+        { "--keep", OPT_NUMBER, offsetof(struct options, keep) },
         { "--exec", OPT_FLAG, offsetof(struct options, exec) },
 };
 
@@ -107,6 +108,8 @@ static int options_parse(struct options *o, char **argv, struct err *e)
                 return err_set(e, -EINVAL, "either --pty, or --out and --err and perhaps --in");
         if ((o->log0 >= 0) != (o->log1 >= 0) || (o->exec && o->log0 >= 0))
                 return err_set(e, -EINVAL, "--log0 and --log1 go together, and not with --exec");
+        if (o->keep > 0 && (!o->exec || o->pty < 0))
+                return err_set(e, -EINVAL, "--keep is for --exec with --pty");
         return 0;
 }
 

@@ -46,6 +46,7 @@ struct watch {
 struct options {
         const char *id;
         uint32_t pid, peer, log_rate; /* log bytes a second, 0: any number */
+        uint32_t keep;                /* seconds, 0: the session ends with its client */
         int pidfd, listen, status, pty, in, out, err, log0, log1;
         bool exec;
 };
@@ -57,7 +58,7 @@ struct client {
         bool greeted, follow, exit_sent, dying;
         uint64_t deadline_us; /* hello, or the end of a dying one; 0: none */
         uint64_t progress_us; /* last sign of life */
-        uint64_t pos;         /* next log offset to send */
+        uint64_t pos;         /* next log offset to send; of a kept session's owner, of output */
         const uint8_t *in;    /* stdin beyond its window, still in in_buf: nothing more is parsed */
         size_t in_len;
         bool in_eof; /* stdin ends behind that */
@@ -90,6 +91,9 @@ struct monitor {
         struct watch child, listen, stdin;
         struct output out[2];    /* stdout (or the pty), stderr */
         struct client *owner;    /* exec: the client that output is for; borrowed from clients[] */
+        uint64_t keep_until_us;  /* for so long it is waited for; 0: it is not */
+        bool left, hung_up;      /* the owner has said that he leaves; the session is over */
+        uint64_t kept_end;       /* offset behind the last byte of a kept session's output */
         struct client *input;    /* who may write stdin */
         size_t in_start, in_end; /* what it wrote and the process has not taken yet */
         uint32_t in_taken;       /* and what was taken since it was last told */
@@ -104,6 +108,7 @@ struct monitor {
         struct ring ring;
         struct client clients[MON_CLIENTS];
         uint8_t in[ATTACH_WINDOW];
+        uint8_t kept[ATTACH_KEPT_BYTES]; /* its end */
         uint8_t chunk[MON_CHUNK];
 };
 
@@ -131,6 +136,19 @@ bool stdin_open(const struct monitor *m);
 void stdio_resize(struct monitor *m, uint16_t rows, uint16_t cols);
 /* 0 or a negative errno. */
 int stdio_signal(struct monitor *m, int sig);
+
+/* kept.c */
+uint64_t
+kept_start(const struct monitor *m); /* offset of the oldest byte of output that is there */
+void kept_add(struct monitor *m, const void *data, size_t len);
+/* How many bytes of output lie at @pos, in one piece. */
+size_t kept_get(const struct monitor *m, uint64_t pos, const uint8_t **ret);
+/* There is output that this owner has not been sent. */
+bool kept_behind(const struct monitor *m, const struct client *c);
+bool kept_open(const struct monitor *m); /* a new owner is welcome */
+void owner_come(struct monitor *m, struct client *c, const struct attach_hello *h);
+void owner_gone(struct monitor *m); /* hang up, or wait for it */
+void kept_settle(struct monitor *m, uint64_t now_us);
 
 /* client.c */
 void client_accept(struct monitor *m, uint64_t now_us);

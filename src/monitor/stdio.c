@@ -49,7 +49,7 @@ static size_t budget(const struct monitor *m, const struct output *o)
         if (o->ended || m->held)
                 return 0;
         if (m->opt.exec) {
-                size_t fits = m->owner ? client_budget(m->owner) : 0;
+                size_t fits = m->owner && !kept_behind(m, m->owner) ? client_budget(m->owner) : 0;
 
                 n = fits < n ? fits : n;
         }

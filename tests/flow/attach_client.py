@@ -12,9 +12,10 @@ import socket
 import struct
 import time
 
-HELLO, DATA, EOF, RESIZE, SIGNAL, FOLLOW, LOG, EXIT, ERROR, CREDIT = range(1, 11)
+HELLO, DATA, EOF, RESIZE, SIGNAL, FOLLOW, LOG, EXIT, ERROR, CREDIT, LEAVE = range(1, 12)
 STDIN, STDOUT, STDERR = range(3)
-F_STDIO, F_TTY, F_INPUT = 1, 2, 4
+F_STDIO, F_TTY, F_INPUT, F_RESUME = 1, 2, 4, 8
+KEPT = 131072  # bytes of a kept session's output that can be had once more
 UID = 54321  # of the monitor
 
 
@@ -48,7 +49,7 @@ def find_monitor():
 class Client:
     """One connection.  Every wait has a deadline; nothing here sleeps."""
 
-    def __init__(self, path, flags=0, version=1, hello=True, rcvbuf=None):
+    def __init__(self, path, flags=0, version=1, hello=True, rcvbuf=None, resume=None):
         self.s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         if rcvbuf:
             self.s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
@@ -56,7 +57,8 @@ class Client:
         self.buf = bytearray()
         self.closed = False
         if hello:
-            self.send(HELLO, struct.pack("<II", version, flags))
+            self.send(HELLO, struct.pack("<II", version, flags) if resume is None else
+                      struct.pack("<IIQQ", version, flags | F_RESUME, resume, 0))
 
     def close(self):
         self.s.close()
@@ -155,7 +157,7 @@ class Monitor:
     """A vmm-monitor with a child.  @directory keeps socket, log and status."""
 
     def __init__(self, directory, argv, tty=False, exec_=False, stdin=True, logs=True, uid=UID,
-                 child_uid=None, peer=None, extra_fds=0, cap_kill=False, nofile=None, log_rate=None):
+                 child_uid=None, peer=None, extra_fds=0, cap_kill=False, nofile=None, log_rate=None, keep=None):
         self.dir = str(directory)
         self.sock = os.path.join(self.dir, "attach")
         self.status_path = os.path.join(self.dir, "status")
@@ -173,7 +175,7 @@ class Monitor:
             try:
                 w, fd = self._only_these(w, listen.detach())
                 self._become(w, fd, argv, tty, exec_, stdin, logs, uid, child_uid, peer,
-                             extra_fds, cap_kill, nofile, log_rate)
+                             extra_fds, cap_kill, nofile, log_rate, keep)
             except BaseException as e:  # noqa: B902 - anything is reported to the parent
                 os.write(w, f"!{e!r}".encode())
             os._exit(127)
@@ -200,7 +202,7 @@ class Monitor:
         return low
 
     def _become(self, w, listen, argv, tty, exec_, stdin, logs, uid, child_uid, peer,
-                extra_fds, cap_kill, nofile, log_rate):
+                extra_fds, cap_kill, nofile, log_rate, keep):
         args = [self.binary, "--id", "testcluster"]
         if tty:
             master, slave = pty.openpty()
@@ -249,6 +251,8 @@ class Monitor:
                 args += [f"--log{i}", str(fd)]
         if peer is not None:
             args += ["--peer", str(peer)]
+        if keep is not None:
+            args += ["--keep", str(keep)]
         if log_rate is not None:
             args += ["--log-rate", str(log_rate)]
         for fd in fds:

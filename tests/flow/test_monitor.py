@@ -949,6 +949,7 @@ def test_refuses_to_start(tmp_path):
             (base + ["--out", "x3", "--err", "54"], UID, "not a number that fits"),
             (base + ["--out", "53", "--err", "54", "--log0", "5"], UID, "go together"),
             (base + ["--pty", "53", "--in", "54"], UID, "either --pty"),
+            (base + ["--out", "53", "--err", "54", "--exec", "--keep", "5"], UID, "--keep is for --exec with --pty"),
             (["--bogus"], UID, "unknown option '--bogus'")):
         r = run_as(uid, find_monitor(), *args)
         assert r.returncode == 1 and why in r.stderr, (args, r.stderr)

@@ -7,6 +7,7 @@
 
 #include "base/str.h"
 #include "control/rest/http_priv.h"
+#include "control/rest/tickets.h"
 
 static bool from_cluster(const struct http_request *q, const struct caller *who)
 {
@@ -51,12 +52,43 @@ static const char *key_of(const struct http_request *q)
         return strncasecmp(h, "Bearer ", 7) == 0 ? h + 7 + strspn(h + 7, " ") : h;
 }
 
+/* A browser says which page it is that asks, and no page can make it say anything else. */
+static bool own_origin(const struct http_request *q)
+{
+        const char *origin = http_header(q, "Origin"), *host = http_header(q, "Host");
+        const char *proto = http_header(q, "X-Forwarded-Proto"); /* the edge's word */
+        AUTO(free)
+        char *own =
+                host ? str_fmt("%s://%s", str_eq(proto, "https") ? "https" : "http", host) : NULL;
+
+        return own && origin && strcasecmp(origin, own) == 0;
+}
+
+/* False: there is none. */
+static bool identify_by_ticket(struct http_request *q)
+{
+        AUTO(free) char *text = q->inner ? NULL : upgrade_offer(q, TICKET_PREFIX);
+        struct caller who;
+
+        if (!text)
+                return false;
+        q->bad_ticket =
+                !tickets_take(http_tickets(q->server), text, clock_mono_us(), &who, q->ticket) ||
+                !own_origin(q) || !accounts_key_account(plane_accounts(q->plane), who.key);
+        q->bad_key = q->bad_ticket;
+        if (!q->bad_key)
+                q->ctx.who = who;
+        return true;
+}
+
 void request_identify(struct http_request *q)
 {
         const char *key = key_of(q);
         struct caller who;
 
-        if (!str_empty(key)) {
+        if (str_empty(key) && identify_by_ticket(q)) {
+                ; /* a browser's WebSocket */
+        } else if (!str_empty(key)) {
                 q->bad_key = !accounts_check(plane_accounts(q->plane), key, &who);
                 if (!q->bad_key)
                         q->ctx.who = who;

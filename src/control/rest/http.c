@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "control/rest/http_priv.h"
 #include "control/rest/subscribe.h"
+#include "control/rest/tickets.h"
 #include "model/limits.h"
 
 #define IDLE_TIMEOUT_S    120U
@@ -51,6 +52,7 @@ struct http_server {
         struct gql_schema *schema;
         struct turns *turns;
         struct subscriptions *subscriptions;
+        struct tickets *tickets;
         struct http_daemon outer, inner;
         struct http_request *requests;
         struct http_session *sessions;
@@ -242,9 +244,12 @@ static unsigned match(struct http_request *q, const char *method, const char *pa
 static void refuse(struct http_request *q, unsigned status)
 {
         if (status == MHD_HTTP_UNAUTHORIZED)
-                http_reply_error(q, status,
-                                 q->bad_key ? "unauthorized: this API key is not valid here"
-                                            : "unauthorized: an API key is needed");
+                http_reply_error(
+                        q, status,
+                        q->bad_ticket || *q->ticket
+                                ? "unauthorized: a ticket opens one session, once, within 30 seconds, in its own cluster, from the page that asked for it"
+                        : q->bad_key ? "unauthorized: this API key is not valid here"
+                                     : "unauthorized: an API key is needed");
         else if (status == MHD_HTTP_FORBIDDEN)
                 http_reply_error(q, status, "%s", key_needed[q->route->need]);
         else if (status == MHD_HTTP_NOT_FOUND)
@@ -257,6 +262,8 @@ static void refuse(struct http_request *q, unsigned status)
 static unsigned check_right(const struct http_request *q)
 {
         if (q->bad_key)
+                return MHD_HTTP_UNAUTHORIZED;
+        if (*q->ticket && (q->route->handle != handle_exec || !str_eq(q->arg, q->ticket)))
                 return MHD_HTTP_UNAUTHORIZED;
         if (q->route->need == KEY_NONE || q->ctx.who.right >= q->route->need)
                 return 0;
@@ -493,8 +500,9 @@ int http_new(const struct http_conf *conf, struct http_server **ret, struct err 
         s->outer.server = s->inner.server = s;
         s->inner.inner = true;
         s->subscriptions = subscriptions_new();
-        r = s->subscriptions ? resolve_schema_new(&s->schema, e)
-                             : err_set(e, -ENOMEM, "out of memory");
+        s->tickets = tickets_new();
+        r = s->subscriptions && s->tickets ? resolve_schema_new(&s->schema, e)
+                                           : err_set(e, -ENOMEM, "out of memory");
         if (r >= 0)
                 r = turns_new(s->loop, NULL, &s->turns, e);
         if (r < 0) {
@@ -519,6 +527,7 @@ struct http_server *http_free(struct http_server *s)
         stop(&s->outer);
         s->turns = turns_free(s->turns);
         s->subscriptions = subscriptions_free(s->subscriptions);
+        s->tickets = tickets_free(s->tickets);
         s->schema = gql_schema_free(s->schema);
         free(s);
         return NULL;
@@ -551,6 +560,11 @@ struct turns *http_turns(const struct http_server *s)
 struct subscriptions *http_subscriptions(const struct http_server *s)
 {
         return s->subscriptions;
+}
+
+struct tickets *http_tickets(const struct http_server *s)
+{
+        return s->tickets;
 }
 
 void http_session_add(struct http_server *s, struct http_session *x)

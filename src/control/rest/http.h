@@ -18,6 +18,7 @@
 #include "control/graphql/gql.h"
 #include "control/plane/plane.h"
 #include "control/resolve/resolve.h"
+#include "model/limits.h"
 
 struct http_server;
 struct http_request;
@@ -59,9 +60,11 @@ struct http_request {
         const struct http_route *route;
         char *arg;              /* the path's "{}", NULL without one */
         struct resolve_ctx ctx; /* whose request it is */
-        bool inner;             /* came through api.internal */
-        struct audit audit;     /* of a route that is told of */
-        struct strbuf body;     /* collected */
+        char ticket[LIMIT_CLUSTER_ID_LEN +
+                    1];     /* by a ticket (tickets.h): the cluster that it is for */
+        bool inner;         /* came through api.internal */
+        struct audit audit; /* of a route that is told of */
+        struct strbuf body; /* collected */
 
         /* the handler's own: @end runs once, when the request is over or abandoned */
         void *priv;
@@ -73,6 +76,7 @@ struct http_request {
         unsigned status;
         uint64_t discarded;
         bool started, suspended, too_big, no_room, bad_key, answered, eof;
+        bool bad_ticket;
         sd_event_source *hangup; /* while a stream waits */
 };
 
@@ -110,6 +114,7 @@ void http_upload_more(struct http_request *q);
 struct gql_schema *http_schema(const struct http_server *s);
 struct turns *http_turns(const struct http_server *s);
 struct subscriptions *http_subscriptions(const struct http_server *s);
+struct tickets *http_tickets(const struct http_server *s);
 /* Something that outlives its request, to be ended with the server. */
 struct http_session {
         struct http_session *prev, *next;

@@ -19,6 +19,8 @@ void request_address(const struct http_request *q, char ret[static INET6_ADDRSTR
 bool upgrade_wanted(const struct http_request *q);
 int upgrade_check(const struct http_request *q, const char *protocol,
                   char ret_accept[static UPGRADE_KEY_BYTES], struct err *e);
+/* Of the subprotocols that are offered, what follows @prefix in the first that has it; heap, NULL: none. */
+char *upgrade_offer(const struct http_request *q, const char *prefix);
 /* @fn gets the request as its con_cls. */
 void upgrade_reply(struct http_request *q, const char *protocol, const char *accept,
                    MHD_UpgradeHandler fn);
@@ -39,6 +41,12 @@ void handle_metrics(struct http_request *q);
 void handle_logs(struct http_request *q);
 /* exec.c */
 void handle_exec(struct http_request *q);
+/* May a session be opened in it now?  @c NULL: there is none. */
+int cluster_exec_ready(const struct cluster *c, struct err *e);
+/* terminal.c */
+void handle_terminal(struct http_request *q);
+void handle_terminal_file(struct http_request *q);
+void handle_exec_ticket(struct http_request *q);
 /* images.c */
 void handle_images(struct http_request *q);
 void handle_image_pull(struct http_request *q);

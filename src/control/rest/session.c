@@ -26,7 +26,22 @@
 #define CREDIT_BYTES  (256U << 10) /* of output, beside the first window ... */
 #define CREDIT_STEP   (64U << 10)  /* ... and renewed in such steps */
 
-enum channel { CH_STDIN, CH_STDOUT, CH_STDERR, CH_RESIZE, CH_EOF, CH_EXIT, CH_ERROR, CH_SIGNAL };
+#define CLOSE_GONE 4404 /* there is no such session, or no more */
+
+enum channel {
+        CH_STDIN,
+        CH_STDOUT,
+        CH_STDERR,
+        CH_RESIZE,
+        CH_EOF,
+        CH_EXIT,
+        CH_ERROR,
+        CH_SIGNAL,
+        CH_SESSION,
+        CH_TAKEN
+};
+static_assert(ATTACH_WINDOW < SESSION_WINDOW && SESSION_WINDOW < ATTACH_KEPT_BYTES,
+              "what was not taken can be had once more");
 
 struct session {
         struct http_session base; /* first */
@@ -41,12 +56,15 @@ struct session {
         int monitor;
         struct attach_parser parser;
         uint8_t parser_buf[ATTACH_PARSER_MAX];
-        struct strbuf out;   /* packets for the monitor */
-        struct strbuf in;    /* stdin that waits for its window */
-        uint64_t in_window;  /* bytes of it that the monitor is ready to take */
-        bool in_eof;         /* it ends behind that */
-        bool in_closed;      /* the process reads no more */
-        uint32_t owed;       /* bytes read and not credited yet */
+        struct strbuf out;  /* packets for the monitor */
+        struct strbuf in;   /* stdin that waits for its window */
+        uint64_t in_window; /* bytes of it that the monitor is ready to take */
+        bool in_eof;        /* it ends behind that */
+        bool in_closed;     /* the process reads no more */
+        uint32_t owed;      /* bytes read and not credited yet */
+        bool acks;
+        uint64_t ahead;      /* with acks: bytes sent to the client that it has not taken yet */
+        char *id;            /* of a kept session */
         size_t pongs;        /* queued; wslay answers pings by itself */
         size_t fragments;    /* of the message that is coming in */
         uint16_t close_code; /* queued behind the last message */
@@ -67,6 +85,7 @@ static void session_end(struct http_session *base)
         strbuf_done(&s->early);
         strbuf_done(&s->out);
         strbuf_done(&s->in);
+        free(s->id);
         (void) MHD_upgrade_action(s->urh, MHD_UPGRADE_ACTION_CLOSE);
         http_session_remove(s->server, base);
         free(s);
@@ -130,6 +149,21 @@ static void fail(struct session *s, const char *sentence)
         ws_close(s, WSLAY_CODE_INTERNAL_SERVER_ERROR);
 }
 
+/* Where the output that follows begins, which is all that a client has to know to come back. */
+static void on_offset(struct session *s, const struct attach_packet *p)
+{
+        AUTO(free) char *text = NULL;
+        uint64_t offset;
+
+        if (!s->id || attach_get_follow(p, &offset) < 0)
+                return;
+        text = str_fmt("{\"session\":\"%s\",\"offset\":%llu}", s->id, (unsigned long long) offset);
+        if (text)
+                ws_send(s, CH_SESSION, text, strlen(text));
+        else
+                s->dead = true;
+}
+
 static void on_exit_packet(struct session *s, const struct attach_packet *p)
 {
         char text[64];
@@ -160,7 +194,12 @@ static void on_packet(struct session *s, const struct attach_packet *p)
             (p->channel == ATTACH_STDOUT || p->channel == ATTACH_STDERR)) {
                 ws_send(s, p->channel == ATTACH_STDOUT ? CH_STDOUT : CH_STDERR, p->payload,
                         p->length);
-                s->owed += p->length;
+                if (s->acks)
+                        s->ahead += p->length;
+                else
+                        s->owed += p->length;
+        } else if (p->type == ATTACH_FOLLOW) {
+                on_offset(s, p);
         } else if (p->type == ATTACH_EXIT) {
                 on_exit_packet(s, p);
         } else if (p->type == ATTACH_CREDIT && attach_get_credit(p, &more) >= 0) {
@@ -224,6 +263,20 @@ static void pass_stdin(struct session *s)
         }
 }
 
+/* u32, big-endian: more bytes of output that the client is done with. */
+static void on_taken(struct session *s, const uint8_t *m, size_t n)
+{
+        uint64_t more =
+                n == 5 ? (uint64_t) m[1] << 24 | (uint64_t) m[2] << 16 | (uint64_t) m[3] << 8 | m[4]
+                       : 0;
+
+        if (!s->acks)
+                return;
+        more = more < s->ahead ? more : s->ahead;
+        s->ahead -= more;
+        s->owed += (uint32_t) more;
+}
+
 static void on_message(wslay_event_context_ptr ws, const struct wslay_event_on_msg_recv_arg *a,
                        void *arg)
 {
@@ -256,8 +309,12 @@ static void on_message(wslay_event_context_ptr ws, const struct wslay_event_on_m
                 if (n == 2)
                         mon_packet(s, buf, attach_put_signal(buf, sizeof buf, m[1]));
                 break;
+        case CH_TAKEN:
+                on_taken(s, m, n);
+                break;
         case CH_STDOUT:
         case CH_STDERR:
+        case CH_SESSION:
         case CH_EXIT:
         case CH_ERROR:
         default:
@@ -270,7 +327,7 @@ static void flush_monitor(struct session *s)
         uint8_t buf[16];
 
         pass_stdin(s);
-        if (s->owed >= CREDIT_STEP) {
+        if (s->owed >= (s->acks ? CREDIT_STEP / 4 : CREDIT_STEP)) {
                 mon_packet(s, buf, attach_put_credit(buf, sizeof buf, s->owed));
                 s->owed = 0;
         }
@@ -287,6 +344,17 @@ static void flush_monitor(struct session *s)
                         return;
                 strbuf_drop_front(&s->out, (size_t) n);
         }
+}
+
+/* The client has said goodbye, so a session that is kept for it is kept no longer. */
+static void leave(struct session *s)
+{
+        uint8_t buf[16];
+        size_t n = attach_put(buf, sizeof buf, ATTACH_LEAVE, ATTACH_STDIN, NULL, 0);
+
+        flush_monitor(s);
+        if (s->id && s->monitor >= 0 && s->out.len == 0)
+                (void) send(s->monitor, buf, n, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 /* ---- the WebSocket ---- */
@@ -398,8 +466,10 @@ static void read_client(struct session *s)
 {
         if (wslay_event_want_read(s->ws) && wslay_event_recv(s->ws) != 0)
                 s->dead = true;
-        if (wslay_event_get_close_received(s->ws) && !s->closing)
+        if (wslay_event_get_close_received(s->ws) && !s->closing) {
+                leave(s);
                 ws_close(s, WSLAY_CODE_NORMAL_CLOSURE);
+        }
 }
 
 static int on_ws(sd_event_source *src, int fd, uint32_t revents, void *arg)
@@ -428,11 +498,25 @@ static int on_mon(sd_event_source *src, int fd, uint32_t revents, void *arg)
         return 0;
 }
 
-static int begin(struct session *s)
+static int greet(struct session *s, const struct session_conf *conf)
 {
-        const struct attach_hello hello = { .version = ATTACH_VERSION,
-                                            .flags = ATTACH_F_STDIO | ATTACH_F_INPUT };
+        const struct attach_hello hello = {
+                .version = ATTACH_VERSION,
+                .flags = ATTACH_F_STDIO | ATTACH_F_INPUT | (conf->resume ? ATTACH_F_RESUME : 0),
+                .log_start = conf->from,
+        };
         uint8_t buf[64];
+
+        attach_parser_init(&s->parser, s->parser_buf, sizeof s->parser_buf);
+        mon_packet(s, buf, attach_put_hello(buf, sizeof buf, &hello));
+        mon_packet(s, buf,
+                   attach_put_credit(buf, sizeof buf,
+                                     s->acks ? SESSION_WINDOW - ATTACH_WINDOW : CREDIT_BYTES));
+        return sd_event_add_io(s->loop, &s->mon_io, s->monitor, EPOLLIN, on_mon, s);
+}
+
+static int begin(struct session *s, const struct session_conf *conf)
+{
         int r = fd_set_nonblock(s->fd, true);
 
         if (r >= 0 && wslay_event_context_server_init(&s->ws, &callbacks, s) != 0)
@@ -440,24 +524,19 @@ static int begin(struct session *s)
         if (r < 0)
                 return r;
         wslay_event_config_set_max_recv_msg_length(s->ws, MESSAGE_MAX);
-        attach_parser_init(&s->parser, s->parser_buf, sizeof s->parser_buf);
-        mon_packet(s, buf, attach_put_hello(buf, sizeof buf, &hello));
-        mon_packet(s, buf, attach_put_credit(buf, sizeof buf, CREDIT_BYTES));
         r = sd_event_add_io(s->loop, &s->ws_io, s->fd, EPOLLIN, on_ws, s);
-        if (r >= 0)
-                r = sd_event_add_io(s->loop, &s->mon_io, s->monitor, EPOLLIN, on_mon, s);
-        return r;
+        return r >= 0 && s->monitor >= 0 ? greet(s, conf) : r;
 }
 
-int session_new(const struct session_conf *conf, int monitor)
+/* NULL: out of memory, and nothing was begun. */
+static struct session *open_session(const struct session_conf *conf, int monitor, int *ret)
 {
         struct session *s = calloc(1, sizeof *s);
-        int r;
 
         if (!s) {
                 (void) fd_close(monitor);
                 (void) plane_use_free(conf->use);
-                return -ENOMEM;
+                return NULL;
         }
         s->base.end = session_end;
         s->server = conf->server;
@@ -467,15 +546,44 @@ int session_new(const struct session_conf *conf, int monitor)
         s->use = conf->use;
         s->monitor = monitor;
         s->in_window = ATTACH_WINDOW;
+        s->acks = conf->acks;
+        s->id = str_dup(conf->id);
         strbuf_add(&s->early, conf->early, conf->early_len);
         http_session_add(s->server, &s->base);
-        r = s->early.failed ? -ENOMEM : begin(s);
+        *ret = s->early.failed || (conf->id && !s->id) ? -ENOMEM : begin(s, conf);
+        return s;
+}
+
+int session_new(const struct session_conf *conf, int monitor)
+{
+        int r;
+        struct session *s = open_session(conf, monitor, &r);
+
+        if (!s)
+                return -ENOMEM;
         if (r < 0) {
                 session_end(&s->base); /* gives the connection back too */
                 return 0;
         }
         if (s->early.len > 0)
                 read_client(s);
+        turn(s);
+        return 0;
+}
+
+int session_refuse(const struct session_conf *conf, const char *sentence, bool gone)
+{
+        int r;
+        struct session *s = open_session(conf, -EBADF, &r);
+
+        if (!s)
+                return -ENOMEM;
+        if (r < 0) {
+                session_end(&s->base);
+                return 0;
+        }
+        ws_send(s, CH_ERROR, sentence, strlen(sentence));
+        ws_close(s, gone ? CLOSE_GONE : WSLAY_CODE_INTERNAL_SERVER_ERROR);
         turn(s);
         return 0;
 }

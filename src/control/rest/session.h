@@ -11,7 +11,19 @@ struct session_conf {
         const char *early; /* bytes that came with the handshake */
         size_t early_len;
         struct plane_use *use; /* taken; NULL: none */
+        /* of a kept session: its name, for the client to come back with; NULL: it is not kept */
+        const char *id;
+        bool resume;   /* come back, */
+        uint64_t from; /* and has had so many bytes of output */
+        bool acks; /* the client says what it has taken, and is sent no more than SESSION_WINDOW ahead of that */
 };
+
+/* What the last ATTACH_KEPT_BYTES of a session's output are enough for. */
+#define SESSION_WINDOW (96U << 10)
 
 /* @monitor is taken in every case.  -errno: nothing was started. */
 int session_new(const struct session_conf *conf, int monitor);
+
+/* Tell the client why there is none, in the WebSocket: pages are not shown what an upgrade was refused with.
+ * @gone: nor will there be one if it asks again. */
+int session_refuse(const struct session_conf *conf, const char *sentence, bool gone);

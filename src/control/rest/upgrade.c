@@ -18,6 +18,21 @@ static bool has_word(const char *list, const char *word)
         return false;
 }
 
+char *upgrade_offer(const struct http_request *q, const char *prefix)
+{
+        const char *list = http_header(q, "Sec-WebSocket-Protocol");
+
+        for (const char *p = list; p && *p; p += strcspn(p, ",")) {
+                const char *rest;
+
+                p += strspn(p, ", \t");
+                rest = str_after(p, prefix);
+                if (rest)
+                        return strndup(rest, strcspn(rest, ", \t"));
+        }
+        return NULL;
+}
+
 static int accept_key(const char *key, char ret[static UPGRADE_KEY_BYTES])
 {
         AUTO(free) char *text = str_fmt("%s258EAFA5-E914-47DA-95CA-C5AB0DC85B11", key);

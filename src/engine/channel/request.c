@@ -164,7 +164,8 @@ static int do_exec(struct channel *c, json_int_t req, const json_t *args, const 
                                 .user = jsonx_str(args, "user"),
                                 .tty = json_is_true(json_object_get(args, "tty")),
                                 .rows = small(args, "rows"),
-                                .cols = small(args, "cols") };
+                                .cols = small(args, "cols"),
+                                .keep_s = small(args, "keep_seconds") };
         int r;
 
         (void) m;
@@ -182,6 +183,19 @@ static int do_exec(struct channel *c, json_int_t req, const json_t *args, const 
         r = fleet_exec(c->fleet, jsonx_str(args, "cluster"), &x, on_exec, q, e);
         if (r < 0)
                 request_end(q);
+        return r;
+}
+
+static int do_attach(struct channel *c, json_int_t req, const json_t *args,
+                     const struct frame_msg *m, struct err *e)
+{
+        AUTO(fd) int fd = -EBADF;
+        int r = fleet_attach(c->fleet, jsonx_str(args, "cluster"), jsonx_str(args, "session"), &fd,
+                             e);
+
+        (void) m;
+        if (r >= 0)
+                reply(c, req, NULL, &fd, 1);
         return r;
 }
 
@@ -385,6 +399,7 @@ static const struct {
 } ops[] = {
         { "logs", true, do_logs },
         { "exec", true, do_exec },
+        { "attach", true, do_attach },
         { "stats", true, do_stats },
         { "image.pull", false, do_pull },
         { "image.import", false, do_import },

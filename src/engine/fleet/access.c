@@ -10,6 +10,7 @@
 #include "base/jsonx.h"
 #include "base/str.h"
 #include "engine/boot/session.h"
+#include "engine/fleet/kept.h"
 #include "engine/fleet/unit.h"
 #include "engine/op/listen.h"
 #include "model/limits.h"
@@ -21,13 +22,14 @@
 struct exec_session {
         struct exec_session *next;
         struct fleet *fleet;
-        char id[32];
+        char id[KEPT_ID_BYTES];
         char cluster[16];
         char *account; /* whose cluster it is */
         char **argv, **env;
         char *cwd, *user;
         bool tty;
         uint16_t rows, cols;
+        uint32_t keep_s;
         uint32_t slot;
         char apparmor[APPARMOR_NAME_MAX]; /* as its first process */
         int init_pidfd;
@@ -91,7 +93,7 @@ int fleet_logs(struct fleet *f, const char *cluster, int ret_fds[static 3], stru
 
 static void session_socket(const struct exec_session *x, char ret[static 64])
 {
-        (void) snprintf(ret, 64, "x-%s.sock", x->id);
+        (void) snprintf(ret, 64, x->keep_s ? KEPT_SOCKET : "x-%s.sock", x->id);
 }
 
 static int exec_start(struct exec_session *x, int listener, int status, struct sandbox_proc *ret,
@@ -122,6 +124,7 @@ static int exec_start(struct exec_session *x, int listener, int status, struct s
                 .listen_fd = listener,
                 .status_fd = status,
                 .log_fd = { -EBADF, -EBADF },
+                .keep_s = x->keep_s,
         };
         char name[32];
         int r;
@@ -156,7 +159,8 @@ static int exec_body(struct frame_conn *out, void *arg, struct err *e)
         if (listener < 0)
                 return listener;
         conn = op_connect(run, name, e); /* waits in the backlog until the monitor accepts */
-        (void) unlinkat(run, name, 0);   /* from here on the name is not needed */
+        if (!x->keep_s)                  /* from here on the name is not needed */
+                (void) unlinkat(run, name, 0);
         if (conn < 0)
                 return conn;
         r = exec_start(x, listener, status, &proc, e);
@@ -193,6 +197,9 @@ static void on_exec_done(void *arg, int r, const struct err *err)
         if (r < 0) { /* it may have been killed before it took the name away */
                 session_socket(x, name);
                 (void) unlinkat(f->spec.host->inst->run_fd, name, 0);
+                kept_drop(f, x->id);
+        } else if (x->keep_s) {
+                kept_watch(f, x->id);
         }
         x->op = NULL;
         f->running_ops--;
@@ -251,6 +258,34 @@ static int check_room(const struct fleet *f, const char *account, struct err *e)
         return err_set(e, -EBUSY, "%zu sessions are being started; try again", mine ? mine : all);
 }
 
+static int name_session(struct exec_session *s, uint32_t keep_s, struct err *e)
+{
+        struct fleet *f = s->fleet;
+        const char *id;
+        int r;
+
+        if (!keep_s) {
+                (void) snprintf(s->id, sizeof s->id, "%s-%llu", s->cluster,
+                                (unsigned long long) ++f->counter);
+                return 0;
+        }
+        if (!s->tty || keep_s > KEPT_LONGEST_S)
+                return err_set(e, -EINVAL, "keep: 1 to %u seconds, of a session with a terminal",
+                               KEPT_LONGEST_S);
+        r = kept_new(f, s->cluster, &id, e);
+        if (r < 0)
+                return r;
+        (void) snprintf(s->id, sizeof s->id, "%s", id);
+        s->keep_s = keep_s;
+        return 0;
+}
+
+int fleet_attach(struct fleet *f, const char *cluster, const char *session, int *ret_fd,
+                 struct err *e)
+{
+        return kept_connect(f, cluster ? cluster : "", session, ret_fd, e);
+}
+
 int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x,
                fleet_exec_fn *done, void *arg, struct err *e)
 {
@@ -286,7 +321,6 @@ int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x,
         s->done = done;
         s->arg = arg;
         (void) snprintf(s->cluster, sizeof s->cluster, "%s", cluster);
-        (void) snprintf(s->id, sizeof s->id, "%s-%llu", cluster, (unsigned long long) ++f->counter);
         s->account = str_dup(u->plan.account);
         s->argv = strv_dup(x->argv);
         s->cwd = str_dup(x->cwd);
@@ -295,13 +329,18 @@ int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x,
         if (!s->argv || (u->plan.account && !s->account) || s->init_pidfd < 0)
                 return err_set(e, -ENOMEM, "out of memory");
         r = exec_env(u, x, &s->env, e);
+        if (r >= 0)
+                r = name_session(s, x->keep_s, e);
+        if (r < 0)
+                return r;
         spec.body_arg = spec.arg = s;
         spec.keep = &s->init_pidfd;
         spec.n_keep = 1;
-        if (r >= 0)
-                r = op_start(f->spec.runner, &spec, &s->op, e);
-        if (r < 0)
+        r = op_start(f->spec.runner, &spec, &s->op, e);
+        if (r < 0) {
+                kept_drop(f, s->id);
                 return r;
+        }
         f->running_ops++;
         s->next = f->execs;
         f->execs = s;

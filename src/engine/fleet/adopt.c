@@ -18,6 +18,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "engine/fleet/kept.h"
 #include "engine/fleet/unit.h"
 
 static int on_row(void *arg, const struct journal_row *row, struct err *e)
@@ -135,6 +136,8 @@ static bool socket_wanted(const struct fleet *f, const char *file)
 {
         char name[64];
 
+        if (str_after(file, "k-"))
+                return kept_wanted(f, file);
         if (!str_after(file, "c-") && !str_after(file, "x-"))
                 return true;
         for (const struct unit *u = f->units; u; u = u->next) {
@@ -256,6 +259,7 @@ int fleet_adopt(struct fleet *f, struct err *e)
         for (struct unit *u = f->units; u; u = u->next)
                 unit_gpus_let_go(u);
         number_accounts(f);
+        kept_adopt(f);
         r = sweep_files(f, f->spec.host->disks, disk_wanted, e);
         if (r >= 0)
                 r = sweep_files(f, f->spec.host->inst->run_fd, socket_wanted, e);

@@ -8,6 +8,7 @@
 #include "base/jsonx.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "engine/fleet/kept.h"
 #include "engine/fleet/unit.h"
 
 #define USAGE_EVERY_US   (5 * US_PER_S)
@@ -100,6 +101,7 @@ struct fleet *fleet_free(struct fleet *f)
                 return NULL;
         fleet_stop(f);
         sd_event_source_disable_unref(f->usage_src);
+        kept_free_all(f);
         while (f->units)
                 unit_remove(f->units);
         (void) strv_free(f->lacks);

@@ -119,11 +119,16 @@ struct fleet_exec {
         const char *cwd, *user;
         bool tty;
         uint16_t rows, cols; /* of the terminal; 0: the client says later */
+        uint32_t
+                keep_s; /* of one with a terminal: how long it waits for its client to come back; 0: not */
 };
 /* @done: r >= 0 and a connection to the session's monitor (the callee closes it) and its id. */
 typedef void fleet_exec_fn(void *arg, int r, const char *session, int fd, const struct err *e);
 int fleet_exec(struct fleet *f, const char *cluster, const struct fleet_exec *x,
                fleet_exec_fn *done, void *arg, struct err *e);
+/* Another connection to a session that was started with keep_s; -ENOENT: it has ended. */
+int fleet_attach(struct fleet *f, const char *cluster, const char *session, int *ret_fd,
+                 struct err *e);
 
 int fleet_stats(struct fleet *f, const char *cluster, json_t **ret, struct err *e);
 

@@ -90,6 +90,7 @@ struct fleet {
         size_t cluster_ops; /* boots and undos among them: limited by parallel_ops */
         struct pull *pulls;
         struct exec_session *execs;
+        struct kept *kept; /* sessions whose clients may come back: kept.h */
         sd_event_source *usage_src;
         uint64_t counter; /* session ids */
         char **lacks;     /* of what is to hold clusters: sentences */

@@ -216,7 +216,7 @@ static int monitor_argv(const struct launch *l, const struct note *run,
                 { "--log0", fds[RUN_LOG0] },
                 { "--log1", fds[RUN_LOG1] },
         };
-        char number[16], rate[16];
+        char number[16], rate[16], keep[16];
         const char *const plain[] = { "vmm-monitor", "--id",       run->cluster, "--pid",
                                       number,        "--log-rate", rate };
         int r = 0;
@@ -230,6 +230,9 @@ static int monitor_argv(const struct launch *l, const struct note *run,
                         r = pass_fd(argv, rows[i].name, rows[i].fd);
         if (r >= 0 && l->join >= 0)
                 r = strv_push(argv, "--exec");
+        (void) snprintf(keep, sizeof keep, "%u", run->keep_s);
+        for (int i = 0; i < 2 && r >= 0 && run->keep_s > 0; i++)
+                r = strv_push(argv, i == 0 ? "--keep" : keep);
         return r;
 }
 

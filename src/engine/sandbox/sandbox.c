@@ -303,7 +303,10 @@ static int await_exec(struct start *g, struct err *e)
 
 static int send_run(struct start *g, struct err *e)
 {
-        struct note n = { .type = NOTE_RUN, .tty = g->s->tty, .log_rate = g->s->log_rate };
+        struct note n = { .type = NOTE_RUN,
+                          .tty = g->s->tty,
+                          .log_rate = g->s->log_rate,
+                          .keep_s = g->s->keep_s };
 
         (void) snprintf(n.cluster, sizeof n.cluster, "%s", g->s->cluster);
         return note_send(g->shell->up, &n, g->run, RUN_COUNT) < 0

@@ -116,6 +116,7 @@ struct sandbox_spec {
         /* the monitor's */
         int listen_fd, status_fd, log_fd[2];
         uint32_t log_rate; /* bytes a second; 0: any number */
+        uint32_t keep_s;   /* of an exec session: see --keep in model/attach.h */
 };
 
 struct sandbox_proc {
@@ -134,7 +135,7 @@ int sandbox_start(const struct sandbox_spec *s, uint32_t id_base, struct sandbox
 
 /* Run a further process in a running sandbox: joins all its namespaces and its cgroup, drops the
  * same capabilities, same seccomp filter; a vmm-monitor --exec of its own is its parent.
- * Uses of @s: cluster, argv, env, cwd, user, nofile, profile, apparmor, tty, listen_fd, status_fd; of @p:
+ * Uses of @s: cluster, argv, env, cwd, user, nofile, profile, apparmor, tty, keep_s, listen_fd, status_fd; of @p:
  * all but the network. */
 int sandbox_exec(const struct sandbox_spec *s, const struct sandbox_place *p, int init_pidfd,
                  struct sandbox_proc *ret, struct err *e);

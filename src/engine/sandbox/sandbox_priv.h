@@ -100,6 +100,7 @@ struct note {
         uint32_t fds; /* which descriptors came along; note_send() fills it in */
         bool tty;
         uint32_t log_rate; /* the monitor's; 0: none */
+        uint32_t keep_s;   /* likewise */
         char cluster[64];
         struct err err;
 };

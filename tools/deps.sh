@@ -18,7 +18,8 @@ build="gcc make git pkg-config meson ninja-build ca-certificates
   dropbear-bin openssh-sftp-server node-xterm"
 test_="$build python3-pytest python3-requests python3-websocket python3-h2 clang clang-format libclang-rt-$clang-dev
  skopeo umoci docker-registry nftables strace procps jq openssh-client iputils-ping apache2-utils zstd openssl
- erofs-utils zsh fish bash-completion mandoc cppcheck universal-ctags tmux sslscan"
+ erofs-utils zsh fish bash-completion mandoc cppcheck universal-ctags tmux sslscan
+ chromium libnss3-tools fonts-dejavu-core"
 bench="$test_ crun runc podman wrk redis-tools"
 lab="$build qemu-system-x86 mmdebstrap debian-archive-keyring kmod zstd"
 

@@ -12,6 +12,8 @@
 #include "base/str.h"
 #include "edge/pages.h"
 
+#define RATE_PERIOD_S 10U /* of the counters in the template */
+
 extern const char edge_template[]; /* template.py */
 
 static void put_pages(struct strbuf *b, const struct edge_config *c)
@@ -30,6 +32,56 @@ static void put_errors_json(struct strbuf *b, const struct edge_config *c)
 {
         (void) c;
         edge_pages_put_errors(b, false);
+}
+
+static void put_address_is_busy(struct strbuf *b, const struct edge_config *c)
+{
+        (void) c;
+        edge_pages_put_refusal(b, EDGE_PAGE_ADDRESS_BUSY, "address_is_busy");
+}
+
+static void put_cluster_is_busy(struct strbuf *b, const struct edge_config *c)
+{
+        (void) c;
+        edge_pages_put_refusal(b, EDGE_PAGE_CLUSTER_BUSY, "cluster_is_busy");
+}
+
+/* What a counter has to be above; @of it, at most what a counter holds. */
+static void put_limit(struct strbuf *b, uint32_t limit, uint32_t times)
+{
+        uint64_t n = (uint64_t) limit * times;
+
+        strbuf_fmt(b, "%u", limit && n < UINT32_MAX ? (uint32_t) n : UINT32_MAX);
+}
+
+static void put_address_connections(struct strbuf *b, const struct edge_config *c)
+{
+        put_limit(b, c->address_connections, 1);
+}
+
+static void put_address_connections_most(struct strbuf *b, const struct edge_config *c)
+{
+        put_limit(b, c->address_connections, 2);
+}
+
+static void put_address_requests(struct strbuf *b, const struct edge_config *c)
+{
+        put_limit(b, c->address_requests, RATE_PERIOD_S);
+}
+
+static void put_address_requests_most(struct strbuf *b, const struct edge_config *c)
+{
+        put_limit(b, c->address_requests, 2 * RATE_PERIOD_S);
+}
+
+static void put_cluster_connections(struct strbuf *b, const struct edge_config *c)
+{
+        put_limit(b, c->cluster_connections, 1);
+}
+
+static void put_cluster_requests(struct strbuf *b, const struct edge_config *c)
+{
+        put_limit(b, c->cluster_requests, RATE_PERIOD_S);
 }
 
 static void put_instance(struct strbuf *b, const struct edge_config *c)
@@ -116,6 +168,14 @@ static const struct {
         { "pages)", put_pages },
         { "errors_html)", put_errors_html },
         { "errors_json)", put_errors_json },
+        { "address_is_busy)", put_address_is_busy },
+        { "cluster_is_busy)", put_cluster_is_busy },
+        { "address_connections)", put_address_connections },
+        { "address_connections_most)", put_address_connections_most },
+        { "address_requests)", put_address_requests },
+        { "address_requests_most)", put_address_requests_most },
+        { "cluster_connections)", put_cluster_connections },
+        { "cluster_requests)", put_cluster_requests },
 };
 
 char *edge_config_text(const struct edge_config *c)

@@ -22,6 +22,9 @@ struct edge_config {
         uint32_t connections;                   /* of clients at once */
         uint32_t descriptors;                   /* that it may have open */
         uint32_t threads;
+        /* each 0: no limit; those for a second hold over any ten */
+        uint32_t address_connections, address_requests; /* open at once, per second */
+        uint32_t cluster_connections, cluster_requests;
         bool log_requests;
         bool log_levels; /* "<N>" before each line, for journald */
 };

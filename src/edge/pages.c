@@ -49,6 +49,14 @@ static const struct page {
                                 "What listens on this port of the cluster does not speak HTTP, or ended before it answered.",
                                 "what listens on this port does not speak HTTP, or ended before it answered",
                                 false },
+        [EDGE_PAGE_ADDRESS_BUSY] = { "addressBusy", 429, 10, 0, "Too many requests",
+                                     "Your address asks for more than it may, or has too much open at once.",
+                                     "too many requests from this address, or too many connections; try again in 10 s, and not as many at once",
+                                     false },
+        [EDGE_PAGE_CLUSTER_BUSY] = { "clusterBusy", 429, 10, 0, "Too many visitors",
+                                     "This cluster is asked for more than it may be.",
+                                     "this cluster is asked for more than it may be; try again in 10 s",
+                                     false },
 };
 
 #define STYLE                                                                                                   \
@@ -183,9 +191,18 @@ void edge_pages_put(struct strbuf *b)
         put_return(b, &pages[EDGE_PAGE_UNKNOWN], false);
 }
 
+void edge_pages_put_refusal(struct strbuf *b, enum edge_page p, const char *acl)
+{
+        for (int html = 1; html >= 0; html--) {
+                strbuf_fmt(b, "    http-request return status %d", pages[p].status);
+                put_answer(b, &pages[p], html);
+                strbuf_fmt(b, " if %s%s\n", acl, html ? " wants_page" : "");
+        }
+}
+
 void edge_pages_put_errors(struct strbuf *b, bool html)
 {
-        for (enum edge_page p = EDGE_PAGE_NOT_LISTENING; p < EDGE_PAGE_COUNT; p++) {
+        for (enum edge_page p = EDGE_PAGE_NOT_LISTENING; p <= EDGE_PAGE_NO_HTTP; p++) {
                 strbuf_fmt(b, "    http-error status %d", pages[p].status);
                 put_answer(b, &pages[p], html);
                 strbuf_char(b, '\n');

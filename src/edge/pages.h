@@ -19,6 +19,8 @@ enum edge_page {
         EDGE_PAGE_RESTARTING,    /* its first process has ended by itself and is started again */
         EDGE_PAGE_NOT_LISTENING, /* it runs; the next two are what HAProxy says when it finds out */
         EDGE_PAGE_NO_HTTP,
+        EDGE_PAGE_ADDRESS_BUSY, /* who asks asks too much, as everybody there together: limits of [edge] */
+        EDGE_PAGE_CLUSTER_BUSY,
         EDGE_PAGE_COUNT
 };
 
@@ -36,5 +38,7 @@ void edge_page_word(char ret[static EDGE_PAGE_WORD_MAX], enum edge_page p, uint3
 
 /* Lines of HAProxy's configuration.  In a backend: answer every request, by the word in txn.route. */
 void edge_pages_put(struct strbuf *b);
+/* Where an ACL wants_page is: refuse with that page whoever the ACL @acl is true for. */
+void edge_pages_put_refusal(struct strbuf *b, enum edge_page p, const char *acl);
 /* In a backend that leads to clusters: what to say when none answers. */
 void edge_pages_put_errors(struct strbuf *b, bool html);

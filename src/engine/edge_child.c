@@ -356,6 +356,14 @@ static int set_mark(struct edge_child *c, const char *config, struct err *e)
         return 0;
 }
 
+/* Nobody has all that there is. */
+static uint32_t half_at_most(uint32_t want, uint32_t connections)
+{
+        uint32_t half = connections > 1 ? connections / 2 : 1;
+
+        return want > half ? half : want;
+}
+
 static int put_config(struct edge_child *c, struct err *e)
 {
         const struct engine_conf *conf = &c->spec.inst->conf;
@@ -363,16 +371,22 @@ static int put_config(struct edge_child *c, struct err *e)
         uint32_t connections = fit_connections(c);
         char api[TCP_LISTEN_TEXT];
         unsigned port;
-        struct edge_config text = { .instance = c->spec.inst->id,
-                                    .dir = c->files.dir,
-                                    .tenant_domain = conf->edge_tenant_domain,
-                                    .api_domain = conf->edge_api_domain,
-                                    .api_address = api,
-                                    .connections = connections,
-                                    .descriptors = c->run.descriptors,
-                                    .threads = conf->edge_threads,
-                                    .log_requests = conf->edge_log_requests,
-                                    .log_levels = getenv("JOURNAL_STREAM") != NULL };
+        struct edge_config text = {
+                .instance = c->spec.inst->id,
+                .dir = c->files.dir,
+                .tenant_domain = conf->edge_tenant_domain,
+                .api_domain = conf->edge_api_domain,
+                .api_address = api,
+                .connections = connections,
+                .descriptors = c->run.descriptors,
+                .threads = conf->edge_threads,
+                .address_connections = half_at_most(conf->edge_address_connections, connections),
+                .address_requests = conf->edge_address_requests,
+                .cluster_connections = half_at_most(conf->edge_cluster_connections, connections),
+                .cluster_requests = conf->edge_cluster_requests,
+                .log_requests = conf->edge_log_requests,
+                .log_levels = getenv("JOURNAL_STREAM") != NULL
+        };
         AUTO(free) char *config = NULL;
         int r = tcp_listen_address(c->spec.api_fd, api, &port);
 

@@ -55,6 +55,8 @@ struct engine_conf {
         uint32_t edge_public_port;                            /* 0: that of edge_listen */
         uint32_t edge_connections;
         uint32_t edge_threads;
+        uint32_t edge_address_connections, edge_address_requests; /* 0: no limit, as the next */
+        uint32_t edge_cluster_connections, edge_cluster_requests;
         bool edge_log_requests;
         /* [api] */
         char *log_level;

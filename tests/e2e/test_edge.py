@@ -122,8 +122,8 @@ def cluster(host):
         yield c
 
 
-def websocket(e, name):
-    s = e.connect(name).sock
+def websocket(e, name, source="127.0.0.1"):
+    s = e.connect(name, source=source).sock
     s.sendall(("GET /ws HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n" %
                (name, base64.b64encode(os.urandom(16)).decode())).encode())

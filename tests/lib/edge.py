@@ -15,19 +15,21 @@ TIMEOUT_S = 30 * SLOW
 
 
 def here(**more):
-    """`[edge]` for a test's host: a port that stays the same when it is started again."""
-    return {"listen": "127.0.0.1:%d" % free_port(), **more}
+    """`[edge]` for a test's host: a port that stays the same when it is started again, and no limits, because all its clients
+    have one address."""
+    return {"listen": "127.0.0.1:%d" % free_port(), "address_connections": 0, "address_requests": 0, "cluster_connections": 0,
+            "cluster_requests": 0, **more}
 
 
 class Connection(http.client.HTTPSConnection):
     """To the edge, under any name."""
 
-    def __init__(self, edge, name, context):
+    def __init__(self, edge, name, context, source):
         super().__init__(name, edge.port, timeout=TIMEOUT_S, context=context)
-        self.edge, self.sni = edge, name
+        self.edge, self.sni, self.source = edge, name, source
 
     def connect(self):
-        raw = socket.create_connection(("127.0.0.1", self.edge.port), timeout=TIMEOUT_S)
+        raw = socket.create_connection(("127.0.0.1", self.edge.port), timeout=TIMEOUT_S, source_address=(self.source, 0))
         self.sock = self._context.wrap_socket(raw, server_hostname=self.sni)
 
 
@@ -70,8 +72,9 @@ class Edge:
     def context(self):
         return ssl.create_default_context(cafile=str(self.ca))
 
-    def connect(self, name, context=None):
-        c = Connection(self, name, context or self.context())
+    def connect(self, name, context=None, source="127.0.0.1"):
+        """@source: any of 127.0.0.0/8 is this machine's."""
+        c = Connection(self, name, context or self.context(), source)
         c.connect()
         return c
 
@@ -79,8 +82,8 @@ class Edge:
         connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
         return Answer(connection.getresponse())
 
-    def get(self, name, path="/", **headers):
-        c = self.connect(name)
+    def get(self, name, path="/", source="127.0.0.1", **headers):
+        c = self.connect(name, source=source)
         try:
             return self.ask(c, "GET", path, **headers)
         finally:

@@ -19,6 +19,9 @@ static const struct edge_config sample = {
         .connections = 1234,
         .descriptors = 5192,
         .threads = 3,
+        .address_connections = 50,
+        .address_requests = 7,
+        .cluster_connections = 60,
 };
 
 static void test_everything_is_filled_in(void **state)
@@ -33,6 +36,11 @@ static void test_everything_is_filled_in(void **state)
                 "    log stderr format raw daemon\n",
                 "    acl is_api var(txn.host) -m str api.cloud.example\n",
                 "    server api 127.0.0.1:8080\n",
+                "    tcp-request connection reject if { sc2_conn_cur gt 100 } || { sc2_conn_rate gt 140 }\n",
+                "    acl address_is_busy sc1_http_req_rate gt 70\n",
+                "    acl address_is_busy sc1_conn_cur gt 50\n",
+                "    acl cluster_is_busy sc0_conn_cur gt 60\n",
+                "    acl cluster_is_busy sc0_http_req_rate gt 4294967295\n", /* 0: no limit */
         };
         char *text = edge_config_text(&sample);
 

@@ -125,8 +125,14 @@ const char *conf_kind_text(enum conf_kind kind)
 static int explain(struct err *e, int r, const struct conf_option *o, const char *section,
                    const char *v)
 {
-        return err_set(e, r, "[%s] %s = %s: must be %s%s", section, o->key, v,
-                       conf_kind_text(o->kind), r == -ERANGE ? " within its limits" : "");
+        char limits[64] = "";
+
+        if (r == -ERANGE && o->kind == CONF_U32)
+                (void) snprintf(limits, sizeof limits, ", %llu to %llu",
+                                (unsigned long long) o->min,
+                                (unsigned long long) (o->max ? o->max : UINT32_MAX));
+        return err_set(e, r, "[%s] %s = %s: must be %s%s%s", section, o->key, v,
+                       conf_kind_text(o->kind), r == -ERANGE ? " within its limits" : "", limits);
 }
 
 int conf_set(const struct conf_option *opt, size_t n, const char *section, const char *key,

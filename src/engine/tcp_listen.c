@@ -78,6 +78,20 @@ int tcp_listen_check_public(const char *what, const char *at, struct port_range 
                 what, (unsigned) port, public.first, public.last);
 }
 
+static const char *way_out(int r)
+{
+        switch (r) {
+        case -EADDRINUSE:
+                return "; another program listens there: end it, or take another port";
+        case -EADDRNOTAVAIL:
+                return "; take an address of this host, or 0.0.0.0 for all of them";
+        case -EACCES:
+                return "; take a port from 1024 on, or run this as root";
+        default:
+                return "";
+        }
+}
+
 int tcp_listen(const char *what, const char *at, struct err *e)
 {
         AUTO(fd) int fd = -EBADF;
@@ -89,8 +103,10 @@ int tcp_listen(const char *what, const char *at, struct err *e)
         fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
             bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, 1024) < 0)
-                r = err_errno(e, -errno, "%s %s", what, at);
+                r = -errno;
         freeaddrinfo(ai);
+        if (r < 0)
+                (void) err_set(e, r, "%s %s: %s%s", what, at, strerror(-r), way_out(r));
         return r < 0 ? r : fd_take(&fd);
 }
 

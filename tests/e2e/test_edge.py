@@ -428,7 +428,7 @@ def test_a_port_that_is_taken(tmp_path):
         done = subprocess.run([program("hypervisor-vmm"), "standalone", "--data-dir", str(tmp_path / "data"), "--listen",
                                "127.0.0.1:0", "--config", str(config)], capture_output=True, text=True, timeout=60 * SLOW, check=False)
         assert done.returncode == 1 and done.stderr.splitlines()[-1] == \
-            "hypervisor-vmm: edge: [edge] listen %s: Address already in use" % at
+            "hypervisor-vmm: edge: [edge] listen %s: Address already in use; another program listens there: end it, or take another port" % at
 
 
 def test_it_is_started_again_with_all_routes(host, cluster):

@@ -144,7 +144,7 @@ static void test_refusals(void **state)
                 const char *text, *says;
         } t[] = {
                 { "[a]\nnumber = 1\n",
-                  ":2: [a] number = 1: must be a whole number within its limits" },
+                  ":2: [a] number = 1: must be a whole number within its limits, 2 to 256" },
                 { "[a]\nnumber = 257\n", "within its limits" },
                 { "[a]\nnumber = x\n", ":2: [a] number = x: must be a whole number" },
                 { "[a]\nnumber = -4\n", "must be a whole number" },

@@ -188,6 +188,20 @@ def test_it_goes_before_the_clusters_when_it_uses_more(host):
     assert Edge(host).proc("oom_score_adj").read_text().strip() == "100"
 
 
+def test_where_a_key_is_used_from(host):
+    """The audit tells of the client, not of the edge, nor of what the client says."""
+    e, key = Edge(host), host.new_account("from%d" % time.monotonic_ns())
+    with socket.create_connection(("127.0.0.1", e.port), 30 * SLOW, ("127.0.0.9", 0)) as raw, \
+         e.context().wrap_socket(raw, server_hostname=e.api) as s:
+        s.sendall(("GET /v1/clusters HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nX-Forwarded-For: 9.9.9.9\r\n"
+                   "Connection: close\r\n\r\n" % (e.api, key)).encode())
+        while s.recv(65536):
+            pass
+    got = host.gql('{ events(input: {kind: "audit.key", limit: 1000}) { object account } }')["events"]
+    mine = host.gql("{ myself { id } }", key=key)["myself"]["id"]
+    assert [k["object"] for k in got if k["account"] == mine] == ["127.0.0.9"]
+
+
 # ---- a machine that fails ------------------------------------------------------------------------
 
 def serves_again(host, old):

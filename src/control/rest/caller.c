@@ -24,12 +24,24 @@ static bool from_cluster(const struct http_request *q, const struct caller *who)
         return inet_ntop(AF_INET, &in.sin_addr, text, sizeof text) && str_eq(text, c->address);
 }
 
+/* What the edge says, which comes from this host and says one address.  No caller from elsewhere is believed. */
+static bool forwarded_for(const struct http_request *q, char ret[static INET6_ADDRSTRLEN])
+{
+        const char *said = http_header(q, "X-Forwarded-For");
+        uint8_t addr[sizeof(struct in6_addr)];
+        int family = said && strchr(said, ':') ? AF_INET6 : AF_INET;
+
+        return said && inet_pton(family, said, addr) == 1 &&
+               inet_ntop(family, addr, ret, INET6_ADDRSTRLEN) != NULL;
+}
+
 /* Where a key is used from; "" when that is not known. */
 void request_address(const struct http_request *q, char ret[static INET6_ADDRSTRLEN])
 {
         const union MHD_ConnectionInfo *info =
                 MHD_get_connection_info(q->conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
         const struct sockaddr *sa = info ? info->client_addr : NULL;
+        bool from_here = false;
         struct sockaddr_in6 in6;
         struct sockaddr_in in;
 
@@ -37,10 +49,14 @@ void request_address(const struct http_request *q, char ret[static INET6_ADDRSTR
         if (sa && sa->sa_family == AF_INET) {
                 memcpy(&in, sa, sizeof in);
                 (void) inet_ntop(AF_INET, &in.sin_addr, ret, INET6_ADDRSTRLEN);
+                from_here = ntohl(in.sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
         } else if (sa && sa->sa_family == AF_INET6) {
                 memcpy(&in6, sa, sizeof in6);
                 (void) inet_ntop(AF_INET6, &in6.sin6_addr, ret, INET6_ADDRSTRLEN);
+                from_here = IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr);
         }
+        if (from_here && !q->inner)
+                (void) forwarded_for(q, ret);
 }
 
 static const char *key_of(const struct http_request *q)

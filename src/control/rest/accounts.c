@@ -95,6 +95,7 @@ void handle_key_remove(struct http_request *q)
                 http_reply_error(q, http_status_of(r), "%s", e.msg);
                 return;
         }
+        http_keys_removed(q->server);
         plane_audit_object(q->plane, owner, q->arg); /* the account hears of it */
         reply_after(q, TAKE(t), MHD_HTTP_OK, json_object());
 }

@@ -59,7 +59,8 @@ static void on_upgrade(void *arg, struct MHD_Connection *conn, void *con_cls, co
                                            .id = x->session,
                                            .resume = x->resume,
                                            .from = x->from,
-                                           .acks = x->acks };
+                                           .acks = x->acks,
+                                           .key = q->ctx.who.key };
 
         (void) arg;
         (void) conn;
@@ -86,6 +87,10 @@ static void on_started(void *arg, struct node_reply *reply)
         const char *id = reply->r < 0 ? NULL : jsonx_str(reply->result, "session");
 
         x->asked = 0;
+        if (!accounts_key_account(plane_accounts(x->q->plane), x->q->ctx.who.key)) {
+                http_reply_error(x->q, MHD_HTTP_UNAUTHORIZED, "the API key was removed");
+                return;
+        }
         if (reply->r < 0 || reply->n_fds < 1) {
                 refuse(x, reply->r < 0 ? reply->r : -EIO,
                        reply->r < 0 ? reply->message : "the engine gave no session");

@@ -2,7 +2,8 @@
  *
  * Theory of operation.  Sources are pulled (subscribe.h) while less than OUT_HIGH bytes are queued, one
  * subscription after the other; above that neither sources nor the client are read.  A client that takes
- * nothing for STALL_US is told CLOSE_SLOW, should it ever read again, and cut off.
+ * nothing for STALL_US is told CLOSE_SLOW, should it ever read again, and cut off.  Opening and pulling take
+ * their account's turn (turns.h).
  *
  * What always holds: nothing is ended from inside a callback of the plane, which walks its own lists;
  * those only wake the socket's next turn. */
@@ -30,6 +31,7 @@
 #define FRAGMENTS_MAX 256U        /* of one message: each takes memory, however short it is */
 #define PONGS_MAX     16U         /* answers to pings that the client does not read */
 #define ID_MAX        128U
+#define OPENING_MAX   16U /* subscriptions that wait for their turn, with what they were asked for */
 #define INIT_US       (10 * US_PER_S)
 #define TICK_US       (5 * US_PER_S)
 #define STALL_US      (30 * US_PER_S)
@@ -54,6 +56,8 @@ struct sub {
         struct sub *next;
         struct subscription *s;
         char *id;
+        json_t *payload; /* what it was asked for, until it had its turn: then there is @s */
+        struct turn turn;
         bool fresh; /* there may be something to pull */
 };
 
@@ -69,6 +73,8 @@ struct gqlws {
         struct strbuf early; /* read before the socket */
         sd_event_source *io, *tick, *wake;
         struct sub *subs;
+        size_t opening;   /* of those */
+        struct turn turn; /* to pull */
         struct subscription_seat seat;
         char address[INET6_ADDRSTRLEN];       /* of the client */
         uint64_t born_us, moved_us, close_us; /* moved: bytes went out, or none had to */
@@ -78,8 +84,17 @@ struct gqlws {
         bool acked, closing, close_queued, dead;
 };
 
+static void opened(struct sub *b)
+{
+        b->w->opening -= b->payload != NULL;
+        json_decref(b->payload);
+        b->payload = NULL;
+}
+
 static void sub_free(struct sub *b)
 {
+        turn_leave(&b->turn);
+        opened(b);
         b->s = subscription_free(b->s);
         free(b->id);
         free(b);
@@ -95,6 +110,7 @@ static void gqlws_end(struct http_session *base)
                 w->subs = b->next;
                 sub_free(b);
         }
+        turn_leave(&w->turn);
         w->io = sd_event_source_disable_unref(w->io);
         w->tick = sd_event_source_disable_unref(w->tick);
         w->wake = sd_event_source_disable_unref(w->wake);
@@ -183,12 +199,17 @@ static int on_answer(void *arg, const struct strbuf *answer)
 
 /* ---- subscriptions ---- */
 
+static void wake(struct gqlws *w)
+{
+        (void) sd_event_source_set_enabled(w->wake, SD_EVENT_ONESHOT);
+}
+
 static void on_more(void *arg)
 {
         struct sub *b = arg;
 
         b->fresh = true;
-        (void) sd_event_source_set_enabled(b->w->wake, SD_EVENT_ONESHOT);
+        wake(b->w);
 }
 
 static struct sub **find(struct gqlws *w, const char *id)
@@ -209,15 +230,16 @@ static void drop(struct sub **at)
 }
 
 /* Pull while there is room.  Those that were asked go to the end, so that none shuts others out. */
-static void pull(struct gqlws *w)
+static void pull(void *arg)
 {
+        struct gqlws *w = arg;
         struct sub **at = &w->subs, *tail = NULL, **end = &tail;
 
         while (*at && !w->closing && !w->dead && queued(w) < OUT_HIGH) {
                 struct sub *b = *at;
                 int r = SUBSCRIPTION_WAIT;
 
-                if (b->fresh) {
+                if (b->fresh && b->s) {
                         b->fresh = false;
                         r = subscription_pull(b->s, on_answer, b);
                         b->fresh = r == SUBSCRIPTION_MORE;
@@ -237,46 +259,76 @@ static void pull(struct gqlws *w)
         while (*at)
                 at = &(*at)->next;
         *at = tail;
+        wake(w); /* it may not be now that the turn has come */
 }
 
-static void subscribe(struct gqlws *w, const char *id, const json_t *payload)
+static bool has_fresh(const struct gqlws *w)
 {
-        const char *query = jsonx_str(payload, "query");
-        struct subscription_conf conf = { .plane = w->plane,
-                                          .ctx = &w->ctx,
-                                          .all = http_subscriptions(w->server),
-                                          .more = on_more };
+        const struct sub *b = w->subs;
+
+        if (w->closing || w->dead || queued(w) >= OUT_HIGH)
+                return false;
+        while (b && !(b->fresh && b->s))
+                b = b->next;
+        return b;
+}
+
+static void refuse(struct sub *b, int r, const struct strbuf *body)
+{
+        struct gqlws *w = b->w;
+
+        if (r == -EINVAL)
+                say_error(w, b->id, body);
+        else
+                w->dead = true;
+        drop(find(w, b->id));
+}
+
+/* Its turn has come: what it was asked for is read now. */
+static void begin_sub(void *arg)
+{
+        struct sub *b = arg;
+        struct gqlws *w = b->w;
+        const char *query = jsonx_str(b->payload, "query");
+        const struct subscription_conf conf = { .plane = w->plane,
+                                                .ctx = &w->ctx,
+                                                .all = http_subscriptions(w->server),
+                                                .more = on_more,
+                                                .arg = b };
         AUTO(strbuf_done) struct strbuf body = { 0 };
         struct gql_request *gql = NULL;
-        struct sub *b = calloc(1, sizeof *b);
         unsigned status;
-        int r;
+        int r = gql_request_new(http_schema(w->server), query, strlen(query),
+                                jsonx_str(b->payload, "operationName"),
+                                json_object_get(b->payload, "variables"), &w->ctx, &gql);
+
+        opened(b);
+        if (r >= 0)
+                r = subscription_new(&conf, gql, &b->s, &status, &body);
+        wake(w);
+        if (r < 0)
+                refuse(b, r, &body);
+        else
+                b->fresh = true;
+}
+
+static void subscribe(struct gqlws *w, const char *id, json_t *payload)
+{
+        struct sub *b = calloc(1, sizeof *b);
 
         if (b)
                 b->id = strdup(id);
-        if (!b || !b->id ||
-            gql_request_new(http_schema(w->server), query, strlen(query),
-                            jsonx_str(payload, "operationName"),
-                            json_object_get(payload, "variables"), &w->ctx, &gql) < 0) {
-                free(b ? b->id : NULL);
+        if (!b || !b->id) {
                 free(b);
                 w->dead = true;
                 return;
         }
         b->w = w;
-        b->fresh = true;
-        conf.arg = b;
-        r = subscription_new(&conf, gql, &b->s, &status, &body);
-        if (r < 0) {
-                if (r == -EINVAL)
-                        say_error(w, id, &body);
-                else
-                        w->dead = true;
-                sub_free(b);
-                return;
-        }
+        b->payload = json_incref(payload);
         b->next = w->subs;
         w->subs = b;
+        w->opening++;
+        turn_take(http_turns(w->server), w->ctx.who.account, &b->turn, begin_sub, b);
 }
 
 /* ---- what the client says ---- */
@@ -302,7 +354,7 @@ static bool take_key(struct gqlws *w, const json_t *payload)
         return true;
 }
 
-static void on_init(struct gqlws *w, const char *id, const json_t *payload)
+static void on_init(struct gqlws *w, const char *id, json_t *payload)
 {
         (void) id;
         if (w->acked) {
@@ -317,21 +369,21 @@ static void on_init(struct gqlws *w, const char *id, const json_t *payload)
         }
 }
 
-static void on_ping(struct gqlws *w, const char *id, const json_t *payload)
+static void on_ping(struct gqlws *w, const char *id, json_t *payload)
 {
         (void) id;
         (void) payload;
         (void) say(w, "pong", NULL, NULL, 0);
 }
 
-static void on_pong(struct gqlws *w, const char *id, const json_t *payload)
+static void on_pong(struct gqlws *w, const char *id, json_t *payload)
 {
         (void) w;
         (void) id;
         (void) payload;
 }
 
-static void on_subscribe(struct gqlws *w, const char *id, const json_t *payload)
+static void on_subscribe(struct gqlws *w, const char *id, json_t *payload)
 {
         if (!w->acked)
                 close_with(w, CLOSE_UNAUTHORIZED, "Unauthorized");
@@ -344,7 +396,7 @@ static void on_subscribe(struct gqlws *w, const char *id, const json_t *payload)
                 subscribe(w, id, payload);
 }
 
-static void on_complete(struct gqlws *w, const char *id, const json_t *payload)
+static void on_complete(struct gqlws *w, const char *id, json_t *payload)
 {
         struct sub **at = id ? find(w, id) : NULL;
 
@@ -355,7 +407,7 @@ static void on_complete(struct gqlws *w, const char *id, const json_t *payload)
 
 static const struct {
         const char *type;
-        void (*fn)(struct gqlws *w, const char *id, const json_t *payload);
+        void (*fn)(struct gqlws *w, const char *id, json_t *payload);
 } messages[] = {
         { "connection_init", on_init }, { "ping", on_ping },         { "pong", on_pong },
         { "subscribe", on_subscribe },  { "complete", on_complete },
@@ -391,7 +443,7 @@ static void on_message(wslay_event_context_ptr ws, const struct wslay_event_on_m
 
 static bool may_read(const struct gqlws *w)
 {
-        return queued(w) < OUT_HIGH && w->pongs < PONGS_MAX && !w->dead;
+        return queued(w) < OUT_HIGH && w->pongs < PONGS_MAX && w->opening < OPENING_MAX && !w->dead;
 }
 
 static void on_frame(wslay_event_context_ptr ws,
@@ -474,7 +526,8 @@ static void turn(struct gqlws *w)
 {
         uint32_t events = 0;
 
-        pull(w);
+        if (has_fresh(w) && !w->turn.account)
+                turn_take(http_turns(w->server), w->ctx.who.account, &w->turn, pull, w);
         if (flush(w) != 0)
                 w->dead = true;
         /* a close frame overtakes queued messages; a slow client's are given up */
@@ -489,13 +542,8 @@ static void turn(struct gqlws *w)
                 gqlws_end(&w->base);
                 return;
         }
-        if (w->early.len > 0 && may_read(w))
-                (void) sd_event_source_set_enabled(w->wake, SD_EVENT_ONESHOT);
-        for (const struct sub *b = w->subs; b && !w->closing; b = b->next)
-                if (b->fresh && queued(w) < OUT_HIGH) {
-                        (void) sd_event_source_set_enabled(w->wake, SD_EVENT_ONESHOT);
-                        break;
-                }
+        if ((w->early.len > 0 && may_read(w)) || (has_fresh(w) && !w->turn.account))
+                wake(w);
         if (wslay_event_want_read(w->ws)) /* who is not read is seen to go away all the same */
                 events |= may_read(w) ? EPOLLIN : EPOLLRDHUP;
         if (wslay_event_want_write(w->ws))
@@ -564,6 +612,16 @@ static int on_tick(sd_event_source *s, uint64_t usec, void *arg)
         return 0;
 }
 
+/* Its subscriptions end when they are pulled. */
+static void key_is_gone(struct http_session *base)
+{
+        struct gqlws *w = (struct gqlws *) base;
+
+        for (struct sub *b = w->subs; b; b = b->next)
+                b->fresh = true;
+        wake(w);
+}
+
 static int begin(struct gqlws *w)
 {
         int r = fd_set_nonblock(w->fd, true);
@@ -596,6 +654,8 @@ static void on_upgrade(void *arg, struct MHD_Connection *conn, void *con_cls, co
                 return;
         }
         w->base.end = gqlws_end;
+        w->base.key = w->ctx.who.key; /* what connection_init brings, too */
+        w->base.key_is_gone = key_is_gone;
         w->server = q->server;
         w->plane = q->plane;
         w->loop = plane_loop(q->plane);

@@ -576,6 +576,15 @@ void http_session_add(struct http_server *s, struct http_session *x)
         s->sessions = x;
 }
 
+void http_keys_removed(struct http_server *s)
+{
+        for (struct http_session *x = s->sessions, *next; x; x = next) {
+                next = x->next;
+                if (!str_empty(x->key) && !accounts_key_account(plane_accounts(s->plane), x->key))
+                        x->key_is_gone(x);
+        }
+}
+
 void http_session_remove(struct http_server *s, struct http_session *x)
 {
         if (s->outer.mhd) /* its connection is given back by the next run */

@@ -119,6 +119,10 @@ struct tickets *http_tickets(const struct http_server *s);
 struct http_session {
         struct http_session *prev, *next;
         void (*end)(struct http_session *s);
+        const char *key;                         /* id of the one that opened it; "": none did */
+        void (*key_is_gone)(struct http_session *s); /* may end it */
 };
+/* A key was removed: what it has opened hears of it. */
+void http_keys_removed(struct http_server *s);
 void http_session_add(struct http_server *s, struct http_session *x);
 void http_session_remove(struct http_server *s, struct http_session *x);

@@ -23,6 +23,8 @@ static ssize_t read_stream(void *priv, char *buf, size_t max)
 {
         struct follow *f = priv;
 
+        if (!accounts_key_account(plane_accounts(f->q->plane), f->q->ctx.who.key))
+                return -1; /* the key was removed meanwhile */
         return log_tail_read(f->log, buf, max);
 }
 

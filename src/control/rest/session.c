@@ -48,6 +48,7 @@ struct session {
         struct http_server *server;
         sd_event *loop;
         struct plane_use *use;
+        char *key;
         int fd; /* borrowed from urh */
         struct MHD_UpgradeResponseHandle *urh;
         wslay_event_context_ptr ws;
@@ -82,6 +83,7 @@ static void session_end(struct http_session *base)
                 wslay_event_context_free(s->ws);
         s->monitor = fd_close(s->monitor);
         s->use = plane_use_free(s->use);
+        free(s->key);
         strbuf_done(&s->early);
         strbuf_done(&s->out);
         strbuf_done(&s->in);
@@ -443,6 +445,8 @@ static void turn(struct session *s)
         flush_monitor(s);
         if (wslay_event_get_close_received(s->ws) && wslay_event_get_close_sent(s->ws))
                 s->dead = true;
+        if (!wslay_event_want_read(s->ws) && !wslay_event_want_write(s->ws))
+                s->dead = true; /* what came was no WebSocket any more, and it has been told so */
         if (s->dead || s->in.failed || s->out.failed) {
                 session_end(&s->base);
                 return;
@@ -498,6 +502,19 @@ static int on_mon(sd_event_source *src, int fd, uint32_t revents, void *arg)
         return 0;
 }
 
+static void key_is_gone(struct http_session *base)
+{
+        static const char sentence[] = "the API key that this session was opened with was removed";
+        struct session *s = (struct session *) base;
+
+        if (s->closing)
+                return;
+        leave(s);
+        ws_send(s, CH_ERROR, sentence, sizeof sentence - 1);
+        ws_close(s, WSLAY_CODE_POLICY_VIOLATION);
+        turn(s);
+}
+
 static int greet(struct session *s, const struct session_conf *conf)
 {
         const struct attach_hello hello = {
@@ -539,6 +556,8 @@ static struct session *open_session(const struct session_conf *conf, int monitor
                 return NULL;
         }
         s->base.end = session_end;
+        s->base.key_is_gone = key_is_gone;
+        s->base.key = s->key = str_dup(conf->key);
         s->server = conf->server;
         s->loop = conf->loop;
         s->fd = conf->fd;
@@ -550,7 +569,8 @@ static struct session *open_session(const struct session_conf *conf, int monitor
         s->id = str_dup(conf->id);
         strbuf_add(&s->early, conf->early, conf->early_len);
         http_session_add(s->server, &s->base);
-        *ret = s->early.failed || (conf->id && !s->id) ? -ENOMEM : begin(s, conf);
+        *ret = s->early.failed || (conf->key && !s->key) || (conf->id && !s->id) ? -ENOMEM
+                                                                                 : begin(s, conf);
         return s;
 }
 

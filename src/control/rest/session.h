@@ -16,6 +16,7 @@ struct session_conf {
         bool resume;   /* come back, */
         uint64_t from; /* and has had so many bytes of output */
         bool acks; /* the client says what it has taken, and is sent no more than SESSION_WINDOW ahead of that */
+        const char *key; /* id of the caller's */
 };
 
 /* What the last ATTACH_KEPT_BYTES of a session's output are enough for. */

@@ -1,7 +1,8 @@
 /* sse.c - a subscription as server-sent events ("distinct connections" of graphql-sse): each answer is an
  * event `next`, the end is an event `complete`.  tensorone-api, loop thread.
  *
- * What always holds: no more is pulled than fits beside OUT_HIGH unsent bytes; a comment goes out every
+ * What always holds: no more is pulled than fits beside OUT_HIGH unsent bytes, and only in its account's turn
+ * (turns.h); a comment goes out every
  * PING_US when nothing else does, and a client that takes nothing for STALL_US is cut off. */
 #include <errno.h>
 #include <stdlib.h>
@@ -23,13 +24,16 @@ struct sse {
         struct strbuf out;
         sd_event_source *tick;
         uint64_t moved_us; /* when it was last asked for bytes */
-        bool started, waits, ended;
+        struct turn turn;
+        bool fresh; /* there may be something to pull */
+        bool started, waits, ended, failed;
 };
 
 static void sse_end(void *priv)
 {
         struct sse *x = priv;
 
+        turn_leave(&x->turn);
         x->sub = subscription_free(x->sub);
         x->tick = sd_event_source_disable_unref(x->tick);
         strbuf_done(&x->out);
@@ -46,24 +50,34 @@ static int put(void *arg, const struct strbuf *answer)
         return x->out.failed ? -ENOMEM : 0;
 }
 
+static void fill(void *arg)
+{
+        struct sse *x = arg;
+
+        while (x->fresh && !x->ended && x->out.len < OUT_HIGH) {
+                int r = subscription_pull(x->sub, put, x);
+
+                x->fresh = r != SUBSCRIPTION_WAIT;
+                x->failed = r < 0;
+                x->ended = r < 0 || r == SUBSCRIPTION_END;
+                if (r == SUBSCRIPTION_END)
+                        strbuf_str(&x->out, "event: complete\ndata:\n\n");
+        }
+        if (x->waits && (x->out.len > 0 || x->ended)) /* its turn has come late */
+                http_stream_more(x->q);
+}
+
 static ssize_t read_stream(void *priv, char *buf, size_t max)
 {
         struct sse *x = priv;
         size_t n;
 
         x->moved_us = clock_mono_us();
-        while (!x->ended && x->out.len < OUT_HIGH) {
-                int r = subscription_pull(x->sub, put, x);
-
-                if (r < 0)
-                        return -1; /* out of memory: the client begins again */
-                if (r == SUBSCRIPTION_END) {
-                        x->ended = true;
-                        strbuf_str(&x->out, "event: complete\ndata:\n\n");
-                }
-                if (r == SUBSCRIPTION_WAIT)
-                        break;
-        }
+        x->waits = false;
+        if (x->fresh && !x->ended && x->out.len < OUT_HIGH && !x->turn.account)
+                turn_take(http_turns(x->q->server), x->q->ctx.who.account, &x->turn, fill, x);
+        if (x->failed)
+                return -1; /* out of memory: the client begins again */
         n = x->out.len < max ? x->out.len : max;
         x->waits = n == 0 && !x->ended;
         if (n == 0)
@@ -77,6 +91,7 @@ static void on_more(void *arg)
 {
         struct sse *x = arg;
 
+        x->fresh = true;
         if (x->started && x->waits)
                 http_stream_more(x->q);
 }
@@ -88,6 +103,7 @@ static int on_tick(sd_event_source *s, uint64_t usec, void *arg)
 
         (void) usec;
         if (x->waits) {
+                x->fresh = true; /* the key may be gone */
                 strbuf_str(&x->out, ":\n\n");
                 http_stream_more(x->q);
         } else if (x->started && clock_mono_us() - x->moved_us > STALL_US) {
@@ -126,6 +142,7 @@ void handle_sse(struct http_request *q, struct gql_request *gql)
                 return;
         }
         x->q = q;
+        x->fresh = true;
         q->priv = x;
         q->end = sse_end;
         r = subscription_new(&conf, gql, &x->sub, &status, &body);

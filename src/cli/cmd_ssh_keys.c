@@ -228,9 +228,10 @@ int cmd_ssh_add_key(struct cli *c, struct err *e)
 
                 return out_json(j, e);
         }
-        return out_printf(e, "key %s %s\n", x.fingerprint,
-                          known ? "is there already"
-                                : "added; clusters have it from their next start");
+        return out_printf(
+                e, "key %s %s\n", x.fingerprint,
+                known ? "is there already"
+                      : "added; clusters with an SSH server have it now, others from their next start");
 }
 
 /* ---- remove-key ------------------------------------------------------------------------------ */
@@ -292,5 +293,7 @@ int cmd_ssh_remove_key(struct cli *c, struct err *e)
                 return r;
         if (cli_json(c))
                 return out_json(json_array_get(gone, 0), e);
-        return out_printf(e, "key removed; clusters that run have it until they are stopped\n");
+        return out_printf(
+                e,
+                "key removed, and sessions that it opened ended; an image's own SSH server has it until the cluster is stopped\n");
 }

@@ -442,7 +442,8 @@ const struct verb verbs[] = {
           .opts = OPTS(OPT_SSH_KEY, OPT_SSH_KEY_FILE),
           .summary = "add a public SSH key to the account",
           .detail =
-                  "Clusters have it from their next start on, in the variable PUBLIC_KEY. Without "
+                  "Clusters created with --startSSH have it at once, others from their next start "
+                  "on, in the variable PUBLIC_KEY. Without "
                   "an option it is this computer's key for clusters, "
                   "~/.tensorone/ssh/id_ed25519, which is made when there is none.",
           .examples = "tensoronecli ssh add-key\n"
@@ -463,7 +464,9 @@ const struct verb verbs[] = {
           .run = cmd_ssh_remove_key,
           .opts = OPTS(OPT_SSH_KEY_NAME, OPT_SSH_FINGERPRINT),
           .summary = "remove an SSH key from the account",
-          .detail = "Clusters that run keep it until they are stopped.",
+          .detail =
+                  "Connections that it has opened to clusters created with --startSSH are ended. An "
+                  "image's own SSH server has it until its cluster is stopped.",
           .examples = "tensoronecli ssh remove-key --name ada@laptop\n"
                       "tensoronecli ssh remove-key --fingerprint "
                       "SHA256:XbqRvcMBQvFwY9OZxSbM/6x+PoJhuWcij5razDlmtXQ" },

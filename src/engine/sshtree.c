@@ -127,8 +127,12 @@ static int copy_program(int dir, const char *path, const char *name, struct err 
 static int fill(const struct instance *inst, int dir, struct sshtree *t, struct err *e)
 {
         AUTO(free) char *own = str_fmt("%s/vmm-ssh", inst->libexec);
-        int r = own ? copy_file(dir, own, "vmm-ssh", e) : err_set(e, -ENOMEM, "out of memory");
+        AUTO(free) char *log = str_fmt("%s/" SSH_LOG, inst->libexec);
+        int r = own && log ? copy_file(dir, own, "vmm-ssh", e)
+                           : err_set(e, -ENOMEM, "out of memory");
 
+        if (r >= 0)
+                r = copy_file(dir, log, SSH_LOG, e);
         if (r >= 0)
                 r = copy_file(dir, LOADER, SSH_LOADER, e);
         if (r >= 0)

@@ -59,7 +59,7 @@ def test_add_list_remove(host, tmp_path):
     assert host.cli("ssh", "list-keys").stdout == "No SSH keys found.\n"
     assert listed(host) == []
     out = host.cli("ssh", "add-key", "--key", ED25519 + " ada@laptop").stdout
-    assert out == "key %s added; clusters have it from their next start\n" % ED25519_PRINT
+    assert out == "key %s added; clusters with an SSH server have it now, others from their next start\n" % ED25519_PRINT
     file = tmp_path / "id.pub"
     file.write_text("# at work\r\n%s bob\r\n" % ECDSA)
     host.cli("ssh", "add-key", "--key-file", str(file))
@@ -186,7 +186,7 @@ def server(host):
     return cluster
 
 
-def test_session_in_an_image_without_a_server(host, server):
+def test_session_in_an_image_without_a_server(host, server, own_key):
     """Exit codes, both streams, input to its end, the cluster's variables."""
     assert ssh(host, server, "id", "-u").stdout == "0\n"
     done = ssh(host, server, "echo out; echo err >&2; exit 7", check=False)
@@ -231,7 +231,7 @@ def plain(host, program_, cluster, *args, **kw):
                           capture_output=True, text=True, check=False, **kw)
 
 
-def test_copies(host, server, tmp_path):
+def test_copies(host, server, tmp_path, own_key):
     """scp and sftp, though the image has no server for them: what comes back is what was sent."""
     source, back = tmp_path / "source", tmp_path / "back"
     source.write_bytes(os.urandom(3 << 20))
@@ -243,7 +243,7 @@ def test_copies(host, server, tmp_path):
     assert done.returncode == 0 and "/tmp/moved" in done.stdout, done
 
 
-def test_forwarded_port(host, server):
+def test_forwarded_port(host, server, own_key):
     """A server inside that listens on its loopback alone is reached from here."""
     host.exec(server, "sh", "-c", "mkdir -p /tmp/www; echo through >/tmp/www/index.html;"
               " httpd -p 127.0.0.1:8123 -h /tmp/www")
@@ -263,14 +263,14 @@ def test_forwarded_port(host, server):
         p.wait(20)
 
 
-def test_terminal(host, server):
+def test_terminal(host, server, own_key):
     t = Terminal([program("tensoronecli"), "ssh", server], dict(host.cli_env(), TERM="xterm"), cols=97)
     t.write(b"stty size; echo $TERM $((40 + 2)); exit 5\n")
     t.read_until(rb"\d+ 97\r\n(?s:.*)xterm 42\r\n", timeout=60)
     assert t.wait(timeout=60) == 5
 
 
-def test_many_at_once(host, server):
+def test_many_at_once(host, server, own_key):
     ps = [subprocess.Popen([program("tensoronecli"), "ssh", server, "--", "cat >/dev/null; echo %d" % i],
                            env=host.cli_env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) for i in range(8)]
     for i, p in enumerate(ps):
@@ -289,7 +289,7 @@ def sessions(host, cluster):
     return [c for c in commands(host, cluster) if c[1].endswith(("vmm-ssh connect", " -i", "echo begun; cat")) or c[1] == "cat"]
 
 
-def test_nothing_stays_of_a_session(host, server):
+def test_nothing_stays_of_a_session(host, server, own_key):
     """Who hangs up without a word takes server, shell and all that with it."""
     p = subprocess.Popen([program("tensoronecli"), "ssh", server, "--", "echo begun; cat"], env=host.cli_env(),
                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
@@ -504,7 +504,7 @@ def to_port(host, cluster, *command):
                  cluster, *command)
 
 
-def test_listens(host, server):
+def test_listens(host, server, own_key):
     assert banner(host, server).startswith(b"SSH-2.0-dropbear")
     done = to_port(host, server, "id -u; echo $COLOUR")
     assert (done.returncode, done.stdout) == (0, "0\nblue and 'green'\n"), done.stderr
@@ -548,7 +548,7 @@ def test_strict_has_no_port(host, own_key):
         assert servers(host, c) == ([], [])
 
 
-def test_published(host, server):
+def test_published(host, server, own_key):
     """From outside: the port of the host that its 22 is published on."""
     ports = host.wait(server, lambda c: any(p["privatePort"] == 22 for p in c["runtime"]["ports"] or []))["runtime"]["ports"]
     (p,) = [p for p in ports if p["privatePort"] == 22]

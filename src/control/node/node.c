@@ -165,14 +165,16 @@ void node_cancel(struct node *n, int64_t number)
 }
 
 void node_assign(struct node *n, const char *cluster, uint64_t generation, bool run,
-                 const json_t *plan, const json_t *credentials, const json_t *secrets)
+                 const json_t *plan, const json_t *credentials, const json_t *secrets,
+                 const char *ssh_keys)
 {
         if (n->synced)
                 (void) post(n,
-                            json_pack("{s:s, s:s, s:I, s:s, s:O, s:O*, s:O*}", "type", "assign",
-                                      "cluster", cluster, "generation", (json_int_t) generation,
-                                      "desired", run ? "running" : "stopped", "plan", plan,
-                                      "credentials", credentials, "secrets", secrets),
+                            json_pack("{s:s, s:s, s:I, s:s, s:O, s:O*, s:O*, s:s*}", "type",
+                                      "assign", "cluster", cluster, "generation",
+                                      (json_int_t) generation, "desired",
+                                      run ? "running" : "stopped", "plan", plan, "credentials",
+                                      credentials, "secrets", secrets, "ssh_keys", ssh_keys),
                             NULL, 0);
 }
 

@@ -133,8 +133,8 @@ bool node_connected(const struct node *n); /* and in sync */
 
 /* Statements.  Without a connection they do nothing: `synced` comes with the next one. */
 void node_assign(struct node *n, const char *cluster, uint64_t generation, bool run,
-                 const json_t *plan, const json_t *credentials,
-                 const json_t *secrets); /* the two NULL: not wanted */
+                 const json_t *plan, const json_t *credentials, const json_t *secrets,
+                 const char *ssh_keys); /* the three NULL: not wanted */
 void node_tombstone(struct node *n, const char *cluster, uint64_t generation);
 void node_forget(struct node *n, const char *cluster, uint64_t generation);
 

@@ -128,7 +128,7 @@ void plane_push(struct plane *p, const struct cluster *c)
                 secrets = secrets_answer(p, c);
         if (plan)
                 node_assign(p->node, c->id, c->generation, c->desired == DESIRED_RUNNING, plan,
-                            login, secrets);
+                            login, secrets, ssh_keys_of(p, c));
         else
                 log_error("cluster %s: no plan to send", c->id);
 }

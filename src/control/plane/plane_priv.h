@@ -179,6 +179,9 @@ int plan_make(const struct plane *p, const struct cluster *c, char **gpus, json_
 char *plane_host_key_private(const struct plane *p, const struct cluster *c);
 json_t *plan_with_key(const struct plane *p, const struct cluster *c);
 
+/* sshkeys.c: whom its SSH server lets in; NULL: its own variables say so, or it has none.  Borrowed. */
+const char *ssh_keys_of(const struct plane *p, const struct cluster *c);
+
 /* registry.c */
 int registry_auth_check(const struct plane *p, const struct caller *who, const char *id,
                         struct err *e);

@@ -46,6 +46,8 @@ void boot_done(struct boot *b)
         for (size_t i = 0; i < b->n_gpus; i++)
                 gpu_done(&b->gpus[i]);
         b->secrets = secrets_free(b->secrets);
+        free(b->ssh_keys);
+        b->ssh_keys = NULL;
         free(b->gpus);
         b->gpus = NULL;
         b->n_gpus = 0;

@@ -39,6 +39,7 @@ struct boot {
         struct gpu *gpus; /* what the engine knows of those that the plan names, in its order */
         size_t n_gpus;
         char **secrets; /* name=value: what takes the place of placeholders in the plan's variables */
+        char *ssh_keys;    /* of its account, lines as vmm-ssh has them; NULL: its variables say */
         bool whole_fabric; /* they are all that this host has */
         struct gpu_binding gpu;
         uint32_t net_account;   /* its account's number, journaled before the operation began */

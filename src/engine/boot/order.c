@@ -128,14 +128,14 @@ json_t *order_encode(const struct order *o, const struct boot *b, int ret_fds[st
                 return NULL;
         }
         return json_pack(
-                "{s:s, s:O, s:o, s:o, s:O, s:I, s:I, s:s, s:s, s:[i,i], s:b, s:b, s:i, s:i, s:O, s:b, s:O, s:I, s:s, s:s}",
+                "{s:s, s:O, s:o, s:o, s:O, s:I, s:I, s:s, s:s, s:[i,i], s:b, s:b, s:i, s:i, s:O, s:b, s:O, s:I, s:s, s:s, s:s?}",
                 "do", kind_names[o->kind], "plan", plan, "was", was, "image", image, "fds", names,
                 "attempt", (json_int_t) b->attempt, "slot", (json_int_t) b->slot, "claim", b->claim,
                 "disk_name", b->disk_pool_name, "shell", (int) b->shell.launcher,
                 (int) b->shell.first, "graceful", o->graceful, "volume", o->volume, "monitor",
                 (int) b->proc.monitor, "init", (int) b->proc.init, "gpus", gpus, "whole_fabric",
                 b->whole_fabric, "secrets", secrets, "net_account", (json_int_t) b->net_account,
-                "ports", ports, "public_ip", b->public_ip);
+                "ports", ports, "public_ip", b->public_ip, "ssh_keys", b->ssh_keys);
 }
 
 static void copy_text(char *to, size_t size, const char *from)
@@ -215,6 +215,7 @@ int order_decode(struct frame_msg *m, struct order *ret, struct boot *b, struct 
         b->shell.first = (pid_t) json_integer_value(json_array_get(shell, 1));
         b->proc.monitor = (pid_t) json_integer_value(json_object_get(j, "monitor"));
         b->proc.init = (pid_t) json_integer_value(json_object_get(j, "init"));
+        b->ssh_keys = str_dup(jsonx_str(j, "ssh_keys"));
         copy_text(b->public_ip, sizeof b->public_ip, jsonx_str(j, "public_ip"));
         copy_text(b->claim, sizeof b->claim, jsonx_str(j, "claim"));
         copy_text(b->disk_pool_name, sizeof b->disk_pool_name, jsonx_str(j, "disk_name"));

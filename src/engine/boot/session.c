@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/str.h"
 #include "model/secret.h"
@@ -187,4 +188,19 @@ char *session_authorized_keys(char *const *env)
         if (str_empty(keys))
                 keys = strv_env_get(env, "PUBLIC_KEY");
         return str_fmt("%s%s", keys ? keys : "", str_empty(keys) ? "" : "\n");
+}
+
+char *session_account_keys(const char *keys)
+{
+        struct strbuf b = { 0 };
+
+        strbuf_str(&b, "");
+        for (const char *p = keys; *p; p += *p == '\n') {
+                p += strcspn(p, " \n"); /* the fingerprint */
+                p += *p == ' ';
+                strbuf_add(&b, p, strcspn(p, "\n"));
+                strbuf_char(&b, '\n');
+                p += strcspn(p, "\n");
+        }
+        return strbuf_take(&b);
 }

@@ -20,8 +20,11 @@ int session_ports(const struct published *ports, const char *public_ip, char ***
 char *session_hosts(const char *hostname, const struct net_lease *lease);
 
 /* root's authorized_keys: of @env, SSH_PUBLIC_KEY where it is set, otherwise PUBLIC_KEY; heap, "" for none.
- * The user's own lines go in as they are: what is no key is passed over by the server. */
+ * @env: of the plan, never of the image, whose author is nobody to let in.  The user's own lines go in as
+ * they are: what is no key is passed over by the server. */
 char *session_authorized_keys(char *const *env);
+/* The same of an account's @keys, lines as vmm-ssh has them. */
+char *session_account_keys(const char *keys);
 
 /* /etc/profile.d/tensorone.sh: exports of @env for login shells, quoted for sh; heap.  It lies on the
  * disk: variables with placeholders for secrets are read from SESSION_SECRETS, which does not. */

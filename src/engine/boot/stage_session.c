@@ -162,9 +162,15 @@ static size_t wanted_files(const struct sandbox_file *all, size_t n, struct sand
         return k;
 }
 
+/* Whom its SSH server lets in: by the account's keys of now, or as the plan's own variables say. */
+static char *authorized_keys(const struct boot *b, char *const *own)
+{
+        return b->ssh_keys ? session_account_keys(b->ssh_keys) : session_authorized_keys(own);
+}
+
 static int start(struct boot *b, const struct logdir *l, int listener, char *const *argv,
-                 char *const *env, char *const *shell_env, const struct host_files *host,
-                 struct err *e)
+                 char *const *env, char *const *own, char *const *shell_env,
+                 const struct host_files *host, struct err *e)
 {
         const struct plan *p = &b->plan;
         struct late late = { b, host };
@@ -173,7 +179,7 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
         AUTO(free) char *profile = session_profile(shell_env);
         AUTO(str_wipe_free) char *secrets = session_secret_profile(shell_env, env);
         AUTO(free) char *hostname = str_fmt("%s\n", p->cluster);
-        AUTO(str_wipe_free) char *ssh_keys = session_authorized_keys(env);
+        AUTO(str_wipe_free) char *ssh_keys = authorized_keys(b, own);
         const bool ssh = p->start_ssh && !str_empty(p->ssh_host_key);
         const struct sandbox_file all[] = {
                 { "/etc/hosts", hosts, 0644, false },
@@ -184,7 +190,8 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
                 { "/etc/profile", read_profiles, 0644, true },
                 { str_empty(secrets) ? NULL : SESSION_SECRETS, secrets, 0600, false },
                 { ssh ? SSH_HOST_KEY : NULL, p->ssh_host_key, 0600, false },
-                { ssh ? "/root/.ssh/authorized_keys" : NULL, ssh_keys, 0600, false },
+                { ssh ? "~/.ssh/authorized_keys" : NULL, ssh_keys, 0600, false },
+                { ssh && b->ssh_keys ? SSH_KEYS : NULL, b->ssh_keys, 0600, false },
                 { ssh ? "/etc/passwd" : NULL, root_alone, 0644, true },
         };
         struct sandbox_file files[NELEM(all)];
@@ -229,6 +236,21 @@ static int start(struct boot *b, const struct logdir *l, int listener, char *con
         return r < 0 ? r : sandbox_start(&spec, claim_id_base(b->slot), &b->shell, &b->proc, e);
 }
 
+/* An image that makes a file of its own of PUBLIC_KEY finds the keys of now, not those of the plan. */
+static int keys_env(const struct boot *b, char ***env, struct err *e)
+{
+        AUTO(free) char *keys = b->ssh_keys ? session_account_keys(b->ssh_keys) : NULL;
+        size_t n = keys ? strlen(keys) : 0;
+
+        if (!b->ssh_keys)
+                return 0;
+        if (n > 0)
+                keys[n - 1] = '\0';
+        return keys && strv_env_set(env, "PUBLIC_KEY", keys) >= 0
+                       ? 0
+                       : err_set(e, -ENOMEM, "out of memory");
+}
+
 int stage_session_run(struct boot *b, struct err *e)
 {
         struct logdir l = { { -EBADF, -EBADF }, -EBADF };
@@ -248,6 +270,10 @@ int stage_session_run(struct boot *b, struct err *e)
         if (r >= 0)
                 r = gpu_env(b, &shell_env, e);
         if (r >= 0)
+                r = keys_env(b, &env, e);
+        if (r >= 0)
+                r = keys_env(b, &shell_env, e);
+        if (r >= 0)
                 r = session_ports(&b->ports, b->public_ip, &env, e);
         if (r >= 0)
                 r = session_ports(&b->ports, b->public_ip, &shell_env, e);
@@ -259,7 +285,7 @@ int stage_session_run(struct boot *b, struct err *e)
         if (r >= 0)
                 r = listener = op_listen(b->host->inst->run_fd, name, e);
         if (r >= 0)
-                r = start(b, &l, listener, argv, env, shell_env, &host, e);
+                r = start(b, &l, listener, argv, env, own, shell_env, &host, e);
         logdir_done(&l);
         return r;
 }

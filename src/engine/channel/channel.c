@@ -133,7 +133,8 @@ static int on_assign(struct channel *c, const struct frame_msg *m, struct err *e
                                "an assign without cluster, generation, desired or plan");
         if (fleet_assign(c->fleet, cluster, generation_of(m), str_eq(desired, "running"), plan,
                          json_is_object(cred) ? &login : NULL,
-                         json_is_object(secrets) ? secrets : NULL, &why) < 0) {
+                         json_is_object(secrets) ? secrets : NULL, jsonx_str(m->json, "ssh_keys"),
+                         &why) < 0) {
                 log_warn("assign of cluster %.32s: %s", cluster, why.msg);
                 refuse(c, cluster, generation_of(m), why.msg);
         }

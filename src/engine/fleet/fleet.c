@@ -199,7 +199,7 @@ static int update(struct unit *u, uint64_t generation, bool running, const char 
 
 int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool running,
                  const json_t *plan, const struct fleet_login *login, const json_t *secrets,
-                 struct err *e)
+                 const char *ssh_keys, struct err *e)
 {
         uint64_t now = clock_mono_us();
         AUTO(free) char *text = jsonx_dump(plan);
@@ -220,6 +220,7 @@ int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool
                 return refuse_update(u, e);
         if (r < 0)
                 return r;
+        unit_ssh_keys(u, ssh_keys);
         if (!again) /* else the clock runs since the first time, or has stopped */
                 u->asked_us = now;
         if (login && generation == u->row.generation)

@@ -81,10 +81,11 @@ struct fleet_login {
         const char *error; /* why there are none; NULL: there are */
 };
 /* What should be.  @plan: JSON of model/plan.h.  An older generation is ignored.  @login: the answer
- * to a report with `credentials_wanted`, or NULL; @secrets: of one with `secrets_wanted`, as it came. */
+ * to a report with `credentials_wanted`, or NULL; @secrets: of one with `secrets_wanted`, as it came;
+ * @ssh_keys: of its account now, lines of authorized_keys, or NULL: it says by its variables who logs in. */
 int fleet_assign(struct fleet *f, const char *cluster, uint64_t generation, bool running,
                  const json_t *plan, const struct fleet_login *login, const json_t *secrets,
-                 struct err *e);
+                 const char *ssh_keys, struct err *e);
 int fleet_tombstone(struct fleet *f, const char *cluster, uint64_t generation, struct err *e);
 int fleet_forget(struct fleet *f, const char *cluster, struct err *e);
 

@@ -32,8 +32,9 @@ static int copy_row(const struct journal_row *from, struct journal_row *to)
         to->gpus = str_dup(from->gpus);
         to->gpu_receipts = str_dup(from->gpu_receipts);
         to->ports = str_dup(from->ports);
+        to->ssh_keys = str_dup(from->ssh_keys);
         return to->plan && (!from->want_plan || to->want_plan) && (!from->gpus || to->gpus) &&
-                               (!from->ports || to->ports)
+                               (!from->ports || to->ports) && (!from->ssh_keys || to->ssh_keys)
                        ? 0
                        : -ENOMEM;
 }

@@ -75,8 +75,10 @@ struct unit {
         char *gpu_trouble;            /* what has become of a GPU that it has; NULL: nothing */
         bool gpu_trouble_passes;      /* with the state of the GPU; an Xid stays */
         struct {
-                sd_event_source *src; /* when its SSH server is started next */
-                unsigned failures;    /* in a row */
+                sd_event_source *src;      /* when its SSH server is started next */
+                unsigned failures;         /* in a row */
+                bool starting, again;      /* a session is on its way; another one behind it */
+                struct ssh_watch *watches; /* those that run */
         } ssh;
         struct slice_usage usage;
         struct security_rate told[UNIT_SECURITY_KINDS];
@@ -234,6 +236,9 @@ void fleet_look_for_damage(struct fleet *f);
 /* unit_ssh.c: it runs, and is watched from here on; or is not any more */
 void unit_ssh_start(struct unit *u);
 void unit_ssh_forget(struct unit *u);
+/* Whom its SSH server is to let in, as the control plane says now: kept for its next starts, and told the one
+ * that runs. */
+void unit_ssh_keys(struct unit *u, const char *keys);
 
 /* unit_secrets.c */
 /* In CS_ACCEPTED: 0 when it has what it needs, 1 when it has been asked for. */

@@ -256,6 +256,7 @@ int unit_boot(struct unit *u, const struct image *image, struct err *e)
         if (r >= 0) {
                 u->boot->image = *image; /* lent for the length of the call */
                 u->boot->secrets = TAKE(u->secrets);
+                u->boot->ssh_keys = str_dup(u->row.ssh_keys);
                 r = unit_dispatch(u, &o, UNIT_OP_BOOT, &spec, e);
                 u->boot->image = (struct image){ 0 };
                 u->boot->secrets = secrets_free(u->boot->secrets);

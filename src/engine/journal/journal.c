@@ -38,17 +38,18 @@ static const char *const schema[] = {
         "ALTER TABLE cluster ADD COLUMN net_account INTEGER NOT NULL DEFAULT 0;",
         "ALTER TABLE cluster ADD COLUMN ports TEXT;",
         "ALTER TABLE cluster ADD COLUMN ready INTEGER NOT NULL DEFAULT 0;",
+        "ALTER TABLE cluster ADD COLUMN ssh_keys TEXT;",
 };
 
-enum { COL_COUNT = 27 };
+enum { COL_COUNT = 28 };
 
 static const char save_sql[] =
-        "INSERT OR REPLACE INTO cluster VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+        "INSERT OR REPLACE INTO cluster VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 static const char list_sql[] =
         "SELECT cluster, generation, plan, image_digest, state, reason, want_generation,"
         " want_running, want_gone, want_plan, attempt, slot, claim, monitor_pid, monitor_start,"
         " init_pid, init_start, boot_id, started_us, restarts, exit_code, oom_kills, gpus,"
-        " gpu_receipts, net_account, ports, ready"
+        " gpu_receipts, net_account, ports, ready, ssh_keys"
         " FROM cluster ORDER BY rowid";
 
 int journal_err(struct journal *j, struct err *e, const char *what)
@@ -224,6 +225,7 @@ void journal_row_done(struct journal_row *r)
         free(r->gpus);
         free(r->gpu_receipts);
         free(r->ports);
+        free(r->ssh_keys);
         *r = (struct journal_row){ 0 };
 }
 
@@ -278,6 +280,7 @@ int journal_save(struct journal *j, const struct journal_row *r, bool durable, s
         bind_u64(st, &c, r->net_account);
         bind_text(st, &c, r->ports);
         bind_u64(st, &c, r->ready);
+        bind_text(st, &c, r->ssh_keys);
         assert(c == COL_COUNT + 1);
         if (durable && (rc = journal_exec(j, "PRAGMA synchronous=FULL", e)) < 0)
                 return rc;
@@ -338,6 +341,7 @@ static int read_row(sqlite3_stmt *st, struct journal_row *r)
         r->net_account = (uint32_t) u64(st, 24);
         r->ports = str_dup(text(st, 25));
         r->ready = u64(st, 26) != 0;
+        r->ssh_keys = str_dup(text(st, 27));
         return r->plan && r->state != CS_NONE && (!text(st, 22) || r->gpus) &&
                                (!text(st, 25) || r->ports)
                        ? 0

@@ -46,6 +46,7 @@ struct journal_row {
         char claim[32];       /* holder's name of the slot claim */
         char *ports; /* the host's that are its own, as model/published.h has them; NULL: none.  Kept from
                       * boot to boot of one generation, and until it holds nothing else */
+        char *ssh_keys; /* of its account, lines as vmm-ssh has them; NULL: not ours to say */
         struct proc_id monitor, init; /* pid 0: none yet */
         uint64_t started_us;          /* wall clock */
         bool ready;                   /* all that it declares has answered since then */

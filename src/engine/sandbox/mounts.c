@@ -22,7 +22,9 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/str.h"
 #include "engine/sandbox/sandbox_priv.h"
+#include "model/sshdir.h"
 
 #define ATTR_PSEUDO (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 
@@ -306,11 +308,45 @@ int mounts_enter(const struct sandbox_spec *s, const struct tree *t, struct err 
         return r < 0 ? r : fd_take(&root);
 }
 
+/* What the image's own /etc/passwd calls it. */
+static void root_home(int root, char ret[static PATH_MAX])
+{
+        struct user u = { .home = "" };
+        int r = user_resolve(root, "root", &u, NULL);
+
+        (void) snprintf(ret, PATH_MAX, "%s",
+                        r < 0 || *u.home != '/' || strstr(u.home, "/..") ? "/root" : u.home);
+}
+
+/* Where the root cannot be written later it is a link to one in memory, so that it can change. */
+static int home_file(int root, const struct sandbox_spec *s, const struct sandbox_file *f,
+                     struct err *e)
+{
+        struct sandbox_file file = *f;
+        AUTO(fd) int dir = -EBADF;
+        char home[PATH_MAX], path[PATH_MAX];
+        const char *name = NULL;
+
+        root_home(root, home);
+        if (snprintf(path, sizeof path, "%s%s", home, f->target + 1) >= (int) sizeof path)
+                return err_set(e, -ENAMETOOLONG, "%s: root's home is too long", f->target);
+        file.target = path;
+        if (!policy_of(s->profile)->root_rdonly)
+                return root_write_file(root, &file, e);
+        file.target = SSH_AUTHORIZED;
+        dir = root_parent(root, path, &name);
+        if (dir < 0 || (unlinkat(dir, name, 0) < 0 && errno != ENOENT) ||
+            symlinkat(SSH_AUTHORIZED, dir, name) < 0)
+                return err_errno(e, dir < 0 ? dir : -errno, "write %s", path);
+        return root_write_file(root, &file, e);
+}
+
 int mounts_fill(int root, const struct sandbox_spec *s, const struct inject_wait *w, struct err *e)
 {
         int r = inject_all(root, s, w, e);
 
         for (size_t i = 0; i < s->n_files && r >= 0; i++)
-                r = root_write_file(root, &s->files[i], e);
+                r = *s->files[i].target == '~' ? home_file(root, s, &s->files[i], e)
+                                               : root_write_file(root, &s->files[i], e);
         return r;
 }

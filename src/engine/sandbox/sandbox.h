@@ -46,7 +46,7 @@ struct sandbox_library {         /* a line of the loader's cache */
 };
 
 struct sandbox_file {       /* small file of ours, shown read-only or writable over the image's */
-        const char *target; /* "/etc/hosts" */
+        const char *target; /* "/etc/hosts"; "~/..." in the home of the image's root */
         const char *content;
         mode_t mode;
         bool if_absent; /* an image that has its own keeps it */

@@ -90,9 +90,9 @@ static int read_file(const struct edge_certs *c, const struct row *row, char **r
         return r;
 }
 
-static int renew(struct edge_certs *c, struct err *e)
+static int renew(struct edge_certs *c, bool start, struct err *e)
 {
-        return edge_source_renew(c->own, c->inst, clock_wall_us() / US_PER_S, e);
+        return edge_source_renew(c->own, c->inst, clock_wall_us() / US_PER_S, start, e);
 }
 
 static bool is_own(const struct row *row)
@@ -359,7 +359,7 @@ static void care(struct edge_certs *c, uint64_t now)
         struct err e = { 0 };
 
         c->care_us = now + CARE_US;
-        if ((is_own(&c->row[0]) || is_own(&c->row[1])) && renew(c, &e) < 0)
+        if ((is_own(&c->row[0]) || is_own(&c->row[1])) && renew(c, false, &e) < 0)
                 log_error("edge: its own certificates: %s", e.msg);
         for (struct row *row = c->row; row < c->row + NELEM(c->row); row++) {
                 if (row->bad)
@@ -419,7 +419,7 @@ static int open_all(struct edge_certs *c, struct err *e)
                     0)
                         return err_set(e, -ENOMEM, "out of memory");
         if (is_own(&c->row[0]) || is_own(&c->row[1]))
-                r = renew(c, e);
+                r = renew(c, true, e);
         for (struct row *row = c->row; r >= 0 && row < c->row + NELEM(c->row); row++)
                 r = choose(c, row, e);
         if (r < 0)

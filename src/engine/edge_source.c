@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -61,17 +62,31 @@ void edge_text_done(struct edge_text *t)
         *t = (struct edge_text){ .s = NULL };
 }
 
+/* What it is is known before it is opened: a pipe would wait for a writer, a device might do something. */
+static int open_regular(int dirfd, const char *name, struct stat *ret)
+{
+        AUTO(fd) int at = openat(dirfd, name, O_PATH | O_CLOEXEC);
+        char link[32];
+        int fd;
+
+        if (at < 0 || fstat(at, ret) < 0)
+                return -errno;
+        if (!S_ISREG(ret->st_mode))
+                return -EINVAL;
+        (void) snprintf(link, sizeof link, "/proc/self/fd/%d", at);
+        fd = open(link, O_RDONLY | O_CLOEXEC);
+        return fd < 0 ? -errno : fd;
+}
+
 /* @text has room for all parts: it does not move, so no key is left where it was. */
 static int add_part(int dirfd, const char *name, struct edge_text *text)
 {
-        AUTO(fd) int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
         struct stat st;
+        AUTO(fd) int fd = open_regular(dirfd, name, &st);
         ssize_t n;
 
-        if (fd < 0 || fstat(fd, &st) < 0)
-                return -errno;
-        if (!S_ISREG(st.st_mode))
-                return -EINVAL;
+        if (fd < 0)
+                return fd;
         n = fd_read_full(fd, text->s + text->len, PART_MAX + 1);
         if (n < 0)
                 return (int) n;
@@ -157,7 +172,8 @@ int edge_source_judge(const struct edge_source *s, const struct edge_text *t, ui
                      : 0;
 }
 
-int edge_source_renew(int own, const struct instance *inst, uint64_t now_s, struct err *e)
+int edge_source_renew(int own, const struct instance *inst, uint64_t now_s, bool start,
+                      struct err *e)
 {
         const struct ca_spec spec = { .instance = inst->id,
                                       .tenant_domain = inst->conf.edge_tenant_domain,
@@ -172,7 +188,11 @@ int edge_source_renew(int own, const struct instance *inst, uint64_t now_s, stru
                 log_info("edge: made an authority for its certificates: %s/" EDGE_FILES_DIR
                          "/" CA_CERT_FILE ", SHA-256 %s",
                          inst->data_dir, res.fingerprint);
-        else if (res.new_certificates)
+        else if (start)
+                log_info("edge: the authority of its certificates: %s/" EDGE_FILES_DIR
+                         "/" CA_CERT_FILE ", SHA-256 %s",
+                         inst->data_dir, res.fingerprint);
+        if (res.new_certificates && !res.new_authority)
                 log_info("edge: made its certificates anew, by the same authority");
         return 0;
 }

@@ -43,5 +43,6 @@ int edge_source_read(const struct edge_source *s, int own, struct edge_text *ret
 int edge_source_judge(const struct edge_source *s, const struct edge_text *t, uint64_t now_s,
                       struct cert *ret, struct err *e);
 /* The authority of this host, with certificates that are good for a while: made where they are not.  Says in the log
- * what it makes. */
-int edge_source_renew(int own, const struct instance *inst, uint64_t now_s, struct err *e);
+ * what it makes, and at a start which authority it is. */
+int edge_source_renew(int own, const struct instance *inst, uint64_t now_s, bool start,
+                      struct err *e);

@@ -152,6 +152,24 @@ def test_many_in_a_row(host, live, authority):
     assert e.pid() == pid
 
 
+def test_as_large_as_it_may_be(host, live, authority):
+    """HAProxy takes it in one command; what is larger is refused before, with a sentence."""
+    e = Certified(host, authority)
+    name, pid, begin = e.name("nobody", 1), e.pid(), len(host.log_text())
+
+    def with_names(n):
+        return authority.issue(TENANT, *("%03d.a-rather-long-name-that-takes-its-room.tenants.example.org" % i for i in range(n)))
+    n, issued = 200, with_names(200)
+    while (size := len(issued.chain) + len(issued.key)) > 14000 or size < 13000:
+        n = n * 13500 // size
+        issued = with_names(n)
+    live.put(issued)
+    e.wait_shown(name, issued.fingerprint)
+    live.put(with_names(n * 2))
+    wait_log(host, "and HAProxy takes 14000; leave out what clients have anyway, such as the root; the one before it stays in use", begin)
+    assert e.shown(name) == issued.fingerprint and e.pid() == pid
+
+
 # ---- bad ones ------------------------------------------------------------------------------------
 
 def other_key(a):
@@ -343,6 +361,8 @@ def test_our_own_are_renewed_in_time(tmp_path, file, name):
         ours = host.data / "edge"
         e = Certified(host, Authority(tmp_path, pem=ours / "ca.pem", key=ours / "ca.key"))
         ca, old, pid = e.ca.read_bytes(), e.shown(name), e.pid()
+        host.restart()
+        assert "the authority of its certificates: %s, SHA-256 %s" % (e.ca, fingerprint(ca.decode())) in host.log_text()
         soon = e.authority.issue(TENANT if "proxy" in name else API, days=10)
         new = ours / "new"
         new.touch(mode=0o600)

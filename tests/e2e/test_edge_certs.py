@@ -400,10 +400,12 @@ def test_the_command_line_goes_through_it(tmp_path):
             return done.stdout
         cli("config", "--apiUrl", "https://api.localhost:%d" % Edge(host).port, "--apiKey", "-", "--fingerprint", sha, stdin=host.key)
         cli("image", "import", "--public", "tensorone/starter", str(image_layout("starter")))
-        cli("create", "cluster", "--name", "x", "--gpuCount", "0", "--mem", "1", "--imageName", "tensorone/starter", "--args",
+        cli("ssh", "add-key")
+        cli("create", "cluster", "--name", "x", "--startSSH", "--gpuCount", "0", "--mem", "1", "--imageName", "tensorone/starter", "--args",
             "sh -c 'echo hello; sleep 1000'", "--containerDiskSize", "1", "--volumeSize", "0", "--wait")
         assert cli("exec", "-i", "x", "--", "cat", stdin="y" * 200000) == "y" * 200000
         assert "hello\n" in cli("logs", "x")
+        assert cli("ssh", "x", "--", "echo", "here") == "here\n"  # ssh starts it once more
 
 
 def test_the_authority_comes_with_the_apis(tmp_path):

@@ -32,7 +32,7 @@ enum attach_type {
         ATTACH_ERROR,  /* monitor -> client: one sentence; the connection ends, or, on channel
                         * ATTACH_ERROR_REFUSED, goes on without what was asked for */
         ATTACH_CREDIT, /* both ways: u32 bytes more that the sender is ready to take (flow control) */
-        ATTACH_LEAVE, /* client -> monitor: it will not come back; a kept session ends with it */
+        ATTACH_LEAVE, /* client -> monitor: it has all and will not come back; a kept session ends with it */
         ATTACH_TYPE_COUNT
 };
 

@@ -4,7 +4,8 @@
  * its client's credit is less than that: so whoever comes back and names the offset that he has got to misses
  * nothing.  While nobody is there nothing is read, and the process waits as it does behind any slow client.
  *
- * What always holds: there is one client at a time, the latest; a session that was hung up stays so. */
+ * What always holds: there is one client at a time, the latest; a session that was hung up stays so.  That the
+ * process has ended is known to have arrived when the client leaves with that word, not before. */
 #include <string.h>
 
 #include "base/clock.h"
@@ -47,6 +48,11 @@ bool kept_behind(const struct monitor *m, const struct client *c)
 bool kept_open(const struct monitor *m)
 {
         return m->opt.keep > 0 && !m->hung_up && !m->left;
+}
+
+bool kept_waits(const struct monitor *m)
+{
+        return kept_open(m) && m->owner_seen;
 }
 
 void owner_gone(struct monitor *m)

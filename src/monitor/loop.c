@@ -131,7 +131,8 @@ static void settle(struct monitor *m)
         settle_log(m, now_us);
         client_settle(m, now_us);
         stdio_settle(m);
-        if (m->phase == PH_LINGER && (client_all_told(m) || now_us >= m->linger_us))
+        if (m->phase == PH_LINGER &&
+            ((client_all_told(m) && !kept_waits(m)) || now_us >= m->linger_us))
                 m->phase = PH_DONE;
 }
 

@@ -145,7 +145,8 @@ void kept_add(struct monitor *m, const void *data, size_t len);
 size_t kept_get(const struct monitor *m, uint64_t pos, const uint8_t **ret);
 /* There is output that this owner has not been sent. */
 bool kept_behind(const struct monitor *m, const struct client *c);
-bool kept_open(const struct monitor *m); /* a new owner is welcome */
+bool kept_open(const struct monitor *m);  /* a new owner is welcome */
+bool kept_waits(const struct monitor *m); /* the owner has not said goodbye */
 void owner_come(struct monitor *m, struct client *c, const struct attach_hello *h);
 void owner_gone(struct monitor *m); /* hang up, or wait for it */
 void kept_settle(struct monitor *m, uint64_t now_us);

@@ -156,11 +156,20 @@ def screen(page):
                      ".map((row) => row.textContent.trimEnd()).join('\\n').replaceAll('\\u00a0', ' ')")
 
 
-def wait_screen(page, text):
+def wait_screen(page, shown, what):
     end = time.monotonic() + browser.TIMEOUT_S
-    while text not in (now := screen(page)).split("\n"):
-        assert time.monotonic() < end, (text, now, page.eval("document.body.innerText"))
+    while not any(map(shown, screen(page).split("\n"))):
+        assert time.monotonic() < end, (what, screen(page))
         time.sleep(PAUSE_S)
+
+
+def wait_line(page, text):
+    wait_screen(page, lambda line: line == text, text)
+
+
+def wait_prompt(page):
+    """What is typed while bash sets its terminal up is bash's to lose."""
+    wait_screen(page, lambda line: line.endswith("#"), "a prompt")
 
 
 def wait_states(page, *states):
@@ -183,21 +192,23 @@ def test_the_terminal(host, cluster, open_page):
     assert page.eval("document.getElementById('key').value") == ""
     page.click("#open")
     wait_states(page, "open")
+    wait_prompt(page)
     page.type("x=$((6*7)); echo \"x is $x, $TERM\"\n")
-    wait_screen(page, "x is 42, xterm-256color")
+    wait_line(page, "x is 42, xterm-256color")
     # as large as the window
     size = page.eval("document.querySelector('.xterm-screen').clientWidth / document.querySelector('#screens').clientWidth")
     assert 0.9 < size <= 1
     page.type("stty size\n")
     page.type("printf '\\342\\234\\223 \\033[1;32mgreen\\033[0m\\n'\n")
-    wait_screen(page, "✓ green")
+    wait_line(page, "✓ green")
     assert is_a_picture(page.screenshot("terminal"))
 
     # a second one, beside the first
     page.click("#open")
     wait_states(page, "open", "open")
+    wait_prompt(page)
     page.type("echo \"x is ${x:-unset}\"\n")
-    wait_screen(page, "x is unset")
+    wait_line(page, "x is unset")
 
     # the engine and the API are away: both come back to what they had
     host.kill()
@@ -205,10 +216,10 @@ def test_the_terminal(host, cluster, open_page):
     host.start()
     wait_states(page, "open", "open")
     page.type("echo \"back with ${x:-nothing}\"\n")
-    wait_screen(page, "back with nothing")
+    wait_line(page, "back with nothing")
     page.click(".tab:first-child button")
     page.type("echo \"back with $x\"\n")
-    wait_screen(page, "back with 42")
+    wait_line(page, "back with 42")
     assert is_a_picture(page.screenshot("terminal-again"))
 
     page.type("exit 3\n")

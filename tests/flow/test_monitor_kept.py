@@ -88,6 +88,8 @@ def test_nothing_is_lost_and_nothing_comes_twice(start):
                 if len(piece) < len(p[2]):
                     break
         assert want.startswith(got[at:], at)
+        if end:
+            c.send(LEAVE)
         c.close()
         rounds += 1
         if end:
@@ -172,13 +174,27 @@ def test_the_exit_is_told_to_who_comes_back(start):
     a.send(DATA, b"\n")
     a.close()
     assert struct.unpack("<ii", watcher.expect(EXIT, WAIT_S)[2]) == (7, 0)
-    b = m.connect(OWNER, resume=n)
-    assert offset(b) == n
-    out = b""
-    while (p := b.packet(WAIT_S))[0] != EXIT:
-        out += p[2] if p[0] == DATA else b""
-    assert out.endswith(b"bye\r\n") and struct.unpack("<ii", p[2]) == (7, 0)
+    for i in range(3):  # it is told until somebody has heard it
+        b = m.connect(OWNER, resume=n)
+        assert offset(b) == n
+        out = b""
+        while (p := b.packet(WAIT_S))[0] != EXIT:
+            out += p[2] if p[0] == DATA else b""
+        assert out.endswith(b"bye\r\n") and struct.unpack("<ii", p[2]) == (7, 0)
+        if i == 2:
+            b.send(LEAVE)
+        b.close()
     assert m.wait(WAIT_S) == 0
+
+
+def test_an_exit_that_nobody_hears_of(start):
+    m = start("echo ready; read x; exit 7", keep=1)
+    a = m.connect(OWNER)
+    read(a, b"ready\r\n")
+    a.send(DATA, b"\n")
+    a.close()
+    assert m.wait(WAIT_S) == 0
+    assert m.status()["code"] == 7
 
 
 def test_a_session_that_is_not_kept_has_one_client(start):

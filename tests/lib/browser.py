@@ -22,7 +22,7 @@ import websocket
 from host import BUILD, SLOW
 
 UID = 54323          # nobody's, and not root's: Chromium takes what a page says
-TIMEOUT_S = 60       # for anything; the machine may be slow, and busy with other tests
+TIMEOUT_S = 120      # for anything; the machine may be slow, and busy with other tests
 ARTEFACTS = BUILD / "test-artefacts"
 PAUSE_S = 0.05
 
@@ -101,6 +101,7 @@ class Page:
         self.events = []
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(domain + ".enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def call(self, method, **params):
         self.number += 1
@@ -117,6 +118,10 @@ class Page:
         done = self.call("Page.navigate", url=url)
         assert not done.get("errorText"), (url, done["errorText"])
         self.wait("document.readyState == 'complete' && location.href != 'about:blank'")
+        # what is pressed on a page that has not been painted yet goes nowhere
+        self.call("Page.bringToFront")
+        self.wait("performance.getEntriesByType('paint').length > 0")
+        self.eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def eval(self, text):
         """The value of an expression; promises are awaited."""
@@ -133,10 +138,12 @@ class Page:
         return value
 
     def click(self, selector):
-        box = self.eval("(() => { const r = document.querySelector(%s).getBoundingClientRect();"
+        box = self.eval("(() => { const e = document.querySelector(%s), r = e.getBoundingClientRect(); window.pressed = 0;"
+                        " e.addEventListener('click', () => { window.pressed = 1; }, { once: true, capture: true });"
                         " return [r.x + r.width / 2, r.y + r.height / 2]; })()" % json.dumps(selector))
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+        self.wait("window.pressed")
 
     def type(self, text):
         """Key by key, as a hand does."""

@@ -72,6 +72,17 @@ struct session {
         bool closing, close_queued, dead;
 };
 
+/* The client has said goodbye: it has all that there was, and will not come back.  Without this its monitor
+ * waits for it, also with an exit that it may not have heard of. */
+static void leave(struct session *s)
+{
+        uint8_t buf[16];
+        size_t n = attach_put(buf, sizeof buf, ATTACH_LEAVE, ATTACH_STDIN, NULL, 0);
+
+        if (s->monitor >= 0 && s->out.len == 0)
+                (void) send(s->monitor, buf, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 static void session_end(struct http_session *base)
 {
         struct session *s = (struct session *) base;
@@ -79,6 +90,8 @@ static void session_end(struct http_session *base)
         s->ws_io = sd_event_source_disable_unref(s->ws_io);
         s->mon_io = sd_event_source_disable_unref(s->mon_io);
         s->timer = sd_event_source_disable_unref(s->timer);
+        if (s->id && s->ws && wslay_event_get_close_received(s->ws))
+                leave(s);
         if (s->ws)
                 wslay_event_context_free(s->ws);
         s->monitor = fd_close(s->monitor);
@@ -137,7 +150,8 @@ static void ws_close(struct session *s, uint16_t code)
         s->closing = true;
         s->close_code = code;
         s->mon_io = sd_event_source_disable_unref(s->mon_io);
-        s->monitor = fd_close(s->monitor);
+        if (!s->id) /* one that is kept hears at the end whether the client has said goodbye */
+                s->monitor = fd_close(s->monitor);
         if (sd_event_add_time_relative(s->loop, &s->timer, CLOCK_MONOTONIC, CLOSE_WAIT_US, 0,
                                        on_timer, s) < 0)
                 s->dead = true;
@@ -348,17 +362,6 @@ static void flush_monitor(struct session *s)
         }
 }
 
-/* The client has said goodbye, so a session that is kept for it is kept no longer. */
-static void leave(struct session *s)
-{
-        uint8_t buf[16];
-        size_t n = attach_put(buf, sizeof buf, ATTACH_LEAVE, ATTACH_STDIN, NULL, 0);
-
-        flush_monitor(s);
-        if (s->id && s->monitor >= 0 && s->out.len == 0)
-                (void) send(s->monitor, buf, n, MSG_DONTWAIT | MSG_NOSIGNAL);
-}
-
 /* ---- the WebSocket ---- */
 
 static bool may_read(const struct session *s)
@@ -470,10 +473,8 @@ static void read_client(struct session *s)
 {
         if (wslay_event_want_read(s->ws) && wslay_event_recv(s->ws) != 0)
                 s->dead = true;
-        if (wslay_event_get_close_received(s->ws) && !s->closing) {
-                leave(s);
+        if (wslay_event_get_close_received(s->ws) && !s->closing)
                 ws_close(s, WSLAY_CODE_NORMAL_CLOSURE);
-        }
 }
 
 static int on_ws(sd_event_source *src, int fd, uint32_t revents, void *arg)

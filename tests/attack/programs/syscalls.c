@@ -1,11 +1,13 @@
 /* syscalls.c - every system call by number, with arguments that do no harm.  Inside a cluster.
  *
  * A child of its own for each: "NUMBER RESULT", where RESULT is the errno's name, "ok", or a signal
- * (ALRM: it waits, so it is let in).  -1 as a descriptor and addresses that nothing is mapped at let
- * what is allowed get as far as the kernel's own checks and no further. */
+ * (ALRM: it waits, so it is let in).  Whether it waits is asked of its state, not of a clock: on a
+ * machine that stands still a refusal takes its time, too.  -1 as a descriptor and addresses that
+ * nothing is mapped at let what is allowed get as far as the kernel's own checks and no further. */
 #include "attack.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,7 +21,9 @@
 #include <unistd.h>
 
 #define LAST    600
-#define WAIT_MS 200
+#define LOOK_US 10000
+#define ASLEEP  20  /* so often in a row: it does not only pass through */
+#define LIMIT_S 100 /* for one that neither sleeps nor ends */
 
 /* What -1 would do harm with, or what would hide what we want to know. */
 static const struct {
@@ -74,13 +78,47 @@ static void one(long nr)
 /* Whatever the call left standing in the child's session ends with it. */
 static void child(long nr)
 {
-        static const struct itimerval t = { .it_value = { .tv_usec = WAIT_MS * 1000 } };
+        static const struct itimerval t = { .it_value = { .tv_sec = LIMIT_S } };
         static const struct rlimit core = { 0, 0 };
 
         (void) setrlimit(RLIMIT_CORE, &core);
         (void) signal(SIGALRM, SIG_DFL);
         (void) setitimer(ITIMER_REAL, &t, NULL);
         one(nr);
+}
+
+/* The letter of its state; 0: nothing is there. */
+static char state_of(pid_t pid)
+{
+        char text[256], path[32];
+        const char *p;
+        ssize_t n;
+        int fd;
+
+        (void) snprintf(path, sizeof path, "/proc/%d/stat", (int) pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+        (void) close(fd);
+        if (n <= 0)
+                return 0;
+        text[n] = 0;
+        p = strrchr(text, ')');
+        return p && p[1] == ' ' ? p[2] : 0;
+}
+
+/* Until it has ended, by us if it sleeps.  What is refused never does. */
+static int watch(pid_t pid, int *status)
+{
+        for (int asleep = 0; asleep < ASLEEP;) {
+                pid_t r = waitpid(pid, status, WNOHANG);
+
+                if (r != 0)
+                        return r == pid ? 0 : -1;
+                asleep = state_of(pid) == 'S' ? asleep + 1 : 0;
+                (void) usleep(asleep ? LOOK_US : LOOK_US / 20);
+        }
+        (void) kill(pid, SIGALRM);
+        return waitpid(pid, status, 0) == pid ? 0 : -1;
 }
 
 static const char *end_of(int status, long nr)
@@ -101,7 +139,7 @@ int syscalls(int argc, char **argv)
 
                 if (pid == 0)
                         child(nr);
-                if (pid < 0 || waitpid(pid, &status, 0) != pid)
+                if (pid < 0 || watch(pid, &status) < 0)
                         return 1;
                 end = end_of(status, nr);
                 if (end) /* ended without a word, or by a signal while it waited */

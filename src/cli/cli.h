@@ -74,6 +74,7 @@ enum opt_id {
         OPT_EXEC_ENV,
         OPT_USER,
         OPT_CWD,
+        OPT_URL_PATH,
         OPT_PUBLIC,
         OPT_FORCE,
         OPT_REGISTRY_AUTH,
@@ -249,6 +250,7 @@ int cmd_complete(struct cli *c, struct err *e);
 int cmd_ssh(struct cli *c, struct err *e);
 int cmd_ssh_connect(struct cli *c, struct err *e);
 int cmd_ssh_config(struct cli *c, struct err *e);
+int cmd_open(struct cli *c, struct err *e);
 int cmd_ssh_add_key(struct cli *c, struct err *e);
 int cmd_ssh_list_keys(struct cli *c, struct err *e);
 int cmd_ssh_remove_key(struct cli *c, struct err *e);

@@ -53,8 +53,8 @@ const struct option options[OPT_COUNT] = {
         [OPT_ENV] = { "env", 0, OPT_KIND_LIST, "KEY=VALUE", NULL, 0, 0, NULL,
                       "environment variable; repeat it, or separate several by commas" },
         [OPT_PORTS] = { "ports", 0, OPT_KIND_LIST, "PORT/TYPE", NULL, 0, 0, NULL,
-                        "port to publish, such as 8888/http or 22/tcp; repeat it, or separate "
-                        "several by commas" },
+                        "port to publish, such as 8888/http, 8888/http:private (see open) or "
+                        "22/tcp; repeat it, or separate several by commas" },
         [OPT_COST] = { "cost", 0, OPT_KIND_FLOAT, "DOLLARS", NULL, 0, 0, NULL,
                        "highest price per hour that is accepted" },
         [OPT_SECURE_CLOUD] = { "secureCloud", 0, OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,
@@ -119,6 +119,9 @@ const struct option options[OPT_COUNT] = {
                        "run as this user of the image (default: the image's)" },
         [OPT_CWD] = { "cwd", 'w', OPT_KIND_STR, "DIR", NULL, 0, 0, NULL,
                       "working directory (default: the image's)" },
+        [OPT_URL_PATH] = { "path", 0, OPT_KIND_STR, "PATH", NULL, 0, 0, NULL,
+                           "what the URL leads to, such as /lab?reset; it begins with / and is "
+                           "escaped as in a URL (default: /)" },
         [OPT_PUBLIC] = { "public", 0, OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,
                          "visible to every account; administrators only" },
         [OPT_FORCE] = { "force", 0, OPT_KIND_BOOL, NULL, NULL, 0, 0, NULL,

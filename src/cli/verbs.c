@@ -269,6 +269,23 @@ const struct verb verbs[] = {
           .summary = "print what a cluster's main process wrote",
           .examples = "tensoronecli logs -f --tail 100 trainer\n"
                       "tensoronecli logs --since 10m --timestamps trainer" },
+        { .word = "open",
+          .operands = "CLUSTER [PORT]",
+          .min = 1,
+          .max = 2,
+          .complete = OPERAND_CLUSTER,
+          .needs_api = true,
+          .run = cmd_open,
+          .opts = OPTS(OPT_URL_PATH),
+          .summary = "print the URL of a cluster's web port",
+          .detail =
+                  "PORT is one of those that the cluster declares as PORT/http or PORT/http:private; it may be left "
+                  "out where there is one only. A private port lets in whoever sends a key of its account "
+                  "(Authorization: Bearer KEY), and whoever opens the URL that this prints, within 5 minutes: the "
+                  "browser then has a cookie for that one name, for 12 hours. Both end at once when the API key that was "
+                  "used here is removed. Give the URL to nobody who may not use the port.",
+          .examples = "tensoronecli open trainer 8888\n"
+                      "xdg-open \"$(tensoronecli open trainer 8888 --path /lab)\"" },
         { .word = "exec",
           .operands = "CLUSTER -- COMMAND [ARGUMENT...]",
           .min = 1,

@@ -14,7 +14,7 @@
 
 #define RATE_PERIOD_S 10U /* of the counters in the template */
 
-extern const char edge_template[]; /* template.py */
+extern const char edge_template[], edge_private[]; /* template.py */
 
 static void put_pages(struct strbuf *b, const struct edge_config *c)
 {
@@ -149,6 +149,26 @@ static void put_log(struct strbuf *b, const struct edge_config *c)
         strbuf_str(b, c->log_requests ? "" : "# ");
 }
 
+static void put_is_not_let_in(struct strbuf *b, const struct edge_config *c)
+{
+        (void) c;
+        edge_pages_put_refusal(b, EDGE_PAGE_PRIVATE, "!is_let_in");
+}
+
+static void put_is_of_other_page(struct strbuf *b, const struct edge_config *c)
+{
+        (void) c;
+        edge_pages_put_refusal(b, EDGE_PAGE_OTHER_PAGE, "is_of_other_page");
+}
+
+static void fill(struct strbuf *b, const char *text, const struct edge_config *c);
+
+/* The rules of private ports stand in more than one backend. */
+static void put_private(struct strbuf *b, const struct edge_config *c)
+{
+        fill(b, edge_private, c);
+}
+
 static const struct {
         const char *name;
         void (*put)(struct strbuf *b, const struct edge_config *c);
@@ -170,6 +190,9 @@ static const struct {
         { "errors_json)", put_errors_json },
         { "address_is_busy)", put_address_is_busy },
         { "cluster_is_busy)", put_cluster_is_busy },
+        { "private)", put_private },
+        { "is_not_let_in)", put_is_not_let_in },
+        { "is_of_other_page)", put_is_of_other_page },
         { "address_connections)", put_address_connections },
         { "address_connections_most)", put_address_connections_most },
         { "address_requests)", put_address_requests },
@@ -178,22 +201,28 @@ static const struct {
         { "cluster_requests)", put_cluster_requests },
 };
 
-char *edge_config_text(const struct edge_config *c)
+static void fill(struct strbuf *b, const char *text, const struct edge_config *c)
 {
-        const char *at = edge_template, *next;
-        struct strbuf b = { 0 };
+        const char *at = text, *next;
 
         while ((next = strstr(at, "$("))) {
-                strbuf_add(&b, at, (size_t) (next - at));
+                strbuf_add(b, at, (size_t) (next - at));
                 at = NULL;
                 for (size_t i = 0; !at && i < NELEM(fillings); i++) {
                         at = str_after(next + 2, fillings[i].name);
                         if (at)
-                                fillings[i].put(&b, c);
+                                fillings[i].put(b, c);
                 }
                 assert(at);
         }
-        strbuf_str(&b, at);
+        strbuf_str(b, at);
+}
+
+char *edge_config_text(const struct edge_config *c)
+{
+        struct strbuf b = { 0 };
+
+        fill(&b, edge_template, c);
         return strbuf_take(&b);
 }
 

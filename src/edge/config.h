@@ -11,6 +11,7 @@
 #define EDGE_SOCKETS_PER_CLIENT 4U
 
 #define EDGE_ROUTES_FILE "routes" /* below dir: the map of host names */
+#define EDGE_KEYS_FILE   "keys"   /* the map of API keys */
 #define EDGE_TENANT_FILE "tenant.pem"
 #define EDGE_API_FILE    "api.pem"
 

@@ -57,6 +57,13 @@ static const struct page {
                                      "This cluster is asked for more than it may be.",
                                      "this cluster is asked for more than it may be; try again in 10 s",
                                      false },
+        [EDGE_PAGE_PRIVATE] = { "private", 401, 0, 0, "Private",
+                                "This port is private. Open it by a link, which tensoronecli open prints. A link works for five minutes, and then in the browser that has followed it for twelve hours.",
+                                "this port is private: send an API key of its account as Authorization: Bearer KEY, or follow a link of tensoronecli open",
+                                false },
+        [EDGE_PAGE_OTHER_PAGE] = { "otherPage", 403, 0, 0, "Not from there",
+                                   "A page of another name may not use this private port.",
+                                   "a page of another name may not use this private port", false },
 };
 
 #define STYLE                                                                                                   \
@@ -196,6 +203,8 @@ void edge_pages_put_refusal(struct strbuf *b, enum edge_page p, const char *acl)
         for (int html = 1; html >= 0; html--) {
                 strbuf_fmt(b, "    http-request return status %d", pages[p].status);
                 put_answer(b, &pages[p], html);
+                if (pages[p].status == 401)
+                        strbuf_str(b, " hdr WWW-Authenticate \"Bearer realm=\\\"tensorone\\\"\"");
                 strbuf_fmt(b, " if %s%s\n", acl, html ? " wants_page" : "");
         }
 }

@@ -8,17 +8,22 @@
 
 #include "base/map.h"
 #include "edge/config.h"
+#include "model/plan.h"
 
 #define PAYLOAD_BYTES                                                                              \
         12000U /* HAProxy reads a command with what follows it into a buffer of 16 KiB */
 
-#define TO_MAX (EDGE_PAGE_WORD_MAX > 16U ? EDGE_PAGE_WORD_MAX : 16U)
+#define ACCOUNT_MAX 64U
+#define ACCESS_MAX  (1 + ACCOUNT_MAX + 1 + PLAN_EDGE_KEY_LEN + 1)
+#define TO_MAX      (EDGE_PAGE_WORD_MAX > 16U ? EDGE_PAGE_WORD_MAX : 16U)
 
 struct cluster {
         char to[TO_MAX]; /* an address, or the word of a page */
         bool is_address;
+        char access[ACCESS_MAX]; /* ":ACCOUNT:KEY", of those ports that are private */
         size_t n;
         uint32_t port[LIMIT_HTTP_PORTS];
+        bool is_private[LIMIT_HTTP_PORTS];
 };
 
 struct routes {
@@ -52,18 +57,20 @@ struct routes *routes_free(struct routes *r)
         return NULL;
 }
 
-static bool has(const struct cluster *c, uint32_t port)
+/* Which of its ports that is; c->n: none. */
+static size_t place_of(const struct cluster *c, uint32_t port)
 {
-        for (size_t i = 0; i < c->n; i++)
-                if (c->port[i] == port)
-                        return true;
-        return false;
+        size_t i = 0;
+
+        while (i < c->n && c->port[i] != port)
+                i++;
+        return i;
 }
 
-static void put_to(struct strbuf *b, const struct cluster *c, uint32_t port)
+static void put_to(struct strbuf *b, const struct cluster *c, size_t i)
 {
         if (c->is_address)
-                strbuf_fmt(b, "%s:%u\n", c->to, port);
+                strbuf_fmt(b, "%s:%u%s\n", c->to, c->port[i], c->is_private[i] ? c->access : "");
         else
                 strbuf_fmt(b, "%s\n", c->to);
 }
@@ -71,6 +78,12 @@ static void put_to(struct strbuf *b, const struct cluster *c, uint32_t port)
 static bool same_to(const struct cluster *a, const struct cluster *b)
 {
         return a->is_address == b->is_address && str_eq(a->to, b->to);
+}
+
+static bool same_access(const struct cluster *a, size_t i, const struct cluster *b, size_t j)
+{
+        return a->is_private[i] == b->is_private[j] &&
+               (!a->is_private[i] || str_eq(a->access, b->access));
 }
 
 /* A name that stays is changed in place: at no moment it stands there twice, or not at all. */
@@ -81,35 +94,63 @@ static int say_change(const struct routes *r, const char *id, const struct clust
         int commands = 0;
 
         for (size_t i = 0; i < was->n; i++) {
-                if (has(is, was->port[i]))
+                if (place_of(is, was->port[i]) < is->n)
                         continue;
                 edge_name(name, id, was->port[i], r->domain);
                 strbuf_fmt(b, "del map %s %s\n", r->map, name);
                 commands++;
         }
         for (size_t i = 0; i < is->n; i++) {
-                const bool there = has(was, is->port[i]);
+                const size_t at = place_of(was, is->port[i]);
+                const bool there = at < was->n;
 
-                if (there && same_to(was, is))
+                if (there && same_to(was, is) && same_access(was, at, is, i))
                         continue;
                 edge_name(name, id, is->port[i], r->domain);
                 strbuf_fmt(b, "%s map %s %s ", there ? "set" : "add", r->map, name);
-                put_to(b, is, is->port[i]);
+                put_to(b, is, i);
                 commands++;
         }
         return commands;
 }
 
+static bool is_made_of(const char *s, size_t max, const char *set)
+{
+        size_t n = s ? strlen(s) : 0;
+
+        return n > 0 && n <= max && strspn(s, set) == n;
+}
+
+/* Both stand in commands, and come from another program. */
+static void set_ports(struct cluster *c, const struct routes_to *to)
+{
+        static const char
+                lower[] = "abcdefghijklmnopqrstuvwxyz0123456789",
+                base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=";
+
+        if (is_made_of(to->account, ACCOUNT_MAX, lower) &&
+            is_made_of(to->key, PLAN_EDGE_KEY_LEN, base64))
+                (void) snprintf(c->access, sizeof c->access, ":%s:%s", to->account, to->key);
+        for (size_t i = 0; i < to->n; i++) {
+                const bool is_private = to->is_private && to->is_private[i];
+
+                if (is_private && !*c->access)
+                        continue;
+                c->is_private[c->n] = is_private;
+                c->port[c->n++] = to->ports[i];
+        }
+}
+
 int routes_set(struct routes *r, const char *cluster, const struct routes_to *to, bool *ret_left,
                struct strbuf *commands)
 {
-        struct cluster *had = map_get(r->clusters, cluster), none = { .n = 0 }, is = { .n = to->n };
+        struct cluster *had = map_get(r->clusters, cluster), none = { .n = 0 }, is = { .n = 0 };
         const struct cluster was = had ? *had : none;
         AUTO(free) struct cluster *fresh = NULL;
 
         assert(to->n <= NELEM(is.port));
+        set_ports(&is, to);
         if (is.n) {
-                memcpy(is.port, to->ports, is.n * sizeof *to->ports);
                 is.is_address = to->address != NULL;
                 (void) snprintf(is.to, sizeof is.to, "%s", to->address ? to->address : to->page);
         }
@@ -133,7 +174,7 @@ size_t routes_count(const struct routes *r)
         return r->names;
 }
 
-typedef void line_fn(void *arg, const char *name, const struct cluster *c, uint32_t port);
+typedef void line_fn(void *arg, const char *name, const struct cluster *c, size_t i);
 
 static void each(const struct routes *r, line_fn *fn, void *arg)
 {
@@ -143,15 +184,15 @@ static void each(const struct routes *r, line_fn *fn, void *arg)
 
                 for (size_t i = 0; i < c->n; i++) {
                         edge_name(name, map_key(e), c->port[i], r->domain);
-                        fn(arg, name, c, c->port[i]);
+                        fn(arg, name, c, i);
                 }
         }
 }
 
-static void put_line(void *arg, const char *name, const struct cluster *c, uint32_t port)
+static void put_line(void *arg, const char *name, const struct cluster *c, size_t i)
 {
         strbuf_fmt(arg, "%s ", name);
-        put_to(arg, c, port);
+        put_to(arg, c, i);
 }
 
 void routes_file(const struct routes *r, struct strbuf *b)
@@ -166,7 +207,7 @@ struct fill {
         size_t begun, commands;
 };
 
-static void put_payload(void *arg, const char *name, const struct cluster *c, uint32_t port)
+static void put_payload(void *arg, const char *name, const struct cluster *c, size_t i)
 {
         struct fill *f = arg;
 
@@ -176,7 +217,7 @@ static void put_payload(void *arg, const char *name, const struct cluster *c, ui
                 f->begun = f->out->len;
                 strbuf_fmt(f->out, "add map @%u %s <<\n", f->version, f->r->map);
         }
-        put_line(f->out, name, c, port);
+        put_line(f->out, name, c, i);
 }
 
 size_t routes_fill(const struct routes *r, unsigned version, struct strbuf *commands)

@@ -11,6 +11,7 @@
 #include "engine/edge_child.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <openssl/evp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -194,7 +195,13 @@ void edge_child_route(struct edge_child *c, const char *cluster, const struct ed
         struct plan_port list[LIMIT_PORTS];
         uint32_t http[LIMIT_HTTP_PORTS];
         char page[EDGE_PAGE_WORD_MAX];
-        struct routes_to is = { .address = to->address, .page = page, .ports = http };
+        bool is_private[LIMIT_HTTP_PORTS];
+        struct routes_to is = { .address = to->address,
+                                .page = page,
+                                .ports = http,
+                                .is_private = is_private,
+                                .account = to->account,
+                                .key = to->key };
         AUTO(strbuf_done) struct strbuf b = { 0 };
         bool left = false;
         int n, r;
@@ -202,9 +209,12 @@ void edge_child_route(struct edge_child *c, const char *cluster, const struct ed
         edge_page_word(page, to->page, to->percent);
         n = (to->address || *page) && to->ports ? plan_ports(to->ports, list, NELEM(list), NULL)
                                                 : 0;
-        for (int i = 0; i < n && is.n < NELEM(http); i++)
-                if (list[i].type == PORT_HTTP)
-                        http[is.n++] = list[i].private_port;
+        for (int i = 0; i < n && is.n < NELEM(http); i++) {
+                if (list[i].type != PORT_HTTP)
+                        continue;
+                is_private[is.n] = list[i].is_private;
+                http[is.n++] = list[i].private_port;
+        }
         r = routes_set(c->routes, cluster, &is, &left, &b);
         if (r >= 0 && left) {
                 strbuf_str(&b, BARRIER);
@@ -414,6 +424,11 @@ static int prepare(struct edge_child *c, struct err *e)
         c->leaving = map_new();
         if (!c->routes || !c->leaving)
                 return err_set(e, -ENOMEM, "out of memory");
+        /* what an engine before us wrote of them counts until the control plane has spoken */
+        if (faccessat(c->files.fd, EDGE_KEYS_FILE, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+                r = edge_files_put(&c->files, EDGE_KEYS_FILE, "", 0, e);
+        if (r < 0)
+                return r;
         r = edge_certs_new(c->spec.loop, c->spec.inst, &c->files, &c->certs, e);
         return r < 0 ? r : put_config(c, e);
 }

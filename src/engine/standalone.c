@@ -25,6 +25,7 @@
 #include "engine/claim/claim.h"
 #include "engine/dns_child.h"
 #include "engine/edge_child.h"
+#include "engine/edge_keys.h"
 #include "engine/edge_run.h"
 #include "engine/edge_traffic.h"
 #include "engine/fleet/fetch_guard.h"
@@ -78,6 +79,7 @@ struct standalone {
         struct edge_child *edge;      /* NULL: none is wanted; */
         struct edge_traffic *traffic; /* nor this, then */
         char *cluster_domain;         /* that the API is told; the same */
+        struct edge_keys *edge_keys;
         json_t *inventory;
         int listen_fd, inner_fd;
         bool api_ready, edge_ready, synced, said_ready, stopping;
@@ -140,6 +142,7 @@ static void standalone_done(struct standalone *s)
         free(s->cluster_domain);
         s->dns = dns_child_stop(s->dns);
         s->traffic = edge_traffic_free(s->traffic);
+        s->edge_keys = edge_keys_free(s->edge_keys);
         s->care = imagecare_free(s->care);
         s->kaudit = kaudit_free(s->kaudit);
         if (s->fleet)
@@ -388,7 +391,16 @@ static void on_synced(void *arg)
         struct standalone *s = arg;
 
         s->synced = true;
+        if (s->edge_keys)
+                edge_keys_begin(s->edge_keys);
         say_ready(s);
+}
+
+static int on_keys(void *arg, const json_t *msg, struct err *e)
+{
+        const struct standalone *s = arg;
+
+        return s->edge_keys ? edge_keys_take(s->edge_keys, msg, e) : 0;
 }
 
 static void on_edge_ready(void *arg)
@@ -418,9 +430,11 @@ static int open_edge(struct standalone *s, struct err *e)
 
         int r = edge_child_start(&spec, &s->edge, e);
 
-        if (r >= 0 && s->edge)
-                s->traffic = edge_traffic_new(s->loop, s->inst);
-        return r < 0 || !s->edge || s->traffic ? r : err_set(e, -ENOMEM, "out of memory");
+        if (r < 0 || !s->edge)
+                return r;
+        s->traffic = edge_traffic_new(s->loop, s->inst);
+        return s->traffic ? edge_keys_new(s->loop, s->inst, &s->edge_keys, e)
+                          : err_set(e, -ENOMEM, "out of memory");
 }
 
 static void on_gpus(void *arg)
@@ -518,6 +532,7 @@ static int open_service(struct standalone *s, struct err *e)
                                          .inventory = s->inventory,
                                          .inner_fd = s->inner_fd,
                                          .on_synced = on_synced,
+                                         .on_keys = on_keys,
                                          .arg = s };
         struct fleet_spec fl = { .loop = s->loop,
                                  .host = &s->host,

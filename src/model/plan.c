@@ -45,6 +45,7 @@ static const struct jfield fields[] = {
         { F(gpus), .kind = J_STRV, .max = LIMIT_GPUS },
         { F(ports), .kind = J_STR, .max = 2048 },
         { F(readiness_path), .kind = J_STR, .max = LIMIT_READY_PATH_BYTES },
+        { F(edge_key), .kind = J_STR, .max = PLAN_EDGE_KEY_LEN },
         { F(security_profile), .kind = J_STR, .max = 16 },
         { F(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
         { F(start_ssh), .kind = J_BOOL },
@@ -61,22 +62,40 @@ bool plan_cluster_id_ok(const char *id)
                strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789") == n;
 }
 
-/* One "8888/http". */
+/* What stands behind the type: "private", or "public" as without. */
+static int parse_access(const char *s, struct plan_port *p, struct err *e)
+{
+        p->is_private = str_eq(s, "private");
+        if (s && !p->is_private && !str_eq(s, "public"))
+                return err_set(e, -EINVAL,
+                               "ports: '%u/%s:%s' must end in :public, :private or neither",
+                               p->private_port, port_type_names[p->type], s);
+        if (p->is_private && p->type != PORT_HTTP)
+                return err_set(
+                        e, -EINVAL,
+                        "ports: %u/%s cannot be private, because nothing but HTTP can be asked for a key; declare it as %u/http:private, or leave :private out",
+                        p->private_port, port_type_names[p->type], p->private_port);
+        return 0;
+}
+
+/* One "8888/http", or "8888/http:private". */
 static int parse_port(char *s, struct plan_port *ret, struct err *e)
 {
-        char *slash = strchr(s, '/');
+        char *slash = strchr(s, '/'), *colon = slash ? strchr(slash, ':') : NULL;
         const char *type = slash ? slash + 1 : "tcp";
         uint64_t n;
 
         if (slash)
                 *slash = '\0';
+        if (colon)
+                *colon = '\0';
         if (str_u64(s, 1, 65535, &n) < 0)
                 return err_set(e, -EINVAL, "ports: '%s' is not a port number from 1 to 65535", s);
         ret->private_port = (uint32_t) n;
         for (int t = PORT_HTTP; t < PORT_TYPE_COUNT; t++) {
                 if (str_eq(type, port_type_names[t])) {
                         ret->type = (enum port_type) t;
-                        return 0;
+                        return parse_access(colon ? colon + 1 : NULL, ret, e);
                 }
         }
         return err_set(e, -EINVAL, "ports: '%s/%s' must end in /http or /tcp", s, type);
@@ -109,6 +128,17 @@ int plan_ports(const char *s, struct plan_port *ret, size_t max, struct err *e)
                 ret[n++] = port;
         }
         return (int) n;
+}
+
+bool plan_has_private(const char *ports)
+{
+        struct plan_port list[LIMIT_PORTS];
+        int n = plan_ports(ports, list, NELEM(list), NULL);
+
+        for (int i = 0; i < n; i++)
+                if (list[i].is_private)
+                        return true;
+        return false;
 }
 
 /* First components that belong to the system; below some of them people do keep data. */
@@ -257,6 +287,16 @@ static int check_host_key(const char *s, struct err *e)
                        : 0;
 }
 
+static int check_edge_key(const char *s, struct err *e)
+{
+        uint8_t key[PLAN_EDGE_KEY_LEN];
+
+        return s && (strlen(s) != PLAN_EDGE_KEY_LEN ||
+                     sshkey_unbase64(s, PLAN_EDGE_KEY_LEN, key, sizeof key) != 32)
+                       ? err_set(e, -EINVAL, "edge_key: is not base64 of 32 bytes") /* not quoted */
+                       : 0;
+}
+
 int plan_check(const struct plan *p, struct err *e)
 {
         struct plan_port ports[LIMIT_PORTS];
@@ -274,6 +314,8 @@ int plan_check(const struct plan *p, struct err *e)
                 r = egress_parse("egressAllow", p->egress, &egress, e);
         if (r >= 0)
                 r = check_host_key(p->ssh_host_key, e);
+        if (r >= 0)
+                r = check_edge_key(p->edge_key, e);
         if (r >= 0)
                 r = check_env(p->env, e);
         if (r >= 0)

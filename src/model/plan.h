@@ -18,6 +18,7 @@ extern const char *const port_type_names[PORT_TYPE_COUNT];
 struct plan_port {
         uint32_t private_port; /* 1..65535 */
         enum port_type type;
+        bool is_private; /* of http: the edge lets nobody in without a key or a link */
 };
 
 struct plan {
@@ -42,8 +43,9 @@ struct plan {
         uint32_t volume_gib; /* 0: none */
         char *volume_path;   /* absolute mount point inside */
         uint32_t gpu_count;
-        char **gpus;          /* UUIDs, filled when gpu_count > 0 */
-        char *ports;          /* "8888/http,22/tcp"; checked by plan_ports() */
+        char **gpus; /* UUIDs, filled when gpu_count > 0 */
+        char *ports; /* "8888/http,22/tcp"; checked by plan_ports() */
+        char *edge_key; /* links to private ports are signed with it: base64, PLAN_EDGE_KEY_LEN; NULL: none is private */
         char *readiness_path; /* of model/ready.h; NULL: its ports take connections, that is enough */
         char *security_profile; /* of model/security.h; NULL: standard */
         char **egress; /* networks that it may reach beside its account's clusters, api.internal and
@@ -74,9 +76,14 @@ static inline void plan_done_cleanup(struct plan *p)
         plan_done(p);
 }
 
-/* Parse "8888/http,22/tcp" (blanks around commas allowed, type defaults to tcp).  At most @max
+#define PLAN_EDGE_KEY_LEN 44U /* of 32 bytes */
+
+/* Parse "8888/http,8889/http:private,22/tcp" (blanks around commas allowed, type defaults to tcp).  At most @max
  * go to @ret; returns how many, or -EINVAL / -E2BIG with the entry quoted. */
 int plan_ports(const char *s, struct plan_port *ret, size_t max, struct err *e);
+
+/* Of ports that were checked. */
+bool plan_has_private(const char *ports);
 
 /* Mount points that a volume may not cover, and what an absolute clean path is: no "..", no "//",
  * not "/", not below /proc /sys /dev /etc /run... -EINVAL names @field and the reason. */

@@ -457,9 +457,10 @@ class Host:
         return {"PATH": os.environ["PATH"], "HOME": str(self.dir), "LANG": "C.UTF-8",
                 "TENSORONE_API_URL": self.url, "TENSORONE_API_KEY": self.key or ""}
 
-    def cli(self, *args, check=True, **kw):
+    def cli(self, *args, check=True, key=None, **kw):
         kw.setdefault("stdin", subprocess.DEVNULL)
-        done = subprocess.run([program("tensoronecli"), *args], env=self.cli_env(), text=True,
+        env = {**self.cli_env(), **({"TENSORONE_API_KEY": key} if key else {})}
+        done = subprocess.run([program("tensoronecli"), *args], env=env, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, **kw)
         if check and done.returncode != 0:
             raise RuntimeError("tensoronecli %s: %d\n%s%s" % (" ".join(args), done.returncode,

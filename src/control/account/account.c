@@ -319,6 +319,23 @@ int accounts_keys(const struct accounts *a, const char *account,
         return 0;
 }
 
+json_t *accounts_edge_keys(const struct accounts *a, const char *account)
+{
+        AUTO(json_put) json_t *list = json_array();
+
+        for (struct map_entry *i = map_first(a->keys); list && i; i = map_next(i)) {
+                const struct api_key *k = map_value(i);
+
+                if (k->right == KEY_CLUSTER || !str_eq(k->account, account))
+                        continue;
+                if (json_array_append_new(list,
+                                          json_pack("{s:s, s:s, s:b}", "id", k->id, "sha256",
+                                                    k->hash, "opens", k->right >= KEY_WRITE)) < 0)
+                        return NULL;
+        }
+        return TAKE(list);
+}
+
 /* ---- changing ---- */
 
 int accounts_add(struct accounts *a, struct store_txn *t, const char *name, bool admin,

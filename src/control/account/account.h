@@ -73,6 +73,10 @@ struct key_view {
 int accounts_keys(const struct accounts *a, const char *account,
                   int (*fn)(void *arg, const struct key_view *k), void *arg);
 
+/* What the edge has to know of @account's keys, but of those of clusters: [{"id", "sha256", "opens"}]; opens: private ports
+ * of its clusters.  New reference; NULL: out of memory. */
+json_t *accounts_edge_keys(const struct accounts *a, const char *account);
+
 /* Each changes memory and adds the rows to @t; the caller submits @t. */
 int accounts_add(struct accounts *a, struct store_txn *t, const char *name, bool admin,
                  uint64_t now_us, const struct account **ret, struct err *e);

@@ -199,6 +199,21 @@ void node_forget(struct node *n, const char *cluster, uint64_t generation)
         post_generation(n, "forget", cluster, generation);
 }
 
+void node_keys(struct node *n, const char *account, const json_t *keys)
+{
+        if (n->synced)
+                (void) post(n,
+                            json_pack("{s:s, s:s, s:O}", "type", "keys", "account", account, "keys",
+                                      keys),
+                            NULL, 0);
+}
+
+void node_keys_said(struct node *n)
+{
+        if (n->synced)
+                (void) post(n, json_pack("{s:s, s:b}", "type", "keys", "complete", 1), NULL, 0);
+}
+
 int64_t node_request(struct node *n, const char *op, json_t *args, const int *fds, size_t n_fds,
                      uint64_t timeout_us, node_done_fn *done, node_progress_fn *progress, void *arg,
                      struct err *e)

@@ -137,6 +137,10 @@ void node_assign(struct node *n, const char *cluster, uint64_t generation, bool 
                  const char *ssh_keys); /* the three NULL: not wanted */
 void node_tombstone(struct node *n, const char *cluster, uint64_t generation);
 void node_forget(struct node *n, const char *cluster, uint64_t generation);
+/* All API keys of that account, [{"id", "sha256", "opens"}]; borrowed. */
+void node_keys(struct node *n, const char *account, const json_t *keys);
+/* After those of every account: there are no others. */
+void node_keys_said(struct node *n);
 
 /* ---- requests ---- */
 

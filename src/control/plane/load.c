@@ -244,6 +244,7 @@ void plane_on_failure(void *arg, const char *why)
                           e.msg);
         }
         plane_set_alarm(p);
+        plane_tell_all_keys(p);
         for (struct plane_watch *w = p->watches, *next; w; w = next) {
                 next = w->next;
                 w->fn(w->arg, map_get(p->clusters, w->id));

@@ -147,5 +147,11 @@ json_t *plan_with_key(const struct plane *p, const struct cluster *c)
                     json_object_set_new(plan, "ssh_host_key", json_string(host_key)) < 0)
                         return NULL;
         }
+        if (plan_has_private(c->ports)) {
+                AUTO(str_wipe_free) char *edge_key = plane_edge_key(p, c);
+
+                if (!edge_key || json_object_set_new(plan, "edge_key", json_string(edge_key)) < 0)
+                        return NULL;
+        }
         return TAKE(plan);
 }

@@ -171,6 +171,7 @@ static void on_synced(void *arg)
 {
         struct plane *p = arg;
 
+        plane_tell_all_keys(p);
         for (struct map_entry *i = map_first(p->clusters); i; i = map_next(i)) {
                 const struct cluster *c = map_value(i);
 

@@ -193,6 +193,24 @@ int plane_delete_registry_auth(struct plane *p, const struct caller *who, const 
 int plane_open_registry_auth(const struct plane *p, const struct caller *who, const char *id,
                              const char **ret_username, char **ret_password, struct err *e);
 
+/* ---- the edge ---- */
+
+/* What a link carries its right to enter in, and for how long it may be followed. */
+#define PLANE_LINK_PARAMETER "tensorone_access"
+#define PLANE_LINK_S         300U
+
+struct plane_link {
+        char *url;        /* heap; wipe it */
+        uint64_t until_s; /* wall clock; 0: it has no end, and no secret in it */
+};
+
+/* The URL of http port @number (0: the only one) of @c, for whoever it is given to.  -ENOENT: it has none of that number;
+ * -ENOTCONN: the host has no edge. */
+int plane_open(const struct plane *p, const struct caller *who, const struct cluster *c,
+               uint32_t number, const char *path, struct plane_link *ret, struct err *e);
+/* The keys of @account have changed: the edge is told. */
+void plane_tell_keys(struct plane *p, const char *account);
+
 /* ---- SSH keys ---- */
 
 /* The whole list of an account's SSH keys, one a line; those that its clusters are started with from then

@@ -116,6 +116,10 @@ void cluster_do_move(struct plane *p, struct cluster *c);
 /* 0, or why nothing new may begin on the node: its disk is full. */
 int plane_has_room(const struct plane *p, struct err *e);
 
+/* access.c: what links to the private ports of @c are signed with, base64; heap, to be wiped; NULL: out of memory */
+char *plane_edge_key(const struct plane *p, const struct cluster *c);
+void plane_tell_all_keys(struct plane *p);
+
 /* load.c */
 int plane_load(struct plane *p, struct err *e); /* -ENOMEM before anything: memory is as it was */
 void plane_unload(struct plane *p);

@@ -48,6 +48,7 @@ void handle_account_new(struct http_request *q)
                 http_reply_error(q, http_status_of(r), "%s", e.msg);
                 return;
         }
+        plane_tell_keys(q->plane, a->id);
         plane_audit_object(q->plane, a->id, a->id);
         reply_after(q, TAKE(t), MHD_HTTP_CREATED,
                     json_pack("{s:s, s:s, s:s, s:s}", "id", a->id, "name", a->name, "keyId", id,
@@ -77,6 +78,7 @@ void handle_key_new(struct http_request *q)
                 http_reply_error(q, http_status_of(r), "%s", e.msg);
                 return;
         }
+        plane_tell_keys(q->plane, q->arg);
         plane_audit_object(q->plane, q->arg, id); /* the account hears of its new key */
         reply_after(q, TAKE(t), MHD_HTTP_CREATED, json_pack("{s:s, s:s}", "id", id, "key", key));
 }
@@ -96,6 +98,7 @@ void handle_key_remove(struct http_request *q)
                 return;
         }
         http_keys_removed(q->server);
+        plane_tell_keys(q->plane, owner);
         plane_audit_object(q->plane, owner, q->arg); /* the account hears of it */
         reply_after(q, TAKE(t), MHD_HTTP_OK, json_object());
 }

@@ -47,6 +47,8 @@ int cluster_exec_ready(const struct cluster *c, struct err *e);
 void handle_terminal(struct http_request *q);
 void handle_terminal_file(struct http_request *q);
 void handle_exec_ticket(struct http_request *q);
+/* open.c */
+void handle_open(struct http_request *q);
 /* images.c */
 void handle_images(struct http_request *q);
 void handle_image_pull(struct http_request *q);

@@ -18,6 +18,7 @@ const struct http_route http_routes[] = {
           NULL },
         { "GET", "/terminal", handle_terminal, NULL, KEY_NONE, false, NULL },
         { "GET", "/terminal/{}", handle_terminal_file, NULL, KEY_NONE, false, NULL },
+        { "POST", "/v1/clusters/{}/open", handle_open, NULL, KEY_WRITE, false, "audit.change" },
         { "GET", "/v1/images", handle_images, NULL, KEY_READ, false, NULL },
         { "POST", "/v1/images/pull", handle_image_pull, NULL, KEY_WRITE, false, "audit.change" },
         { "POST", "/v1/images/import", handle_image_import, upload_image, KEY_WRITE, false,

@@ -159,6 +159,17 @@ static int on_forget(struct channel *c, const struct frame_msg *m, struct err *e
         return fleet_forget(c->fleet, cluster, e);
 }
 
+/* What cannot be taken leaves the edge as it was: fewer are let in than should be, if anybody. */
+static int on_keys(struct channel *c, const struct frame_msg *m, struct err *e)
+{
+        struct err why = { 0 };
+
+        (void) e;
+        if (c->spec.on_keys && c->spec.on_keys(c->spec.arg, m->json, &why) < 0)
+                log_warn("the control plane's keys: %s", why.msg);
+        return 0;
+}
+
 static const struct {
         const char *type;
         bool before_welcome;
@@ -167,6 +178,7 @@ static const struct {
         { "welcome", true, on_welcome },      { "assign", false, on_assign },
         { "tombstone", false, on_tombstone }, { "forget", false, on_forget },
         { "request", false, request_handle }, { "cancel", false, request_cancel },
+        { "keys", false, on_keys },
 };
 
 static int dispatch(struct channel *c, const struct frame_msg *m, struct err *e)

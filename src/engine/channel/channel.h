@@ -24,6 +24,8 @@ struct channel_spec {
         const json_t *inventory; /* borrowed: sent with hello */
         int inner_fd;            /* listening socket for api.internal, -EBADF: none; borrowed */
         void (*on_synced)(void *arg); /* a control plane has answered hello; may be NULL */
+        /* which API keys there are: a message of type "keys"; may be NULL */
+        int (*on_keys)(void *arg, const json_t *msg, struct err *e);
         void *arg;
 };
 

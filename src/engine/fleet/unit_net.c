@@ -110,7 +110,9 @@ void unit_route(struct unit *u)
         const struct edge_to to = { .ports = u->plan.ports,
                                     .address = on ? u->address : NULL,
                                     .page = page_of(u),
-                                    .percent = told_percent(u) };
+                                    .percent = told_percent(u),
+                                    .account = u->plan.account,
+                                    .key = u->plan.edge_key };
 
         if (s->routed)
                 s->routed(s->names, u->row.cluster, &to);

@@ -22,66 +22,70 @@ static void test_changes(void **state)
                 bool left;
                 size_t names;
         } t[] = {
-                { "a", { NULL, "", NULL, 0 }, "", false, 0 },
+                { "a", { NULL, "", NULL, 0, NULL, NULL, NULL }, "", false, 0 },
                 { "a",
-                  { NULL, "=starting", one, 1 },
+                  { NULL, "=starting", one, 1, NULL, NULL, NULL },
                   "add map /m a-80.proxy.d =starting\n",
                   false,
                   1 },
-                { "a", { NULL, "=starting", one, 1 }, "", false, 1 },
+                { "a", { NULL, "=starting", one, 1, NULL, NULL, NULL }, "", false, 1 },
                 { "a",
-                  { "10.0.0.1", "", one, 1 },
+                  { "10.0.0.1", "", one, 1, NULL, NULL, NULL },
                   "set map /m a-80.proxy.d 10.0.0.1:80\n",
                   false,
                   1 },
-                { "a", { "10.0.0.1", "", one, 1 }, "", false, 1 },
+                { "a", { "10.0.0.1", "", one, 1, NULL, NULL, NULL }, "", false, 1 },
                 { "a",
-                  { "10.0.0.1", "", two, 2 },
+                  { "10.0.0.1", "", two, 2, NULL, NULL, NULL },
                   "add map /m a-81.proxy.d 10.0.0.1:81\n",
                   false,
                   2 },
                 { "b",
-                  { "10.0.0.2", "", other, 1 },
+                  { "10.0.0.2", "", other, 1, NULL, NULL, NULL },
                   "add map /m b-82.proxy.d 10.0.0.2:82\n",
                   false,
                   3 },
                 { "a",
-                  { "10.0.0.1", "", other, 1 },
+                  { "10.0.0.1", "", other, 1, NULL, NULL, NULL },
                   "del map /m a-80.proxy.d\ndel map /m a-81.proxy.d\nadd map /m a-82.proxy.d 10.0.0.1:82\n",
                   false,
                   2 },
                 { "a",
-                  { "10.0.0.3", "", other, 1 },
+                  { "10.0.0.3", "", other, 1, NULL, NULL, NULL },
                   "set map /m a-82.proxy.d 10.0.0.3:82\n",
                   true,
                   2 },
                 { "a",
-                  { NULL, "=stopping", other, 1 },
+                  { NULL, "=stopping", other, 1, NULL, NULL, NULL },
                   "set map /m a-82.proxy.d =stopping\n",
                   true,
                   2 },
                 { "a",
-                  { NULL, "=stopped", other, 1 },
+                  { NULL, "=stopped", other, 1, NULL, NULL, NULL },
                   "set map /m a-82.proxy.d =stopped\n",
                   false,
                   2 },
                 { "a",
-                  { NULL, "=pulling=1", two, 2 },
+                  { NULL, "=pulling=1", two, 2, NULL, NULL, NULL },
                   "del map /m a-82.proxy.d\nadd map /m a-80.proxy.d =pulling=1\nadd map /m a-81.proxy.d =pulling=1\n",
                   false,
                   3 },
                 { "a",
-                  { NULL, "=pulling=2", two, 2 },
+                  { NULL, "=pulling=2", two, 2, NULL, NULL, NULL },
                   "set map /m a-80.proxy.d =pulling=2\nset map /m a-81.proxy.d =pulling=2\n",
                   false,
                   3 },
                 { "a",
-                  { NULL, "", NULL, 0 },
+                  { NULL, "", NULL, 0, NULL, NULL, NULL },
                   "del map /m a-80.proxy.d\ndel map /m a-81.proxy.d\n",
                   false,
                   1 },
-                { "a", { NULL, "", NULL, 0 }, "", false, 1 },
-                { "b", { NULL, "", NULL, 0 }, "del map /m b-82.proxy.d\n", true, 0 },
+                { "a", { NULL, "", NULL, 0, NULL, NULL, NULL }, "", false, 1 },
+                { "b",
+                  { NULL, "", NULL, 0, NULL, NULL, NULL },
+                  "del map /m b-82.proxy.d\n",
+                  true,
+                  0 },
         };
         struct routes *r = routes_new(MAP, "d");
 
@@ -103,6 +107,58 @@ static void test_changes(void **state)
         (void) routes_free(r);
 }
 
+#define KEY "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+
+static void test_private(void **state)
+{
+        static const uint32_t ports[] = { 80, 81 };
+        static const bool none[] = { false, false }, first[] = { true, false },
+                          both[] = { true, true };
+        static const struct {
+                const char *account, *key;
+                const bool *is_private;
+                const char *says;
+        } t[] = {
+                { "acc", KEY, first,
+                  "add map /m a-80.proxy.d 10.0.0.1:80:acc:" KEY "\n"
+                  "add map /m a-81.proxy.d 10.0.0.1:81\n" },
+                { "acc", KEY, first, "" },
+                { "acc", KEY, both, "set map /m a-81.proxy.d 10.0.0.1:81:acc:" KEY "\n" },
+                { "acc", KEY, none,
+                  "set map /m a-80.proxy.d 10.0.0.1:80\nset map /m a-81.proxy.d 10.0.0.1:81\n" },
+                { "acc", NULL, none, "" }, /* which nothing public hangs on */
+                /* a private port that nobody could be let in at is none at all, and never a public one */
+                { "acc", NULL, first, "del map /m a-80.proxy.d\n" },
+                { NULL, KEY, first, "" },
+                { "", KEY, first, "" },
+                { "a c", KEY, first, "" },
+                { "a;c", KEY, first, "" },
+                { "acc", "A\nadd map", first, "" },
+                { "acc", KEY, first, "add map /m a-80.proxy.d 10.0.0.1:80:acc:" KEY "\n" },
+                { "other", KEY, first, "set map /m a-80.proxy.d 10.0.0.1:80:other:" KEY "\n" },
+        };
+        struct routes *r = routes_new(MAP, "d");
+        struct strbuf b = { 0 };
+        bool left = false;
+
+        (void) state;
+        assert_non_null(r);
+        for (size_t i = 0; i < NELEM(t); i++) {
+                const struct routes_to to = { "10.0.0.1",      "",           ports,   2,
+                                              t[i].is_private, t[i].account, t[i].key };
+
+                (void) routes_set(r, "a", &to, &left, &b);
+                if (strcmp(b.s ? b.s : "", t[i].says) != 0)
+                        fail_msg("row %zu: %s", i, b.s);
+                strbuf_done(&b);
+        }
+        routes_file(r, &b);
+        assert_string_equal(b.s, "a-80.proxy.d 10.0.0.1:80:other:" KEY "\n"
+                                 "a-81.proxy.d 10.0.0.1:81\n");
+        strbuf_done(&b);
+        (void) routes_free(r);
+}
+
 /* A thousand clusters with ten ports: every name once, and no command longer than HAProxy can read. */
 static void test_many(void **state)
 {
@@ -117,7 +173,7 @@ static void test_many(void **state)
                 ports[i] = 8000 + i;
         for (unsigned i = 0; i < 1000; i++) {
                 char id[16], address[16];
-                const struct routes_to to = { address, "", ports, NELEM(ports) };
+                const struct routes_to to = { address, "", ports, NELEM(ports), NULL, NULL, NULL };
                 bool left = true;
 
                 (void) snprintf(id, sizeof id, "c%u", i);
@@ -155,7 +211,7 @@ static void test_many(void **state)
 static void test_pages(void **state)
 {
         static const uint32_t port = 80;
-        const struct routes_to to = { NULL, "=pulling=43", &port, 1 };
+        const struct routes_to to = { NULL, "=pulling=43", &port, 1, NULL, NULL, NULL };
         struct routes *r = routes_new(MAP, "d");
         struct strbuf b = { 0 };
         bool left;
@@ -188,9 +244,8 @@ static void test_none(void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_changes),
-                cmocka_unit_test(test_many),
-                cmocka_unit_test(test_pages),
+                cmocka_unit_test(test_changes), cmocka_unit_test(test_private),
+                cmocka_unit_test(test_many),    cmocka_unit_test(test_pages),
                 cmocka_unit_test(test_none),
         };
 

@@ -1,5 +1,6 @@
 """The edge against clients and machines that mean no good: what one of them leaves behind, and what it takes from others."""
 import contextlib
+import ipaddress
 import os
 import pathlib
 import shlex
@@ -21,6 +22,7 @@ CONFIG = {"engine": {"pool_networks": 0, "pool_disks": 0, "grace": "1s", "cpu_ov
                      "memory_overcommit": 20, "disk_overcommit": 100}}
 IMAGE = "tensorone/llm-starter"
 PATIENCE_S = 60 * SLOW
+SYN_SENT, TIME_WAIT, CLOSED, CLOSE_WAIT = 2, 6, 7, 8  # linux/tcp_states.h
 # Answers with the port of whoever asks; /hold never answers; /held tells how many wait for that and have not gone.
 SERVER = r'''
 import os, socket, _thread
@@ -200,6 +202,38 @@ def test_where_a_key_is_used_from(host):
     got = host.gql('{ events(input: {kind: "audit.key", limit: 1000}) { object account } }')["events"]
     mine = host.gql("{ myself { id } }", key=key)["myself"]["id"]
     assert [k["object"] for k in got if k["account"] == mine] == ["127.0.0.9"]
+
+
+def test_no_program_of_the_host_waits_for_the_next_owner(host):
+    """A connection that is still being opened ends with its cluster, also by a socket of IPv6, as many programs have them."""
+    e = Edge(host)
+    full = ("import socket, time; s = socket.socket(socket.AF_INET6); s.bind(('::', 8000)); s.listen(0); print('here', flush=True); "
+            "time.sleep(1000)")
+    c = host.deploy(imageName=IMAGE, dockerArgs="python3 -c " + shlex.quote(full), ports="8000/http")
+    host.wait_log(c, "here")
+    address, slot = e.routes()[e.name(c, 8000)].split(":")[0], host.slot(c)
+    inside = pathlib.Path("/proc/%d/net/if_inet6" % host.first_pid(c)).read_text().split()
+    address6 = str(ipaddress.IPv6Address(bytes.fromhex(inside[inside.index("eth0") - 5]))) if "eth0" in inside else None
+    mine = []
+
+    def state(s):
+        return s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+    def opening(to):
+        mine.append(socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        mine[-1].connect_ex((to, 8000))
+        time.sleep(PAUSE_S)
+        return state(mine[-1]) == SYN_SENT
+
+    try:
+        for to in filter(None, ("::ffff:" + address, address6)):
+            wait_for(lambda to=to: opening(to))
+        host.terminate(c)
+        wait_for(lambda: slot not in host.claims("slots"))
+        assert {state(s) for s in mine} <= {CLOSED, CLOSE_WAIT, TIME_WAIT}
+    finally:
+        for s in mine:
+            s.close()
 
 
 # ---- a machine that fails ------------------------------------------------------------------------

@@ -21,16 +21,23 @@
 #define LIVE_STATES (0xfffU & ~(1U << TCP_TIME_WAIT | 1U << TCP_LISTEN | 1U << TCP_CLOSE))
 #define ROUNDS      20
 
+/* Sockets of @family with that peer: those of IPv6 may have one of IPv4, too ("::ffff:10.88.0.2"), which the kernel's filter
+ * knows. */
+struct peer {
+        uint8_t family, addr_family;
+        uint8_t addr[IPV6_BYTES]; /* of IPv4: the first four */
+};
+
 /* "peer == address, any port", as the kernel's filter wants it. */
 struct peer_filter {
         struct inet_diag_bc_op op;
         uint8_t family, prefix_len;
         uint16_t pad;
         int32_t port;
-        uint32_t addr;
+        uint8_t addr[IPV6_BYTES];
 };
-static_assert(sizeof(struct peer_filter) ==
-                      sizeof(struct inet_diag_bc_op) + sizeof(struct inet_diag_hostcond) + 4,
+static_assert(sizeof(struct peer_filter) == sizeof(struct inet_diag_bc_op) +
+                                                    sizeof(struct inet_diag_hostcond) + IPV6_BYTES,
               "linux/inet_diag.h");
 
 struct found {
@@ -60,28 +67,30 @@ static int on_socket(const struct nlmsghdr *h, void *arg)
         return MNL_CB_OK;
 }
 
-static int list(struct nl_sock *s, uint32_t addr, struct found *ret, struct err *e)
+static int list(struct nl_sock *s, const struct peer *p, struct found *ret, struct err *e)
 {
-        const struct peer_filter filter = { .op = { .code = INET_DIAG_BC_D_COND,
-                                                    .yes = sizeof filter,
-                                                    .no = sizeof filter + 4 },
-                                            .family = AF_INET,
-                                            .prefix_len = 32,
-                                            .port = -1,
-                                            .addr = htonl(addr) };
+        const uint8_t len = p->addr_family == AF_INET ? sizeof(uint32_t) : IPV6_BYTES;
+        const uint8_t whole = (uint8_t) (sizeof(struct peer_filter) - IPV6_BYTES + len);
+        struct peer_filter filter = {
+                .op = { .code = INET_DIAG_BC_D_COND, .yes = whole, .no = (uint16_t) (whole + 4) },
+                .family = p->addr_family,
+                .prefix_len = (uint8_t) (8 * len),
+                .port = -1
+        };
         struct nl_batch b;
         int r;
 
+        memcpy(filter.addr, p->addr, len);
         for (int i = 0; i < ROUNDS; i++) { /* a list during which the table changed is read again */
                 struct inet_diag_req_v2 *req;
 
                 nl_batch_init(&b);
                 req = nl_add(&b, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, sizeof *req, "list of sockets",
                              0);
-                req->sdiag_family = AF_INET;
+                req->sdiag_family = p->family;
                 req->sdiag_protocol = IPPROTO_TCP;
                 req->idiag_states = LIVE_STATES;
-                mnl_attr_put(b.cur, INET_DIAG_REQ_BYTECODE, sizeof filter, &filter);
+                mnl_attr_put(b.cur, INET_DIAG_REQ_BYTECODE, whole, &filter);
                 ret->n = 0;
                 r = nl_query(s, &b, on_socket, ret, e);
                 if (r != -EINTR)
@@ -90,7 +99,7 @@ static int list(struct nl_sock *s, uint32_t addr, struct found *ret, struct err 
         return r;
 }
 
-static int destroy(struct nl_sock *s, const struct found *f, struct err *e)
+static int destroy(struct nl_sock *s, const struct peer *p, const struct found *f, struct err *e)
 {
         struct nl_batch b;
         int r = 0;
@@ -100,7 +109,7 @@ static int destroy(struct nl_sock *s, const struct found *f, struct err *e)
                 struct inet_diag_req_v2 *req = nl_add(&b, SOCK_DESTROY, NLM_F_ACK, sizeof *req,
                                                       "end of a connection", ENOENT);
 
-                req->sdiag_family = AF_INET;
+                req->sdiag_family = p->family;
                 req->sdiag_protocol = IPPROTO_TCP;
                 req->idiag_states = LIVE_STATES;
                 req->id = f->id[i];
@@ -110,21 +119,35 @@ static int destroy(struct nl_sock *s, const struct found *f, struct err *e)
         return r;
 }
 
+static int end(struct nl_sock *s, const struct peer *p, struct found *f, struct err *e)
+{
+        int r = 0;
+
+        for (int i = 0; r >= 0 && i < ROUNDS; i++) {
+                r = list(s, p, f, e);
+                if (r < 0 || f->n == 0)
+                        return r;
+                r = destroy(s, p, f, e);
+        }
+        return r < 0 ? r : err_set(e, -EBUSY, "some program of this host keeps connecting to it");
+}
+
 int net_end_sockets(struct net_host *h, uint32_t slot, struct err *e)
 {
+        const uint32_t v4 = htonl(ipv4_of_slot(&h->pool, slot));
+        struct peer peer[] = { { .family = AF_INET, .addr_family = AF_INET },
+                               { .family = AF_INET6, .addr_family = AF_INET },
+                               { .family = AF_INET6, .addr_family = AF_INET6 } };
         AUTO(nl_sock_close) struct nl_sock s = { .mnl = NULL };
-        uint32_t addr = ipv4_of_slot(&h->pool, slot);
+        size_t n = h->pool6.on ? NELEM(peer) : NELEM(peer) - 1;
         struct found f = { .n = 0 };
         int r = nl_sock_open(&s, NETLINK_SOCK_DIAG, e);
 
-        for (int i = 0; r >= 0 && i < ROUNDS; i++) {
-                r = list(&s, addr, &f, e);
-                if (r < 0 || f.n == 0)
-                        break;
-                r = destroy(&s, &f, e);
-        }
-        if (r >= 0 && f.n > 0)
-                r = err_set(e, -EBUSY, "some program of this host keeps connecting to it");
+        memcpy(peer[0].addr, &v4, sizeof v4);
+        memcpy(peer[1].addr, &v4, sizeof v4);
+        ipv6_of_slot(&h->pool6, slot, peer[2].addr);
+        for (size_t i = 0; r >= 0 && i < n; i++)
+                r = end(&s, &peer[i], &f, e);
         free(f.id);
         return r;
 }

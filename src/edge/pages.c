@@ -21,7 +21,7 @@ static const struct page {
         const char *error; /* the same in JSON, as one sentence */
         bool percent;
 } pages[EDGE_PAGE_COUNT] = {
-        [EDGE_PAGE_UNKNOWN] = { "unknown", 404, 0, 0, "Nothing here",
+        [EDGE_PAGE_UNKNOWN] = { "unknown", 404, 0, 30, "Nothing here",
                                 "No cluster has this name and port.",
                                 "no cluster has this name and port", false },
         [EDGE_PAGE_STOPPED] = { "stopped", 503, 0, 30, "Stopped",
@@ -67,7 +67,7 @@ static const struct page {
 };
 
 #define STYLE                                                                                                   \
-        "body{margin:0;min-height:100vh;display:grid;place-items:center;color-scheme:light dark;"               \
+        "html{color-scheme:light dark}body{margin:0;min-height:100vh;display:grid;place-items:center;"               \
         "background:Canvas;color:CanvasText;font:1rem/1.5 system-ui,sans-serif}"                                \
         "main{box-sizing:border-box;width:30rem;max-width:100vw;padding:2rem;border-left:.25rem solid #4a7dff}" \
         "h1{margin:0;font-size:1.75rem;font-weight:600}p{margin:.5rem 0 0}"                                     \

@@ -90,12 +90,16 @@ static enum edge_page page_of(const struct unit *u)
         return EDGE_PAGE_NONE;
 }
 
-/* One that pulls fast does not tell each step: HAProxy has one more command to obey for each name. */
+#define TOLD_STEP 5U
+
+/* Not each step of a fast pull, for HAProxy has one more command to obey for each name; but never far behind, since after
+ * one that stands still there is no next one. */
 static uint32_t told_percent(struct unit *u)
 {
         const uint64_t now = clock_mono_us();
 
-        if (u->progress_pct < u->page_pct || now >= u->page_told_us + US_PER_S) {
+        if (u->progress_pct < u->page_pct || u->progress_pct >= u->page_pct + TOLD_STEP ||
+            now >= u->page_told_us + US_PER_S) {
                 u->page_pct = u->progress_pct;
                 u->page_told_us = now;
         }

@@ -273,3 +273,30 @@ def test_a_program_of_the_hosts_own(clean):
     c.down(1)
     assert w.inet_agent("tcp", UPLINK, 8080, 5) == f"host {INET}"
     c.stop()
+
+
+def test_an_address_without_a_link(served):
+    """As when a first process has just ended: nobody else answers in its place, not for programs of the host, and not
+    for who comes in; and nothing of it leaves the host."""
+    w = served.world
+    there = {"100.96.0.1": "ip", served.address6: "ip6"}
+    for a in there:
+        w.inside(w.inet, "ip", "addr", "add", a + ("/128" if ":" in a else "/32"), "dev", "lo", *(["nodad"] if ":" in a else []))
+    w.inside(w.inet, "nft", "add table inet t; add chain inet t in { type filter hook prerouting priority 0; };"
+             + "".join(" add rule inet t in iifname wan %s daddr %s counter;" % (kind, a) for a, kind in there.items()))
+    try:
+        w.on_host("ip", "link", "del", "hv1")
+        for a in there:
+            assert w.host_agent("tcp", a, 80, 5) == "error 111"
+            assert w.host_agent("udp", a, 53, 5).startswith("error "), a
+        for outside in (UPLINK, UPLINK6):
+            assert w.inet_agent("tcp", outside, 20080, 5) == "error 111"
+        listed = w.inside(w.inet, "nft", "list", "table", "inet", "t")
+        assert listed.count("packets 0 ") == 2, listed
+        # without our firewall they would have
+        w.on_host("nft", "flush", "chain", "inet", TABLE, "no_link")
+        assert w.host_agent("tcp", "100.96.0.1", 80, 5).startswith("internet "), "who is there does answer"
+    finally:
+        w.inside(w.inet, "nft", "delete", "table", "inet", "t")
+        for a in there:
+            w.inside(w.inet, "ip", "addr", "del", a + ("/128" if ":" in a else "/32"), "dev", "lo")

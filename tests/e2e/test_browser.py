@@ -85,7 +85,7 @@ def cluster(host):
 
 @pytest.fixture(scope="module")
 def chromium(host):
-    with Browser(Edge(host).ca) as b:
+    with Browser(Edge(host).ca, Edge(host).port) as b:
         yield b
 
 

@@ -1,22 +1,25 @@
 """Chromium, headless, driven by its own protocol (CDP) over a WebSocket: a page that trusts a host's authority and
 no other of ours.
 
-    with Browser(ca) as browser:
+    with Browser(edge.ca, edge.port) as browser:
         page = browser.page("https://...")
         page.wait("document.title == 'ready'")
 """
 import base64
 import contextlib
+import http.client
 import json
 import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 
-import requests
 import websocket
 
 from host import BUILD, SLOW
@@ -27,9 +30,78 @@ ARTEFACTS = BUILD / "test-artefacts"
 PAUSE_S = 0.05
 
 
+class Island:
+    """A network of its own for the browser: a loopback, on which one port leads to the same one of the machine.
+    Chromium takes each change of an interface for another network and drops what is open, and beside other tests
+    interfaces come and go."""
+
+    HELPER = """
+import ctypes, os, socket, subprocess, sys
+way = socket.socket(fileno=int(sys.argv[1]))
+if ctypes.CDLL(None, use_errno=True).unshare(0x40000000) != 0:
+    raise OSError(ctypes.get_errno(), "unshare")
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+listener = socket.create_server(("127.0.0.1", int(sys.argv[2])), backlog=100)
+socket.send_fds(way, [b"listener"], [listener.fileno()])
+while port := way.recv(16):
+    with socket.create_connection(("127.0.0.1", int(port))) as s:
+        socket.send_fds(way, [b"connection"], [s.fileno()])
+"""
+
+    def __init__(self, port):
+        self.port = port
+        self.way, theirs = socket.socketpair()
+        self.way.settimeout(TIMEOUT_S * SLOW)
+        self.helper = subprocess.Popen([sys.executable, "-c", self.HELPER, str(theirs.fileno()), str(port)],
+                                       pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        theirs.close()
+        self.listener = self.received()
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def received(self):
+        text, fds, _, _ = socket.recv_fds(self.way, 16, 1)
+        assert text and fds, "the helper has ended"
+        return socket.socket(fileno=fds[0])
+
+    def connect(self, port):
+        """To what listens on the island."""
+        self.way.send(b"%d" % port)
+        s = self.received()
+        s.settimeout(TIMEOUT_S * SLOW)
+        return s
+
+    def serve(self):
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                inner, _ = self.listener.accept()
+                try:
+                    outer = socket.create_connection(("127.0.0.1", self.port))
+                except OSError:
+                    inner.close()
+                    continue
+                for pair in ((inner, outer), (outer, inner)):
+                    threading.Thread(target=self.carry, args=pair, daemon=True).start()
+
+    @staticmethod
+    def carry(source, sink):
+        with contextlib.suppress(OSError):
+            while piece := source.recv(1 << 16):
+                sink.sendall(piece)
+        for s in (source, sink):  # who has ended one direction has ended both, here
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        self.way.close()
+        self.helper.wait(TIMEOUT_S * SLOW)
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
 class Browser:
-    def __init__(self, ca):
-        self.ca = ca
+    def __init__(self, ca, port):
+        self.ca, self.port, self.island = ca, port, None
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="hvmm-browser.", dir="/var/tmp"))
         self.log = self.dir / "log"
         self.proc = None
@@ -55,19 +127,20 @@ class Browser:
         for top, folders, files in os.walk(self.dir):
             for name in (".", *folders, *files):
                 os.chown(os.path.join(top, name), UID, UID)
+        self.island = Island(self.port)
         env = {"HOME": str(self.dir), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TMPDIR": str(self.dir)}
         with open(self.log, "wb") as log:
             # no sandbox of its own: that wants user namespaces for everybody, and the pages are ours
             self.proc = subprocess.Popen(
-                ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                ["nsenter", "--net=/proc/%d/ns/net" % self.island.helper.pid, "setpriv", "--reuid=%d" % UID, "--regid=%d" % UID,
+                 "--clear-groups", "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
                  "--no-first-run", "--no-proxy-server", "--disable-extensions", "--disable-background-networking",
                  "--disable-component-update", "--disable-sync", "--window-size=1000,700", "--remote-debugging-port=0",
                  "--user-data-dir=%s" % (self.dir / "profile"), "about:blank"],
-                env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=UID, group=UID, extra_groups=[],
-                cwd="/", start_new_session=True)
+                env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True)
         port = self.dir / "profile/DevToolsActivePort"
         self.wait_for(lambda: port.exists() and port.read_text().count("\n") == 1, "its port")
-        self.url = "http://127.0.0.1:%s" % port.read_text().split()[0]
+        self.devtools = int(port.read_text().split()[0])
 
     def wait_for(self, condition, what):
         end = time.monotonic() + TIMEOUT_S
@@ -77,8 +150,12 @@ class Browser:
             time.sleep(PAUSE_S)
 
     def page(self, url):
-        made = requests.put(self.url + "/json/new?about:blank", timeout=TIMEOUT_S * SLOW).json()
-        page = Page(made["webSocketDebuggerUrl"])
+        ask = http.client.HTTPConnection("127.0.0.1", self.devtools)
+        ask.sock = self.island.connect(self.devtools)
+        ask.request("PUT", "/json/new?about:blank")
+        made = json.load(ask.getresponse())
+        ask.close()
+        page = Page(made["webSocketDebuggerUrl"], self.island.connect(self.devtools))
         page.go(url)
         return page
 
@@ -89,14 +166,17 @@ class Browser:
                 os.killpg(self.proc.pid, 9)
             self.proc.wait()
             self.proc = None
+        if self.island:
+            self.island.close()
+            self.island = None
         end = time.monotonic() + TIMEOUT_S
         while self.dir.exists() and time.monotonic() < end:  # some of its processes write while they die
             shutil.rmtree(self.dir, ignore_errors=True)
 
 
 class Page:
-    def __init__(self, url):
-        self.ws = websocket.create_connection(url, timeout=TIMEOUT_S * SLOW, suppress_origin=True)
+    def __init__(self, url, connection):
+        self.ws = websocket.create_connection(url, socket=connection, timeout=TIMEOUT_S * SLOW, suppress_origin=True)
         self.number = 0
         self.events = []
         for domain in ("Page", "Runtime", "Network", "Log"):

@@ -20,7 +20,7 @@ test_="$build python3-pytest python3-requests python3-websocket python3-h2 clang
  skopeo umoci docker-registry nftables strace procps jq openssh-client iputils-ping apache2-utils zstd openssl
  erofs-utils zsh fish bash-completion mandoc cppcheck universal-ctags tmux sslscan
  chromium libnss3-tools fonts-dejavu-core"
-bench="$test_ crun runc podman wrk redis-tools"
+bench="$test_ crun runc podman wrk redis-tools nginx-light nghttp2-client"
 lab="$build qemu-system-x86 mmdebstrap debian-archive-keyring kmod zstd"
 
 case "${1:-build}" in

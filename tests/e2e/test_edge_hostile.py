@@ -185,6 +185,19 @@ def test_a_connection_to_a_cluster_is_for_one_name(host, cluster):
         e.runtime("del map %s %s" % (e.files / "routes", other))
 
 
+def test_a_private_port_is_private_whatever_its_key_is(host, cluster):
+    """A route that says whose it is never lets anybody in for want of a key that is one."""
+    e = Edge(host)
+    address = e.routes()[e.name(cluster, 8000)]
+    for access in (":a", ":a:", ":a:b", "::", ":a:%s" % ("b" * 43), ":a:%s=" % ("b" * 43)):
+        name = e.name("other", 8000)
+        e.runtime("add map %s %s %s" % (e.files / "routes", name, address + access))
+        try:
+            assert e.get(name).status == 401, access
+        finally:
+            e.runtime("del map %s %s" % (e.files / "routes", name))
+
+
 def test_it_goes_before_the_clusters_when_it_uses_more(host):
     """When memory runs out; the engine, and what inherits that from it, goes last."""
     assert Edge(host).proc("oom_score_adj").read_text().strip() == "100"

@@ -81,6 +81,7 @@ enum opt_id {
         OPT_SECURITY_PROFILE,
         OPT_READINESS_PATH,
         OPT_EGRESS,
+        OPT_ALLOWED_IPS,
         OPT_IDLE_TIMEOUT,
         OPT_IDLE_ACTION,
         OPT_REGISTRY_USER,

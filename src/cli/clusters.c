@@ -12,14 +12,14 @@
 #include "cli/out.h"
 #include "model/limits.h"
 
-#define SELECTION                                                                                                                                \
-        "id name imageName desiredStatus phase progressPercent progressBytes "                                                                   \
-        "progressTotalBytes progressBytesPerSecond reason lastStatusChange "                                                                     \
-        "createdAt lastStartedAt costPerHr clusterType gpuCount vcpuCount memoryInGb "                                                           \
-        "containerDiskInGb volumeInGb volumeMountPath dockerArgs env ports templateId version securityProfile egressAllow security gpuReceipts " \
-        "idleTimeoutSeconds idleAction idleSeconds lastUse urls readinessPath "                                                                  \
-        "uptimeSeconds machineId machine{gpuDisplayName location} "                                                                              \
-        "runtime{uptimeInSeconds ports{ip isIpPublic privatePort publicPort type} "                                                              \
+#define SELECTION                                                                                                                                           \
+        "id name imageName desiredStatus phase progressPercent progressBytes "                                                                              \
+        "progressTotalBytes progressBytesPerSecond reason lastStatusChange "                                                                                \
+        "createdAt lastStartedAt costPerHr clusterType gpuCount vcpuCount memoryInGb "                                                                      \
+        "containerDiskInGb volumeInGb volumeMountPath dockerArgs env ports templateId version securityProfile egressAllow allowedIps security gpuReceipts " \
+        "idleTimeoutSeconds idleAction idleSeconds lastUse urls readinessPath "                                                                             \
+        "uptimeSeconds machineId machine{gpuDisplayName location} "                                                                                         \
+        "runtime{uptimeInSeconds ports{ip isIpPublic privatePort publicPort type} "                                                                         \
         "container{cpuPercent memoryPercent cpuPressurePercent memoryPressurePercent ioPressurePercent}}"
 
 const char cluster_selection[] = SELECTION;

@@ -98,6 +98,8 @@ static int build_input(const struct cli *c, json_t **ret, struct err *e)
         if (r >= 0)
                 r = values_egress(c, OPT_EGRESS, input, e);
         if (r >= 0)
+                r = values_allowed_ips(c, input, e);
+        if (r >= 0)
                 r = values_idle(c, input, e);
         if (r >= 0)
                 r = set_time(c, OPT_STOP_AFTER, input, e);

@@ -132,14 +132,16 @@ static int update_input(struct cli *c, json_t *input, struct err *e)
                 if (json_object_set_new(input, rows[i].field, json_integer((json_int_t) v->n)) < 0)
                         return err_set(e, -ENOMEM, "out of memory");
         }
-        any = any || c->opt[OPT_EGRESS].given || c->opt[OPT_IDLE_TIMEOUT].given ||
-              c->opt[OPT_IDLE_ACTION].given;
+        any = any || c->opt[OPT_EGRESS].given || c->opt[OPT_ALLOWED_IPS].given ||
+              c->opt[OPT_IDLE_TIMEOUT].given || c->opt[OPT_IDLE_ACTION].given;
         if (!any)
                 return err_set(e, -EINVAL,
                                "update what? One of: --gpuCount, --vcpu, --mem, "
-                               "--containerDiskSize, --volumeSize, --egressAllow, "
+                               "--containerDiskSize, --volumeSize, --egressAllow, --allowedIps, "
                                "--idleTimeout, --idleAction");
         r = values_egress(c, OPT_EGRESS, input, e);
+        if (r >= 0)
+                r = values_allowed_ips(c, input, e);
         return r < 0 ? r : values_idle(c, input, e);
 }
 
@@ -157,7 +159,7 @@ static int update_one(struct cli *c, const char *id, json_t **ret, struct err *e
         r = mutate(c->api,
                    "mutation updateCluster($input: ClusterUpdateInput!){"
                    "clusterUpdate(input:$input){id version updating desiredStatus gpuCount "
-                   "vcpuCount memoryInGb containerDiskInGb volumeInGb egressAllow}}",
+                   "vcpuCount memoryInGb containerDiskInGb volumeInGb egressAllow allowedIps}}",
                    "clusterUpdate", vars, ret, e);
         if (r < 0)
                 return r;

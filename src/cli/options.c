@@ -140,6 +140,10 @@ const struct option options[OPT_COUNT] = {
                          "network that it may reach, such as 198.51.100.0/24 or 2001:db8::/32, and "
                          "then nothing else but name servers, the API and the account's own "
                          "clusters; repeat it, or separate several by commas; none: no network" },
+        [OPT_ALLOWED_IPS] = { "allowedIps", 0, OPT_KIND_LIST, "NETWORK", NULL, 0, 0, NULL,
+                              "address or network that its web ports may be asked from, such as "
+                              "203.0.113.7 or 2001:db8::/32, and then from nowhere else; repeat "
+                              "it, or separate several by commas; all: from anywhere" },
         [OPT_IDLE_TIMEOUT] = { "idleTimeout", 0, OPT_KIND_STR, "TIME", NULL, 0, 0, NULL,
                                "stop it after so long without use, such as 30m, 10s to 30d: no "
                                "traffic through the edge, no session, no work for a CPU or GPU; "

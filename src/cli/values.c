@@ -124,7 +124,8 @@ int values_split(const char *list, char ***ret, struct err *e)
         return 0;
 }
 
-int values_egress(const struct cli *c, enum opt_id id, json_t *input, struct err *e)
+static int add_list(const struct cli *c, enum opt_id id, const char *field, json_t *input,
+                    struct err *e)
 {
         AUTO(json_put) json_t *list = json_array();
 
@@ -138,11 +139,22 @@ int values_egress(const struct cli *c, enum opt_id id, json_t *input, struct err
                         return r;
                 for (char **w = words; *w; w++)
                         if (json_array_append_new(list, json_string(*w)) < 0)
-                                return err_set(e, -EINVAL, "--egressAllow: not UTF-8 text");
+                                return err_set(e, -EINVAL, "--%s: not UTF-8 text", field);
         }
-        return json_object_set(input, "egressAllow", list) < 0
-                       ? err_set(e, -ENOMEM, "out of memory")
-                       : 0;
+        if (id == OPT_ALLOWED_IPS && json_array_size(list) == 1 &&
+            str_eq(json_string_value(json_array_get(list, 0)), "all"))
+                (void) json_array_clear(list);
+        return json_object_set(input, field, list) < 0 ? err_set(e, -ENOMEM, "out of memory") : 0;
+}
+
+int values_egress(const struct cli *c, enum opt_id id, json_t *input, struct err *e)
+{
+        return add_list(c, id, "egressAllow", input, e);
+}
+
+int values_allowed_ips(const struct cli *c, json_t *input, struct err *e)
+{
+        return add_list(c, OPT_ALLOWED_IPS, "allowedIps", input, e);
 }
 
 int values_idle(const struct cli *c, json_t *input, struct err *e)

@@ -21,6 +21,7 @@ int values_json(const struct cli *c, const struct field_row *row, size_t n, bool
 int values_env(const struct cli *c, enum opt_id id, json_t *input, struct err *e);
 
 int values_egress(const struct cli *c, enum opt_id id, json_t *input, struct err *e);
+int values_allowed_ips(const struct cli *c, json_t *input, struct err *e);
 /* --idleTimeout and --idleAction. */
 int values_idle(const struct cli *c, json_t *input, struct err *e);
 /* All entries, joined by commas, as `ports`; nothing when not given. */

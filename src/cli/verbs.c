@@ -15,7 +15,8 @@
                 OPT_COST, OPT_SECURE_CLOUD, OPT_COMMUNITY_CLOUD, OPT_TEMPLATE_ID,                  \
                 OPT_NETWORK_VOLUME, OPT_DATA_CENTER, OPT_START_SSH, OPT_COMPUTE_TYPE,              \
                 OPT_STOP_AFTER, OPT_TERMINATE_AFTER, OPT_REGISTRY_AUTH, OPT_SECURITY_PROFILE,      \
-                OPT_READINESS_PATH, OPT_EGRESS, OPT_IDLE_TIMEOUT, OPT_IDLE_ACTION, OPT_WAIT
+                OPT_READINESS_PATH, OPT_EGRESS, OPT_ALLOWED_IPS, OPT_IDLE_TIMEOUT,                 \
+                OPT_IDLE_ACTION, OPT_WAIT
 
 #define CREATE_DETAIL                                                                                \
         "With --templateId, what is not given on the command line comes from the template. Without " \
@@ -194,15 +195,16 @@ const struct verb verbs[] = {
           .needs_api = true,
           .run = cmd_update,
           .opts = OPTS(OPT_NEW_GPU_COUNT, OPT_NEW_VCPU, OPT_NEW_MEM, OPT_NEW_CONTAINER_DISK,
-                       OPT_NEW_VOLUME_SIZE, OPT_EGRESS, OPT_IDLE_TIMEOUT, OPT_IDLE_ACTION,
-                       OPT_SEEN_VERSION, OPT_WAIT),
+                       OPT_NEW_VOLUME_SIZE, OPT_EGRESS, OPT_ALLOWED_IPS, OPT_IDLE_TIMEOUT,
+                       OPT_IDLE_ACTION, OPT_SEEN_VERSION, OPT_WAIT),
           .summary = "change what clusters have, while they run",
           .detail =
                   "What is not given stays as it is. In a cluster that runs, the change is made "
                   "at once and its programs go on; disks and volumes can only grow there, and "
                   "memory that is in use and GPUs that are open cannot be taken away. --egressAllow "
                   "is the whole list from then on, and ends connections to what is not in it; "
-                  "0.0.0.0/0,::/0 is all that is public. A new --idleTimeout or --idleAction counts "
+                  "0.0.0.0/0,::/0 is all that is public. --allowedIps is the whole list, too, of those who "
+                  "may ask its web ports. A new --idleTimeout or --idleAction counts "
                   "from now on. One that "
                   "is stopped has it from its next start on. Without --wait the command returns "
                   "when the change is on its way to the host; with it, when the host has made "

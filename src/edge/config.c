@@ -155,6 +155,12 @@ static void put_is_not_let_in(struct strbuf *b, const struct edge_config *c)
         edge_pages_put_refusal(b, EDGE_PAGE_PRIVATE, "!is_let_in");
 }
 
+static void put_is_not_allowed(struct strbuf *b, const struct edge_config *c)
+{
+        (void) c;
+        edge_pages_put_refusal(b, EDGE_PAGE_NOT_ALLOWED, "is_listed !is_allowed");
+}
+
 static void put_is_of_other_page(struct strbuf *b, const struct edge_config *c)
 {
         (void) c;
@@ -192,6 +198,7 @@ static const struct {
         { "cluster_is_busy)", put_cluster_is_busy },
         { "private)", put_private },
         { "is_not_let_in)", put_is_not_let_in },
+        { "is_not_allowed)", put_is_not_allowed },
         { "is_of_other_page)", put_is_of_other_page },
         { "address_connections)", put_address_connections },
         { "address_connections_most)", put_address_connections_most },

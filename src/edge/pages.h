@@ -21,19 +21,21 @@ enum edge_page {
         EDGE_PAGE_NO_HTTP,
         EDGE_PAGE_ADDRESS_BUSY, /* who asks asks too much, as everybody there together: limits of [edge] */
         EDGE_PAGE_CLUSTER_BUSY,
-        EDGE_PAGE_PRIVATE,    /* without a key, a link or its cookie */
-        EDGE_PAGE_OTHER_PAGE, /* with the cookie, asked for by a page of another name */
+        EDGE_PAGE_PRIVATE,     /* without a key, a link or its cookie */
+        EDGE_PAGE_NOT_ALLOWED, /* from an address that is in no network of its list */
+        EDGE_PAGE_OTHER_PAGE,  /* with the cookie, asked for by a page of another name */
         EDGE_PAGE_COUNT
 };
 
 /* Where a cluster is for whoever asks for it by one of its names. */
 struct edge_to {
-        const char *ports;   /* "8888/http,22/tcp": it has a name for each web port */
-        const char *address; /* IPv4; NULL: a page answers, */
-        enum edge_page page; /* this one; EDGE_PAGE_NONE: it has no names */
-        uint32_t percent;    /* of the page, if that tells one */
-        const char *account; /* whose keys open those ports that are private, */
-        const char *key;     /* and what their links are signed with: base64; NULL: none is */
+        const char *ports;        /* "8888/http,22/tcp": it has a name for each web port */
+        const char *address;      /* IPv4; NULL: a page answers, */
+        enum edge_page page;      /* this one; EDGE_PAGE_NONE: it has no names */
+        uint32_t percent;         /* of the page, if that tells one */
+        const char *account;      /* whose keys open those ports that are private, */
+        const char *key;          /* and what their links are signed with: base64; NULL: none is */
+        char *const *allowed_ips; /* model/allow.h; NULL or none: all */
 };
 
 /* What stands in the map for a name that leads to that page; no address begins like it.  "" for the first two. */

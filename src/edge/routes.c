@@ -8,11 +8,14 @@
 
 #include "base/map.h"
 #include "edge/config.h"
+#include "model/allow.h"
 #include "model/plan.h"
 
 #define PAYLOAD_BYTES                                                                              \
         12000U /* HAProxy reads a command with what follows it into a buffer of 16 KiB */
 
+#define ALLOW_LINE  "allow/%s/%s" /* cluster, an entry of model/allow.h; no name has a "/" */
+#define ALLOW_VALUE "=allow"
 #define ACCOUNT_MAX 64U
 #define ACCESS_MAX  (1 + ACCOUNT_MAX + 1 + PLAN_EDGE_KEY_LEN + 1)
 #define TO_MAX      (EDGE_PAGE_WORD_MAX > 16U ? EDGE_PAGE_WORD_MAX : 16U)
@@ -20,6 +23,7 @@
 struct cluster {
         char to[TO_MAX]; /* an address, or the word of a page */
         bool is_address;
+        struct allow allow;      /* of an address */
         char access[ACCESS_MAX]; /* ":ACCOUNT:KEY", of those ports that are private */
         size_t n;
         uint32_t port[LIMIT_HTTP_PORTS];
@@ -70,7 +74,8 @@ static size_t place_of(const struct cluster *c, uint32_t port)
 static void put_to(struct strbuf *b, const struct cluster *c, size_t i)
 {
         if (c->is_address)
-                strbuf_fmt(b, "%s:%u%s\n", c->to, c->port[i], c->is_private[i] ? c->access : "");
+                strbuf_fmt(b, "%s:%u%s%s\n", c->to, c->port[i], c->is_private[i] ? c->access : "",
+                           c->allow.n ? ":*" : "");
         else
                 strbuf_fmt(b, "%s\n", c->to);
 }
@@ -82,8 +87,30 @@ static bool same_to(const struct cluster *a, const struct cluster *b)
 
 static bool same_access(const struct cluster *a, size_t i, const struct cluster *b, size_t j)
 {
-        return a->is_private[i] == b->is_private[j] &&
+        return !a->allow.n == !b->allow.n && a->is_private[i] == b->is_private[j] &&
                (!a->is_private[i] || str_eq(a->access, b->access));
+}
+
+/* What @a has and @b has not; how many. */
+static int say_allow(const struct routes *r, const char *id, const struct cluster *a,
+                     const struct cluster *b, const char *what, const char *value,
+                     struct strbuf *out)
+{
+        char entry[ALLOW_ENTRIES][ALLOW_ENTRY_MAX];
+        int commands = 0;
+
+        for (size_t i = 0; i < a->allow.n && !allow_same(&a->allow, &b->allow); i++) {
+                size_t n = allow_entries(&a->allow.net[i], entry);
+
+                for (size_t k = 0; k < n; k++) {
+                        if (allow_has_entry(&b->allow, entry[k]))
+                                continue;
+                        strbuf_fmt(out, "%s map %s " ALLOW_LINE "%s\n", what, r->map, id, entry[k],
+                                   value);
+                        commands++;
+                }
+        }
+        return commands;
 }
 
 /* A name that stays is changed in place: at no moment it stands there twice, or not at all. */
@@ -91,7 +118,7 @@ static int say_change(const struct routes *r, const char *id, const struct clust
                       const struct cluster *is, struct strbuf *b)
 {
         char name[EDGE_NAME_MAX];
-        int commands = 0;
+        int commands = say_allow(r, id, is, was, "add", " " ALLOW_VALUE, b);
 
         for (size_t i = 0; i < was->n; i++) {
                 if (place_of(is, was->port[i]) < is->n)
@@ -111,7 +138,7 @@ static int say_change(const struct routes *r, const char *id, const struct clust
                 put_to(b, is, i);
                 commands++;
         }
-        return commands;
+        return commands + say_allow(r, id, was, is, "del", "", b);
 }
 
 static bool is_made_of(const char *s, size_t max, const char *set)
@@ -152,6 +179,9 @@ int routes_set(struct routes *r, const char *cluster, const struct routes_to *to
         set_ports(&is, to);
         if (is.n) {
                 is.is_address = to->address != NULL;
+                if (is.is_address &&
+                    allow_parse("allowedIps", to->allowed_ips, &is.allow, NULL) < 0)
+                        is.n = 0; /* rather none than all: a plan with such a list is refused before */
                 (void) snprintf(is.to, sizeof is.to, "%s", to->address ? to->address : to->page);
         }
         if (is.n && !had) {
@@ -174,25 +204,51 @@ size_t routes_count(const struct routes *r)
         return r->names;
 }
 
-typedef void line_fn(void *arg, const char *name, const struct cluster *c, size_t i);
+typedef void line_fn(void *arg, const struct strbuf *line);
 
-static void each(const struct routes *r, line_fn *fn, void *arg)
+static void say_line(line_fn *fn, void *arg, struct strbuf *line)
 {
-        for (struct map_entry *e = map_first(r->clusters); e; e = map_next(e)) {
-                const struct cluster *c = map_value(e);
-                char name[EDGE_NAME_MAX];
+        fn(arg, line);
+        strbuf_drop_front(line, line->len);
+}
 
-                for (size_t i = 0; i < c->n; i++) {
-                        edge_name(name, map_key(e), c->port[i], r->domain);
-                        fn(arg, name, c, i);
+static void each_of(const struct routes *r, const char *id, const struct cluster *c, line_fn *fn,
+                    void *arg, struct strbuf *line)
+{
+        char entry[ALLOW_ENTRIES][ALLOW_ENTRY_MAX], name[EDGE_NAME_MAX];
+
+        for (size_t i = 0; i < c->n; i++) {
+                edge_name(name, id, c->port[i], r->domain);
+                strbuf_fmt(line, "%s ", name);
+                put_to(line, c, i);
+                say_line(fn, arg, line);
+        }
+        for (size_t i = 0; i < c->allow.n; i++) {
+                size_t n = allow_entries(&c->allow.net[i], entry);
+
+                for (size_t k = 0; k < n; k++) {
+                        strbuf_fmt(line, ALLOW_LINE " " ALLOW_VALUE "\n", id, entry[k]);
+                        say_line(fn, arg, line);
                 }
         }
 }
 
-static void put_line(void *arg, const char *name, const struct cluster *c, size_t i)
+static void each(const struct routes *r, line_fn *fn, void *arg)
 {
-        strbuf_fmt(arg, "%s ", name);
-        put_to(arg, c, i);
+        AUTO(strbuf_done) struct strbuf line = { 0 };
+
+        for (struct map_entry *e = map_first(r->clusters); e; e = map_next(e))
+                each_of(r, map_key(e), map_value(e), fn, arg, &line);
+}
+
+static void put_line(void *arg, const struct strbuf *line)
+{
+        struct strbuf *b = arg;
+
+        if (line->failed)
+                b->failed = true;
+        else
+                strbuf_add(b, line->s, line->len);
 }
 
 void routes_file(const struct routes *r, struct strbuf *b)
@@ -207,7 +263,7 @@ struct fill {
         size_t begun, commands;
 };
 
-static void put_payload(void *arg, const char *name, const struct cluster *c, size_t i)
+static void put_payload(void *arg, const struct strbuf *line)
 {
         struct fill *f = arg;
 
@@ -217,7 +273,7 @@ static void put_payload(void *arg, const char *name, const struct cluster *c, si
                 f->begun = f->out->len;
                 strbuf_fmt(f->out, "add map @%u %s <<\n", f->version, f->r->map);
         }
-        put_line(f->out, name, c, i);
+        put_line(f->out, line);
 }
 
 size_t routes_fill(const struct routes *r, unsigned version, struct strbuf *commands)

@@ -201,7 +201,8 @@ void edge_child_route(struct edge_child *c, const char *cluster, const struct ed
                                 .ports = http,
                                 .is_private = is_private,
                                 .account = to->account,
-                                .key = to->key };
+                                .key = to->key,
+                                .allowed_ips = to->allowed_ips };
         AUTO(strbuf_done) struct strbuf b = { 0 };
         bool left = false;
         int n, r;

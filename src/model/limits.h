@@ -48,6 +48,7 @@
 #define LIMIT_SECRET_TEXT_LEN       255U   /* bytes of a secret's description */
 #define LIMIT_CUDA_VERSIONS         64U    /* that a request allows */
 #define LIMIT_EGRESS                64U    /* networks that one cluster's traffic is limited to */
+#define LIMIT_ALLOWED_IPS           64U    /* networks that may ask a cluster's web ports */
 #define LIMIT_SUBSCRIPTIONS         100U   /* that an account has open */
 #define LIMIT_SUBSCRIPTION_FIELDS   512U   /* different ones that one may select: each event costs them */
 #define LIMIT_SUBSCRIPTION_BYTES    262144U /* one answer of a subscription */

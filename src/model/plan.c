@@ -7,6 +7,7 @@
 
 #include "base/jsonx.h"
 #include "base/str.h"
+#include "model/allow.h"
 #include "model/egress.h"
 #include "model/gpu.h"
 #include "model/limits.h"
@@ -48,6 +49,7 @@ static const struct jfield fields[] = {
         { F(edge_key), .kind = J_STR, .max = PLAN_EDGE_KEY_LEN },
         { F(security_profile), .kind = J_STR, .max = 16 },
         { F(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
+        { F(allowed_ips), .kind = J_STRV, .max = LIMIT_ALLOWED_IPS },
         { F(start_ssh), .kind = J_BOOL },
         { F(ssh_host_key), .kind = J_STR, .max = SSH_HOST_KEY_MAX },
         { F(restart_max_s), .kind = J_U32, .max = 86400 },
@@ -302,6 +304,7 @@ int plan_check(const struct plan *p, struct err *e)
         struct plan_port ports[LIMIT_PORTS];
         enum security_profile profile;
         struct egress egress;
+        struct allow allow;
         struct ready_path ready;
         int r;
 
@@ -312,6 +315,8 @@ int plan_check(const struct plan *p, struct err *e)
         r = security_profile_parse("securityProfile", p->security_profile, &profile, e);
         if (r >= 0)
                 r = egress_parse("egressAllow", p->egress, &egress, e);
+        if (r >= 0)
+                r = allow_parse("allowedIps", p->allowed_ips, &allow, e);
         if (r >= 0)
                 r = check_host_key(p->ssh_host_key, e);
         if (r >= 0)

@@ -50,6 +50,7 @@ struct plan {
         char *security_profile; /* of model/security.h; NULL: standard */
         char **egress; /* networks that it may reach beside its account's clusters, api.internal and
                         * name servers: model/egress.h; none: all that is public */
+        char **allowed_ips; /* networks that its web ports may be asked from: model/allow.h; none: all */
         bool start_ssh; /* it is given an SSH server: engine/sshtree.h */
         char *ssh_host_key; /* that one's own, base64 of dropbear's form; NULL: none, and nobody logs in */
         uint32_t restart_max_s; /* longest back-off between restarts, 0: 300 */

@@ -40,6 +40,7 @@ void deploy_done(struct deploy *d)
         free(d->security_profile);
         free(d->readiness_path);
         d->egress = strv_free(d->egress);
+        d->allowed_ips = strv_free(d->allowed_ips);
         free(d->cuda);
         free(d->min_cuda);
         d->cudas = strv_free(d->cudas);
@@ -252,6 +253,7 @@ static int fill_record(struct cluster *c, struct deploy *d, const struct caller 
         c->ports = TAKE(d->ports);
         c->registry_auth = str_empty(d->registry_auth) ? NULL : TAKE(d->registry_auth);
         c->egress = TAKE(d->egress);
+        c->allowed_ips = TAKE(d->allowed_ips);
         c->security_profile = str_empty(d->security_profile) ? NULL : TAKE(d->security_profile);
         c->readiness_path = str_empty(d->readiness_path) || str_eq(d->readiness_path, READY_NONE)
                                     ? NULL

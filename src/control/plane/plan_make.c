@@ -105,6 +105,7 @@ int plan_make(const struct plane *p, const struct cluster *c, char **gpus, json_
         plan.readiness_path = c->readiness_path;
         plan.security_profile = c->security_profile;
         plan.egress = c->egress;
+        plan.allowed_ips = c->allowed_ips;
         plan.entrypoint = entrypoint;
         plan.command = command;
         plan.env = env;

@@ -112,6 +112,7 @@ struct deploy {
         char *data_center, *country, *stop_after, *terminate_after, *instance_id;
         char *security_profile, *readiness_path;
         char **egress; /* NULL: not said */
+        char **allowed_ips;
         struct idle_wish idle;
         char **gpu_types, **instance_ids;
         char *cuda, *min_cuda, **cudas; /* of the driver, for a cluster with GPUs */
@@ -152,6 +153,7 @@ struct update {
         int64_t generation; /* what the caller has seen: another one now, and nothing is changed */
         char **egress;      /* as of a deployment, borrowed; NULL stays */
         struct idle_wish idle;
+        char **allowed_ips; /* as egress; an empty list lets in all */
 };
 /* When this returns the change is on its way to the engine; cluster_updating() until that has
  * answered, and then `refused` says why not, or nothing. */

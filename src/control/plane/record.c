@@ -54,6 +54,7 @@ static const struct jfield cluster_fields[] = {
         { C(refused), .kind = J_STR },
         { C(security_profile), .kind = J_STR },
         { C(egress), .kind = J_STRV, .max = LIMIT_EGRESS },
+        { C(allowed_ips), .kind = J_STRV, .max = LIMIT_ALLOWED_IPS },
         { C(idle_timeout_s), .kind = J_U32 },
         { C(idle_action), .kind = J_ENUM, .names = idle_action_names, .max = IDLE_ACTION_COUNT },
         { C(published), .kind = J_STR },

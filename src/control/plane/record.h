@@ -32,6 +32,7 @@ struct cluster {
         char *readiness_path;   /* of model/ready.h; NULL: none */
         char *security_profile; /* of model/security.h; NULL: standard */
         char **egress;          /* of model/egress.h; NULL: no limit */
+        char **allowed_ips;     /* of model/allow.h; NULL or none: all */
         bool start_ssh;         /* it is given an SSH server */
         char **cpus;            /* pinned; empty: shares */
         char *pod_type;

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "control/plane/plane_priv.h"
+#include "model/allow.h"
 #include "model/egress.h"
 #include "model/limits.h"
 
@@ -88,6 +89,7 @@ int update_check(const struct cluster *c, const struct update *u, struct err *e)
 {
         bool runs = c->desired == DESIRED_RUNNING;
         struct egress egress;
+        struct allow allow;
         int r;
 
         if (u->generation >= 0 && (uint64_t) u->generation != c->generation)
@@ -98,6 +100,8 @@ int update_check(const struct cluster *c, const struct update *u, struct err *e)
         r = check_bounds(u, e);
         if (r >= 0)
                 r = egress_parse("egressAllow", u->egress, &egress, e);
+        if (r >= 0)
+                r = allow_parse("allowedIps", u->allowed_ips, &allow, e);
         return r < 0 ? r : check_disks(c, u, runs, e);
 }
 
@@ -114,25 +118,33 @@ static bool same_words(char *const *a, char *const *b)
 }
 
 /* 1: it is another now. */
-static int apply_egress(struct cluster *c, const struct update *u)
+static int apply_list(char ***at, char *const *said)
 {
         char **list;
 
-        if (!u->egress || same_words(u->egress, c->egress))
+        if (!said || same_words(said, *at))
                 return 0;
-        list = strv_dup(u->egress);
+        list = strv_dup(said);
         if (!list)
                 return -ENOMEM;
-        (void) strv_free(c->egress);
-        c->egress = list;
+        (void) strv_free(*at);
+        *at = list;
         return 1;
+}
+
+static int apply_lists(struct cluster *c, const struct update *u)
+{
+        int r = apply_list(&c->egress, u->egress),
+            q = r < 0 ? r : apply_list(&c->allowed_ips, u->allowed_ips);
+
+        return r < 0 || q < 0 ? -ENOMEM : r | q;
 }
 
 /* Put what is asked for into the record; 1 when anything is another than before. */
 static int apply(struct cluster *c, const struct update *u)
 {
         const struct cluster before = *c;
-        int r = apply_egress(c, u);
+        int r = apply_lists(c, u);
 
         if (r < 0)
                 return r;
@@ -338,7 +350,7 @@ void update_done(struct plane *p, struct cluster *c, struct store_txn *t)
 /* What a plan says of that which can be changed, back into the record. */
 static int take_back(struct cluster *c, const json_t *plan)
 {
-        AUTO(strv_free) char **cpus = calloc(1, sizeof *cpus), **egress = NULL;
+        AUTO(strv_free) char **cpus = calloc(1, sizeof *cpus), **egress = NULL, **allowed = NULL;
         const struct {
                 const char *key;
                 uint32_t *at;
@@ -350,6 +362,7 @@ static int take_back(struct cluster *c, const json_t *plan)
         };
 
         if (!cpus || strings_of(plan, "cpus", &cpus) < 0 ||
+            strings_of(plan, "allowed_ips", &allowed) < 0 ||
             strings_of(plan, "egress", &egress) < 0) /* no list is no limit, in both */
                 return -ENOMEM;
         for (size_t i = 0; i < NELEM(rows); i++)
@@ -359,6 +372,8 @@ static int take_back(struct cluster *c, const json_t *plan)
         c->cpus = TAKE(cpus);
         (void) strv_free(c->egress);
         c->egress = TAKE(egress);
+        (void) strv_free(c->allowed_ips);
+        c->allowed_ips = TAKE(allowed);
         return 0;
 }
 

@@ -128,6 +128,18 @@ int r_egress(struct gql_call *c, const void *obj, struct err *e)
         return put_egress(c, k->egress);
 }
 
+/* Empty: all addresses. */
+int r_allowed_ips(struct gql_call *c, const void *obj, struct err *e)
+{
+        const struct cluster *k = obj;
+        int r = gql_list_begin(c);
+
+        (void) e;
+        for (char *const *s = k->allowed_ips; r >= 0 && s && *s; s++)
+                r = gql_put_str(c, *s);
+        return r < 0 ? r : gql_list_end(c);
+}
+
 int r_template_egress(struct gql_call *c, const void *obj, struct err *e)
 {
         const struct template *t = obj;

@@ -27,6 +27,7 @@ static const struct jfield deploy_fields[] = {
         { D("securityProfile", security_profile), .kind = J_STR },
         { D("readinessPath", readiness_path), .kind = J_STR },
         { D("egressAllow", egress), .kind = J_STRV, .max = LIMIT_EGRESS },
+        { D("allowedIps", allowed_ips), .kind = J_STRV, .max = LIMIT_ALLOWED_IPS },
         { D("startSsh", start_ssh), .kind = J_BOOL },
         { D("networkVolumeId", network_volume), .kind = J_STR },
         { D("volumeKey", volume_key), .kind = J_STR },
@@ -211,6 +212,7 @@ static const struct {
 static inline void update_done_cleanup(struct update *u)
 {
         u->egress = strv_free(u->egress);
+        u->allowed_ips = strv_free(u->allowed_ips);
 }
 
 int m_update(struct gql_call *c, const void *obj, struct err *e)
@@ -218,6 +220,8 @@ int m_update(struct gql_call *c, const void *obj, struct err *e)
         static const struct jfield lists[] = {
                 { "egressAllow", .off = offsetof(struct update, egress), .kind = J_STRV,
                   .max = LIMIT_EGRESS },
+                { "allowedIps", .off = offsetof(struct update, allowed_ips), .kind = J_STRV,
+                  .max = LIMIT_ALLOWED_IPS },
         };
         const struct resolve_ctx *x = ctx_of(c);
         const json_t *in = gql_arg(c, "input");

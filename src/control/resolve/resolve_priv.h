@@ -40,6 +40,7 @@ RESOLVER(r_security_profile);
 RESOLVER(r_ssh_host_key);
 RESOLVER(r_template_security_profile);
 RESOLVER(r_egress);
+RESOLVER(r_allowed_ips);
 RESOLVER(r_template_egress);
 /* An empty list, which allows nothing, as records and plans say it. */
 int egress_said(char ***list, struct err *e);

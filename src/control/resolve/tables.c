@@ -132,6 +132,7 @@ static const struct gql_field cluster_rows[] = {
         F("securityProfile", "String", r_security_profile),
         C("readinessPath", "String", STR, readiness_path),
         F("egressAllow", "[String!]", r_egress),
+        F("allowedIps", "[String!]", r_allowed_ips),
         C("idleTimeoutSeconds", "Int", U32, idle_timeout_s),
         F("idleAction", "IdleAction", r_idle_action),
         F("idleSeconds", "Int", r_idle_seconds),

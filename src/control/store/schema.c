@@ -110,6 +110,7 @@ static const struct store_column cluster_cols[] = {
         I(ready_generation),
         B(start_ssh),
         T(readiness_path),
+        J(allowed_ips),
 };
 static const struct store_column reservation_cols[] = {
         K(node), K(kind), K(resource), T(cluster), I(generation), I(amount), T(state),
@@ -233,7 +234,10 @@ static const char version_13[] =
 static const char version_14[] = "ALTER TABLE cluster ADD COLUMN readiness_path TEXT;"
                                  "ALTER TABLE template ADD COLUMN readiness_path TEXT;";
 
-const char *const store_migrations[] = { version_1,  version_2,  version_3,  version_4, version_5,
-                                         version_6,  version_7,  version_8,  version_9, version_10,
-                                         version_11, version_12, version_13, version_14 };
+static const char version_15[] = "ALTER TABLE cluster ADD COLUMN allowed_ips TEXT;";
+
+const char *const store_migrations[] = {
+        version_1, version_2,  version_3,  version_4,  version_5,  version_6,  version_7, version_8,
+        version_9, version_10, version_11, version_12, version_13, version_14, version_15
+};
 const size_t store_n_migrations = NELEM(store_migrations);

@@ -116,7 +116,8 @@ void unit_route(struct unit *u)
                                     .page = page_of(u),
                                     .percent = told_percent(u),
                                     .account = u->plan.account,
-                                    .key = u->plan.edge_key };
+                                    .key = u->plan.edge_key,
+                                    .allowed_ips = u->plan.allowed_ips };
 
         if (s->routed)
                 s->routed(s->names, u->row.cluster, &to);

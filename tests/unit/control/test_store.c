@@ -286,6 +286,7 @@ static void test_older_version_is_brought_up(void **state)
                              "ALTER TABLE cluster DROP COLUMN start_ssh;"
                              "ALTER TABLE cluster DROP COLUMN readiness_path;"
                              "ALTER TABLE template DROP COLUMN readiness_path;"
+                             "ALTER TABLE cluster DROP COLUMN allowed_ips;"
                              "PRAGMA user_version = 1",
                              NULL, NULL, NULL),
                 SQLITE_OK);

@@ -22,67 +22,67 @@ static void test_changes(void **state)
                 bool left;
                 size_t names;
         } t[] = {
-                { "a", { NULL, "", NULL, 0, NULL, NULL, NULL }, "", false, 0 },
+                { "a", { NULL, "", NULL, 0, NULL, NULL, NULL, NULL }, "", false, 0 },
                 { "a",
-                  { NULL, "=starting", one, 1, NULL, NULL, NULL },
+                  { NULL, "=starting", one, 1, NULL, NULL, NULL, NULL },
                   "add map /m a-80.proxy.d =starting\n",
                   false,
                   1 },
-                { "a", { NULL, "=starting", one, 1, NULL, NULL, NULL }, "", false, 1 },
+                { "a", { NULL, "=starting", one, 1, NULL, NULL, NULL, NULL }, "", false, 1 },
                 { "a",
-                  { "10.0.0.1", "", one, 1, NULL, NULL, NULL },
+                  { "10.0.0.1", "", one, 1, NULL, NULL, NULL, NULL },
                   "set map /m a-80.proxy.d 10.0.0.1:80\n",
                   false,
                   1 },
-                { "a", { "10.0.0.1", "", one, 1, NULL, NULL, NULL }, "", false, 1 },
+                { "a", { "10.0.0.1", "", one, 1, NULL, NULL, NULL, NULL }, "", false, 1 },
                 { "a",
-                  { "10.0.0.1", "", two, 2, NULL, NULL, NULL },
+                  { "10.0.0.1", "", two, 2, NULL, NULL, NULL, NULL },
                   "add map /m a-81.proxy.d 10.0.0.1:81\n",
                   false,
                   2 },
                 { "b",
-                  { "10.0.0.2", "", other, 1, NULL, NULL, NULL },
+                  { "10.0.0.2", "", other, 1, NULL, NULL, NULL, NULL },
                   "add map /m b-82.proxy.d 10.0.0.2:82\n",
                   false,
                   3 },
                 { "a",
-                  { "10.0.0.1", "", other, 1, NULL, NULL, NULL },
+                  { "10.0.0.1", "", other, 1, NULL, NULL, NULL, NULL },
                   "del map /m a-80.proxy.d\ndel map /m a-81.proxy.d\nadd map /m a-82.proxy.d 10.0.0.1:82\n",
                   false,
                   2 },
                 { "a",
-                  { "10.0.0.3", "", other, 1, NULL, NULL, NULL },
+                  { "10.0.0.3", "", other, 1, NULL, NULL, NULL, NULL },
                   "set map /m a-82.proxy.d 10.0.0.3:82\n",
                   true,
                   2 },
                 { "a",
-                  { NULL, "=stopping", other, 1, NULL, NULL, NULL },
+                  { NULL, "=stopping", other, 1, NULL, NULL, NULL, NULL },
                   "set map /m a-82.proxy.d =stopping\n",
                   true,
                   2 },
                 { "a",
-                  { NULL, "=stopped", other, 1, NULL, NULL, NULL },
+                  { NULL, "=stopped", other, 1, NULL, NULL, NULL, NULL },
                   "set map /m a-82.proxy.d =stopped\n",
                   false,
                   2 },
                 { "a",
-                  { NULL, "=pulling=1", two, 2, NULL, NULL, NULL },
+                  { NULL, "=pulling=1", two, 2, NULL, NULL, NULL, NULL },
                   "del map /m a-82.proxy.d\nadd map /m a-80.proxy.d =pulling=1\nadd map /m a-81.proxy.d =pulling=1\n",
                   false,
                   3 },
                 { "a",
-                  { NULL, "=pulling=2", two, 2, NULL, NULL, NULL },
+                  { NULL, "=pulling=2", two, 2, NULL, NULL, NULL, NULL },
                   "set map /m a-80.proxy.d =pulling=2\nset map /m a-81.proxy.d =pulling=2\n",
                   false,
                   3 },
                 { "a",
-                  { NULL, "", NULL, 0, NULL, NULL, NULL },
+                  { NULL, "", NULL, 0, NULL, NULL, NULL, NULL },
                   "del map /m a-80.proxy.d\ndel map /m a-81.proxy.d\n",
                   false,
                   1 },
-                { "a", { NULL, "", NULL, 0, NULL, NULL, NULL }, "", false, 1 },
+                { "a", { NULL, "", NULL, 0, NULL, NULL, NULL, NULL }, "", false, 1 },
                 { "b",
-                  { NULL, "", NULL, 0, NULL, NULL, NULL },
+                  { NULL, "", NULL, 0, NULL, NULL, NULL, NULL },
                   "del map /m b-82.proxy.d\n",
                   true,
                   0 },
@@ -144,8 +144,8 @@ static void test_private(void **state)
         (void) state;
         assert_non_null(r);
         for (size_t i = 0; i < NELEM(t); i++) {
-                const struct routes_to to = { "10.0.0.1",      "",           ports,   2,
-                                              t[i].is_private, t[i].account, t[i].key };
+                const struct routes_to to = { "10.0.0.1",      "",           ports,    2,
+                                              t[i].is_private, t[i].account, t[i].key, NULL };
 
                 (void) routes_set(r, "a", &to, &left, &b);
                 if (strcmp(b.s ? b.s : "", t[i].says) != 0)
@@ -155,6 +155,67 @@ static void test_private(void **state)
         routes_file(r, &b);
         assert_string_equal(b.s, "a-80.proxy.d 10.0.0.1:80:other:" KEY "\n"
                                  "a-81.proxy.d 10.0.0.1:81\n");
+        strbuf_done(&b);
+        (void) routes_free(r);
+}
+
+/* Lines come before what needs them and go after it, and one that both lists have stays. */
+static void test_allowed(void **state)
+{
+        static const uint32_t port = 80;
+        static char eight[] = "10.0.0.0/8", nine[] = "10.0.0.0/9", one[] = "10.1.2.3", bad[] = "x";
+        static char *const a[] = { eight, NULL }, *const b_[] = { nine, one, NULL },
+                           *const c[] = { one, NULL }, *const wrong[] = { bad, NULL };
+        static const struct {
+                const char *address;
+                char *const *list;
+                const char *says;
+        } t[] = {
+                { "10.9.9.9", a,
+                  "add map /m allow/a/40A =allow\nadd map /m a-80.proxy.d 10.9.9.9:80:*\n" },
+                { "10.9.9.9", a, "" },
+                { "10.9.9.9", b_,
+                  "add map /m allow/a/40A0 =allow\nadd map /m allow/a/40A1 =allow\n"
+                  "add map /m allow/a/40A2 =allow\nadd map /m allow/a/40A3 =allow\n"
+                  "add map /m allow/a/40A4 =allow\nadd map /m allow/a/40A5 =allow\n"
+                  "add map /m allow/a/40A6 =allow\nadd map /m allow/a/40A7 =allow\n"
+                  "del map /m allow/a/40A\n" },
+                { "10.9.9.9", NULL,
+                  "set map /m a-80.proxy.d 10.9.9.9:80\n"
+                  "del map /m allow/a/40A0\ndel map /m allow/a/40A1\n"
+                  "del map /m allow/a/40A2\ndel map /m allow/a/40A3\n"
+                  "del map /m allow/a/40A4\ndel map /m allow/a/40A5\n"
+                  "del map /m allow/a/40A6\ndel map /m allow/a/40A7\n" },
+                { "10.9.9.9", c,
+                  "add map /m allow/a/40A010203 =allow\nset map /m a-80.proxy.d 10.9.9.9:80:*\n" },
+                { NULL, c, "set map /m a-80.proxy.d =stopped\ndel map /m allow/a/40A010203\n" },
+                { "10.9.9.9", wrong, "del map /m a-80.proxy.d\n" }, /* and never open to all */
+                { "10.9.9.9", c,
+                  "add map /m allow/a/40A010203 =allow\nadd map /m a-80.proxy.d 10.9.9.9:80:*\n" },
+        };
+        struct routes *r = routes_new(MAP, "d");
+        struct strbuf b = { 0 };
+        bool left = false;
+
+        (void) state;
+        assert_non_null(r);
+        for (size_t i = 0; i < NELEM(t); i++) {
+                const struct routes_to to = { t[i].address, "=stopped", &port, 1,
+                                              NULL,         NULL,       NULL,  t[i].list };
+                int n = routes_set(r, "a", &to, &left, &b);
+
+                for (const char *s = b.s; s && (s = strchr(s, '\n')); s++)
+                        n--;
+                if (n != 0 || strcmp(b.s ? b.s : "", t[i].says) != 0)
+                        fail_msg("row %zu: %s", i, b.s);
+                strbuf_done(&b);
+        }
+        routes_file(r, &b);
+        assert_string_equal(b.s, "a-80.proxy.d 10.9.9.9:80:*\nallow/a/40A010203 =allow\n");
+        strbuf_done(&b);
+        assert_int_equal(routes_fill(r, 3, &b), 2);
+        assert_string_equal(b.s, "add map @3 /m <<\na-80.proxy.d 10.9.9.9:80:*\n"
+                                 "allow/a/40A010203 =allow\n\ncommit map @3 /m\n");
         strbuf_done(&b);
         (void) routes_free(r);
 }
@@ -173,7 +234,8 @@ static void test_many(void **state)
                 ports[i] = 8000 + i;
         for (unsigned i = 0; i < 1000; i++) {
                 char id[16], address[16];
-                const struct routes_to to = { address, "", ports, NELEM(ports), NULL, NULL, NULL };
+                const struct routes_to to = { address, "",   ports, NELEM(ports),
+                                              NULL,    NULL, NULL,  NULL };
                 bool left = true;
 
                 (void) snprintf(id, sizeof id, "c%u", i);
@@ -211,7 +273,7 @@ static void test_many(void **state)
 static void test_pages(void **state)
 {
         static const uint32_t port = 80;
-        const struct routes_to to = { NULL, "=pulling=43", &port, 1, NULL, NULL, NULL };
+        const struct routes_to to = { NULL, "=pulling=43", &port, 1, NULL, NULL, NULL, NULL };
         struct routes *r = routes_new(MAP, "d");
         struct strbuf b = { 0 };
         bool left;
@@ -245,8 +307,8 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_changes), cmocka_unit_test(test_private),
-                cmocka_unit_test(test_many),    cmocka_unit_test(test_pages),
-                cmocka_unit_test(test_none),
+                cmocka_unit_test(test_allowed), cmocka_unit_test(test_many),
+                cmocka_unit_test(test_pages),   cmocka_unit_test(test_none),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -478,7 +478,7 @@ def test_get_pulling(env, api):
     assert row[-4:-1] == ["", "pulling 43%", ""]
     api.clusters[0].update(progressBytes=43 << 20, progressTotalBytes=100 << 20, progressBytesPerSecond=1 << 20)
     row = cells(good(env, "get", "cluster", "-a").splitlines()[1])
-    assert row[-2] == "pulling 43% 43 MiB of 100 MiB 1.0 MiB/s ETA 57s"
+    assert row[-3] == "pulling 43% 43 MiB of 100 MiB 1.0 MiB/s ETA 57s"
     assert json.loads(good(env, "get", "clusters", "-o", "json")) == api.clusters
 
 

@@ -257,7 +257,8 @@ class Throttle(Fault):
 
 
 class Gate(Fault):
-    """@at bytes of the body at once, the rest when `open` is set (or the registry ends)."""
+    """@at bytes of the body at once, then drops, so that who counts is not left with an old number; all of the rest when
+    `open` is set (or the registry ends)."""
 
     def __init__(self, at, times=10 ** 9):
         super().__init__(times)
@@ -267,11 +268,12 @@ class Gate(Fault):
         h.send_response(200)
         h.send_header("Content-Length", str(len(data)))
         h.end_headers()
-        h.wfile.write(data[:self.at])
-        h.wfile.flush()
-        while not self.open.wait(0.05) and not h.server.reg.stop.is_set():
-            pass
-        h.wfile.write(data[self.at:])
+        at = self.at
+        h.wfile.write(data[:at])
+        while not self.open.wait(0.1) and not h.server.reg.stop.is_set():
+            h.wfile.write(data[at:at + 256])
+            at += 256
+        h.wfile.write(data[at:])
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -14,8 +14,10 @@ LIMIT_S = 1500     # for one file
 DEFAULT = ("attack/*", "e2e/test_limits", "e2e/test_profiles", "e2e/test_network_policy", "e2e/test_surface")
 LEFT_OUT = {
     "attack/test_mutate": "it compiles the product anew, and the guest has no compiler",
+    "e2e/test_browser": "Chromium, emulated, takes minutes for a page; and it needs llm-starter, which does not come along",
     "e2e/test_demo": "it needs llm-starter, which does not come along",
     "e2e/test_names": "it needs llm-starter, which does not come along",
+    "e2e/test_terminal": "it needs llm-starter, which does not come along",
     "e2e/test_vps": "its image is made from packages, and the guest has no network to get them from",
 }
 RESULT = re.compile(r"^tests/(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED)\b")

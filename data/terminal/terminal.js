@@ -11,6 +11,7 @@
     const NO_SESSION = 4404;          // close code: there is nothing to come back to
     const KEEP_S = 600;               // how long a session waits for us when the connection is lost
     const PIECE = 32768;              // of what is typed or pasted, in one message
+    const AHEAD = 4096;               // of what is typed while the connection is lost, at most
     const RETRY_MS = [0, 250, 500, 1000, 2000, 5000];
     const SHELL = "if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi";
 
@@ -72,6 +73,7 @@
             this.session = "";        // the server's name of it, to come back
             this.taken = 0;           // bytes of output that xterm.js has had
             this.queue = [];
+            this.ahead = "";
             this.busy = false;
             this.tries = 0;
             this.over = false;
@@ -146,6 +148,11 @@
         }
 
         type(text) {
+            if (this.tab.dataset.state !== "open") {
+                if (!this.over && this.ahead.length + text.length <= AHEAD)
+                    this.ahead += text;
+                return;
+            }
             const bytes = this.encoder.encode(text);
             for (let i = 0; i < bytes.length; i += PIECE)
                 this.send(STDIN, bytes.subarray(i, i + PIECE));
@@ -215,6 +222,9 @@
             this.state("open", "");
             this.fit();
             this.size();
+            const ahead = this.ahead;
+            this.ahead = "";
+            this.type(ahead);
         }
 
         /* All that has come, in one piece; more when xterm.js has been through it, so that a program that

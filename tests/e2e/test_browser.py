@@ -213,8 +213,10 @@ def test_the_terminal(host, cluster, open_page):
     # the engine and the API are away: both come back to what they had
     host.kill()
     wait_states(page, "connecting", "connecting")
+    page.type("echo typed a''head\n")
     host.start()
     wait_states(page, "open", "open")
+    wait_line(page, "typed ahead")
     page.type("echo \"back with ${x:-nothing}\"\n")
     wait_line(page, "back with nothing")
     page.click(".tab:first-child button")

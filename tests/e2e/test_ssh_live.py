@@ -257,3 +257,16 @@ def test_variables_for_a_loader(host, tmp_path, own_key):
         assert ssh(host, c, "echo fine").stdout == "fine\n"
         done = plain(host, "ssh", c, "-tt", c, stdin=None, input="env | cat; exit\n")
         assert "LD_PRELOAD=/bin/busybox" in done.stdout, done
+
+
+def test_stop_does_not_wait_for_our_server():
+    """A first process that does not know of TERM is not given its time on account of what we started beside it."""
+    with Host({"engine": {"cpu_overcommit": 100, "memory_overcommit": 20, "disk_overcommit": 100, "pool_networks": 0,
+                          "pool_disks": 0, "grace": "110s"}}) as host:
+        host.import_image("tensorone/starter")
+        c = host.deploy(startSsh=True, dockerArgs="sleep 100000")
+        host.wait_running(c)
+        assert banner(host, c)
+        host.call("clusterStop", c)
+        host.wait_exited(c, timeout=60)
+        host.call("clusterTerminate", c)

@@ -347,26 +347,40 @@ static bool has_pid(const struct pids *p, pid_t pid)
         return false;
 }
 
-/* TERM to @n of the cluster's processes.  A number may have been given to somebody else's process
- * before its pidfd was opened: then the group, read again, does not hold it. */
+/* Our SSH server has nothing to bring to an end.  Whoever takes its name is not waited for either. */
+static bool is_ssh_server(pid_t pid)
+{
+        AUTO(free) char *name = NULL;
+        char path[64];
+
+        (void) snprintf(path, sizeof path, "/proc/%d/comm", (int) pid);
+        return fd_read_file(AT_FDCWD, path, 64, &name, NULL) >= 0 &&
+               (str_eq(name, "vmm-ssh\n") || str_eq(name, SSH_LOADER "\n"));
+}
+
+/* TERM to @n of the cluster's processes; returns how many of them are worth waiting for.  A number may have
+ * been given to somebody else's process before its pidfd was opened: then the group, read again, does not hold it. */
 static int term_some(struct boot *b, const pid_t *pid, size_t n)
 {
         int fd[TERM_AT_ONCE], sent = 0;
+        bool ours[TERM_AT_ONCE];
         struct pids now;
 
         for (size_t i = 0; i < n; i++)
                 fd[i] = pid[i] == b->proc.init ? -EBADF : (int) syscall(SYS_pidfd_open, pid[i], 0);
+        for (size_t i = 0; i < n; i++) /* while it lives */
+                ours[i] = fd[i] >= 0 && is_ssh_server(pid[i]);
         read_pids(b, &now);
         for (size_t i = 0; i < n; i++) {
                 if (fd[i] >= 0 && has_pid(&now, pid[i]) &&
                     syscall(SYS_pidfd_send_signal, fd[i], SIGTERM, NULL, 0) == 0)
-                        sent++;
+                        sent += !ours[i];
                 (void) fd_close(fd[i]);
         }
         return sent;
 }
 
-/* TERM to everybody in the cluster but the first process; returns how many there were. */
+/* TERM to everybody in the cluster but the first process; returns how many of them to wait for. */
 static int term_others(struct boot *b)
 {
         struct pids p;

@@ -34,8 +34,10 @@
 
 #define DELAY_MOST_S 60 /* until a server that ended is started again; and how long is long */
 #define CLIENTS_MAX  16U
-#define ENV_MAX      (16U << 20) /* bytes of an environment: more than the kernel takes */
-#define LINE_BYTES   512U
+#define HEARD_MAX                                                                                  \
+        64U /* sessions over the API whose stderr is kept for what goes wrong before they begin */
+#define ENV_MAX    (16U << 20) /* bytes of an environment: more than the kernel takes */
+#define LINE_BYTES 512U
 /* The list with its fingerprints, and the first byte. */
 #define PACKET_MAX (LIMIT_SSH_KEYS_BYTES + LIMIT_SSH_KEYS * (SSH_PRINT_LEN + 2) + 2)
 
@@ -47,6 +49,10 @@ struct keeper {
         char line[LINE_BYTES];
         size_t line_len;
         struct sessions *sessions;
+        struct {
+                pid_t pid;
+                int fd; /* stderr of the session; 0: free */
+        } heard[HEARD_MAX];
         bool listens;
         pid_t server; /* 0: none runs */
         time_t begun_s, due_s;
@@ -133,6 +139,7 @@ static void become_plain(void)
         sigset_t none;
 
         (void) sigemptyset(&none);
+        (void) signal(SIGPIPE, SIG_DFL);
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
@@ -209,9 +216,53 @@ static _Noreturn void serve_one(const struct keeper *k, const int fds[SSH_CONNEC
         _exit(127);
 }
 
+/* ---- what a session is told ---- */
+
+/* It has begun, or has ended. */
+static void unhear(struct keeper *k, pid_t pid)
+{
+        for (size_t i = 0; i < HEARD_MAX; i++)
+                if (k->heard[i].fd > 0 && k->heard[i].pid == pid) {
+                        (void) fd_close(k->heard[i].fd);
+                        k->heard[i].fd = 0;
+                }
+}
+
+static void hear(struct keeper *k, pid_t pid, int err)
+{
+        for (size_t i = 0; i < HEARD_MAX; i++)
+                if (k->heard[i].fd == 0) {
+                        int fd = fcntl(err, F_DUPFD_CLOEXEC, 3);
+
+                        k->heard[i].pid = pid;
+                        k->heard[i].fd = fd > 0 ? fd : 0;
+                        return;
+                }
+}
+
+/* The one thing that is wrong with an image and looks like a wrong key. */
+static void tell(struct keeper *k, const char *line)
+{
+        const char *text = strstr(line, "] ");
+        pid_t pid = sessions_pid(line);
+        char print[SSH_PRINT_LEN + 1];
+        pid_t let_in;
+
+        if (sessions_parse(line, &let_in, print))
+                unhear(k, let_in);
+        if (!text || !strstr(text, " must be owned by user or root"))
+                return;
+        for (size_t i = 0; i < HEARD_MAX; i++) {
+                struct pollfd p = { .fd = k->heard[i].fd, .events = POLLOUT };
+
+                if (p.fd > 0 && k->heard[i].pid == pid && poll(&p, 1, 0) == 1)
+                        (void) dprintf(p.fd, "vmm-ssh: no key is taken: %s\n", text + 2);
+        }
+}
+
 /* ---- what clients want ---- */
 
-static void start_session(const struct keeper *k, const int fds[SSH_CONNECT_FDS])
+static void start_session(struct keeper *k, const int fds[SSH_CONNECT_FDS])
 {
         pid_t pid;
 
@@ -221,6 +272,8 @@ static void start_session(const struct keeper *k, const int fds[SSH_CONNECT_FDS]
         pid = fork();
         if (pid == 0)
                 serve_one(k, fds);
+        if (pid > 0)
+                hear(k, pid, fds[2]);
         if (pid < 0)
                 (void) dprintf(fds[2], "vmm-ssh: fork: %s\n", strerror(errno));
 }
@@ -282,6 +335,7 @@ static void on_log(struct keeper *k)
         for (; (end = memchr(p, '\n', k->line_len - (size_t) (p - k->line))); p = end + 1) {
                 *end = '\0';
                 sessions_hear(k->sessions, p);
+                tell(k, p);
         }
         k->line_len -= (size_t) (p - k->line);
         memmove(k->line, p, k->line_len);
@@ -298,6 +352,7 @@ static void on_signal(struct keeper *k)
         on_log(k); /* what it said comes before its end: its number may be another one's soon */
         while ((pid = waitpid(-1, NULL, WNOHANG)) > 0) {
                 sessions_forget(k->sessions, pid);
+                unhear(k, pid);
                 if (pid == k->server)
                         server_ended(k);
         }
@@ -357,7 +412,7 @@ static int open_all(struct keeper *k, struct err *e)
         (void) sigaddset(&set, SIGCHLD);
         k->sessions = sessions_new();
         if (!k->sessions || prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 ||
-            sigprocmask(SIG_BLOCK, &set, NULL) < 0 ||
+            signal(SIGPIPE, SIG_IGN) == SIG_ERR || sigprocmask(SIG_BLOCK, &set, NULL) < 0 ||
             (k->p[AT_SIGNAL].fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK)) < 0 ||
             pipe2(log, O_CLOEXEC) < 0)
                 return err_errno(e, -errno, "prepare the SSH server");

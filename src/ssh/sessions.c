@@ -33,26 +33,30 @@ struct sessions *sessions_new(void)
         return calloc(1, sizeof(struct sessions));
 }
 
+pid_t sessions_pid(const char *line)
+{
+        char *end;
+        long pid = *line == '[' ? strtol(line + 1, &end, 10) : 0;
+
+        return pid > 0 && pid <= INT32_MAX && *end == ']' ? (pid_t) pid : 0;
+}
+
 /* "[7] Nov 23 14:00:01 Pubkey auth succeeded for 'root' with ssh-ed25519 key SHA256:... from ...".  Who logs in
  * chooses no word of it before the fingerprint but a name that is in /etc/passwd. */
 bool sessions_parse(const char *line, pid_t *ret_pid, char ret_print[SSH_PRINT_LEN + 1])
 {
-        const char *p = strstr(line, LET_IN), *print;
-        char *end;
-        long pid;
+        const char *p = strstr(line, LET_IN);
+        const char *print = p ? strstr(p + strlen(LET_IN), " key SHA256:") : NULL;
+        pid_t pid = sessions_pid(line);
         size_t n;
 
-        if (*line != '[' || !p)
-                return false;
-        pid = strtol(line + 1, &end, 10);
-        print = strstr(p + strlen(LET_IN), " key SHA256:");
-        if (*end != ']' || pid <= 0 || pid > INT32_MAX || !print)
+        if (!pid || !print)
                 return false;
         print += strlen(" key ");
         n = strcspn(print, " \n");
         if (n > SSH_PRINT_LEN)
                 return false;
-        *ret_pid = (pid_t) pid;
+        *ret_pid = pid;
         (void) snprintf(ret_print, SSH_PRINT_LEN + 1, "%.*s", (int) n, print);
         return true;
 }

@@ -48,6 +48,8 @@ struct sessions;
 struct sessions *sessions_new(void);
 /* A line of its log. */
 void sessions_hear(struct sessions *s, const char *line);
+/* Of a line of its log: who says it; 0: nobody. */
+pid_t sessions_pid(const char *line);
 /* Of a line of its log: who was let in; false: it says something else.  Pure. */
 bool sessions_parse(const char *line, pid_t *ret_pid, char ret_print[SSH_PRINT_LEN + 1]);
 void sessions_forget(struct sessions *s, pid_t pid);

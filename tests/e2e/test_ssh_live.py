@@ -249,6 +249,17 @@ def test_home_elsewhere(host, tmp_path, own_key, profile):
         until(lambda: keys_inside(host, c, "/home/admin/.ssh/authorized_keys") == [own_key, ED25519])
 
 
+def test_home_that_others_may_write(host, tmp_path, own_key):
+    """Nobody comes in then, and who tries is told why."""
+    made = busybox("sh", "cat", "chmod", passwd=b"root:x:0:0:root:/root:/bin/sh\n")
+    with with_image(host, tmp_path, "open-home", made) as c:
+        host.exec(c, "chmod", "777", "/root")
+        done = ssh(host, c, "true", check=False)
+        assert done.returncode == 255 and "/root must be owned by" in done.stderr, done
+        host.exec(c, "chmod", "755", "/root")
+        assert ssh(host, c, "echo mended").stdout == "mended\n"
+
+
 def test_variables_for_a_loader(host, tmp_path, own_key):
     """LD_PRELOAD and its like mean the image's loader, not ours; a login shell has them."""
     odd = {"LD_PRELOAD": "/bin/busybox", "LD_TRACE_LOADED_OBJECTS": "1", "LD_AUDIT": "/bin/busybox"}

@@ -286,6 +286,20 @@ def test_a_runtime_socket_that_takes_nobody(own):
             s.close()
 
 
+def test_others_at_the_runtime_socket(own):
+    """An operator's programs that stay there do not keep the engine out, which would take HAProxy for dead."""
+    e = Edge(own)
+    old = e.pid()
+    with contextlib.ExitStack() as stack:
+        for _ in range(30):
+            s = stack.enter_context(socket.socket(socket.AF_UNIX))
+            s.connect(str(e.admin))
+            s.sendall(b"prompt\n")
+        own.restart()
+        assert written_down(own) == old
+        assert e.get(e.name(own.served, 8000)).status == 200
+
+
 def test_a_cluster_ends_while_haproxy_stands_still(own):
     """Nobody waits for it longer than it is waited for, and the others are served on."""
     e = Edge(own)

@@ -213,7 +213,8 @@ class Page:
         """Until that expression is true; its value."""
         end = time.monotonic() + timeout
         while not (value := self.eval(text)):
-            assert time.monotonic() < end, "%s is %r; the page: %r" % (text, value, self.eval("document.body.innerText.slice(0, 2000)"))
+            assert time.monotonic() < end, "%s is %r; the page: %r; %s" % (
+                text, value, self.eval("document.body.innerText.slice(0, 2000)"), self.complaints())
             time.sleep(PAUSE_S)
         return value
 

@@ -106,11 +106,11 @@ class Terminal:
         return at + len(text)
 
     def say(self, text):
-        """A line to the shell, and what it answers, up to a mark."""
+        """A line to the shell, and what it answers, between two marks: prompts and echoes come when they like."""
         start = len(self.out)
-        self.type("%s; echo ma''rk\n" % text)
+        self.type("echo be''gin; %s; echo ma''rk\n" % text)
         end = self.until(b"mark\r\n", start)
-        return self.out[start:end - 6].split(b"rk\r\n", 1)[-1].decode()
+        return self.out[start:end - 6].split(b"begin\r\n", 1)[1].decode()
 
     def finish(self):
         while self.step():

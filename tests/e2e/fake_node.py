@@ -240,7 +240,7 @@ class FakeNode:
                 msg, fds = conn.recv()
                 with self.lock:
                     self.messages.append(msg)
-                    getattr(self, "on_" + msg["type"])(conn, msg, fds)
+                    getattr(self, "on_" + msg["type"], self.ignore)(conn, msg, fds)
                     self.changed.notify_all()
         except (EOFError, OSError):
             pass
@@ -290,6 +290,9 @@ class FakeNode:
                 msg["usage"] = {"cpu_us": 1000, "memory_bytes": 512 << 20, **c.get("usage", {})}
             self.say(msg)
             self.changed.notify_all()
+
+    def ignore(self, conn, m, fds):
+        """Of a type that is not known here, as the protocol has it."""
 
     def on_assign(self, conn, m, fds):
         cid, gen = m["cluster"], m["generation"]

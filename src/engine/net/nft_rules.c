@@ -133,8 +133,17 @@ static const char rules[] =
         "  chain forward {\n"
         "    iifname @links jump leave_cluster\n"
         "    oifname @links jump enter_cluster\n"
-        "    ip daddr @released oifname != \"hv*\" drop comment \"late answers to a cluster that is gone\"\n"
-        "    ip6 daddr @released6 oifname != \"hv*\" drop comment \"late answers to a cluster that is gone\"\n"
+        "    ip daddr @released oifname != \"hv*\" drop comment \"late answers\"\n"
+        "    ip6 daddr @released6 oifname != \"hv*\" drop comment \"late answers\"\n"
+        "    ip daddr $(pool) oifname != \"hv*\" jump no_link\n"
+        "    ip6 daddr $(pool6) oifname != \"hv*\" jump no_link\n"
+        "  }\n"
+        /* The way to a cluster is its link.  Without one, as when its first process has just ended, a packet would follow the
+         * host's default route, and whoever is there could answer in the cluster's name: to HAProxy, to who asks whether it is
+         * ready, to who comes in over a published port. */
+        "  chain no_link {\n"
+        "    meta l4proto tcp reject with tcp reset\n"
+        "    drop\n"
         "  }\n"
         "  chain leave_cluster {\n"
         "    oifname \"hv*\" ct state established,related accept\n"
@@ -152,6 +161,8 @@ static const char rules[] =
          * also when what runs there is no longer ours. */
         "  chain output {\n"
         "    meta skuid & 0xffff0000 @fetchers jump from_fetcher\n"
+        "    ip daddr $(pool) oifname != \"lo\" oifname != \"hv*\" jump no_link\n"
+        "    ip6 daddr $(pool6) oifname != \"lo\" oifname != \"hv*\" jump no_link\n"
         "  }\n"
         "  chain from_fetcher {\n"
         "    ip daddr . meta l4proto . th dport @fetch_to4 accept\n"
@@ -161,25 +172,6 @@ static const char rules[] =
         "    ip daddr { 0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, 192.0.2.0/24, 192.88.99.0/24, 192.168.0.0/16, 198.18.0.0/15, 198.51.100.0/24, 203.0.113.0/24, 224.0.0.0/3 } drop\n"
         "    ip6 daddr { ::/96, 64:ff9b:1::/48, 100::/8, 2001::/32, 2001:20::/28, 2001:db8::/32, 2002::/16, 3fff::/20, 5f00::/16, fc00::/7, fe80::/10, fec0::/10, ff00::/8 } drop\n"
         "    ip6 daddr " NAT64_OF_PRIVATE " drop comment \"NAT64 of those\"\n"
-        "  }\n"
-        "}\n";
-
-/* The way to a cluster is its link.  Without one, as when its first process has just ended, a packet would follow the host's
- * default route, and whoever is there could answer in the cluster's name: to HAProxy, to who asks whether it is ready, to who
- * comes in over a published port.  These are the last rules of their chains. */
-static const char no_link[] =
-        "table inet $(table) {\n"
-        "  chain forward {\n"
-        "    ip daddr $(pool) oifname != \"hv*\" jump no_link\n"
-        "    ip6 daddr $(pool6) oifname != \"hv*\" jump no_link\n"
-        "  }\n"
-        "  chain output {\n"
-        "    ip daddr $(pool) oifname != \"lo\" oifname != \"hv*\" jump no_link\n"
-        "    ip6 daddr $(pool6) oifname != \"lo\" oifname != \"hv*\" jump no_link\n"
-        "  }\n"
-        "  chain no_link {\n"
-        "    meta l4proto tcp reject with tcp reset\n"
-        "    drop\n"
         "  }\n"
         "}\n";
 
@@ -337,7 +329,6 @@ char *nft_rules(const struct nft_config *c)
         for (size_t i = 0; i < NELEM(chains); i++)
                 strbuf_fmt(&b, "flush chain inet %s %s\n", c->table, chains[i]);
         put_rules(&b, c, rules);
-        put_rules(&b, c, no_link);
         put_rules(&b, c, translations);
         if (c->anew)
                 nft_put_clusters(&b, c);

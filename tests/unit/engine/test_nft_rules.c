@@ -72,10 +72,15 @@ static void test_leaves_others_alone(void **state)
                         fail_msg("'%s' in the rules", never[i]);
         assert_int_equal(count(text, "table inet "), count(text, "table inet hvmm_abcd1234 {"));
         assert_int_equal(count(text, "policy accept"), 9);
-        /* what the host itself sends is judged for fetchers only */
-        assert_int_equal(count(text, "  chain output {\n    meta skuid & 0xffff0000 @fetchers jump "
-                                     "from_fetcher\n  }\n"),
-                         1);
+        /* what the host itself sends is judged for fetchers only, and where it is for clusters */
+        assert_int_equal(
+                count(text,
+                      "  chain output {\n"
+                      "    meta skuid & 0xffff0000 @fetchers jump from_fetcher\n"
+                      "    ip daddr 100.96.0.0/16 oifname != \"lo\" oifname != \"hv*\" jump no_link\n"
+                      "    ip6 daddr fd12:3456:789a:1::/64 oifname != \"lo\" oifname != \"hv*\" jump no_link\n"
+                      "  }\n"),
+                1);
 }
 
 /* A fetcher's way out: what is listed, then nothing but TCP, and to nothing private. */
@@ -112,7 +117,7 @@ static void test_addresses(void **state)
         assert_int_equal(count(text, "ip6 daddr fd12:3456:789a:1::/64 goto to_peer"), 1);
         assert_int_equal(count(text, "ip daddr 100.96.18.52 "), 5);
         assert_int_equal(count(text, "ip6 daddr fd12:3456:789a:1::9 "), 1);
-        assert_int_equal(count(text, "100.96."), 7);
+        assert_int_equal(count(text, "100.96."), 9);
         assert_int_equal(count(text, "$("), 0);
 }
 
@@ -160,7 +165,7 @@ static void test_without(void **state)
         assert_non_null(text);
         assert_int_equal(count(with, "ct count over 100"), 4);
         assert_int_equal(count(text, "ct count"), 0);
-        assert_int_equal(count(text, "ip6 daddr :: "), 2);
+        assert_int_equal(count(text, "ip6 daddr :: "), 4);
         assert_int_equal(count(text, "fd12:"), 0);
 }
 

@@ -56,7 +56,7 @@ def test_demo_where_a_port_is_taken(nothing_left, which):
         demo = start({which: str(port)})
         text, _ = demo.communicate(timeout=290)
     assert demo.returncode == 1
-    assert re.search(r"127\.0\.0\.1:%d: Address already in use\n" % port, text), text
+    assert re.search(r"127\.0\.0\.1:%d: Address already in use; another program listens there" % port, text), text
     assert text.rstrip().endswith("%s=N names another" % "DEMO_EDGE_PORT")
     assert leftovers() == []
 

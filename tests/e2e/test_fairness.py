@@ -207,9 +207,8 @@ def test_limits_and_pressure_are_told(host, pair):
     wait(lambda: told()["runtime"]["container"]["cpuPressurePercent"] is not None, "no pressure")
     assert all(0 <= v <= 100 for v in told()["runtime"]["container"].values())
     shown = host.cli("get", "cluster", loud, "-a").stdout.splitlines()
-    head, waits = ([c.rstrip(" ") for c in line.split("\t")[-6:-3]] for line in shown)
-    assert head == ["CPU PRESSURE", "MEM PRESSURE", "IO PRESSURE"]
-    assert all(re.fullmatch(r"\d+\.\d%", w) for w in waits), shown
+    row = dict(zip(*([c.rstrip(" ") for c in line.split("\t")] for line in shown)))
+    assert all(re.fullmatch(r"\d+\.\d%", row[kind + " PRESSURE"]) for kind in ("CPU", "MEM", "IO")), shown
     assert re.search(r"(?m)^%s .* \d+/\d+/\d+%% " % loud, host.cli("top", "--times", "1").stdout)
     metrics = host.rest("GET", "/metrics").text
     assert re.search(r'(?m)^hvmm_cluster_pressure_io_ratio\{[^}]*%s' % loud, metrics)

@@ -387,19 +387,19 @@ def test_no_query_is_logged(tmp_path):
     """Not where every request is logged, nor of those that fail."""
     with Host({**CONFIG, "edge": edge.here(log_requests="yes")}) as host:
         e = Edge(host)
-        c = e.connect(e.api)
-        e.ask(c, "GET", "/v1/marked?api_key=verysecret", Referer="https://x/?api_key=verysecret",
-              Authorization="Bearer verysecret")
-        e.get(e.name("nobody", 1), "/marked2?api_key=verysecret")
-        with socket.create_connection(("127.0.0.1", e.port)) as raw:
-            s = e.context().wrap_socket(raw, server_hostname=e.api)
-            s.sendall(b"GET /marked3?api_key=verysecret HTTP/1.1\r\nHost: a\r\nbad header verysecret\r\n\r\n")
-            assert b" 400 " in s.recv(1000)
         end = time.monotonic() + 30
-        while "/marked2" not in host.log_text():
+        # HAProxy leaves a line out while its other thread stands still in the middle of one
+        while "/v1/marked" not in host.log_text() or "/marked2" not in host.log_text():
             assert time.monotonic() < end
+            e.get(e.api, "/v1/marked?api_key=verysecret", Referer="https://x/?api_key=verysecret",
+                  Authorization="Bearer verysecret")
+            e.get(e.name("nobody", 1), "/marked2?api_key=verysecret")
+            with socket.create_connection(("127.0.0.1", e.port)) as raw:
+                s = e.context().wrap_socket(raw, server_hostname=e.api)
+                s.sendall(b"GET /marked3?api_key=verysecret HTTP/1.1\r\nHost: a\r\nbad header verysecret\r\n\r\n")
+                assert b" 400 " in s.recv(1000)
             time.sleep(PAUSE_S)
-        assert "/v1/marked" in host.log_text() and "verysecret" not in host.log_text()
+        assert "verysecret" not in host.log_text()
 
 
 @pytest.mark.parametrize("keys, says", [

@@ -134,11 +134,15 @@ def test_who_gets_a_ticket(host, cluster):
 def test_neither_key_nor_ticket_is_written_down(host, cluster):
     e, text = Edge(host), ticket(host, cluster)
     upgrade(host, cluster, [PROTOCOL, "tensorone.ticket." + text], tty=1, cmd="true").close()
-    refused(host, cluster, text)
-    e.get(e.name("nobody", 1), "/marked-behind-it")
-    wait(lambda: "/marked-behind-it" in host.log_text(), "the edge's log")
+
+    def logged():  # HAProxy leaves a line out while its other thread stands still in the middle of one
+        refused(host, cluster, text)
+        e.get(e.name("nobody", 1), "/marked-behind-it")
+        return "/exec" in host.log_text() and "/marked-behind-it" in host.log_text()
+
+    wait(logged, "the edge's log")
     log = host.log_text()
-    assert "/exec" in log and text not in log and host.key not in log
+    assert text not in log and host.key not in log
     assert text not in json.dumps(host.gql('{ events(input: {kind: "audit", limit: 1000}) { kind object text operation } }'))
 
 

@@ -11,25 +11,6 @@
 #include "base/mem.h"
 #include "base/str.h"
 
-/* Keep @n; of two that overlap, which prefixes do only wholly, the greater one. */
-static int keep(const char *field, const struct network *n, struct allow *to, struct err *e)
-{
-        size_t kept = 0;
-
-        for (size_t i = 0; i < to->n; i++)
-                if (network_holds(&to->net[i], n))
-                        return 0;
-        for (size_t i = 0; i < to->n; i++)
-                if (!network_holds(n, &to->net[i]))
-                        to->net[kept++] = to->net[i];
-        to->n = kept;
-        if (to->n == NELEM(to->net))
-                return err_set(e, -E2BIG, "%s: more than %u networks; join some to a greater one",
-                               field, LIMIT_ALLOWED_IPS);
-        to->net[to->n++] = *n;
-        return 0;
-}
-
 int allow_parse(const char *field, char *const *list, struct allow *ret, struct err *e)
 {
         static const struct network mapped = { .v6 = true,
@@ -45,7 +26,7 @@ int allow_parse(const char *field, char *const *list, struct allow *ret, struct 
                         r = err_set(e, -EINVAL, "%s: %.64s: write it as IPv4, as clients have it",
                                     field, *s);
                 if (r >= 0)
-                        r = keep(field, &n, &out, e);
+                        r = network_keep(field, &n, out.net, &out.n, NELEM(out.net), e);
         }
         if (r < 0)
                 return r;

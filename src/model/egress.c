@@ -112,22 +112,22 @@ const char *network_unreachable(const struct network *n)
         return NULL;
 }
 
-/* Keep @n; of two that overlap, which prefixes do only wholly, the greater one. */
-static int keep(const char *field, const struct network *n, struct egress *to, struct err *e)
+int network_keep(const char *field, const struct network *n, struct network *list, size_t *len,
+                 size_t max, struct err *e)
 {
         size_t kept = 0;
 
-        for (size_t i = 0; i < to->n; i++)
-                if (network_holds(&to->net[i], n))
+        for (size_t i = 0; i < *len; i++)
+                if (network_holds(&list[i], n))
                         return 0;
-        for (size_t i = 0; i < to->n; i++)
-                if (!network_holds(n, &to->net[i]))
-                        to->net[kept++] = to->net[i];
-        to->n = kept;
-        if (to->n == NELEM(to->net))
-                return err_set(e, -E2BIG, "%s: more than %u networks; join some to a greater one",
-                               field, LIMIT_EGRESS);
-        to->net[to->n++] = *n;
+        for (size_t i = 0; i < *len; i++)
+                if (!network_holds(n, &list[i]))
+                        list[kept++] = list[i];
+        *len = kept;
+        if (kept == max)
+                return err_set(e, -E2BIG, "%s: more than %zu networks; join some to a greater one",
+                               field, max);
+        list[(*len)++] = *n;
         return 0;
 }
 
@@ -150,7 +150,7 @@ int egress_parse(const char *field, char *const *list, struct egress *ret, struc
                         r = err_set(e, -EINVAL, "%s: %.64s: clusters never reach %s addresses",
                                     field, *s, why);
                 if (r >= 0)
-                        r = keep(field, &n, &out, e);
+                        r = network_keep(field, &n, out.net, &out.n, NELEM(out.net), e);
         }
         if (r < 0)
                 return r;

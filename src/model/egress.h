@@ -24,6 +24,10 @@ int network_parse(const char *field, const char *s, size_t len, struct network *
 char *network_format(const struct network *n, char buf[static NETWORK_TEXT]);
 /* Is all of @inner in @outer? */
 bool network_holds(const struct network *outer, const struct network *inner);
+/* Put @n into a list of @len networks, none within another: of two that overlap, which prefixes do only wholly, the
+ * greater one stays.  -E2BIG: there are @max of them already; names @field and the way out. */
+int network_keep(const char *field, const struct network *n, struct network *list, size_t *len,
+                 size_t max, struct err *e);
 /* The first and the last address; 4 or 16 bytes each. */
 void network_ends(const struct network *n, uint8_t first[static 16], uint8_t last[static 16]);
 

@@ -9,12 +9,11 @@
 
 #include "base/jsonx.h"
 #include "base/map.h"
+#include "edge/mapfill.h"
 
-#define DIGEST_LEN  64U
-#define ID_MAX      24U
-#define ACCOUNT_MAX 64U
-#define PAYLOAD_BYTES                                                                              \
-        12000U /* HAProxy reads a command and what follows it into a buffer of 16 KiB */
+#define DIGEST_LEN   64U
+#define ID_MAX       24U
+#define ACCOUNT_MAX  64U
 #define LOWER_DIGITS "abcdefghijklmnopqrstuvwxyz0123456789"
 
 struct key {
@@ -211,33 +210,18 @@ void keys_file(const struct keys *k, struct strbuf *b)
         each(k, put_line, b);
 }
 
-struct fill {
-        const struct keys *k;
-        unsigned version;
-        struct strbuf *out;
-        size_t begun, commands;
-};
-
 static void put_payload(void *arg, const char *name, const char *value)
 {
-        struct fill *f = arg;
+        struct map_fill *f = arg;
 
-        if (f->commands == 0 || f->out->len - f->begun > PAYLOAD_BYTES) {
-                if (f->commands++ > 0)
-                        strbuf_char(f->out, '\n');
-                f->begun = f->out->len;
-                strbuf_fmt(f->out, "add map @%u %s <<\n", f->version, f->k->map);
-        }
+        map_fill_next(f);
         put_line(f->out, name, value);
 }
 
 size_t keys_fill(const struct keys *k, unsigned version, struct strbuf *commands)
 {
-        struct fill f = { .k = k, .version = version, .out = commands };
+        struct map_fill f = { .map = k->map, .version = version, .out = commands };
 
         each(k, put_payload, &f);
-        if (f.commands > 0)
-                strbuf_char(commands, '\n');
-        strbuf_fmt(commands, "commit map @%u %s\n", version, k->map);
-        return f.commands + 1;
+        return map_fill_end(&f);
 }

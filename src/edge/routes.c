@@ -8,11 +8,9 @@
 
 #include "base/map.h"
 #include "edge/config.h"
+#include "edge/mapfill.h"
 #include "model/allow.h"
 #include "model/plan.h"
-
-#define PAYLOAD_BYTES                                                                              \
-        12000U /* HAProxy reads a command with what follows it into a buffer of 16 KiB */
 
 #define ALLOW_LINE  "allow/%s/%s" /* cluster, an entry of model/allow.h; no name has a "/" */
 #define ALLOW_VALUE "=allow"
@@ -256,33 +254,18 @@ void routes_file(const struct routes *r, struct strbuf *b)
         each(r, put_line, b);
 }
 
-struct fill {
-        const struct routes *r;
-        unsigned version;
-        struct strbuf *out;
-        size_t begun, commands;
-};
-
 static void put_payload(void *arg, const struct strbuf *line)
 {
-        struct fill *f = arg;
+        struct map_fill *f = arg;
 
-        if (f->commands == 0 || f->out->len - f->begun > PAYLOAD_BYTES) {
-                if (f->commands++ > 0)
-                        strbuf_char(f->out, '\n');
-                f->begun = f->out->len;
-                strbuf_fmt(f->out, "add map @%u %s <<\n", f->version, f->r->map);
-        }
+        map_fill_next(f);
         put_line(f->out, line);
 }
 
 size_t routes_fill(const struct routes *r, unsigned version, struct strbuf *commands)
 {
-        struct fill f = { .r = r, .version = version, .out = commands };
+        struct map_fill f = { .map = r->map, .version = version, .out = commands };
 
         each(r, put_payload, &f);
-        if (f.commands > 0)
-                strbuf_char(commands, '\n');
-        strbuf_fmt(commands, "commit map @%u %s\n", version, r->map);
-        return f.commands + 1;
+        return map_fill_end(&f);
 }
